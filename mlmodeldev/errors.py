@@ -1,0 +1,36 @@
+"""The one error a user sees for bad input: a line, exit code 2, no traceback.
+
+Example::
+
+    raise UsageError("optimizer.lr=-1 is not allowed: it must be greater than 0")
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_BAD_INPUT = 2
+"""Exit status for bad input (as argparse and the shell use it)."""
+
+EXIT_INTERRUPTED = 75
+"""Exit status of an interrupted trial: EX_TEMPFAIL of sysexits.h, "try again later"."""
+
+
+class UsageError(Exception):
+    """Bad input: what was given, where, what is allowed, the nearest right spelling.
+
+    Entry points print the message on one line of standard error and exit with 2.
+    """
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest allowed spelling, or ``""``.
+
+    >>> nearest("lrr", ["lr", "weight_decay"])
+    "; did you mean 'lr'?"
+    >>> nearest("quite_other", ["lr"])
+    ''
+    """
+    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
