@@ -1,0 +1,203 @@
+"""From a command line to `Settings`, and from any error to a line and an exit status.
+
+Hydra composes; this file validates what it composed and translates its errors. Exit status: 0
+done, 2 bad input, 75 interrupted, 1 anything else (with a traceback, for it is a defect or the
+user's own code).
+
+Example::
+
+    @hydra.main(version_base="1.3", config_path="conf", config_name="config")
+    def main(config): call(train, config)
+
+    run(main, train)
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlmodeldev.settings.schema import Settings
+
+
+T = TypeVar("T")
+
+SETTINGS_VARIABLE = "MLMODELDEV_SETTINGS"
+"""Holds the settings, as JSON, for a process that another process of the same trial starts."""
+
+
+class TrialInterrupted(Exception):
+    """A trial stopped on a signal after saving its state; starting it again goes on from there."""
+
+
+def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
+    """Call a ``hydra.main`` function and end the process with the status that fits.
+
+    A process that belongs to a trial of several gets its settings ready-made, past Hydra, and
+    calls ``train`` with them.
+    """
+    given = os.environ.pop(SETTINGS_VARIABLE, None)
+    # Hydra then raises to us what it would print; its own way exits 1 for a typo.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        if given is None:
+            main()
+        else:
+            train(_from_json(given))
+    except (UsageError, TrialInterrupted) as error:
+        _exit(_status(error), str(error))
+    except Exception as error:
+        if not _is_composition_error(error):
+            raise
+        _exit(EXIT_BAD_INPUT, _translate(error))
+
+
+def call(train: Callable[[Settings], T], config: DictConfig) -> T:
+    """Check a composed configuration and train; used inside of a ``hydra.main`` function.
+
+    Bad input and interruption end the process here: Hydra would write a line of its own. In the
+    worker processes of a launcher they are raised, for the launcher to pass on.
+    """
+    try:
+        return train(from_hydra(config))
+    except (UsageError, TrialInterrupted) as error:
+        if multiprocessing.parent_process() is not None:
+            raise
+        _exit(_status(error), str(error))
+
+
+def _status(error: Exception) -> int:
+    return EXIT_INTERRUPTED if isinstance(error, TrialInterrupted) else EXIT_BAD_INPUT
+
+
+def _from_json(text: str) -> Settings:
+    from mlmodeldev.settings.schema import Settings
+
+    return Settings.model_validate_json(text)
+
+
+def _exit(status: int, text: str) -> NoReturn:
+    sys.stdout.flush()
+    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
+    sys.exit(status)
+
+
+def from_hydra(config: DictConfig) -> Settings:
+    """Resolve and check a composed configuration.
+
+    Raises:
+        UsageError: naming the key, where it was given and what is allowed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from mlmodeldev.settings.validation import validate
+    from mlmodeldev.trial.identity import parse_overrides
+
+    hydra = HydraConfig.get()
+    container: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    asked = list(hydra.overrides.task)
+    choices = dict(hydra.runtime.choices)
+
+    def origin(key: str) -> str:
+        return _origin(key, asked, choices)
+
+    overrides = parse_overrides(asked)
+    return validate({**container, "overrides": overrides}, config_root(), origin)
+
+
+def config_root() -> Path:
+    """Return the project's folder: the one that holds ``conf/``, ``model.py``, ``trainer.py``."""
+    return Path(__file__).resolve().parents[2]
+
+
+def _origin(key: str, asked: list[str], choices: dict[str, Any]) -> str:
+    names = [item.lstrip("+~").partition("=")[0] for item in asked]
+    if any(key == name or key.startswith(name + ".") for name in names if "." in name):
+        return "command line"
+    group, _, leaf = key.partition(".")
+    for source in ("debug", "experiment"):  # the groups that may set keys of others
+        file = config_root() / "conf" / source / f"{choices.get(source)}.yaml"
+        if file.is_file() and re.search(
+            rf"^\s+{re.escape(leaf.split('.')[-1])}\s*:", file.read_text()
+        ):
+            return f"conf/{source}/{file.name}"
+    choice = choices.get(group)
+    return f"conf/{group}/{choice}.yaml" if choice else "command line"
+
+
+def _is_composition_error(error: Exception) -> bool:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return isinstance(error, HydraException | OmegaConfBaseException)
+
+
+def _translate(error: Exception) -> str:
+    """Say Hydra's error in one line, with the nearest name that exists."""
+    text = str(error)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(match[1])
+    if match := re.search(r"Could not find '([^']+)'", text):
+        return _unknown_choice(match[1])
+    if match := re.search(r"Could not override '?([\w/.]+)'?\. ?No match", text):
+        return _unknown_key(match[1])
+    first = " ".join(line.strip() for line in text.splitlines()[:2] if line.strip())
+    return f"{first} [command line]"
+
+
+def _unknown_choice(path: str) -> str:
+    group, _, name = path.rpartition("/")
+    names = _names_in(group)
+    if not names:
+        return f"{path}: no such configuration in conf/"
+    listed = ", ".join(names)
+    return (
+        f"{group}={name}: no such choice{nearest(name, names)} (allowed: {listed}) [command line]"
+    )
+
+
+def _names_in(group: str) -> list[str]:
+    return sorted(file.stem for file in (config_root() / "conf" / group).glob("*.yaml"))
+
+
+def _unknown_key(key: str) -> str:
+    """Walk the composed configuration down to the part of the key that is not there."""
+    from omegaconf import DictConfig, OmegaConf
+
+    node: Any = _compose_groups()
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if isinstance(node, DictConfig) and part in node:
+            node = OmegaConf.select(node, part)
+            continue
+        allowed = sorted(map(str, node)) if isinstance(node, DictConfig) else []
+        where = ".".join(parts[:depth]) or "the settings"
+        listed = f" (allowed in {where}: {', '.join(allowed)})" if allowed else ""
+        return f"{key}: no such setting{nearest(part, allowed)}{listed} [command line]"
+    return f"{key}: can't be set this way [command line]"
+
+
+def _compose_groups() -> DictConfig:
+    """Compose with only the group choices of this command line, which are known to exist."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    groups = {path.name for path in (config_root() / "conf").iterdir() if path.is_dir()}
+    asked = [a for a in sys.argv[1:] if a.partition("=")[0] in groups and "," not in a]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):
+        try:
+            return compose("config", overrides=asked)
+        except Exception:
+            return compose("config")

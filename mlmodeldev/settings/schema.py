@@ -1,0 +1,252 @@
+"""The typed settings of a trial: one class for each group under ``conf/``.
+
+The string under a field is its documentation. Types and ranges are enforced by pydantic; `model`
+and `data` are checked against the signature of the class that they name (see `signature.py`).
+
+Example::
+
+    Settings.model_validate(container).training.max_epochs
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+
+
+class Group(BaseModel):
+    """Base of every group: unknown keys refused, no silent change of type, read-only."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class Artefacts(Group):
+    """Where a trial's folder lies: ``<runs_dir>/<sweep>/<trial>/``."""
+
+    runs_dir: str = "runs"
+    """Folder that holds every sweep's trials."""
+    data_dir: str = "data"
+    """Folder of downloaded and prepared data, shared by all trials."""
+    sweep: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "single"
+    """Name of the sweep; trials started by hand belong to ``single``."""
+    trial: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] | None = None
+    """Folder name of the trial; null: its identity, a hash of the overrides."""
+    fresh: bool = False
+    """Begin anew: an existing folder of this trial is moved aside first, never deleted."""
+
+
+class Optimizer(Group):
+    """Optimizer and learning-rate schedule (stepped once an optimizer step)."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    """Algorithm, from torch.optim."""
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decay of matrices; biases, norms and other vectors are not decayed."""
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    """Adam's two averages."""
+    momentum: Fraction = 0.9
+    """Momentum of sgd."""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """Shape after the warm-up: constant, or down to ``min_lr_fraction``."""
+    warmup_fraction: Fraction = 0.1
+    """Share of all steps in which the rate climbs linearly from 0."""
+    min_lr_fraction: Fraction = 0.0
+    """Where cosine and linear end, as a share of ``lr``."""
+
+
+class Processing(Group):
+    """How data reaches the model."""
+
+    batch_size: Positive = 64
+    """Examples in one batch over ALL devices: a trial is the same on 1 GPU and on 8."""
+    num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Loader processes a device; auto: 0 for data in memory, else the CPUs given by Slurm."""
+    prefetch_factor: Positive = 2
+    """Batches that each worker loads ahead."""
+    pin_memory: bool | Literal["auto"] = "auto"
+    """Page-locked host memory; auto: when training on a GPU."""
+
+
+class Training(Group):
+    """How long, how exactly and on what the model is trained."""
+
+    max_epochs: Positive = 12
+    """Passes over the training set."""
+    max_steps: Annotated[int, Field(ge=-1)] = -1
+    """Optimizer steps at most; -1: no limit."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Source of all randomness: weights, order, augmentation, dropout, splits."""
+    deterministic: bool = True
+    """Refuse operations whose result differs from run to run on the same machine."""
+    precision: Precision = "32-true"
+    """Number format, as Lightning names it; refused where the hardware lacks it."""
+    gradient_clip_val: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the whole gradient; null: no clipping."""
+    accumulate_grad_batches: Positive = 1
+    """Batches whose gradients are added up for one optimizer step."""
+    nonfinite: Literal["raise", "stop", "skip"] = "raise"
+    """A loss of NaN or Inf: fail, end early with what is good, or leave the step out."""
+    compile: bool = False
+    """torch.compile the model."""
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """Hardware to train on."""
+    devices: Positive | Literal["auto"] = "auto"
+    """Devices on each node; auto: what the launcher gives, else one."""
+    num_nodes: Positive | Literal["auto"] = "auto"
+    """Nodes; auto: what the launcher gives, else one."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Lightning's strategy over several devices."""
+    monitor: str = "val/accuracy"
+    """Metric that decides which weights are best."""
+    mode: Literal["max", "min"] = "max"
+    """Whether a larger or a smaller ``monitor`` is better."""
+    patience: Positive | None = None
+    """Stop after so many validations without a better ``monitor``; null: never."""
+    check_val_every_n_epoch: Positive = 1
+    """Epochs from one validation to the next."""
+    checkpoint_every_n_steps: Positive | None = None
+    """Optimizer steps between recovery checkpoints; null: at each epoch's end."""
+    log_every_n_steps: Positive = 10
+    """Optimizer steps between two rows of training metrics."""
+    limit_train_batches: Positive | Annotated[float, Field(gt=0, le=1)] | None = None
+    """Only so many (or that share of) training batches an epoch."""
+    limit_val_batches: Positive | Annotated[float, Field(gt=0, le=1)] | None = None
+    """Only so many (or that share of) validation batches."""
+    overfit_batches: Annotated[int, Field(ge=0)] = 0
+    """Train and validate on the same few training batches; 0: off."""
+    detect_anomaly: bool = False
+    """torch.autograd's anomaly mode: slow, names the operation that made a NaN."""
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    """Lightning profiler; its report goes to the trial's folder."""
+    test: bool = True
+    """Measure the best weights on the test set at the end."""
+
+
+class WandbLogger(Group):
+    """Weights & Biases."""
+
+    project: Annotated[str, Field(min_length=1)] = "mlmodeldev"
+    """Project that runs are filed under."""
+    entity: str | None = None
+    """Team or user; null: the account's default."""
+    mode: Literal["auto", "online", "offline"] = "auto"
+    """auto: online when there are a key and a network, else offline."""
+
+
+class CsvLogger(Group):
+    """Nothing beyond ``metrics.csv`` and ``log.json``, which every trial writes."""
+
+
+class TensorboardLogger(Group):
+    """TensorBoard event files in the trial's ``tensorboard/``."""
+
+
+class Logger(Group):
+    """Trackers: one or several; each is imported only when chosen."""
+
+    wandb: WandbLogger | None = None
+    csv: CsvLogger | None = None
+    tensorboard: TensorboardLogger | None = None
+
+
+class Comparison(Group):
+    """One CKA matrix: layers ``a`` against layers ``b``."""
+
+    a: str | list[str]
+    """Layer names of the model, as globs."""
+    b: str | list[str] | None = None
+    """Layer names of the other side; null: the same as ``a``."""
+    against: str = "self"
+    """self, start (the weights before training), previous (last epoch), a checkpoint or folder."""
+
+
+class Cka(Group):
+    """Alignment between layers, measured in validation (docs/alignment.md)."""
+
+    enabled: bool = True
+    """Whether to measure."""
+    every_n_epochs: Positive = 1
+    """Validations from one measurement to the next."""
+    max_batches: Positive = 8
+    """Validation batches to measure on."""
+    estimator: Literal["unbiased", "biased"] = "unbiased"
+    """HSIC1 (Song 2012) or HSIC0 (Gretton 2005)."""
+    kernel: Literal["linear", "rbf"] = "linear"
+    """Kernel of the Gram matrices."""
+    weighting: Literal["pairs", "samples", "equal"] = "pairs"
+    """What a batch counts for when sums are taken over batches."""
+    pooling: Literal["flatten", "mean", "cls", "none"] = "mean"
+    """How a layer's tokens or pixels become one feature vector an example."""
+    compare: dict[str, Comparison] = {}
+    """Matrices to measure, by name."""
+
+
+class Switch(Group):
+    """A callback that is on or off."""
+
+    enabled: bool = True
+    """Whether to use it."""
+
+
+class Samples(Switch):
+    """Table of validation examples with truth and prediction."""
+
+    count: Positive = 32
+    """Examples in the table; wrong ones first."""
+
+
+class Progress(Switch):
+    """Epoch, phase, loss and learning rate: a bar in a terminal, lines in a log."""
+
+    every_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds between two lines where there is no terminal."""
+
+
+class Callbacks(Group):
+    """What is measured and written beside the training itself."""
+
+    cka: Cka = Cka()
+    export: Switch = Switch()
+    samples: Samples = Samples()
+    throughput: Switch = Switch()
+    progress: Progress = Progress()
+
+
+class Cluster(Group):
+    """What a trial asks of the cluster."""
+
+    name: str = "local"
+    """Name of the profile under conf/cluster/."""
+
+
+class Settings(Group):
+    """Everything one trial is told; the fields are the groups of ``conf/``."""
+
+    artefacts: Artefacts = Artefacts()
+    model: dict[str, Any]
+    """``_target_``: the class in model.py; the rest are its arguments."""
+    data: dict[str, Any]
+    """``_target_``: the class in datamodule.py; the rest are its arguments."""
+    optimizer: Optimizer = Optimizer()
+    processing: Processing = Processing()
+    training: Training = Training()
+    logger: Logger = Logger()
+    callbacks: Callbacks = Callbacks()
+    cluster: Cluster = Cluster()
+    overrides: dict[str, Any] = {}
+    """What was asked beyond the defaults, dotted; the trial's identity is made of it."""
+
+    @model_validator(mode="after")
+    def _warmup_needs_room(self) -> Settings:
+        if self.optimizer.schedule != "constant" and self.optimizer.warmup_fraction >= 1:
+            raise ValueError("optimizer.warmup_fraction must be below 1 to leave room for a decay")
+        return self

@@ -1,0 +1,134 @@
+"""Check `model` and `data` against the class they name, without importing it.
+
+Importing ``model.py`` costs seconds (torch); a typo should not. So the class's ``__init__`` is
+read from the source text, and its annotations become the types that settings must have. Ranges go
+into the annotation: ``dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1``.
+
+Example::
+
+    check_arguments("model", {"_target_": "model.DualEncoder", "widht": 64}, Path("."))
+    # ('model.widht', ": no such setting; did you mean 'width'? (allowed: ...)")
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from mlmodeldev.errors import nearest
+
+# What an annotation may be made of; anything else is taken as Any.
+_NAMES: dict[str, Any] = {
+    "Annotated": Annotated,
+    "Any": Any,
+    "Field": Field,
+    "Literal": Literal,
+    **{kind.__name__: kind for kind in (bool, dict, float, int, list, str)},
+}
+_STRICT = ConfigDict(strict=True)
+
+Problem = tuple[str, str]
+"""The dotted key, and what is wrong with it."""
+
+
+def check_arguments(group: str, arguments: Mapping[str, Any], root: Path) -> Problem | None:
+    """Return what is wrong with a group that has ``_target_``, or None.
+
+    Targets outside of the project's own files (``torch.nn.Linear``) are left to their constructor.
+    """
+    target = arguments.get("_target_")
+    if not isinstance(target, str) or "." not in target:
+        return f"{group}._target_", f"={target!r}: must name a class, such as model.DualEncoder"
+    module, _, name = target.rpartition(".")
+    source = root / (module.replace(".", "/") + ".py")
+    if not source.is_file():
+        return None
+    classes, names = _read(source)
+    if name not in classes:
+        hint = nearest(name, classes)
+        return f"{group}._target_", f"={target}: {source.name} has no such class{hint}"
+    return _check(group, arguments, _annotations(classes, names, name))
+
+
+def _check(
+    group: str, arguments: Mapping[str, Any], known: Mapping[str, tuple[Any, bool]]
+) -> Problem | None:
+    for key, value in arguments.items():
+        if key == "_target_":
+            continue
+        if key not in known:
+            allowed = ", ".join(sorted(known))
+            hint = nearest(key, known)
+            return f"{group}.{key}", f": no such setting{hint} (allowed: {allowed})"
+        reason = _mismatch(known[key][0], value)
+        if reason:
+            return f"{group}.{key}", f"={value!r}: {reason}"
+    missing = [key for key, (_, required) in known.items() if required and key not in arguments]
+    return (f"{group}.{missing[0]}", ": is missing") if missing else None
+
+
+def _mismatch(annotation: Any, value: Any) -> str:
+    try:
+        adapter = TypeAdapter(annotation, config=_STRICT)
+    except PydanticSchemaGenerationError:
+        return ""
+    try:
+        adapter.validate_python(value)
+    except ValidationError as error:
+        return " or ".join(dict.fromkeys(say(e["msg"]) for e in error.errors()))
+    return ""
+
+
+def say(message: str) -> str:
+    """Turn pydantic's words into the end of "KEY=VALUE: ..."."""
+    text = message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
+    return text.replace("should", "must", 1)
+
+
+def _read(source: Path) -> tuple[dict[str, ast.ClassDef], dict[str, Any]]:
+    """Return a file's classes, and the names that an annotation in it may use."""
+    tree = ast.parse(source.read_text(encoding="utf-8"), filename=str(source))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    names = dict(_NAMES)
+    for node in tree.body:  # aliases such as Size = Annotated[int, Field(ge=1)]
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript | ast.BinOp):
+            value = _evaluate(node.value, names)
+            names.update({t.id: value for t in node.targets if isinstance(t, ast.Name)})
+    return classes, names
+
+
+def _annotations(
+    classes: Mapping[str, ast.ClassDef], names: Mapping[str, Any], name: str
+) -> dict[str, tuple[Any, bool]]:
+    """Map each argument to its type and whether it is required; bases in the file are followed."""
+    node = classes[name]
+    init = next(
+        (n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None
+    )
+    if init is None:
+        bases = [b.id for b in node.bases if isinstance(b, ast.Name) and b.id in classes]
+        return _annotations(classes, names, bases[0]) if bases else {}
+    positional = init.args.args[1:]
+    optional = len(init.args.defaults)
+    found = {
+        arg.arg: (_evaluate(arg.annotation, names), index < len(positional) - optional)
+        for index, arg in enumerate(positional)
+    }
+    for arg, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
+        found[arg.arg] = (_evaluate(arg.annotation, names), default is None)
+    return found
+
+
+def _evaluate(annotation: ast.expr | None, names: Mapping[str, Any]) -> Any:
+    if annotation is None:
+        return Any
+    code = compile(ast.Expression(annotation), "<annotation>", "eval")
+    try:
+        return eval(code, {"__builtins__": {}}, dict(names))
+    except (NameError, AttributeError, TypeError):
+        return Any

@@ -1,0 +1,116 @@
+"""Turn a composed configuration into `Settings`, or into one clear line.
+
+Example::
+
+    validate({"model": {...}, "data": {...}, "optimizer": {"lr": -1}}, root=Path("."))
+    # UsageError: optimizer.lr=-1: must be greater than 0 [command line]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.settings.schema import Settings
+from mlmodeldev.settings.signature import check_arguments, say
+
+Origin = Callable[[str], str]
+"""Tells where a dotted key was given, such as ``conf/optimizer/adamw.yaml``."""
+
+
+def validate(
+    container: Mapping[str, Any], root: Path = Path(), origin: Origin | None = None
+) -> Settings:
+    """Check a plain nested configuration.
+
+    Args:
+        container: groups by name, interpolations resolved.
+        root: folder of ``model.py`` and ``datamodule.py``.
+        origin: names the file (or the command line) that gave a key, for the message.
+
+    Raises:
+        UsageError: for the first key that is unknown, of a wrong type or out of range.
+    """
+    place = origin or (lambda key: "")
+    try:
+        settings = Settings.model_validate(dict(container))
+    except ValidationError as error:
+        raise UsageError(_explain(error, place)) from None
+    for group in ("model", "data"):
+        problem = check_arguments(group, getattr(settings, group), root)
+        if problem:
+            key, text = problem
+            raise UsageError(f"{key}{text}{_bracket(place(key))}")
+    return settings
+
+
+def _explain(error: ValidationError, place: Origin) -> str:
+    details = error.errors(include_url=False)
+    first = details[0]
+    # A union reports one error for each member; the shortest path is the setting itself.
+    key = _key(first["loc"])
+    texts = [_reason(d, key) for d in details if _key(d["loc"]) == key]
+    reason = " or ".join(dict.fromkeys(texts))
+    given = "" if first["type"] in ("extra_forbidden", "missing", "value_error") else _given(first)
+    return f"{key}{given}: {reason}{_bracket(place(key))}".removeprefix(": ")
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    """Keep the part of pydantic's location that the user wrote (unions add type names to it)."""
+    model: Any = Settings
+    parts: list[str] = []
+    for part in loc:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            parts.append(str(part))
+            field = model.model_fields.get(str(part))
+            model = _inner_model(field.annotation) if field else None
+        elif isinstance(part, int):
+            parts.append(str(part))
+    return ".".join(parts)
+
+
+def _inner_model(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for m in map(_inner_model, get_args(annotation)) if m is not None), None)
+
+
+def _given(detail: Any) -> str:
+    return f"={detail['input']!r}"
+
+
+def _reason(detail: Any, key: str) -> str:
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        parent, _, name = key.rpartition(".")
+        allowed = sorted(_fields_of(parent))
+        return f"no such setting{nearest(name, allowed)} (allowed: {', '.join(allowed)})"
+    if kind == "missing":
+        return "is missing"
+    if kind == "literal_error":
+        return f"must be one of {detail['ctx']['expected'].replace(' or ', ', ')}" + nearest(
+            str(detail["input"]), _literals(detail["ctx"]["expected"])
+        )
+    return say(str(detail["msg"]))
+
+
+def _literals(expected: str) -> list[str]:
+    return [word.strip(" '\"") for word in expected.replace(" or ", ",").split(",")]
+
+
+def _fields_of(dotted: str) -> list[str]:
+    model: Any = Settings
+    for part in filter(None, dotted.split(".")):
+        field = model.model_fields.get(part)
+        model = _inner_model(field.annotation) if field else None
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _bracket(place: str) -> str:
+    return f" [{place}]" if place else ""
