@@ -1,0 +1,1 @@
+"""One trial on disk: its identity, record, checkpoints and interruption."""

@@ -1,0 +1,253 @@
+"""A trial's folder and the record of its state, ``trial.json``.
+
+The folder is the only truth: launchers, status, resume and skipping what is done all read it.
+One process at a time owns it, by a lease that it renews; a killed owner's lease runs out, and on
+the same machine its death is seen at once.
+
+Example::
+
+    folder = TrialFolder.open(settings)          # refuses another configuration's folder
+    folder.claim()                               # raises UsageError while another process owns it
+    folder.update(state="done", metric={"name": "val/accuracy", "value": 0.97})
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.trial.files import remove_leftovers, write_json, write_text, writing_to
+from mlmodeldev.trial.identity import identity
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+
+State = Literal["pending", "running", "interrupted", "done", "failed", "pruned"]
+
+LEASE_SECONDS = 180.0
+"""How long a silent owner on another machine is believed to be alive."""
+HEARTBEAT_SECONDS = 30.0
+"""How often an owner renews its lease."""
+
+# Settings that say where, how long and how fast, not what: they may differ when a trial goes on.
+_MAY_CHANGE = (
+    "artefacts",
+    "logger",
+    "callbacks",
+    "cluster",
+    "overrides",
+    "processing.num_workers",
+    "processing.pin_memory",
+    "processing.prefetch_factor",
+    "training.accelerator",
+    "training.checkpoint_every_n_steps",
+    "training.check_val_every_n_epoch",
+    "training.compile",
+    "training.detect_anomaly",
+    "training.devices",
+    "training.limit_val_batches",
+    "training.log_every_n_steps",
+    "training.max_epochs",
+    "training.max_steps",
+    "training.nonfinite",
+    "training.num_nodes",
+    "training.patience",
+    "training.profiler",
+    "training.strategy",
+    "training.test",
+)
+
+
+class LostLease(Exception):
+    """Another attempt has taken this trial over; this process must not write to it any more."""
+
+
+class TrialFolder:
+    """The folder of one trial and its record.
+
+    Attributes:
+        path: ``<runs_dir>/<sweep>/<trial>``.
+        id: the trial's identity (its folder's name).
+        attempt: number of this attempt, from 1; 0 before `claim`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+        self.attempt = 0
+        self._lock = FileLock(path / ".record.lock", timeout=60)
+
+    @classmethod
+    def open(cls, settings: Settings) -> TrialFolder:
+        """Make or find the folder of these settings.
+
+        Raises:
+            UsageError: it can't be written, or it holds a trial of another configuration.
+        """
+        artefacts = settings.artefacts
+        name = artefacts.trial or identity(settings.overrides)
+        path = Path(artefacts.runs_dir).expanduser().absolute() / artefacts.sweep / name
+        folder = cls(path)
+        if artefacts.fresh and path.exists():
+            folder._move_aside()
+        with writing_to(path):
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        folder._check_configuration(settings)
+        return folder
+
+    def _move_aside(self) -> None:
+        self._refuse_if_owned(self.read())
+        number = 1
+        while (aside := self.path.with_name(f".{self.path.name}.{number}")).exists():
+            number += 1
+        with writing_to(self.path):
+            self.path.rename(aside)
+
+    def _check_configuration(self, settings: Settings) -> None:
+        import yaml
+
+        file = self.path / "config.yaml"
+        wanted = settings.model_dump()
+        if file.is_file():
+            difference = _first_difference(yaml.safe_load(file.read_text()) or {}, wanted)
+            if difference:
+                raise UsageError(
+                    f"{self.path}: this folder holds a trial with {difference}; name another"
+                    " folder by artefacts.trial=NAME, or begin anew by artefacts.fresh=true"
+                )
+        write_text(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+
+    # --- the record
+
+    def read(self) -> dict[str, Any]:
+        """Return the record; an empty one where there is none yet."""
+        file = self.path / "trial.json"
+        try:
+            record: dict[str, Any] = json.loads(file.read_text())
+        except FileNotFoundError:
+            return {}
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise UsageError(
+                f"{file}: is no record of a trial; move it away, the trial goes on from its"
+                " checkpoints"
+            ) from None
+        return record
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Change some entries of the record; the file is replaced whole.
+
+        Raises:
+            LostLease: another attempt owns the trial now.
+        """
+        with writing_to(self.path), self._lock:
+            record = self.read()
+            if self.attempt and record.get("attempts", self.attempt) != self.attempt:
+                raise LostLease(f"{self.path}: attempt {record['attempts']} has taken over")
+            record = {**record, **changes, "updated": time.time()}
+            write_json(self.path / "trial.json", record)
+            return record
+
+    # --- ownership
+
+    def claim(self) -> dict[str, Any]:
+        """Become the trial's owner: a new attempt, state ``running``.
+
+        Raises:
+            UsageError: a live process owns it.
+        """
+        with writing_to(self.path), self._lock:
+            record = self.read()
+            self._refuse_if_owned(record)
+            remove_leftovers(self.path)
+            remove_leftovers(self.path / "checkpoints")
+            attempt = int(record.get("attempts", 0)) + 1
+            record = self.update(
+                **{
+                    "id": self.id,
+                    "sweep": self.path.parent.name,
+                    **({} if "created" in record else {"created": time.time()}),
+                    "state": "running",
+                    "reason": None,
+                    "attempts": attempt,
+                    "owner": _me(),
+                    "lease": time.time() + LEASE_SECONDS,
+                    "slurm": _slurm(),
+                }
+            )
+            self.attempt = attempt
+            return record
+
+    def heartbeat(self) -> None:
+        """Renew the lease.
+
+        Raises:
+            LostLease: another attempt owns the trial now.
+        """
+        self.update(lease=time.time() + LEASE_SECONDS)
+
+    def finish(self, state: State, reason: str | None = None, **changes: Any) -> None:
+        """Write the state that this attempt ends in and give the trial up."""
+        self.update(state=state, reason=reason, owner=None, lease=None, **changes)
+
+    def _refuse_if_owned(self, record: Mapping[str, Any]) -> None:
+        owner = record.get("owner")
+        if record.get("state") != "running" or not owner or not _alive(owner, record):
+            return
+        raise UsageError(
+            f"{self.path}: this trial is running already (host {owner['host']}, process"
+            f" {owner['pid']}); stop it first, or wait"
+        )
+
+
+def _me() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "started": _start_ticks(pid)}
+
+
+def _slurm() -> dict[str, str]:
+    names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_PARTITION")
+    return {n.lower(): os.environ[f"SLURM_{n}"] for n in names if f"SLURM_{n}" in os.environ}
+
+
+def _alive(owner: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    if owner["host"] == socket.gethostname():
+        return owner["pid"] != os.getpid() and _start_ticks(owner["pid"]) == owner["started"]
+    job = (record.get("slurm") or {}).get("job_id")
+    if job and job == os.environ.get("SLURM_JOB_ID"):
+        return False  # the same job, requeued on another node: Slurm has ended its former self
+    return time.time() < float(record.get("lease") or 0)
+
+
+def _start_ticks(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (proc(5), stat, field 22), if it lives.
+
+    Together with the process id it names a process for good; ids alone are used again.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _first_difference(old: Any, new: Any, key: str = "") -> str:
+    """Return ``"optimizer.lr=0.1 (now 0.2)"`` for the first setting that must not change."""
+    if key in _MAY_CHANGE:
+        return ""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(n for n in new if n not in old)]:
+            inner = f"{key}.{name}" if key else str(name)
+            found = _first_difference(old.get(name), new.get(name), inner)
+            if found:
+                return found
+        return ""
+    return "" if old == new else f"{key}={old} (asked now: {new})"
