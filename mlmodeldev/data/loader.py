@@ -1,0 +1,169 @@
+"""A loader without state: which examples form batch ``b`` of epoch ``e`` is a function.
+
+Lightning's own resume replays a different permutation after a mid-epoch checkpoint, so some
+examples are seen twice and others never. Here the order comes from the seed and the epoch, and
+the place to begin from the trainer's progress, which a checkpoint holds anyway.
+
+A dataset is any map-style dataset whose ``__getitem__`` takes ``(index, epoch)``, so that
+augmentation can be a function of both.
+
+Example::
+
+    ExactLoader(dataset, batch_size=64, seed=0, shuffle=True, drop_last=True, progress=...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from mlmodeldev.data.seeding import permutation
+from mlmodeldev.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a dataset is asked for."""
+
+    index: int
+    epoch: int
+
+
+class Place(NamedTuple):
+    """Where training stands: the epoch, and how many of its batches are done."""
+
+    epoch: int
+    batch: int
+
+
+class Shard(NamedTuple):
+    """This process's part of each global batch."""
+
+    rank: int = 0
+    size: int = 1
+
+
+ALONE = Shard()
+"""A process that has the whole batch."""
+
+
+class Sized(Protocol):
+    """A dataset that knows its length."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, item: Any) -> Any: ...
+
+
+class _Batches:
+    """Batch sampler: the items of each batch of this rank, from a given place on."""
+
+    def __init__(self, count: int, batch: int, seed: int, shuffle: bool, drop: bool) -> None:
+        self.count, self.batch, self.seed = count, batch, seed
+        self.shuffle, self.drop = shuffle, drop
+        self.place = Place(0, 0)
+        self.shard = Shard()
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.count, self.batch)
+        return whole if self.drop or not rest else whole + 1
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        epoch, first = self.place
+        rank, size = self.shard
+        order = permutation(self.count, self.seed, epoch) if self.shuffle else np.arange(self.count)
+        for number in range(first, len(self)):
+            whole = order[number * self.batch : (number + 1) * self.batch]
+            mine = [Item(int(index), epoch) for index in whole[rank::size]]
+            if mine:
+                yield mine
+
+
+class ExactLoader:
+    """Iterate over batches, beginning at the place that ``progress`` tells.
+
+    Args:
+        dataset: items are asked for as ``dataset[Item(index, epoch)]``.
+        batch_size: examples in a GLOBAL batch; each rank takes every ``size``-th of them.
+        seed: of the order.
+        shuffle: a new permutation for each epoch; else the dataset's order.
+        drop_last: leave the last, smaller batch out. In training it keeps all ranks' batches of
+            one size, so that gradients are the same for any number of devices. The permutation
+            differs between epochs, so no example is always left out.
+        progress: tells the `Place`; asked when the first batch is (not when an iterator is made,
+            for Lightning makes it before it restores a checkpoint).
+        shard: this process's rank, and the number of processes.
+        workers: loader processes; 0 loads in this process.
+        prefetch: batches that each worker loads ahead.
+        pin: page-locked memory.
+        collate: turns a list of examples into a batch; None: torch's own.
+
+    Raises:
+        UsageError: the batch is larger than the data, or doesn't divide among the devices.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        batch_size: int,
+        seed: int,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        progress: Callable[[], Place] = lambda: Place(0, 0),
+        shard: Shard = ALONE,
+        workers: int = 0,
+        prefetch: int = 2,
+        pin: bool = False,
+        collate: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        _check(len(dataset), batch_size, drop_last, shard.size)
+        self.dataset = dataset
+        self.batch_sampler = _Batches(len(dataset), batch_size, seed, shuffle, drop_last)
+        self.batch_sampler.shard = shard
+        self._progress = progress
+        as_dataset: Dataset[Any] = dataset  # type: ignore[assignment]
+        self._loader: DataLoader[Any] = DataLoader(
+            as_dataset,
+            batch_sampler=self.batch_sampler,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=pin,
+            collate_fn=collate,
+        )
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch on this rank."""
+        sampler = self.batch_sampler
+        if sampler.drop:
+            return len(sampler)
+        # the last batch may be too small to reach every rank
+        rest = sampler.count - (len(sampler) - 1) * sampler.batch
+        return len(sampler) - (rest <= sampler.shard.rank)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: nothing of this runs before the first batch is asked for.
+        self.batch_sampler.place = self._progress()
+        yield from self._loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the place is in the trainer's progress. Tells Lightning: resumable."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Accept what `state_dict` gave."""
+
+
+def _check(count: int, batch_size: int, drop_last: bool, world_size: int) -> None:
+    if drop_last and batch_size > count:
+        raise UsageError(
+            f"processing.batch_size={batch_size}: there are only {count} training examples"
+        )
+    if drop_last and batch_size % world_size:
+        raise UsageError(
+            f"processing.batch_size={batch_size}: must be a multiple of the {world_size} devices"
+            " that share each batch"
+        )

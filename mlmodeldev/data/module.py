@@ -1,0 +1,99 @@
+"""Base of the DataModules: exact loaders from datasets, whatever the machine.
+
+A subclass makes its datasets in `setup`; this class turns them into loaders that resume exactly,
+share each global batch among devices, and take their workers from Slurm.
+
+Example::
+
+    class Mine(ExactDataModule):
+        def setup(self, stage=None): self.train_set, self.val_set = ..., ...
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from pytorch_lightning import LightningDataModule
+
+from mlmodeldev.data.loader import ExactLoader, Place, Shard, Sized
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.training.world import World
+
+
+class ExactDataModule(LightningDataModule):
+    """LightningDataModule whose loaders are functions of seed, epoch and batch number.
+
+    Attributes:
+        train_set, val_set, test_set: datasets asked as ``dataset[Item(index, epoch)]``.
+        label_names: names of the classes, by number.
+        in_memory: examples cost nothing to load, so worker processes would only slow them down.
+    """
+
+    train_set: Sized
+    val_set: Sized
+    test_set: Sized | None = None
+    label_names: ClassVar[list[str]]
+    in_memory = False
+
+    def attach(self, settings: Settings, world: World) -> None:
+        """Take what is not structure: batch size, workers, seed, folders, place among ranks."""
+        self.processing = settings.processing
+        self.seed = settings.training.seed
+        self.data_dir = settings.artefacts.data_dir
+        self.shard = Shard(world.rank, world.size)
+        self.on_gpu = settings.training.accelerator != "cpu" and torch.cuda.is_available()
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        """Facts of the data that a model may take as arguments, such as ``classes``."""
+        return {}
+
+    def card(self) -> dict[str, Any]:
+        """Facts of the data that inference needs; written into ``training_state.json``."""
+        return {"labels": self.label_names}
+
+    def train_dataloader(self) -> ExactLoader:
+        return self._loader(self.train_set, train=True)
+
+    def val_dataloader(self) -> ExactLoader:
+        return self._loader(self.val_set)
+
+    def test_dataloader(self) -> ExactLoader:
+        assert self.test_set is not None
+        return self._loader(self.test_set)
+
+    def _loader(self, dataset: Sized, train: bool = False) -> ExactLoader:
+        processing = self.processing
+        pin = self.on_gpu if processing.pin_memory == "auto" else processing.pin_memory
+        return ExactLoader(
+            dataset,
+            batch_size=processing.batch_size,
+            seed=self.seed,
+            shuffle=train,
+            drop_last=train,
+            progress=self._place if train else lambda: Place(0, 0),
+            shard=self.shard,
+            workers=self.workers(),
+            prefetch=processing.prefetch_factor,
+            pin=pin,
+        )
+
+    def workers(self) -> int:
+        """Return the number of loader processes on this device."""
+        asked = self.processing.num_workers
+        if asked != "auto":
+            return asked
+        if self.in_memory:
+            return 0
+        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or len(os.sched_getaffinity(0))
+        return max(1, min(16, cpus - 1))
+
+    def _place(self) -> Place:
+        trainer = self.trainer
+        assert trainer is not None
+        loop = trainer.fit_loop.epoch_loop
+        return Place(trainer.current_epoch, loop.batch_progress.current.ready)
