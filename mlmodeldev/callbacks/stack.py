@@ -1,0 +1,75 @@
+"""The callbacks of a trial, from the settings, in the order in which they act.
+
+Example::
+
+    Trainer(callbacks=make_callbacks(settings, folder, model), ...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning import Callback, LightningModule
+
+from mlmodeldev.callbacks.determinism import SeedSteps
+from mlmodeldev.callbacks.epochs import EpochLog
+from mlmodeldev.callbacks.export import Export
+from mlmodeldev.callbacks.nonfinite import NonFinite
+from mlmodeldev.callbacks.progress import Progress
+from mlmodeldev.callbacks.recovery import Recovery
+from mlmodeldev.callbacks.samples import Samples
+from mlmodeldev.callbacks.throughput import Throughput
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.trial.record import TrialFolder
+
+
+def make_callbacks(
+    settings: Settings,
+    folder: TrialFolder,
+    model: LightningModule,
+    model_arguments: Mapping[str, Any],
+) -> list[Callback]:
+    """Return what every trial has, and what the `callbacks` group turns on.
+
+    `EpochLog` comes before `Recovery`: a checkpoint then never lacks its epoch's entry.
+    """
+    training, chosen = settings.training, settings.callbacks
+    recovery = Recovery(folder, training.monitor, training.mode, training.checkpoint_every_n_steps)
+    stack: list[Callback] = [
+        SeedSteps(training.seed),
+        NonFinite(training.nonfinite),
+        EpochLog(folder.path / "log.json"),
+        recovery,
+    ]
+    if training.log_every_n_steps and chosen.throughput.enabled:
+        stack.append(Throughput(settings.processing.batch_size))
+    if chosen.progress.enabled:
+        stack.append(Progress(chosen.progress.every_seconds))
+    if chosen.samples.enabled:
+        stack.append(Samples(folder.path / "samples.csv", chosen.samples.count))
+    if chosen.export.enabled:
+        stack.append(Export(folder.path, recovery, _state(settings, model_arguments)))
+    if training.patience is not None:
+        stack.append(_early_stopping(settings))
+    return stack
+
+
+def _early_stopping(settings: Settings) -> Callback:
+    from pytorch_lightning.callbacks import EarlyStopping
+
+    training = settings.training
+    assert training.patience is not None
+    return EarlyStopping(
+        training.monitor, patience=training.patience, mode=training.mode, check_finite=False
+    )
+
+
+def _state(settings: Settings, model_arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "seed": settings.training.seed,
+        "model_arguments": dict(model_arguments),
+        "settings": settings.model_dump(),
+    }

@@ -1,0 +1,1 @@
+"""Where metrics go: files that every trial writes, and trackers that are chosen."""

@@ -1,0 +1,82 @@
+"""Make the DataModule and the model that the settings name.
+
+Example::
+
+    data = datamodule(settings, world)
+    net = model(settings, data)
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning import LightningModule, seed_everything
+
+from mlmodeldev.data.module import ExactDataModule
+from mlmodeldev.data.seeding import key
+from mlmodeldev.errors import UsageError
+from mlmodeldev.training.optimizer import attach
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.training.world import World
+
+
+def datamodule(settings: Settings, world: World) -> ExactDataModule:
+    """Make the DataModule, prepare its data once (on the first process) and set it up."""
+    made = _construct("data", settings.data, {})
+    if not isinstance(made, ExactDataModule):
+        raise UsageError(
+            f"data._target_={settings.data['_target_']}: must be a subclass of ExactDataModule"
+        )
+    made.attach(settings, world)
+    world.agree(made.prepare_data)
+    made.setup("fit")
+    return made
+
+
+def model(settings: Settings, data: ExactDataModule) -> LightningModule:
+    """Make the model, its weights drawn from the seed, with arguments filled in from the data."""
+    # Weights depend on the seed and on nothing that was drawn before.
+    seed_everything(key(settings.training.seed, "weights") % 2**32, verbose=False)
+    made = _construct("model", settings.model, data.structure)
+    if not isinstance(made, LightningModule):
+        raise UsageError(f"model._target_={settings.model['_target_']}: must be a LightningModule")
+    attach(made, settings.optimizer)
+    return made
+
+
+def model_arguments(settings: Settings, data: ExactDataModule) -> dict[str, Any]:
+    """Return all arguments that the model was made with, for making it again."""
+    target = _locate("model", settings.model["_target_"])
+    return _arguments(target, settings.model, data.structure)
+
+
+def _construct(group: str, chosen: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
+    target = _locate(group, chosen["_target_"])
+    try:
+        return target(**_arguments(target, chosen, facts))
+    except (TypeError, ValueError) as error:
+        if error.__traceback__ and error.__traceback__.tb_next:
+            raise  # from inside the class: the researcher wants to see where
+        raise UsageError(f"{group}: {error}") from None
+
+
+def _locate(group: str, target: str) -> Any:
+    from hydra.utils import get_class
+
+    try:
+        return get_class(target)
+    except (ImportError, ValueError) as error:
+        if error.__cause__ and not isinstance(error.__cause__, ImportError | AttributeError):
+            raise
+        raise UsageError(f"{group}._target_={target}: {error}") from None
+
+
+def _arguments(target: Any, chosen: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the chosen arguments, and of the facts those that the class names."""
+    named = inspect.signature(target).parameters
+    filled = {name: value for name, value in facts.items() if name in named}
+    return {**filled, **{k: v for k, v in chosen.items() if k != "_target_"}}

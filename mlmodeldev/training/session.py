@@ -1,0 +1,154 @@
+"""One attempt at a trial: claim its folder, fit or resume, test, and record how it ended.
+
+Example::
+
+    with begin(settings, world) as trial:
+        if not trial.done:
+            trial.fit(trainer, model, data)
+            trial.test(trainer, model, data)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.trial import interrupt
+from mlmodeldev.trial.checkpoint import newest_whole
+from mlmodeldev.trial.provenance import provenance
+from mlmodeldev.trial.record import LostLease, TrialFolder
+
+if TYPE_CHECKING:
+    from pytorch_lightning import LightningModule, Trainer
+
+    from mlmodeldev.data.module import ExactDataModule
+    from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.training.world import World
+
+
+@dataclass
+class Attempt:
+    """What the processes of a trial agreed on when they began.
+
+    Attributes:
+        folder: the trial's folder; claimed on the first process.
+        checkpoint: where to go on from; None: from the beginning.
+        step: optimizer steps that the checkpoint holds.
+        done: whether there is nothing left to do.
+        best: best value of the monitored metric so far.
+        state: how the trial ended.
+    """
+
+    folder: TrialFolder
+    settings: Settings
+    world: World
+    checkpoint: Path | None = None
+    step: int = 0
+    done: bool = False
+    best: float | None = None
+    state: str = "running"
+
+    def fit(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
+        """Train from the checkpoint or from the beginning."""
+        for logger in trainer.loggers:
+            if hasattr(logger, "resume_from"):
+                logger.resume_from(self.step)
+        if interrupt.requested():
+            raise TrialInterrupted(f"interrupted by {interrupt.requested()} before training began")
+        net: Any = model
+        if self.settings.training.compile:
+            import torch
+
+            net = torch.compile(model)
+        try:
+            trainer.fit(net, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            raise UsageError(
+                f"{self.checkpoint}: holds weights of another model (was model.py changed?);"
+                " artefacts.fresh=true begins anew"
+            ) from None
+
+    def test(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
+        """Measure the best weights on the test set."""
+        from mlmodeldev.callbacks.export import load_weights
+
+        best = self.folder.path / "checkpoints" / "best.ckpt"
+        if self.settings.training.test and data.test_set is not None and best.is_file():
+            load_weights(model, best)
+            results = trainer.test(model, datamodule=data, verbose=False)
+            if self.world.first and results:
+                self.folder.update(test=dict(results[0]))
+
+
+@contextlib.contextmanager
+def begin(settings: Settings, world: World) -> Iterator[Attempt]:
+    """Claim the trial on the first process, tell all, and record how it ends."""
+    path, facts = world.agree(lambda: _open(settings))
+    folder = TrialFolder(path)
+    folder.attempt = facts.pop("attempt")
+    attempt = Attempt(folder, settings, world, **facts)
+    try:
+        yield attempt
+    except TrialInterrupted as error:
+        _finish(attempt, "interrupted", str(error))
+        raise
+    except LostLease:
+        raise
+    except BaseException as error:
+        with contextlib.suppress(UsageError, LostLease):  # a full disk takes no record either
+            _finish(attempt, "failed", f"{type(error).__name__}: {error}"[:500])
+        raise
+    else:
+        if not attempt.done:
+            _finish(attempt, "done", None)
+    finally:
+        world.leave()
+
+
+def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
+    """Claim the folder; return it and what all processes must know of it."""
+    folder = TrialFolder.open(settings)
+    record = folder.read()
+    facts: dict[str, Any] = {"attempt": 0, "best": _best(record)}
+    source = provenance()
+    if record.get("state") == "done" and _reached(record, settings):
+        changed = record.get("source") != source["source"]
+        note = "; model.py, datamodule.py or trainer.py has changed since" if changed else ""
+        print(f"this trial is done already{note} (artefacts.fresh=true trains it again)")
+        return folder.path, {**facts, "done": True, "state": "done"}
+    folder.claim()
+    folder.update(**source, overrides=settings.overrides)
+    checkpoint = newest_whole(folder.path / "checkpoints")
+    step = 0
+    if checkpoint:
+        step = int(checkpoint.stem.partition("-")[2])
+        print(f"going on from step {step} (attempt {folder.attempt})")
+    return folder.path, {**facts, "attempt": folder.attempt, "checkpoint": checkpoint, "step": step}
+
+
+def _reached(record: dict[str, Any], settings: Settings) -> bool:
+    """Whether a finished trial has gone as far as is asked for now."""
+    if record.get("stopped"):
+        return True
+    steps = settings.training.max_steps
+    far_enough = int(record.get("epoch", 0)) >= settings.training.max_epochs
+    return far_enough or (0 <= steps <= int(record.get("step", 0)))
+
+
+def _best(record: dict[str, Any]) -> float | None:
+    value = (record.get("metric") or {}).get("value")
+    return None if value is None else float(value)
+
+
+def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
+    attempt.state = state
+    if attempt.world.first and attempt.folder.attempt:
+        attempt.folder.finish(state, reason)
+        attempt.best = _best(attempt.folder.read())
