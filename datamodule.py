@@ -1,0 +1,325 @@
+"""The data: what you replace.
+
+A DataModule makes its datasets in `setup`; the base class turns them into loaders that resume
+exactly and share batches among devices. A dataset answers ``dataset[Item(index, epoch)]`` with a
+dict of tensors, and draws its augmentation from (seed, epoch, index) only.
+
+To add yours: write the class here, and conf/data/NAME.yaml with ``_target_: datamodule.YourClass``;
+then ``python trainer.py data=NAME``.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import importlib.util
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from mlmodeldev.data.loader import Item
+from mlmodeldev.data.module import ExactDataModule
+from mlmodeldev.data.seeding import generator, key
+from mlmodeldev.data.tokens import train_tokenizer
+from mlmodeldev.errors import UsageError
+from mlmodeldev.hub import pretrained
+from mlmodeldev.trial.files import whole_file, whole_folder
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Size = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+PHRASINGS = [
+    "a handwritten {}",
+    "the digit {}",
+    "a photo of the number {}",
+    "{} written by hand",
+    "someone wrote a {}",
+]
+
+
+class Digits(ExactDataModule):
+    """Handwritten digits with captions: 1,797 grey images of 8x8 pixels, bundled, no download.
+
+    UCI "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998), read from the file
+    that the scikit-learn wheel carries.
+    """
+
+    in_memory = True
+    label_names: ClassVar[list[str]] = WORDS
+    mean, std = 0.305, 0.376  # of all pixels, scaled to 0..1
+
+    def __init__(
+        self,
+        augment: bool = True,
+        val_fraction: Share = 0.2,
+        test_fraction: Share = 0.1,
+        split_seed: Seed = 0,
+    ) -> None:
+        super().__init__()
+        self.augment, self.split_seed = augment, split_seed
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+
+    def prepare_data(self) -> None:
+        folder = self._tokenizer_folder()
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with whole_folder(folder) as target:
+                train_tokenizer(chain.from_iterable(captions()), vocabulary=64).save_pretrained(
+                    target
+                )
+
+    def setup(self, stage: str | None = None) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(self._tokenizer_folder())
+        self.prompts = tokenize(self.tokenizer, captions())
+        images, labels = read_digits()
+        pixels = torch.from_numpy((images / 16 - self.mean) / self.std).unsqueeze(1)
+        parts = split(len(labels), self.split_seed, self.val_fraction, self.test_fraction)
+        self.train_set, self.val_set, self.test_set = (
+            CaptionedImages(pixels, labels, self.prompts, index, self.seed, self.augment and train)
+            for index, train in zip(parts, (True, False, False), strict=True)
+        )
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        length = self.prompts["input_ids"].shape[-1]
+        return {
+            "image_size": 8,
+            "channels": 1,
+            "classes": len(WORDS),
+            "vocabulary": len(self.tokenizer),
+            "max_length": length,
+        }
+
+    def card(self) -> dict[str, Any]:
+        image = {"size": 8, "channels": 1, "mean": self.mean, "std": self.std}
+        return {"labels": WORDS, "captions": captions(), "image": image}
+
+    def describe(self, index: int) -> dict[str, str]:
+        """Show an example as a line of text in the samples table."""
+        pixels = self.val_set.images[index, 0] * self.std + self.mean  # type: ignore[attr-defined]
+        rows = ["".join(" .:*#"[int(p * 4.99)] for p in row) for row in pixels.clamp(0, 1).tolist()]
+        return {"image": "/".join(rows)}
+
+    def _tokenizer_folder(self) -> Path:
+        text = repr(captions()).encode()
+        return Path(self.data_dir) / "digits" / f"tokenizer-{hashlib.sha256(text).hexdigest()[:8]}"
+
+
+class CaptionedImages:
+    """Images in memory, each with one of several captions of its class."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: np.ndarray,
+        prompts: dict[str, Tensor],
+        index: np.ndarray,
+        seed: int,
+        augment: bool,
+    ) -> None:
+        self.images, self.labels, self.prompts = images, labels, prompts
+        self.index, self.seed, self.augment = index, seed, augment
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, item: Item) -> dict[str, Any]:
+        number = int(self.index[item.index])
+        label = int(self.labels[number])
+        draw = key(self.seed, "augment", item.epoch if self.augment else 0, number)
+        phrasing = draw % len(PHRASINGS)
+        image = self.images[number]
+        if self.augment:
+            # One in eight images moves up, one down; one in eight left, one right.
+            down, right = (
+                int(bits == 0) - int(bits == 1) for bits in (draw // 8 % 8, draw // 64 % 8)
+            )
+            image = shift(image, down, right)
+        return {
+            "index": number,
+            "image": image,
+            "label": label,
+            **{name: tokens[label, phrasing] for name, tokens in self.prompts.items()},
+        }
+
+
+class Cola(ExactDataModule):
+    """CoLA, the Corpus of Linguistic Acceptability (Warstadt, Singh & Bowman 2019).
+
+    Reads ``in_domain_train.tsv`` and ``in_domain_dev.tsv`` of the public release, from
+    ``<data_dir>/cola/``. Sentences are tokenized once, into a cache keyed by their digest.
+    """
+
+    in_memory = True
+    label_names: ClassVar[list[str]] = ["unacceptable", "acceptable"]
+
+    def __init__(
+        self,
+        tokenizer: str | None = None,
+        max_length: Size = 48,
+        test_fraction: Share = 0.1,
+        split_seed: Seed = 0,
+    ) -> None:
+        super().__init__()
+        self.tokenizer_name, self.max_length = tokenizer, max_length
+        self.test_fraction, self.split_seed = test_fraction, split_seed
+
+    def prepare_data(self) -> None:
+        files = self._files()
+        target = self._cache()
+        if target.is_dir():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sentences = {name: read_cola(file) for name, file in files.items()}
+        tokenizer = self._make_tokenizer([text for text, _ in sentences["train"]])
+        with whole_folder(target) as folder:
+            tokenizer.save_pretrained(folder / "tokenizer")
+            for name, rows in sentences.items():
+                texts, labels = zip(*rows, strict=True)
+                tokens = tokenizer(
+                    list(texts),
+                    padding="max_length",
+                    truncation=True,
+                    max_length=self.max_length,
+                    return_tensors="np",
+                )
+                with whole_file(folder / f"{name}.npz") as file:
+                    np.savez(
+                        file,
+                        input_ids=tokens["input_ids"],
+                        attention_mask=tokens["attention_mask"],
+                        label=np.array(labels),
+                    )
+
+    def setup(self, stage: str | None = None) -> None:
+        folder = self._cache()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+        arrays = {name: dict(np.load(folder / f"{name}.npz")) for name in ("train", "dev")}
+        self.sentences = [text for text, _ in read_cola(self._files()["dev"])]
+        count = len(arrays["train"]["label"])
+        train, test = split(count, self.split_seed, self.test_fraction)
+        self.train_set, self.test_set = (Rows(arrays["train"], part) for part in (train, test))
+        self.val_set = Rows(arrays["dev"], np.arange(len(arrays["dev"]["label"])))
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        return {
+            "classes": 2,
+            "vocabulary": len(self.tokenizer),
+            "max_length": self.max_length,
+        }
+
+    def card(self) -> dict[str, Any]:
+        return {"labels": self.label_names, "max_length": self.max_length}
+
+    def describe(self, index: int) -> dict[str, str]:
+        """Show a validation sentence in the samples table."""
+        return {"text": self.sentences[index]}
+
+    def _make_tokenizer(self, sentences: list[str]) -> PreTrainedTokenizerFast:
+        if self.tokenizer_name:
+            return pretrained(AutoTokenizer, self.tokenizer_name)
+        return train_tokenizer(sentences, vocabulary=4000)
+
+    def _files(self) -> dict[str, Path]:
+        folder = Path(self.data_dir) / "cola"
+        files = {
+            "train": folder / "in_domain_train.tsv",
+            "dev": folder / "in_domain_dev.tsv",
+        }
+        missing = [file.name for file in files.values() if not file.is_file()]
+        if missing:
+            raise UsageError(
+                f"{folder}: {' and '.join(missing)} not found; unpack the raw folder of"
+                " https://nyu-mll.github.io/CoLA/cola_public_1.1.zip (md5"
+                " 9f6d88c3558ec424cd9d66ea03589aba) there [data=cola]"
+            )
+        return files
+
+    def _cache(self) -> Path:
+        digest = hashlib.sha256(repr((self.tokenizer_name, self.max_length)).encode())
+        for file in self._files().values():
+            digest.update(file.read_bytes())
+        return Path(self.data_dir) / "cola" / f"tokens-{digest.hexdigest()[:12]}"
+
+
+class Rows:
+    """Some rows of equally long arrays."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], index: np.ndarray) -> None:
+        self.arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self.index = index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, item: Item) -> dict[str, Any]:
+        number = int(self.index[item.index])
+        return {"index": number, **{name: array[number] for name, array in self.arrays.items()}}
+
+
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return images (1797, 8, 8), float32 in 0..16, and labels (1797,), int64."""
+    # The package is found, not imported: importing scikit-learn would cost a second.
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise UsageError("data=digits is read from the scikit-learn wheel, which is not installed")
+    file = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    with gzip.open(file, "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",", dtype=np.float32)
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
+
+
+def read_cola(file: Path) -> list[tuple[str, int]]:
+    """Return sentences and labels of a CoLA file: source, label, star, sentence, by tabs.
+
+    Raises:
+        UsageError: a line has another shape.
+    """
+    rows = []
+    with file.open(encoding="utf-8", newline="") as lines:
+        for number, row in enumerate(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+            if len(row) != 4 or row[1] not in ("0", "1"):
+                raise UsageError(
+                    f"{file}:{number}: must be source, label (0 or 1), mark and sentence, by tabs"
+                )
+            rows.append((row[3], int(row[1])))
+    return rows
+
+
+def captions() -> list[list[str]]:
+    """Return the phrasings of each class."""
+    return [[phrasing.format(word) for phrasing in PHRASINGS] for word in WORDS]
+
+
+def tokenize(tokenizer: Any, texts: list[list[str]]) -> dict[str, Tensor]:
+    """Return ``input_ids`` and ``attention_mask``, each (classes, phrasings, length)."""
+    tokens = tokenizer(list(chain.from_iterable(texts)), padding=True, return_tensors="pt")
+    shape = (len(texts), len(texts[0]), -1)
+    return {name: tokens[name].view(shape) for name in ("input_ids", "attention_mask")}
+
+
+def split(count: int, seed: int, *fractions: float) -> list[np.ndarray]:
+    """Cut ``range(count)`` at random into the rest and one part for each fraction."""
+    order = generator(seed, "split").permutation(count)
+    sizes = [round(count * fraction) for fraction in fractions]
+    rest = count - sum(sizes)
+    if rest < 1:
+        raise UsageError("data: val_fraction and test_fraction leave nothing to train on")
+    return np.split(order, np.cumsum([rest, *sizes])[:-1])
+
+
+def shift(image: Tensor, down: int, right: int) -> Tensor:
+    """Move an image (channels, height, width) by up to a pixel; the edge is repeated."""
+    padded = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")
+    height, width = image.shape[-2:]
+    return padded[:, 1 - down : 1 - down + height, 1 - right : 1 - right + width]

@@ -1,0 +1,309 @@
+"""The models: what you replace.
+
+A model is a LightningModule that takes structure only (sizes, names of encoders), never a learning
+rate or a batch size: those are settings of their own. Arguments that the DataModule's `structure`
+names (``vocabulary``, ``image_size``, ``classes`` ...) are filled in from the data.
+
+To add yours: write the class here, and conf/model/NAME.yaml with ``_target_: model.YourClass``;
+then ``python trainer.py model=NAME``. `export` writes best/ and last/; `load` and `predict` serve
+inference.py; a model works without the three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassMatthewsCorrCoef
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedModel,
+    VisionTextDualEncoderModel,
+    ViTConfig,
+    ViTModel,
+)
+
+from mlmodeldev.data.images import read_image
+from mlmodeldev.errors import UsageError
+from mlmodeldev.hub import pretrained
+
+Batch = Mapping[str, Tensor]
+Size = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DualEncoder(LightningModule):
+    """An image tower and a text tower that meet in one space (CLIP, Radford 2021).
+
+    Pairs of one label all count as matching (UniCL, Yang 2022), so a batch may hold many images
+    of a class. Validation is zero-shot: an image belongs to the class whose captions are nearest.
+    """
+
+    # What CKA compares in validation, unless callbacks.cka.compare says otherwise.
+    ALIGNMENT: ClassVar[dict[str, Any]] = {
+        "towers": {"a": "image.layers.*", "b": "text.encoder.layer.*", "against": "self"},
+        "drift": {"a": ["image.layers.*", "text.encoder.layer.*"], "against": "start"},
+    }
+
+    def __init__(
+        self,
+        image: str | None = None,
+        text: str | None = None,
+        width: Size = 64,
+        depth: Size = 2,
+        heads: Size = 4,
+        dropout: Share = 0.0,
+        projection: Size = 64,
+        image_size: Size = 8,
+        channels: Size = 1,
+        vocabulary: Size = 100,
+        max_length: Size = 16,
+        classes: Size = 10,
+    ) -> None:
+        super().__init__()
+        sizes = small_encoder(width, depth, heads, dropout)
+        patch = max(1, image_size // 4)
+        vision = ViTConfig(image_size=image_size, patch_size=patch, num_channels=channels, **sizes)
+        bert = BertConfig(vocab_size=vocabulary, max_position_embeddings=max_length, **sizes)
+        self.image: PreTrainedModel = pretrained(ViTModel, image) if image else ViTModel(vision)
+        self.text: PreTrainedModel = pretrained(BertModel, text) if text else BertModel(bert)
+        self.image_projection = nn.Linear(self.image.config.hidden_size, projection, bias=False)
+        self.text_projection = nn.Linear(self.text.config.hidden_size, projection, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # e^2.6592 = 1/0.07, as in CLIP
+        self.metrics = classification_metrics(classes)
+        self.class_embeddings = torch.empty(0)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return image and text embeddings of length 1, each (batch, projection)."""
+        return self.embed_images(batch["image"]), self.embed_texts(batch)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Embed images (batch, channels, height, width) as (batch, projection)."""
+        pooled = self.image(pixel_values=images).pooler_output
+        return F.normalize(self.image_projection(pooled), dim=-1)
+
+    def embed_texts(self, tokens: Batch) -> Tensor:
+        """Embed ``input_ids`` and ``attention_mask``, each (batch, length)."""
+        output = self.text(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return F.normalize(self.text_projection(output.pooler_output), dim=-1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, texts = self(batch)
+        images, texts, labels = map(self._from_all_ranks, (images, texts, batch["label"]))
+        loss = contrastive_loss(images, texts, self.logit_scale.exp(), labels)
+        self.log("train/loss", loss)
+        return loss
+
+    def _from_all_ranks(self, values: Tensor) -> Tensor:
+        """Return the whole global batch, with gradients: negatives are not per device."""
+        if self.trainer.world_size == 1:
+            return values
+        gathered: Any = self.all_gather(values, sync_grads=values.requires_grad)
+        return gathered.flatten(0, 1)
+
+    def on_validation_epoch_start(self) -> None:
+        self.class_embeddings = self.embed_classes(self.trainer.datamodule.prompts)  # type: ignore[attr-defined]
+
+    def on_test_epoch_start(self) -> None:
+        self.on_validation_epoch_start()
+
+    def embed_classes(self, prompts: Batch) -> Tensor:
+        """Embed captions (classes, phrasings, length) as (classes, projection): their mean."""
+        count, phrasings = prompts["input_ids"].shape[:2]
+        flat = {name: ids.flatten(0, 1).to(self.device) for name, ids in prompts.items()}
+        embedded = self.embed_texts(flat).view(count, phrasings, -1)
+        return F.normalize(embedded.mean(1), dim=-1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Batch, stage: str) -> dict[str, Tensor]:
+        # The captions are embedded too, so that CKA can compare the towers on the same examples.
+        images, _ = self(batch)
+        logits = self.logit_scale.exp() * images @ self.class_embeddings.T
+        return log_classification(self, stage, logits, batch, self.metrics)
+
+    def export(self, folder: Path) -> None:
+        """Write config.json and model.safetensors, for ``AutoModel.from_pretrained``."""
+        pair = VisionTextDualEncoderModel(vision_model=self.image, text_model=self.text)
+        pair.visual_projection, pair.text_projection = self.image_projection, self.text_projection
+        pair.logit_scale = self.logit_scale
+        pair.config.projection_dim = self.image_projection.out_features
+        pair.save_pretrained(folder)
+
+    @classmethod
+    def load(cls, folder: Path, arguments: Mapping[str, Any]) -> DualEncoder:
+        """Load what `export` wrote; ``arguments`` are those that the model was made with."""
+        model = cls(**{**arguments, "image": None, "text": None})
+        pair = VisionTextDualEncoderModel.from_pretrained(folder)
+        model.image, model.text = pair.vision_model, pair.text_model
+        model.image_projection, model.text_projection = pair.visual_projection, pair.text_projection
+        model.logit_scale = pair.logit_scale
+        return model.eval()
+
+    @torch.inference_mode()
+    def predict(
+        self, images: Sequence[Path], texts: Sequence[str], folder: Path, card: Mapping[str, Any]
+    ) -> list[dict[str, float]]:
+        """Return for each image the probability of each class, or of each given caption."""
+        if not images:
+            raise UsageError("this model labels images: give the path of one (texts are captions)")
+        names = list(texts) or card["labels"]
+        captions = [[text] for text in texts] or card["captions"]
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        flat = [caption for group in captions for caption in group]
+        tokens = tokenizer(flat, padding=True, truncation=True, return_tensors="pt")
+        shape = (len(captions), len(captions[0]), -1)
+        prompts = {n: tokens[n].view(shape) for n in ("input_ids", "attention_mask")}
+        pixels = torch.stack([read_image(path, **card["image"]) for path in images])
+        logits = self.logit_scale.exp() * self.embed_images(pixels) @ self.embed_classes(prompts).T
+        return [dict(zip(names, row, strict=True)) for row in logits.softmax(-1).tolist()]
+
+
+class TextClassifier(LightningModule):
+    """Any transformers encoder with a classification head on top."""
+
+    ALIGNMENT: ClassVar[dict[str, Any]] = {
+        "drift": {"a": "encoder.*.encoder.layer.*", "against": "start"},
+    }
+
+    def __init__(
+        self,
+        encoder: str | None = None,
+        width: Size = 64,
+        depth: Size = 2,
+        heads: Size = 4,
+        dropout: Share = 0.1,
+        vocabulary: Size = 1000,
+        max_length: Size = 64,
+        classes: Size = 2,
+    ) -> None:
+        super().__init__()
+        sizes = small_encoder(width, depth, heads, dropout)
+        bert = BertConfig(vocab_size=vocabulary, max_position_embeddings=max_length, **sizes)
+        bert.num_labels = classes
+        self.encoder: PreTrainedModel = (
+            pretrained(AutoModelForSequenceClassification, encoder, num_labels=classes)
+            if encoder
+            else BertForSequenceClassification(bert)
+        )
+        self.metrics = classification_metrics(classes)
+        self.metrics["matthews"] = MulticlassMatthewsCorrCoef(classes)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return logits, (batch, classes)."""
+        logits: Tensor = self.encoder(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self(batch), batch["label"])
+        self.log("train/loss", loss, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return log_classification(self, "val", self(batch), batch, self.metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return log_classification(self, "test", self(batch), batch, self.metrics)
+
+    def export(self, folder: Path) -> None:
+        """Write config.json and model.safetensors, for ``from_pretrained``."""
+        self.encoder.save_pretrained(folder)
+
+    @classmethod
+    def load(cls, folder: Path, arguments: Mapping[str, Any]) -> TextClassifier:
+        """Load what `export` wrote."""
+        return cls(**{**arguments, "encoder": str(folder)}).eval()
+
+    @torch.inference_mode()
+    def predict(
+        self, images: Sequence[Path], texts: Sequence[str], folder: Path, card: Mapping[str, Any]
+    ) -> list[dict[str, float]]:
+        """Return for each text the probability of each class."""
+        if images or not texts:
+            raise UsageError("this model labels texts: give one or more, and no images")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokens = tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=card["max_length"],
+            return_tensors="pt",
+        )
+        return [
+            dict(zip(card["labels"], row, strict=True)) for row in self(tokens).softmax(-1).tolist()
+        ]
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, labels: Tensor) -> Tensor:
+    """Return the symmetric loss of matching images with texts and texts with images.
+
+    Args:
+        images: (batch, dim), of length 1.
+        texts: (batch, dim), of length 1.
+        scale: inverse temperature.
+        labels: (batch,); every pair of equal labels is a match. All different: CLIP's loss.
+    """
+    logits = scale * images @ texts.T
+    matches = (labels[:, None] == labels[None, :]).to(logits.dtype)
+    targets = matches / matches.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def classification_metrics(classes: int) -> nn.ModuleDict:
+    """Return the metrics of a whole stage: they count each example once, on any devices."""
+    accuracy = MulticlassAccuracy(classes, average="micro")
+    return nn.ModuleDict({"loss": MeanMetric(), "accuracy": accuracy})
+
+
+def log_classification(
+    module: LightningModule, stage: str, logits: Tensor, batch: Batch, metrics: nn.ModuleDict
+) -> dict[str, Tensor]:
+    """Log loss and metrics of a batch over the stage; return what the samples table needs."""
+    labels = batch["label"]
+    metric: Any
+    for name, metric in metrics.items():
+        if name == "loss":
+            metric.update(F.cross_entropy(logits, labels), weight=len(labels))
+        else:
+            metric.update(logits, labels)
+        module.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
+    probability, prediction = logits.float().softmax(-1).max(-1)
+    return {
+        "index": batch["index"],
+        "label": labels,
+        "prediction": prediction,
+        "probability": probability,
+    }
+
+
+def small_encoder(width: int, depth: int, heads: int, dropout: float) -> dict[str, Any]:
+    """Return the sizes of a small transformer, as ViT and BERT configurations name them."""
+    if width % heads:
+        raise UsageError(f"model.width={width}: must be a multiple of model.heads={heads}")
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": 2 * width,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        # BERT's 0.02 suits a width of 768; a narrow encoder would give all inputs one embedding.
+        "initializer_range": width**-0.5,
+    }
