@@ -1,0 +1,1 @@
+"""One trial: its identity, its record on disk, its worker."""
