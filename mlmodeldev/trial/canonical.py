@@ -96,7 +96,9 @@ def resolve_ties(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {key: resolved[key] for key in flat}
 
 
-def _resolve(key: str, flat: Mapping[str, Any], done: dict[str, Any], above: tuple[str, ...]) -> Any:
+def _resolve(
+    key: str, flat: Mapping[str, Any], done: dict[str, Any], above: tuple[str, ...]
+) -> Any:
     if key in done:
         return done[key]
     if key in above:
