@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep.additions import Additions, parse_additions
 from mlmodeldev.sweep.consistency import check_consistency
 from mlmodeldev.sweep.expression import Expression
@@ -105,8 +104,7 @@ def parse(document: Document, report: Report) -> Definition:
     """
     data = document.data
     if not isinstance(data, dict) or not data.keys() & set(TOP_LEVEL):
-        report.raise_errors()
-        raise UsageError(f"{document.file}:1: is no sweep file: it needs 'method' and 'parameters'")
+        report.refuse(1, "is no sweep file: it needs 'method' and 'parameters'")
     reader = Reader(document, report)
     reader.only(data, (), TOP_LEVEL)
     parameters = parse_parameters(document, report)

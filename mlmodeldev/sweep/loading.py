@@ -62,7 +62,8 @@ class Sweep:
     def naming(self) -> Naming:
         """How trials are named."""
         swept = [p.name for p in self.definition.parameters if not p.is_constant]
-        return Naming.of(swept, self.definition.replicates)
+        repeated = self.definition.replicates
+        return Naming.of(swept, {*repeated, *self.space.rules.followers(repeated)})
 
     def trials(self, count: int | None = None, seed: int = 0) -> Iterator[Trial]:
         """Return the trials one by one, at most `count` and at most the file's ``run_cap``.

@@ -11,7 +11,7 @@ Example::
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from mlmodeldev.errors import UsageError
 
@@ -52,6 +52,16 @@ class Report:
     def warning(self, line: int, key: str, message: str) -> None:
         """Note something that is probably not meant."""
         self.problems.append(Problem(self.file, line, key, "warning", message))
+
+    def refuse(self, line: int, message: str) -> NoReturn:
+        """Note a mistake after which nothing more can be said about the file, and raise it.
+
+        Raises:
+            UsageError: always.
+        """
+        self.error(line, "", message)
+        self.raise_errors()
+        raise AssertionError("unreachable: there is an error")
 
     @property
     def errors(self) -> list[Problem]:

@@ -11,7 +11,7 @@ Example::
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mlmodeldev.sweep.definition import Definition
@@ -69,6 +69,15 @@ class Rules:
             if name in point:
                 decide(name)
         return absent
+
+    def followers(self, names: Iterable[str]) -> set[str]:
+        """Return the parameters that are tied to one of these, directly or through others."""
+        found: set[str] = set(names)
+        while True:
+            more = {name for name, tied in self._links.items() if tied & found} - found
+            if not more:
+                return found - set(names)
+            found |= more
 
     def groups(self, axes: list[str]) -> list[frozenset[str]]:
         """Part the axes into groups, such that no rule names axes of two groups."""

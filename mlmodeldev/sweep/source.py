@@ -20,15 +20,15 @@ from typing import Any
 
 import yaml
 
-from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep.problem import Report
 
 Keys = tuple[str | int, ...]
 
 MAX_BYTES = 4_000_000
 """Larger files are refused: a sweep file is written by hand."""
-_MAX_NODES = 400_000
+_MAX_NODES = 200_000
 _MAX_DEPTH = 40
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # In these a text that looks like a number is just text.
 _FREE_TEXT = {(key,) for key in ("name", "description", "project", "entity", "program", "command")}
@@ -67,47 +67,46 @@ def read(path: str | Path, report: Report) -> Document:
     Raises:
         UsageError: the file cannot be read, is too large, or is no YAML.
     """
-    root = _compose(_text(Path(path)), str(path))
+    root = _compose(_text(Path(path), report), report)
     document = Document(str(path), None)
     if root is not None:
         document.data = _Builder(document, report).build(root, (), 0)
     return document
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, report: Report) -> str:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
         text = raw.decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (UnicodeDecodeError, ValueError):
-        raise UsageError(f"{path}: is no text file in UTF-8, so no sweep file") from None
+        report.refuse(1, f"cannot be read: {error.strerror or error}")
+    except ValueError:
+        report.refuse(1, "is no text in UTF-8, so no sweep file")
     if len(raw) > MAX_BYTES:
-        raise UsageError(f"{path}: is larger than {MAX_BYTES // 10**6} MB, so no sweep file")
+        report.refuse(1, f"is larger than {MAX_BYTES // 10**6} MB, so no sweep file")
     return text
 
 
-def _compose(text: str, file: str) -> yaml.Node | None:
-    # A deep nest would overflow the C stack inside the parser, out of reach of `except`.
-    if max(text.count("["), text.count("{"), text.count("- - ")) > _MAX_NODES:
-        raise UsageError(f"{file}: has too many brackets for a sweep file")
+def _compose(text: str, report: Report) -> yaml.Node | None:
     try:
-        _refuse_deep(text)
+        _refuse_deep(text, report)
         return yaml.compose(text, Loader=_LOADER)
     except yaml.YAMLError as error:
-        raise UsageError(f"{file}:{_error_line(error)}: {_error_text(error)}") from None
+        report.refuse(_error_line(error), _error_text(error))
     except (RecursionError, ValueError, OverflowError) as error:
-        raise UsageError(f"{file}: is no valid YAML: {error}") from None
+        report.refuse(1, f"is no valid YAML: {error}")
 
 
-def _refuse_deep(text: str) -> None:
+def _refuse_deep(text: str, report: Report) -> None:
+    # The composer recurses: a deep nest would overflow the stack, perhaps out of `except`'s reach.
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
-                raise ValueError(f"more than {_MAX_DEPTH} levels of nesting")
+                line = event.start_mark.line if event.start_mark else 0
+                report.refuse(line + 1, f"is nested more than {_MAX_DEPTH} levels deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -135,11 +134,12 @@ class _Builder:
     def build(self, node: yaml.Node, keys: Keys, depth: int) -> Any:
         self.nodes += 1
         if self.nodes > _MAX_NODES or depth > _MAX_DEPTH:
-            raise UsageError(
-                f"{self.document.file}:{node.start_mark.line + 1}: "
-                "expands to too much: an alias that contains itself, or aliases of aliases"
-            )
+            message = "expands to too much: an alias that contains itself, or aliases of aliases"
+            self.report.refuse(node.start_mark.line + 1, message)
         self.document.lines.setdefault(keys, node.start_mark.line + 1)
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+            line = node.start_mark.line + 1
+            self.report.error(line, dotted(keys), f"the tag {node.tag} is not allowed")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, keys, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -199,7 +199,7 @@ class _Builder:
             kind = _kind(node)
             self.report.error(line, key, f"{node.value} is read as {kind}: put it in quotes")
             return str(node.value)
-        if getattr(node, "style", None) is None and keys[:1] not in _FREE_TEXT:
+        if not getattr(node, "style", None) and keys[:1] not in _FREE_TEXT:
             self._trap(str(node.value), value, line, key)
         return value
 

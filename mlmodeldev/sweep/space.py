@@ -18,7 +18,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep.axes import Axis, coarse_first
@@ -33,6 +33,14 @@ Point = dict[str, Any]
 
 MAX_REDRAWS = 1000
 """A random point that is a duplicate or breaks a constraint is drawn again so many times."""
+
+
+MAX_COUNTED = 10**7
+"""Points that constraints and conditions tie together are counted one by one up to so many."""
+MAX_LEFT_OVER = 10**5
+"""Larger countable spaces are not searched for the points that chance has left out."""
+MAX_REFUSED = 10**6
+"""So many points of a grid in a row may break the constraints before the walk gives up."""
 
 
 class Space:
@@ -63,17 +71,24 @@ class Space:
         conditions = self.definition.conditions
         conditional = [i for i, axis in enumerate(axes) if axis.name in conditions]
         columns = [(axis.name, axis.values) for axis in axes]
+        refused = 0
         for indices in coarse_first(axes):
             raw = dict(template)
             for (name, values), index in zip(columns, indices, strict=True):
                 raw[name] = values[index]
             point = self.rules.apply(raw)
+            refused = 0 if point is not None else refused + 1
+            if refused > MAX_REFUSED:
+                self._refuse(f"{MAX_REFUSED} points of the grid in a row break the constraints")
             # Where a parameter is left out, its axis gives the same point for every value:
             # the first value stands for all.
             if point is not None and all(
                 indices[i] == 0 or axes[i].name in point for i in conditional
             ):
                 yield point
+
+    def _refuse(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.definition.file}: controller.constraints: {message}")
 
     def repeats(self) -> Iterator[Point]:
         """Yield the values of the replicated parameters, in every combination."""
@@ -108,11 +123,16 @@ class Space:
         total = int(self._part(frozenset()).rules.apply(self._template) is not None)
         for group in self.rules.groups(list(axes)):
             members = [axes[name] for name in axes if name in group]
+            size = math.prod(len(axis.values) for axis in members)
             if self.rules.concern(group):
-                total *= sum(1 for _ in self._part(group)._walk(members, self._template))
-            else:
-                total *= math.prod(len(axis.values) for axis in members)
+                self._refuse_uncountable(size)
+                size = sum(1 for _ in self._part(group)._walk(members, self._template))
+            total *= size
         return total
+
+    def _refuse_uncountable(self, size: int) -> None:
+        if size > MAX_COUNTED:
+            self._refuse(f"tie {size:.1e} points together, too many to count (10⁷)")
 
     def _part(self, group: frozenset[str]) -> Space:
         part = Space(self.definition)
@@ -146,9 +166,7 @@ class Space:
                 break
             yield from self._repeated(point)
         if not seen:
-            raise UsageError(
-                f"{self.definition.file}: none of {MAX_REDRAWS} random points fits the constraints"
-            )
+            self._refuse(f"none of {MAX_REDRAWS} random points fits the constraints")
         yield from self._left_over(seen)
 
     def _fresh(self, seed: int, index: int, seen: set[str]) -> Point | None:
@@ -178,7 +196,7 @@ class Space:
             if not listed or "probabilities" in parameter.fields:
                 return
         axes = [Axis.of(parameter) for parameter in self.searched]
-        if math.prod(len(axis.values) for axis in axes) > MAX_REDRAWS**2:
+        if math.prod(len(axis.values) for axis in axes) > MAX_LEFT_OVER:
             return
         bare = {k: v for k, v in self._template.items() if k not in self.definition.replicates}
         for point in self._walk(axes, bare):
