@@ -1,1 +1,1 @@
-"""One trial on disk: its identity, record, checkpoints and interruption."""
+"""One trial: its identity, its record on disk, its worker."""

@@ -49,6 +49,8 @@ def parse_overrides(argv: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"{item!r} is no override key=value: {_first_line(error)}") from None
         if override.is_sweep_override():
             raise UsageError(f"{item!r} gives several values; one trial needs one: quote the text")
+        if not override.key_or_group:
+            raise UsageError(f"{item!r} is no override key=value: the key is missing")
         deleted = "~" if override.type is OverrideType.DEL else ""
         key = deleted + override.get_key_element().lstrip("+~")
         parsed[key] = plain_value(override.value())

@@ -1,0 +1,40 @@
+"""Sweeps: the file that lists hyper-parameters, and the trials that it declares.
+
+Example::
+
+    from mlmodeldev.sweep import load
+
+    sweep = load("sweep/config.yaml")
+    for trial in sweep.trials():
+        print(trial.id, trial.name, trial.overrides)
+
+``python -m mlmodeldev.sweep check sweep/*.yaml`` looks for mistakes. `docs/sweeps.md` has the
+format. Names are imported on first use, so that this package costs nothing to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlmodeldev.sweep.lint import check
+    from mlmodeldev.sweep.loading import Sweep, load
+    from mlmodeldev.sweep.problem import Problem
+    from mlmodeldev.sweep.trial import Trial
+
+__all__ = ["Problem", "Sweep", "Trial", "check", "load"]
+
+_HOME = {
+    "Problem": "problem",
+    "Sweep": "loading",
+    "Trial": "trial",
+    "check": "lint",
+    "load": "loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

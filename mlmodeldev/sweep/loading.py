@@ -1,0 +1,120 @@
+"""Load a sweep file and list its trials.
+
+Example::
+
+    sweep = load("sweep/config.yaml")
+    len(list(sweep.trials()))               # a grid: all of it
+    list(sweep.trials(count=20, seed=1))    # the first twenty
+    sweep.count()                           # without listing
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.sweep.definition import Definition, parse
+from mlmodeldev.sweep.problem import Report
+from mlmodeldev.sweep.source import read
+from mlmodeldev.sweep.space import Space
+from mlmodeldev.sweep.trial import Naming, Trial
+
+
+def load(path: str | Path) -> Sweep:
+    """Read and validate a sweep file.
+
+    Raises:
+        UsageError: the file cannot be read, or has a mistake; the first one is told, with its
+            line. ``python -m mlmodeldev.sweep check`` lists all, and warnings besides.
+    """
+    report = Report(str(path))
+    definition = parse(read(path, report), report)
+    report.raise_errors()
+    return Sweep(definition)
+
+
+class Sweep:
+    """A sweep: what its file declares."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+
+    @property
+    def name(self) -> str:
+        """The file's ``name``, or the file's own name without its ending."""
+        return self.definition.texts.get("name") or Path(self.definition.file).stem
+
+    @property
+    def method(self) -> str:
+        """``grid``, ``random`` or ``bayes``."""
+        return self.definition.method
+
+    @cached_property
+    def space(self) -> Space:
+        """The points, for those who search them."""
+        return Space(self.definition)
+
+    @cached_property
+    def naming(self) -> Naming:
+        """How trials are named."""
+        swept = [p.name for p in self.definition.parameters if not p.is_constant]
+        repeated = self.definition.replicates
+        return Naming.of(swept, {*repeated, *self.space.rules.followers(repeated)})
+
+    def trials(self, count: int | None = None, seed: int = 0) -> Iterator[Trial]:
+        """Return the trials one by one, at most `count` and at most the file's ``run_cap``.
+
+        A grid gives all its points, coarse levels first (`mlmodeldev.sweep.axes`); ``random``
+        gives draws that depend on the seed alone, without repetition; both end when the space
+        is exhausted. Nothing is listed in advance.
+
+        Raises:
+            UsageError: method bayes, which is searched and not listed; random with neither
+                count nor ``run_cap``; a count below 0; no point fits the constraints.
+        """
+        limit = self._limit(count)
+        points = self.space.walk() if self.method == "grid" else self.space.draw(seed)
+        trials = (Trial(point, self.naming) for point in points)
+        return self._not_empty(itertools.islice(trials, limit), limit)
+
+    def _limit(self, count: int | None) -> int | None:
+        file, cap = self.definition.file, self.definition.run_cap
+        if self.method == "bayes":
+            raise UsageError(
+                f"{file}: method bayes is searched, not listed: "
+                f"run python slurm/SlurmTrain.py --sweep {file}"
+            )
+        if count is not None and (isinstance(count, bool) or count < 0):
+            raise UsageError(f"count {count!r} must be an integer of at least 0")
+        limits = [each for each in (count, cap) if each is not None]
+        if self.method == "random" and not limits:
+            raise UsageError(f"{file}: method random has no end: set 'run_cap', or give a count")
+        return min(limits, default=None)
+
+    def _not_empty(self, trials: Iterator[Trial], limit: int | None) -> Iterator[Trial]:
+        first = next(trials, None)
+        if first is None:
+            if limit != 0:
+                raise UsageError(f"{self.definition.file}: no point fits the constraints")
+            return
+        yield first
+        yield from trials
+
+    def count(self) -> int | None:
+        """Return how many trials `trials` gives, without listing them; None if there is no end."""
+        cap = self.definition.run_cap
+        if self.method != "grid":
+            return cap
+        return min(size for size in (self.space.count(), cap) if size is not None)
+
+    def violated(self, overrides: Mapping[str, Any]) -> str | None:
+        """Return the constraint that these overrides break, or None.
+
+        W&B's server knows nothing of constraints: an engine that takes points from it asks here.
+        """
+        broken = self.space.rules.broken(overrides)
+        return broken.text if broken else None

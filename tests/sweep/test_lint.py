@@ -1,0 +1,169 @@
+"""The lint: each trap in a file of its own, with its line; and files that have none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlmodeldev.sweep import check
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {
+    "optimizer.lr": 0.001,
+    "optimizer.name": str,
+    "processing.batch_size": int,
+    "model.bias": True,
+    "model.dropout": None,
+}
+GOOD = """\
+# Command: python slurm/SlurmTrain.py
+# Expected best value: val/accuracy 0.97
+# Cost: 4 trials of a minute
+program: trainer.py
+method: grid
+metric: {name: val/accuracy, goal: maximize}
+parameters:
+  optimizer.lr: {values: [0.001, 0.01]}
+  optimizer.name: {values: [sgd, adamw]}
+command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
+"""
+
+
+def change(old, new):
+    assert GOOD.count(old) == 1
+    return GOOD.replace(old, new)
+
+
+def line_of(lr="{values: [0.001, 0.01]}", name="{values: [sgd, adamw]}"):
+    return GOOD.replace("{values: [0.001, 0.01]}", lr).replace("{values: [sgd, adamw]}", name)
+
+
+TRAPS = {
+    "float as text": (line_of("{values: [1e-5, 0.1]}"), 8, "error", "1e-5 is read as text"),
+    "float as a bound": (line_of("{min: 1e-5, max: 0.1}"), 8, "error", "write 1.0e-5"),
+    "continuous in a grid": (line_of("{min: 0.1, max: 0.2}"), 8, "error", "cannot list uniform"),
+    "nested with args": (
+        change("optimizer.lr:", "optimizer: {parameters: {lr:").replace("0.01]}", "0.01]}}}"),
+        8,
+        "error",
+        "dotted names such as optimizer.lr",
+    ),
+    "macro": (change("${env}", "${envv}"), 10, "error", "did you mean 'env'"),
+    "macro inside": (
+        change('"${args_no_hyphens}"', '"--lr=${optimizer.lr}", "${args_no_hyphens}"'),
+        10,
+        "error",
+        "${optimizer.lr} is no macro of W&B",
+    ),
+    "macro not alone": (change("${args_no_hyphens}", "-- ${args}"), 10, "error", "stands alone"),
+    "hyphens": (change("${args_no_hyphens}", "${args}"), 10, "error", "which Hydra refuses"),
+    "default command": (GOOD[: GOOD.index("command:")], 4, "error", "missing, which means ${args}"),
+    "no arguments": (
+        change(', "${args_no_hyphens}"', ""),
+        10,
+        "error",
+        "the program would never see its values",
+    ),
+    "no program": (change("program: trainer.py\n", ""), 4, "warning", "will not know what to run"),
+    "metric, near": (change("name: val/accuracy", "name: val/acc"), 6, "error", "val/accuracy"),
+    "metric, far": (change("name: val/accuracy", "name: my/f1"), 6, "warning", "not among what"),
+    "no setting": (change("optimizer.lr", "optimizer.lrr"), 8, "error", "mean 'optimizer.lr'"),
+    "type": (line_of("{values: [fast]}"), 8, "error", "'fast' is refused: optimizer.lr takes a"),
+    "bool for text": (line_of(name="{values: [on]}"), 9, "warning", "on is read as true"),
+    "bool is refused": (line_of(name="{values: [on]}"), 9, "error", "True is refused"),
+    "null": (line_of(name="{values: [null]}"), 9, "error", "reads as the text 'None'"),
+    "text list": (line_of(name='{values: ["a,b"]}'), 9, "error", "which Hydra cannot read"),
+    "text number": (line_of(name='{values: ["10"]}'), 9, "warning", "as the number 10, not as the"),
+    "mapping": (line_of(name="{values: [{a: 1}]}"), 9, "error", "which Hydra cannot read"),
+    "octal": (line_of("{values: [010]}"), 8, "warning", "read as octal, which is 8"),
+    "base 60": (line_of("{values: [1:30]}"), 8, "warning", "base 60, which is 90"),
+    "value twice": (line_of("{values: [1, 1.0]}"), 8, "warning", "lists a value twice"),
+    "upper bound": (
+        line_of("{distribution: q_uniform, min: 0.0, max: 1.0, q: 0.5}"),
+        8,
+        "warning",
+        "leaves out max 1.0",
+    ),
+    "exponents": (
+        line_of("{distribution: log_uniform, min: -9, max: -1}").replace("grid", "random"),
+        8,
+        "warning",
+        "log_uniform_values takes the bounds",
+    ),
+    "no end": (change("method: grid", "method: random"), 5, "warning", "has no end"),
+    "no header": (GOOD.replace("# Cost", "# cast"), 1, "warning", "missing here: '# Cost:'"),
+    "no point": (
+        GOOD + "controller: {type: cloud, constraints: [optimizer.lr > 1]}\n",
+        11,
+        "error",
+        "no point fits",
+    ),
+    "rule": (
+        GOOD + "controller: {type: cloud, constraints: [optimizer.lr > optimizer.name]}\n",
+        11,
+        "error",
+        "cannot be worked out",
+    ),
+    "seed": (
+        change("method: grid", "method: random\nrun_cap: 3").replace("optimizer.lr", "data.seed"),
+        9,
+        "warning",
+        "controller.replicates",
+    ),
+}
+
+
+def known(key, value):
+    """Stand in for a settings package that answers by itself."""
+    return f"no {key}" if key == "optimizer.lr" and value == 0.01 else None
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_trap_is_found_with_its_line(trap, write):
+    text, line, severity, message = TRAPS[trap]
+    settings = None if trap == "seed" else SETTINGS
+    problems = check(write(text), settings)
+    found = [(p.line, p.severity) for p in problems if message in p.message]
+    assert (line, severity) in found, problems
+
+
+def test_a_good_file_has_no_problem(write):
+    assert check(write(GOOD), SETTINGS) == []
+
+
+def test_settings_may_be_a_function(write):
+    (problem,) = check(write(GOOD), known)
+    assert (problem.line, problem.key) == (8, "parameters.optimizer.lr")
+    assert problem.message == "no optimizer.lr"
+
+
+def test_metrics_may_be_given(write):
+    text = change("name: val/accuracy", "name: val/f1")
+    assert check(write(text), SETTINGS, known_metrics=["val/f1"]) == []
+
+
+def test_ties_are_not_taken_for_values(write):
+    assert check(write(line_of(name='{value: "${optimizer.lr}"}')), SETTINGS) == []
+
+
+def test_json_arguments_keep_everything(write):
+    text = change("${args_no_hyphens}", "${args_json}")
+    text = text.replace("{values: [sgd, adamw]}", "{values: [null, {a: 1}]}")
+    assert check(write(text)) == []
+
+
+def test_all_mistakes_are_told_at_once(write):
+    text = "method: gird\nrun_cap: -1\nparameters:\n  a: {values: []}\n  b: {min: 2, max: 1}\n"
+    assert [p.line for p in check(write(text)) if p.severity == "error"] == [1, 2, 4, 5]
+
+
+def test_what_cannot_be_read_is_a_problem_too(tmp_path):
+    (problem,) = check(tmp_path / "none.yaml")
+    assert problem.severity == "error"
+    assert "No such file" in problem.message
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweep").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_sweeps_that_come_along_are_clean(path):
+    assert check(path) == []

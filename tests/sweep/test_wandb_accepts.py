@@ -1,0 +1,69 @@
+"""`wandb sweep` takes our files, additions included: asked of the client itself and of the schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlmodeldev.sweep import load
+from mlmodeldev.sweep.command import MACROS
+from mlmodeldev.trial.identity import identity, parse_overrides
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SCHEMA = json.loads((HERE / "wandb_answers.json").read_text())["schema"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweep").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_client_takes_the_sweeps_that_come_along(path):
+    from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
+    from wandb.sdk.launch.sweeps.utils import load_sweep_config
+
+    config = load_sweep_config(str(path))
+    filled = _validate_config_and_fill_distribution(config)
+    assert json.loads(json.dumps(filled)) == filled
+    inferred = {p.name: p.distribution for p in load(path).definition.parameters}
+    for name, spec in filled["parameters"].items():
+        assert spec.get("distribution", inferred[name]) == inferred[name]
+    # Only these top-level keys, and ours under controller alone, pass W&B's published schema.
+    assert set(config) <= {
+        *("program", "method", "metric", "parameters", "controller", "command"),
+        *("run_cap", "early_terminate", "name", "description"),
+    }
+
+
+def test_wandbs_schema_leaves_one_place_for_ours():
+    assert SCHEMA["under controller"] == []
+    assert SCHEMA["a tie"] == []
+    assert SCHEMA["a top-level key of ours"] != []
+    assert SCHEMA["a field of ours"] != []
+
+
+def test_we_know_the_macros_that_the_client_knows():
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    made = set(create_sweep_command_args({"args": {"a": {"value": 1}}})) - {"args_dict"}
+    assert made == set(MACROS) - {"env", "interpreter", "program", "args_json_file"}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "random.yaml"])
+def test_a_trial_started_by_the_client_has_our_identity(name):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    for trial in load(ROOT / "sweep" / name).trials(count=8):
+        sent = json.loads(json.dumps(trial.overrides))
+        handed = create_sweep_command_args({"args": {k: {"value": v} for k, v in sent.items()}})
+        assert identity(parse_overrides(handed["args_no_hyphens"])) == trial.id
+        assert identity(json.loads(handed["args_json"][0])) == trial.id
+
+
+def test_a_tie_resolves_to_one_identity_under_the_client_too(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    config = {"a": {"values": [64]}, "b": {"value": "${a}"}}
+    path.write_text(yaml.safe_dump({"method": "grid", "parameters": config}))
+    (trial,) = load(path).trials()
+    assert trial.overrides == {"a": 64, "b": 64}
+    assert identity(parse_overrides(["a=64", "b=${a}"])) == trial.id
