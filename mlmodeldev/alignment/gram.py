@@ -21,9 +21,8 @@ from mlmodeldev.errors import UsageError
 
 KERNELS = ("linear", "rbf")
 
-_CHUNK_BYTES = {"cpu": 4 * 2**20}
+_CHUNK_BYTES = {"cpu": 2 * 2**20}
 _CHUNK_BYTES_DEVICE = 64 * 2**20
-_MIRROR_FROM = 128
 
 
 @dataclass(frozen=True)
@@ -131,37 +130,31 @@ def _from_many_features(rows: Tensor) -> Gram:
 def _gram_of_shifted(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Return (X-m)(X-m)ᵀ (n, n), m the rounded mean: chunks in `dtype`, their sum in float64."""
     n, d = rows.shape
-    room = _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE)
-    width = max(256, room // (n * dtype.itemsize))
+    width = max(
+        256, _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE) // (n * dtype.itemsize)
+    )
     buffer = torch.empty(n, min(width, d), dtype=dtype, device=rows.device)
     weights = torch.full((n,), 1 / n, dtype=dtype, device=rows.device)
     total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
     for start in range(0, d, width):
         chunk = rows[:, start : start + width].to(dtype)
         shifted = torch.sub(chunk, weights @ chunk, out=buffer[:, : chunk.shape[1]])
-        _add_product(total, shifted)
-    return total
+        _add_lower(total, shifted)
+    return total.tril_() + total.tril(-1).T
 
 
-def _add_product(total: Tensor, x: Tensor) -> None:
-    """Add x·xᵀ to `total`; big ones by quarters, as the upper right mirrors the lower left."""
+def _add_lower(total: Tensor, x: Tensor) -> None:
+    """Add x·xᵀ to `total` below the diagonal, band by band; the rest is its mirror image."""
     n = x.shape[0]
-    if n < _MIRROR_FROM:
-        total += x @ x.T
-        return
-    half = n // 2
-    top, bottom = x[:half], x[half:]
-    total[:half, :half] += top @ top.T
-    total[half:, half:] += bottom @ bottom.T
-    corner = bottom @ top.T
-    total[half:, :half] += corner
-    total[:half, half:] += corner.T
+    band = max(32, min(n // 4, 128)) if x.device.type == "cpu" else n
+    for start in range(0, n, band):
+        stop = min(start + band, n)
+        total[start:stop, :stop] += x[start:stop] @ x[:stop].T
 
 
 def _centre(matrix: Tensor) -> Tensor:
-    rows = matrix.mean(1, keepdim=True)
-    columns = matrix.mean(0, keepdim=True)
-    return matrix - rows - columns + rows.mean()
+    means = matrix.mean(0)
+    return matrix.sub(means).sub_((means - means.mean())[:, None])
 
 
 def _rbf(linear: Gram, threshold: float) -> Gram:
