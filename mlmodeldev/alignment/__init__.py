@@ -1,0 +1,35 @@
+"""CKA: how alike two layers represent the same samples, measured while a model trains.
+
+    from mlmodeldev.alignment import CKA, CKACallback
+
+The parts: `hsic` the maths, `metric` the torchmetrics metric, `capture` forward hooks,
+`callback` for any LightningModule, `heatmap` the pictures; `python -m mlmodeldev.alignment` the
+same from the shell. Names are loaded on first use: importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "CKA": "metric",
+    "CKACallback": "callback",
+    "Comparison": "callback",
+    "Capture": "capture",
+    "match_layers": "capture",
+    "draw_heatmap": "heatmap",
+    "draw_drift": "heatmap",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - the table above is the one list of names
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

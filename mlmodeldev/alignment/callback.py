@@ -1,0 +1,362 @@
+"""CKA in validation, for any LightningModule.
+
+    CKACallback(
+        {"towers": {"a": "image.layers.*", "b": "text.encoder.layer.*"},
+         "drift": {"a": "image.layers.*", "against": "start"}},
+        directory=Path("runs/sweep/trial"),
+        every_n_epochs=1, max_batches=8,
+    )
+
+Layers are read by forward hooks during the model's own `validation_step`: the live model runs no
+extra forward. Other models (`reference`) run on the same batches. Nothing the run computes changes:
+not weights, modes, `requires_grad`, or random numbers. The first validation loader is measured, its
+first `max_batches` batches, which should be in random order; the sanity check is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from mlmodeldev.alignment import outputs, reference
+from mlmodeldev.alignment.capture import Capture, check_poolings, match_layers
+from mlmodeldev.alignment.comparison import OWN_PAST, Comparison, read_comparisons
+from mlmodeldev.alignment.gram import Gram, gram
+from mlmodeldev.alignment.metric import CKA, one_of
+from mlmodeldev.errors import UsageError
+
+__all__ = ["CKACallback", "Comparison"]
+
+
+@dataclass
+class _Other:
+    """A reference model, its layers and whether it is ready to be compared with."""
+
+    module: nn.Module
+    layers: list[str] = field(default_factory=list)
+    ready: bool = True
+
+
+class CKACallback(Callback):
+    """Measure, write and log CKA matrices in validation.
+
+    Args:
+        compare: comparisons by name, see `Comparison`.
+        directory: the trial's folder; files go to its ``cka/`` (see `outputs.write_files`).
+        every_n_epochs: measure when (epoch + 1) is a multiple; default 1.
+        max_batches: validation batches to use, default 8.
+        estimator, kernel, weighting: as `metric.CKA`.
+        pooling: as `capture.Capture`, default ``"mean"``; names are layer patterns.
+        reference_call: how copies of the model run on a batch: ``"validation_step"`` (default),
+            ``"forward"`` or ``"predict_step"``, which get the whole batch.
+
+    Scalars: `outputs.scalars`, and ``cka/mean_diagonal`` for the first comparison that has one.
+    The start of training is kept in ``cka/start.safetensors``, so that a resumed run measures
+    drift from the same weights; the weights for ``previous`` travel in the checkpoint.
+
+    Raises `UsageError` for unknown settings, and in `on_fit_start` for patterns without a layer.
+    """
+
+    def __init__(
+        self,
+        compare: Mapping[str, Comparison | Mapping[str, Any]],
+        directory: Path | str,
+        every_n_epochs: int = 1,
+        max_batches: int = 8,
+        *,
+        estimator: str = "unbiased",
+        kernel: str = "linear",
+        weighting: str = "pairs",
+        pooling: str | Mapping[str, str] = "mean",
+        reference_call: str = "validation_step",
+    ) -> None:
+        for key, value in (("every_n_epochs", every_n_epochs), ("max_batches", max_batches)):
+            if value < 1:
+                raise UsageError(f"cka.{key}={value!r} must be 1 or more")
+        self.comparisons = read_comparisons(compare)
+        self.directory = Path(directory)
+        self.every_n_epochs = every_n_epochs
+        self.max_batches = max_batches
+        check_poolings(pooling.values() if isinstance(pooling, Mapping) else [pooling])
+        self.pooling = pooling
+        self.reference_call = one_of(reference_call, reference.CALLS, "reference_call")
+        self._new_metric = partial(CKA, kernel=kernel, estimator=estimator, weighting=weighting)
+        self._new_metric(["checks", "settings"])
+        self._reduce = partial(gram, kernel=kernel)
+        self._metrics: dict[str, CKA] = {}
+        self._others: dict[str, _Other] = {}
+        self._live: list[str] = []
+        self._capture: Capture[Gram] | None = None
+        self._random: list[Tensor] = []
+        self._first_weights: dict[str, Tensor] | None = None
+        self._previous: dict[str, Tensor] | None = None
+        self._history: dict[str, dict[str, list[Any]]] = {}
+        self._resumed = False
+
+    # Start of a run
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep the weights as built: a checkpoint loaded later must not pass for the start."""
+        self._resumed = False
+        if stage == "fit" and self._uses("start") and not self._start_file.exists():
+            self._first_weights = reference.weights_of(pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the layers and make the reference models."""
+        self._resumed |= trainer.ckpt_path is not None
+        self._prepare(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do the same where there is no fit: `trainer.validate`."""
+        if not self._metrics:
+            self._prepare(trainer, pl_module)
+
+    def _prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        self._metrics, self._others, live = {}, {}, {}
+        for name, comparison in self.comparisons.items():
+            rows = match_layers(module, comparison.patterns_a)
+            other = self._other(comparison, trainer, module)
+            columns = match_layers(other.module if other else module, comparison.patterns_b)
+            live.update(dict.fromkeys(rows if other else [*rows, *columns]))
+            if other:
+                other.layers = list(dict.fromkeys([*other.layers, *columns]))
+            self._metrics[name] = self._new_metric(rows, columns)
+        self._live = list(live)
+        self._first_weights = None
+        Capture(module, self._live, pooling=self.pooling)
+
+    def _other(
+        self, comparison: Comparison, trainer: Trainer, module: LightningModule
+    ) -> _Other | None:
+        against = comparison.against
+        if against == "self":
+            return None
+        if against not in self._others:
+            self._others[against] = self._make(against, trainer, module)
+        return self._others[against]
+
+    def _make(self, against: str, trainer: Trainer, module: LightningModule) -> _Other:
+        if against not in OWN_PAST and not reference.is_weights_file(against):
+            return _Other(reference.load_model(against))
+        twin = reference.copy_of(module)
+        if against == "start":
+            self._fix_start(trainer, twin)
+        elif against != "previous":
+            reference.load_weights(twin, Path(against))
+        elif self._previous is not None:
+            reference.load_weights(twin, self._previous)
+        return _Other(twin, ready=against != "previous" or self._previous is not None)
+
+    def _fix_start(self, trainer: Trainer, twin: LightningModule) -> None:
+        """Give the copy the first weights of the run: from the file, unless the run begins now."""
+        fitting = trainer.state.fn == "fit"
+        if fitting and not self._resumed:
+            weights = reference.weights_of(twin)
+        elif self._start_file.exists():
+            reference.load_weights(twin, self._start_file)
+            return
+        elif fitting and self._first_weights:
+            rank_zero_warn(f"cka: {self._start_file} is missing; start = the weights as built")
+            weights = self._first_weights
+            reference.load_weights(twin, weights)
+        else:
+            raise UsageError(f"cka: against=start needs {self._start_file}, which is missing")
+        if trainer.is_global_zero:
+            reference.save_weights(weights, self._start_file)
+
+    @property
+    def _start_file(self) -> Path:
+        return self.directory / "cka" / "start.safetensors"
+
+    def _uses(self, against: str) -> bool:
+        return any(c.against == against for c in self.comparisons.values())
+
+    # Validation
+
+    def _measures(self, trainer: Trainer) -> bool:
+        if trainer.sanity_checking:
+            return False
+        return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from empty sums, on the model's device."""
+        for metric in self._metrics.values():
+            metric.reset()
+            metric.to(pl_module.device)
+        for other in self._others.values():
+            other.module.to(pl_module.device)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Put the hooks on, and note the random state for the other models."""
+        if self._measures(trainer) and dataloader_idx == 0 and batch_idx < self.max_batches:
+            self._random = _random_states()
+            self._capture = Capture(pl_module, self._live, self._reduce, self.pooling)
+            self._capture.open()
+
+    def on_validation_batch_end(  # noqa: PLR0917 - Lightning's signature
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take what the hooks saw, run the other models on the batch, add both up."""
+        if self._capture is None:
+            return
+        try:
+            live = self._capture.take()
+        finally:
+            self._release()
+        seen = {
+            against: self._run(trainer, against, batch, batch_idx)
+            for against, other in self._others.items()
+            if other.ready
+        }
+        for name, metric in self._metrics.items():
+            against = self.comparisons[name].against
+            if against == "self":
+                metric.update(live)
+            elif against in seen:
+                metric.update(live, seen[against])
+
+    def _run(self, trainer: Trainer, against: str, batch: Any, batch_idx: int) -> dict[str, Gram]:
+        other = self._others[against]
+        with ExitStack() as stack:
+            stack.enter_context(isolate_rng())
+            _set_random_states(self._random)
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(trainer.precision_plugin.val_step_context())
+            capture = stack.enter_context(
+                Capture(other.module, other.layers, self._reduce, self.pooling)
+            )
+            if isinstance(other.module, LightningModule):
+                reference.run_like(other.module, self.reference_call, batch, batch_idx)
+            else:
+                reference.run_model(other.module, self._inputs(against), batch)
+            return capture.take()
+
+    def _inputs(self, against: str) -> Mapping[str, str] | None:
+        return next((c.inputs for c in self.comparisons.values() if c.against == against), None)
+
+    def _release(self) -> None:
+        if self._capture is not None:
+            self._capture.close()
+            self._capture = None
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Take the hooks off whatever happened."""
+        self._release()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hooks off and let go of the models."""
+        self._release()
+        self._metrics, self._others = {}, {}
+
+    # Results
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Divide, write, log, and move `previous` on."""
+        if not self._measures(trainer):
+            return
+        logged: dict[str, float] = {}
+        for name, metric in self._metrics.items():
+            against = self.comparisons[name].against
+            if against == "self" or self._others[against].ready:
+                logged |= self._finish(trainer, self._result(name, metric, trainer))
+        first = [value for key, value in logged.items() if key.endswith("/mean_diagonal")]
+        if first:
+            logged["cka/mean_diagonal"] = first[0]
+        for key, value in logged.items():
+            pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+        self._move_previous_on(pl_module)
+
+    def _result(self, name: str, metric: CKA, trainer: Trainer) -> outputs.Result:
+        matrix = metric.compute()  # sums over the processes: every rank takes part
+        return outputs.Result(
+            name=name,
+            matrix=matrix.cpu().numpy(),
+            rows=metric.layers_a,
+            columns=metric.layers_b,
+            against=self.comparisons[name].against,
+            has_diagonal=self.comparisons[name].has_diagonal,
+            epoch=trainer.current_epoch,
+            samples=metric.total_samples,
+            batches=metric.total_batches,
+            estimator=metric.estimator,
+            kernel=metric.kernel,
+            weighting=metric.weighting,
+        )
+
+    def _finish(self, trainer: Trainer, result: outputs.Result) -> dict[str, float]:
+        history = self._remember(result)
+        if trainer.is_global_zero:
+            outputs.write_files(result, self.directory, history)
+            outputs.log_picture(result, self.directory, trainer.loggers, trainer.global_step)
+        return outputs.scalars(result)
+
+    def _remember(self, result: outputs.Result) -> dict[str, list[Any]] | None:
+        """Add the diagonal to the history of the comparison; a repeated epoch replaces its own."""
+        if result.diagonal is None:
+            return None
+        layers = list(result.rows)
+        history = self._history.get(result.name)
+        if history is None or history["layers"] != layers:
+            history = {"layers": layers, "epochs": [], "values": []}
+            self._history[result.name] = history
+        while history["epochs"] and history["epochs"][-1] >= result.epoch:
+            history["epochs"].pop()
+            history["values"].pop()
+        history["epochs"].append(result.epoch)
+        history["values"].append(result.diagonal.tolist())
+        return history
+
+    def _move_previous_on(self, module: LightningModule) -> None:
+        other = self._others.get("previous")
+        if other:
+            self._previous = reference.weights_of(module)
+            reference.load_weights(other.module, self._previous)
+            other.ready = True
+
+    # Checkpoints
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values and tensors, loadable with ``weights_only=True``."""
+        return {"history": self._history, "previous": self._previous}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the history and the previous weights of an interrupted run."""
+        self._resumed = True
+        self._history = state_dict["history"]
+        self._previous = state_dict["previous"]
+
+
+def _random_states() -> list[Tensor]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def _set_random_states(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])

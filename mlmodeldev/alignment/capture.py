@@ -1,0 +1,234 @@
+"""Read layers of any module while it runs, by forward hooks that leave no trace.
+
+    names = match_layers(model, ["layers.*", "re:head[0-9]+"])
+    with Capture(model, names, pooling={"layers.*": "mean"}) as capture:
+        model(batch)
+        features = capture.take()          # {"layers.0": (batch, dim), …}
+
+Patterns: ``*`` and ``?`` stay within one part of a dotted name, ``**`` crosses dots, ``re:`` starts
+a regular expression for the whole name. ``name#1`` is the second call of a module that runs twice
+in a forward (default: the first). Names are those of `named_modules()`, in that order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mlmodeldev.alignment.gram import as_rows
+from mlmodeldev.errors import UsageError, nearest
+
+POOLINGS = ("flatten", "mean", "cls", "none")
+Reduced = TypeVar("Reduced")
+
+
+def match_layers(module: nn.Module, patterns: str | Sequence[str]) -> list[str]:
+    """Return the names of the layers of `module` that match, each once, pattern by pattern.
+
+    Raises `UsageError` for a pattern that matches nothing, with the nearest names.
+    """
+    names = [name for name, _ in module.named_modules() if name]
+    found: dict[str, None] = {}
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        base, call = _split_call(pattern)
+        expression = _expression(base)
+        matches = [name for name in names if expression.fullmatch(name)]
+        if not matches:
+            raise UsageError(_no_match(pattern, base, names, type(module).__name__))
+        found.update(dict.fromkeys(name + (f"#{call}" if call else "") for name in matches))
+    return list(found)
+
+
+class Capture(Generic[Reduced]):
+    """Hooks on `layers` of `module` for as long as the context lasts, even if it ends in an error.
+
+    Args:
+        module: the model; its outputs, gradients and modes stay as they are.
+        layers: exact names, from `match_layers`.
+        reduce: called at once with the pooled output (batch, …) of a layer, without gradient; what
+            it returns is kept. Default: the detached output itself (a view, not a copy: a later
+            in-place operation of the model changes it).
+        pooling: one of `POOLINGS` for all layers (default ``"flatten"``), or by pattern; layers
+            that no pattern names are flattened. ``flatten`` gives (batch, everything), columns in
+            memory order; ``mean`` averages tokens (batch, tokens, dim) or positions (batch,
+            channels, …); ``cls`` takes the first token; ``none`` leaves the output as it is.
+        batch_dim: where the samples lie (default 0), for all layers or by pattern.
+
+    Raises `UsageError` for unknown layers, poolings and outputs without a tensor.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Sequence[str],
+        reduce: Callable[[Tensor], Reduced] | None = None,
+        pooling: str | Mapping[str, str] = "flatten",
+        batch_dim: int | Mapping[str, int] = 0,
+    ) -> None:
+        self._modules = dict(module.named_modules())
+        self._reduce: Callable[[Tensor], Any] = reduce or (lambda features: features)
+        self.layers = list(layers)
+        self._wanted: dict[str, dict[int, str]] = {}
+        for layer in layers:
+            base, call = _split_call(layer)
+            if base not in self._modules:
+                raise UsageError(_no_match(layer, base, list(self._modules), type(module).__name__))
+            self._wanted.setdefault(base, {})[call or 0] = layer
+        self._pooling = {name: by_pattern(pooling, name, "flatten") for name in self._wanted}
+        self._batch_dim = {name: by_pattern(batch_dim, name, 0) for name in self._wanted}
+        check_poolings(self._pooling.values())
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._calls: dict[str, int] = {}
+        self._kept: dict[str, Reduced] = {}
+
+    def __enter__(self) -> Capture[Reduced]:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Put the hooks on; a second call does nothing."""
+        if not self._handles:
+            for name in self._wanted:
+                hook = self._hook(name)
+                self._handles.append(self._modules[name].register_forward_hook(hook))
+
+    def close(self) -> None:
+        """Take the hooks off and forget what was captured; may be called twice."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the last forward."""
+        self._calls.clear()
+        self._kept.clear()
+
+    def take(self) -> dict[str, Reduced]:
+        """Return what the forward since the last `take` gave, in the order of `layers`.
+
+        Raises `UsageError` for a layer that did not run.
+        """
+        for name in self.layers:
+            if name not in self._kept:
+                raise UsageError(self._not_run(name))
+        kept = {name: self._kept[name] for name in self.layers}
+        self.clear()
+        return kept
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            call = self._calls.get(name, 0)
+            self._calls[name] = call + 1
+            layer = self._wanted[name].get(call)
+            if layer is not None:
+                features = first_tensor(output, layer).detach()
+                dim = self._batch_dim[name]
+                features = features.movedim(dim, 0) if dim else features
+                with torch.no_grad():
+                    self._kept[layer] = self._reduce(pool(features, self._pooling[name], layer))
+
+        return hook
+
+    def _not_run(self, layer: str) -> str:
+        base, call = _split_call(layer)
+        calls = self._calls.get(base, 0)
+        if calls:
+            return f"layer {base!r} ran {calls} times in this forward: there is no call {call}"
+        ran = [name for name in self._wanted if self._calls.get(name)]
+        return f"layer {layer!r} did not run in this forward{nearest(base, ran)}"
+
+
+def first_tensor(output: Any, layer: str) -> Tensor:
+    """Return the output itself, or the first tensor in a tuple, list, mapping or ModelOutput."""
+    if isinstance(output, Tensor):
+        return output
+    parts = output.values() if isinstance(output, Mapping) else output
+    if isinstance(parts, str) or not hasattr(parts, "__iter__"):
+        raise UsageError(f"layer {layer!r} gives {type(output).__name__}, not a tensor")
+    for part in parts:
+        if isinstance(part, Tensor):
+            return part
+    raise UsageError(f"layer {layer!r} gives {type(output).__name__} without a tensor at the top")
+
+
+def pool(features: Tensor, how: str, layer: str) -> Tensor:
+    """Pool features (batch, …); see `Capture`. Two dimensions or fewer stay as they are."""
+    if how == "none" or features.ndim <= 2:
+        return features
+    if how == "flatten":
+        return as_rows(features)
+    # Sums over positions in half precision would lose what the float32 Gram keeps.
+    wide = torch.promote_types(features.dtype, torch.float32)
+    if features.ndim == 3:
+        return features[:, 0] if how == "cls" else features.mean(1, dtype=wide)
+    if how == "cls":
+        raise UsageError(
+            f"pooling 'cls' needs (batch, tokens, dim), but layer {layer!r} gives "
+            f"{tuple(features.shape)}"
+        )
+    return features.flatten(2).mean(2, dtype=wide)
+
+
+def check_poolings(values: Any) -> None:
+    """Raise `UsageError` if one of `values` is not a pooling."""
+    for value in values:
+        if value not in POOLINGS:
+            hint = nearest(str(value), POOLINGS)
+            raise UsageError(f"pooling={value!r} is not one of {', '.join(POOLINGS)}{hint}")
+
+
+Setting = TypeVar("Setting")
+
+
+def by_pattern(setting: Setting | Mapping[str, Setting], name: str, default: Setting) -> Setting:
+    """Return the setting for a layer: of the first pattern that matches, or the one for all."""
+    if not isinstance(setting, Mapping):
+        return setting
+    for pattern, value in setting.items():
+        if _expression(pattern).fullmatch(name):
+            return value
+    return default
+
+
+def _split_call(pattern: str) -> tuple[str, int | None]:
+    base, mark, call = pattern.rpartition("#")
+    if not mark or pattern.startswith("re:"):
+        return pattern, None
+    if not call.isdigit():
+        raise UsageError(f"layer {pattern!r}: after '#' comes the number of the call, from 0")
+    return base, int(call)
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    if pattern.startswith("re:"):
+        try:
+            return re.compile(pattern[3:])
+        except re.error as error:
+            raise UsageError(
+                f"layer pattern {pattern!r} is no regular expression: {error}"
+            ) from None
+    parts = re.split(r"(\*\*|\*|\?)", pattern)
+    wild = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
+    return re.compile("".join(wild.get(part, re.escape(part)) for part in parts))
+
+
+def _no_match(pattern: str, base: str, names: Sequence[str], model: str) -> str:
+    close = [hint for hint in (nearest(base, names),) if hint]
+    if close:
+        return f"no layer of {model} matches {pattern!r}{close[0]}"
+    tops = [name for name in names if name and "." not in name]
+    return f"no layer of {model} matches {pattern!r}; at the top are: {', '.join(tops)}"

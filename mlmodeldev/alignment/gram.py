@@ -1,0 +1,170 @@
+"""From the features of one layer over one batch to its centred Gram matrix.
+
+    gram(torch.randn(64, 512, 7, 7)).matrix       # (64, 64), float64
+
+The costly part of CKA: n²d multiplications a layer. Features are read once, in column chunks
+that stay in the processor's cache, and neither kept nor copied as a whole, so that a forward hook
+can call this on a live output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlmodeldev.errors import UsageError
+
+KERNELS = ("linear", "rbf")
+
+_CHUNK_BYTES = {"cpu": 2 * 2**20}
+_CHUNK_BYTES_DEVICE = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Gram:
+    """One layer's part of one batch of n samples, centred, in float64.
+
+    Exactly one of `matrix` (n, n) and `features` (n, d), d < n, is there; K = features·featuresᵀ.
+    `diagonal` (n,) is K's. `finite` and `constant` are boolean scalars on the same device:
+    whether every value is finite, and whether all samples are the same up to rounding.
+    `eps` is the resolution of the numbers that the matrix was computed in.
+    """
+
+    diagonal: Tensor
+    finite: Tensor
+    constant: Tensor
+    eps: float
+    matrix: Tensor | None = None
+    features: Tensor | None = None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples n."""
+        return self.diagonal.shape[0]
+
+    def kernel_matrix(self) -> Tensor:
+        """Return the centred kernel matrix (n, n)."""
+        if self.matrix is not None:
+            return self.matrix
+        assert self.features is not None
+        return self.features @ self.features.T
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Multiply matrices in the precision of their inputs: no autocast, TF32 or bf16 passes."""
+    mkldnn: Any = torch.backends.mkldnn  # typed without the `matmul` that it has
+    backends = [torch.backends.cuda.matmul, mkldnn.matmul]
+    saved = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False), torch.no_grad():
+            yield
+    finally:
+        for backend, precision in zip(backends, saved, strict=True):
+            backend.fp32_precision = precision
+
+
+def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -> Gram:
+    """Reduce features (n, …) to a `Gram`; nothing of the features is kept or changed.
+
+    Half precision is raised to float32, integers to float64; the batch mean is taken off before
+    any product, so that a large mean costs no digits, and sums are in float64. `rbf` uses
+    exp(-d²/(2σ²)) with σ² = `rbf_threshold`² x the median of all n² squared distances (the
+    authors' demo of Kornblith et al. 2019).
+
+    Raises `UsageError` for features without a batch dimension and for complex ones.
+    """
+    if features.ndim < 1 or features.is_complex():
+        raise UsageError(
+            f"features must be real and of shape (batch, …), not {features.dtype} "
+            f"{tuple(features.shape)}"
+        )
+    rows = as_rows(features.detach())
+    with full_precision(rows.device):
+        few = rows.shape[1] < rows.shape[0]
+        linear = _from_few_features(rows) if few else _from_many_features(rows)
+        return linear if kernel == "linear" else _rbf(linear, rbf_threshold)
+
+
+def as_rows(features: Tensor) -> Tensor:
+    """View (n, …) as (n, d) without a copy where the memory is dense; column order is free."""
+    if features.ndim == 1:
+        return features.unsqueeze(1)
+    if features.ndim > 2:
+        order = sorted(range(1, features.ndim), key=features.stride, reverse=True)
+        features = features.permute(0, *order)
+    return features.reshape(features.shape[0], -1)
+
+
+def _from_few_features(rows: Tensor) -> Gram:
+    wide = rows.to(torch.float64)
+    centred = wide - wide.mean(0)
+    diagonal = centred.square().sum(1)
+    rounding = (8 * torch.finfo(torch.float64).eps) ** 2 * wide.square().sum()
+    eps = torch.finfo(torch.float64).eps
+    return Gram(
+        diagonal, diagonal.isfinite().all(), diagonal.sum() <= rounding, eps, features=centred
+    )
+
+
+def _from_many_features(rows: Tensor) -> Gram:
+    dtype = rows.dtype if rows.dtype in (torch.float32, torch.float64) else torch.float32
+    if not rows.is_floating_point():
+        dtype = torch.float64
+    shifted = _gram_of_shifted(rows, dtype)
+    matrix = _centre(shifted)
+    diagonal = matrix.diagonal().clone()
+    eps = torch.finfo(dtype).eps
+    # The shift takes off the mean; if centring then removes all the rest, that was rounding.
+    constant = diagonal.sum() <= 32 * eps * shifted.diagonal().sum()
+    return Gram(diagonal, matrix.sum().isfinite(), constant, eps, matrix=matrix)
+
+
+def _gram_of_shifted(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return (X-m)(X-m)ᵀ (n, n), m the rounded mean: chunks in `dtype`, their sum in float64."""
+    n, d = rows.shape
+    width = max(
+        256, _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE) // (n * dtype.itemsize)
+    )
+    buffer = torch.empty(n, min(width, d), dtype=dtype, device=rows.device)
+    weights = torch.full((n,), 1 / n, dtype=dtype, device=rows.device)
+    total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
+    for start in range(0, d, width):
+        chunk = rows[:, start : start + width].to(dtype)
+        shifted = torch.sub(chunk, weights @ chunk, out=buffer[:, : chunk.shape[1]])
+        _add_lower(total, shifted)
+    return total.tril_() + total.tril(-1).T
+
+
+def _add_lower(total: Tensor, x: Tensor) -> None:
+    """Add x·xᵀ to `total` below the diagonal, band by band; the rest is its mirror image."""
+    n = x.shape[0]
+    band = max(32, min(n // 4, 128)) if x.device.type == "cpu" else n
+    for start in range(0, n, band):
+        stop = min(start + band, n)
+        total[start:stop, :stop] += x[start:stop] @ x[:stop].T
+
+
+def _centre(matrix: Tensor) -> Tensor:
+    means = matrix.mean(0)
+    return matrix.sub(means).sub_((means - means.mean())[:, None])
+
+
+def _rbf(linear: Gram, threshold: float) -> Gram:
+    matrix = linear.kernel_matrix()
+    squared = linear.diagonal[:, None] + linear.diagonal[None, :] - 2 * matrix
+    squared.fill_diagonal_(0).clamp_(min=0)  # rounding only: a squared distance is never below 0
+    flat = squared.flatten()
+    middle = (flat.numel() + 1) // 2
+    median = (flat.kthvalue(middle).values + flat.kthvalue(flat.numel() // 2 + 1).values) / 2
+    kernel = _centre(torch.exp(-squared / (2 * threshold**2 * median)))
+    # A median of 0 (most samples the same) leaves no bandwidth, hence no kernel.
+    constant = linear.constant | (median <= 0)
+    return Gram(kernel.diagonal().clone(), linear.finite, constant, linear.eps, matrix=kernel)

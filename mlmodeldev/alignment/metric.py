@@ -1,0 +1,204 @@
+"""CKA between all pairs of layers, as a torchmetrics metric.
+
+    metric = CKA(["conv", "head"])
+    for batch in loader:                       # in random order: see docs/alignment.md
+        metric.update({"conv": conv(batch), "head": head(batch)})
+    metric.compute()                           # (2, 2), float64
+
+Per batch, HSIC of every pair; over batches, weighted sums; one division at the end (Nguyen,
+Raghu & Kornblith 2021, eq. 2-3): ratios are never averaged. Sums add up over processes, so that
+two ranks give the number of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import rank_zero_warn
+
+from mlmodeldev.alignment import hsic
+from mlmodeldev.alignment.gram import KERNELS, Gram, gram
+from mlmodeldev.errors import UsageError, nearest
+
+WEIGHTINGS = ("pairs", "samples", "equal")
+
+
+class CKA(Metric):
+    """Centred kernel alignment of every layer of `layers_a` with every layer of `layers_b`.
+
+    Args:
+        layers_a: names of the rows, as they will be called in `update`.
+        layers_b: names of the columns; default: `layers_a`.
+        kernel: ``"linear"`` (default) or ``"rbf"`` (median heuristic per batch).
+        estimator: ``"unbiased"`` (HSIC1, default) or ``"biased"`` (HSIC0).
+        weighting: how batches of n samples count: ``"pairs"`` n(n-3) (default), ``"samples"`` n,
+            ``"equal"`` 1.
+        rbf_threshold: the rbf bandwidth as a fraction of the median distance, default 1.
+
+    Entries are NaN where CKA has no value: constant layers, layers with NaN or Inf, and no batch
+    of four samples or more; `report` counts them by layer and `compute` warns. Values may be
+    below 0 with the unbiased estimator and are left so.
+
+    Raises `UsageError` for unknown options, no or repeated layers.
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    cross: Tensor
+    self_a: Tensor
+    self_b: Tensor
+    samples: Tensor
+    batches: Tensor
+    small_batches: Tensor
+    constant: Tensor
+    not_finite: Tensor
+
+    def __init__(  # noqa: PLR0917 - the order is a published contract
+        self,
+        layers_a: Sequence[str],
+        layers_b: Sequence[str] | None = None,
+        kernel: str = "linear",
+        estimator: str = "unbiased",
+        weighting: str = "pairs",
+        rbf_threshold: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.layers_a = _names(layers_a, "layers_a")
+        self.layers_b = self.layers_a if layers_b is None else _names(layers_b, "layers_b")
+        self.kernel = one_of(kernel, KERNELS, "kernel")
+        self.estimator = one_of(estimator, hsic.ESTIMATORS, "estimator")
+        self.weighting = one_of(weighting, WEIGHTINGS, "weighting")
+        if not rbf_threshold > 0:
+            raise UsageError(f"rbf_threshold={rbf_threshold!r} must be greater than 0")
+        self.rbf_threshold = rbf_threshold
+        self.total_samples = 0  # as of the last `compute`, over all processes
+        self.total_batches = 0
+        self._add_sums(len(self.layers_a), len(self.layers_b))
+
+    def _add_sums(self, rows: int, columns: int) -> None:
+        shapes = {"cross": (rows, columns), "self_a": (rows,), "self_b": (columns,)}
+        for name, shape in shapes.items():
+            zeros = torch.zeros(shape, dtype=torch.float64)
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+        counts = {"samples": (), "batches": (), "small_batches": ()}
+        per_layer = {"constant": (rows + columns,), "not_finite": (rows + columns,)}
+        for name, size in {**counts, **per_layer}.items():
+            self.add_state(name, torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def gram(self, features: Tensor) -> Gram:
+        """Reduce one layer's features (batch, …) to what `update` needs of them.
+
+        A forward hook can call this, let go of the features, and pass the result to `update`.
+        """
+        return gram(features, self.kernel, self.rbf_threshold)
+
+    def update(
+        self,
+        features_a: Mapping[str, Tensor | Gram],
+        features_b: Mapping[str, Tensor | Gram] | None = None,
+    ) -> None:
+        """Add one batch: features (batch, …) by layer name, the same samples in the same order.
+
+        Without `features_b`, the columns are layers of `features_a` too (the symmetric case, or
+        two towers in one mapping). Other names in the mappings are ignored.
+
+        Raises `UsageError` for a missing layer and for unequal batch sizes.
+        """
+        grams_a = {name: self._reduced(features_a, name) for name in self.layers_a}
+        if features_b is None:
+            others = [name for name in self.layers_b if name not in grams_a]
+            grams_b = grams_a | {name: self._reduced(features_a, name) for name in others}
+        else:
+            grams_b = {name: self._reduced(features_b, name) for name in self.layers_b}
+        rows = [grams_a[name] for name in self.layers_a]
+        columns = [grams_b[name] for name in self.layers_b]
+        self._add(rows, columns)
+
+    def _reduced(self, features: Mapping[str, Tensor | Gram], name: str) -> Gram:
+        if name not in features:
+            raise UsageError(f"no features for layer {name!r}{nearest(name, features)}")
+        given = features[name]
+        return given if isinstance(given, Gram) else self.gram(given)
+
+    def _add(self, rows: Sequence[Gram], columns: Sequence[Gram]) -> None:
+        n = _common_batch(rows, columns, [*self.layers_a, *self.layers_b])
+        if n < hsic.MIN_SAMPLES:
+            self.small_batches += 1
+            return
+        weight = {"pairs": n * (n - 3), "samples": n, "equal": 1}[self.weighting]
+        own_a, own_b = (hsic.self_hsic(side, self.estimator) for side in (rows, columns))
+        device = self.cross.device
+        self.cross += weight * hsic.pairwise_hsic(rows, columns, self.estimator).to(device)
+        self.self_a += weight * own_a.to(device)
+        self.self_b += weight * own_b.to(device)
+        self.constant += (torch.cat([own_a, own_b]) == 0).to(device)
+        self.not_finite += torch.stack([~g.finite for g in (*rows, *columns)]).to(device)
+        self.samples += n
+        self.batches += 1
+
+    def compute(self) -> Tensor:
+        """Return CKA, (len(layers_a), len(layers_b)), float64, of everything seen since `reset`."""
+        own_a, own_b = (
+            torch.where(own > 0, own, torch.nan).sqrt() for own in (self.self_a, self.self_b)
+        )
+        self.total_samples, self.total_batches = int(self.samples), int(self.batches)
+        for line in self.report():
+            rank_zero_warn(f"CKA: {line}", UserWarning)
+        return self.cross / own_a[:, None] / own_b[None, :]
+
+    def report(self) -> list[str]:
+        """Return one line for each layer or batch that has no CKA, with its count."""
+        batches, small = int(self.batches), int(self.small_batches)
+        lines = []
+        if small:
+            lines.append(f"{small} of {batches + small} batches have under 4 samples: left out")
+        if not batches:
+            lines.append("no batch with 4 samples or more: every entry is NaN")
+        reasons = {
+            "not finite (NaN or Inf in the features or their products)": self.not_finite,
+            "constant, or without dependence beyond rounding": self.constant,
+        }
+        names = [*self.layers_a, *self.layers_b]
+        for reason, counts in reasons.items():
+            found = dict(zip(names, counts.tolist(), strict=True))
+            lines += [
+                f"layer {name!r} is {reason} in {count} of {batches} batches"
+                for name, count in found.items()
+                if count
+            ]
+        return lines
+
+
+def one_of(value: str, allowed: Sequence[str], what: str) -> str:
+    """Return `value` if it is one of `allowed`, else raise `UsageError` with the nearest."""
+    if value not in allowed:
+        hint = nearest(str(value), allowed)
+        raise UsageError(f"{what}={value!r} is not one of {', '.join(allowed)}{hint}")
+    return value
+
+
+def _names(layers: Sequence[str], what: str) -> tuple[str, ...]:
+    if isinstance(layers, str) or not layers:
+        raise UsageError(f"{what}={layers!r} must be a list of at least one layer name")
+    twice = sorted({name for name in layers if list(layers).count(name) > 1})
+    if twice:
+        raise UsageError(f"{what} names {twice[0]!r} more than once")
+    return tuple(layers)
+
+
+def _common_batch(rows: Sequence[Gram], columns: Sequence[Gram], names: Sequence[str]) -> int:
+    sizes = [g.samples for g in (*rows, *columns)]
+    for name, size in zip(names, sizes, strict=True):
+        if size != sizes[0]:
+            raise UsageError(
+                f"layer {name!r} has {size} samples where {names[0]!r} has {sizes[0]}: "
+                "the first dimension must be the batch"
+            )
+    return sizes[0]
