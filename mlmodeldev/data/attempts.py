@@ -97,7 +97,7 @@ def run(job: Job) -> dict[str, str]:
             break
         advanced = job.staging.size > furthest + _progress_worth(job.source)
         furthest = max(furthest, job.staging.size)
-        failures = 0 if advanced else failures + 1
+        failures = 0 if advanced and job.retries else failures + 1
         if failures <= job.retries:
             _pause(job, addresses, failures)
     raise FetchError(_summary(job, addresses))

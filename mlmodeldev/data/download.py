@@ -68,6 +68,7 @@ def fetch(
             nothing; or a function ``(bytes, total)``.
         timeout: Seconds without a byte after which a connection is given up.
         retries: Rounds over all addresses after the first one; a round with progress is free.
+            0: one round, whatever it brings.
         backoff: Seconds before the second round; doubles up to 30 s.
         parts: Connections for a large file of known size and digest when one is slow.
         deadline: Seconds for everything, waiting for another process included; ``None``: no limit.
