@@ -34,6 +34,7 @@ LEASE_SECONDS = 60.0
 
 HEARTBEAT_SECONDS = 10.0
 _FIRST_POLL_SECONDS = 0.05
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of linux/proc_ns.h
 _LAST_POLL_SECONDS = 2.0
 
 
@@ -96,7 +97,7 @@ def _acquire(
             lease.acquire(blocking=False)
             return lease
         except Timeout:
-            pass
+            _remove_if_owner_is_zombie(path)
         except PermissionError:
             foreign.expire()
         waited = time.monotonic() - start
@@ -104,6 +105,25 @@ def _acquire(
         # A twentieth of the time waited: little delay for the short, few look-ups for the long.
         time.sleep(min(max(waited / 20, _FIRST_POLL_SECONDS), _LAST_POLL_SECONDS))
     return None
+
+
+def _remove_if_owner_is_zombie(path: Path) -> None:
+    """A killed process whose parent doesn't wait for it still has its pid; it never works again."""
+    with suppress(OSError, ValueError):
+        lines = path.read_text("utf-8").splitlines()
+        owner = dict(line.partition("=")[::2] for line in lines)
+        if _is_this_host(owner.get("host", "")):
+            state = Path(f"/proc/{int(owner.get('pid', ''))}/stat").read_text("utf-8").rpartition(")")[2]
+            if state.split()[0] in {"Z", "X"}:
+                path.unlink()
+
+
+def _is_this_host(host: str) -> bool:
+    """Say whether a pid of ``host`` (as filelock writes it, with its pid namespace) is ours."""
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    if namespace == _INITIAL_PID_NAMESPACE:
+        return host == os.uname().nodename
+    return host.startswith(os.uname().nodename + "?") and host.endswith(f"{namespace:x}")
 
 
 class _ForeignClaim:
