@@ -8,6 +8,7 @@ Example::
     archive = fetch(source, "data/cola")
     folder = unpack(archive, "data/cola/CoLA")
 
+The module of ``unpack`` is called ``unpacking``: a submodule of a lazy name would hide it.
 Nothing is imported before it is asked for: a second start must not pay for an HTTP client.
 """
 
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
     from mlmodeldev.data.download import fetch as fetch
     from mlmodeldev.data.source import FetchError as FetchError
     from mlmodeldev.data.source import Source as Source
-    from mlmodeldev.data.unpack import unpack as unpack
+    from mlmodeldev.data.unpacking import unpack as unpack
 
 _HOME = {
     "fetch": "mlmodeldev.data.download",
     "FetchError": "mlmodeldev.data.source",
     "Source": "mlmodeldev.data.source",
-    "unpack": "mlmodeldev.data.unpack",
+    "unpack": "mlmodeldev.data.unpacking",
 }
 
 __all__ = ["FetchError", "Source", "fetch", "unpack"]

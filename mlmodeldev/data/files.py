@@ -11,6 +11,7 @@ read and write permissions of its folder, whatever the umask is.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import stat
@@ -48,6 +49,20 @@ def sync_folder(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def sync_file_system(path: Path) -> None:
+    """Flush everything written below ``path``: one call for a tree of a hundred thousand files.
+
+    ``syncfs(2)`` leaves other file systems alone; where libc lacks it, all are flushed.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        ctypes.CDLL(None).syncfs(descriptor)
+    except (AttributeError, OSError):
+        os.sync()
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -113,7 +113,11 @@ def _remove_if_owner_is_zombie(path: Path) -> None:
         lines = path.read_text("utf-8").splitlines()
         owner = dict(line.partition("=")[::2] for line in lines)
         if _is_this_host(owner.get("host", "")):
-            state = Path(f"/proc/{int(owner.get('pid', ''))}/stat").read_text("utf-8").rpartition(")")[2]
+            state = (
+                Path(f"/proc/{int(owner.get('pid', ''))}/stat")
+                .read_text("utf-8")
+                .rpartition(")")[2]
+            )
             if state.split()[0] in {"Z", "X"}:
                 path.unlink()
 
