@@ -1,0 +1,160 @@
+"""What to fetch: addresses, size and digest of one file, checked when it is written down.
+
+Example::
+
+    Source(
+        urls=["https://host/a.zip", "https://mirror/a.zip", "file:///shared/a.zip"],
+        bytes=376971,
+        sha256="f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff",
+        headers={"Authorization": "Bearer ${HF_TOKEN}"},
+    )
+
+Query strings and headers may hold secrets: they never appear in a message, a log or a ``repr``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from mlmodeldev.errors import UsageError, nearest
+
+SCHEMES = ("http", "https", "file")
+_DIGEST_LENGTH = {"sha256": 64, "md5": 32}
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+class FetchError(UsageError):
+    """The file could not be had: which, from where, why, and what to do.
+
+    It is a ``UsageError`` so that entry points print it on one line, without a traceback.
+    """
+
+
+class NoSpace(FetchError):
+    """The disk or the quota is too small; trying again doesn't help."""
+
+
+def redact(url: str) -> str:
+    """Return ``url`` without user, password, query and fragment, fit for a log.
+
+    >>> redact("https://me:secret@host:8443/a.zip?token=1#x")
+    'https://host:8443/a.zip?…'
+    """
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file and every place it can be had from.
+
+    Args:
+        urls: Addresses in order of preference (``http``, ``https`` or ``file``); one string is
+            one address.
+        bytes: Exact size in bytes, if known.
+        sha256: Hexadecimal digest in either case, if known.
+        name: File name in the directory. Default: the last part of the first address.
+        md5: Used only when no ``sha256`` is known; protects from damage, not from malice.
+        headers: Sent to the host of each address, not to where it redirects. ``${NAME}`` is
+            read from the environment at the time of the request.
+        licence: Shown in tables; not used.
+
+    Raises:
+        UsageError: An address, size, digest or name that can't be right.
+    """
+
+    urls: Sequence[str] = field(repr=False)
+    bytes: int | None = None
+    sha256: str | None = None
+    name: str = ""
+    md5: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        urls = (self.urls,) if isinstance(self.urls, str) else tuple(self.urls)
+        object.__setattr__(self, "urls", urls)
+        _check_urls(urls)
+        _check_bytes(self.bytes)
+        for algorithm in _DIGEST_LENGTH:
+            digest = _clean_digest(algorithm, getattr(self, algorithm))
+            object.__setattr__(self, algorithm, digest)
+        object.__setattr__(self, "name", _clean_name(self.name, urls[0]))
+
+    @property
+    def digest(self) -> tuple[str, str] | None:
+        """``(algorithm, hexadecimal digest)`` to check, or ``None`` where nothing is known."""
+        if self.sha256:
+            return "sha256", self.sha256
+        return ("md5", self.md5) if self.md5 else None
+
+    @property
+    def shown_urls(self) -> list[str]:
+        """The addresses without their secrets."""
+        return [redact(url) for url in self.urls]
+
+    def request_headers(self) -> dict[str, str]:
+        """Return the headers with ``${NAME}`` filled in.
+
+        Raises:
+            UsageError: A variable that is not set (the value of the header is not shown).
+        """
+        return {key: _expand(key, value, self.name) for key, value in self.headers.items()}
+
+
+def _check_urls(urls: Sequence[str]) -> None:
+    if not urls:
+        raise UsageError("Source.urls is empty: give at least one address")
+    for url in urls:
+        scheme = urlsplit(url).scheme if isinstance(url, str) else ""
+        if scheme not in SCHEMES:
+            shown = redact(url) if scheme else repr(url)
+            hint = nearest(scheme, SCHEMES) if scheme else ""
+            raise UsageError(
+                f"Source.urls: {shown} is not an address: it must start with "
+                f"http://, https:// or file://{hint}"
+            )
+
+
+def _check_bytes(size: int | None) -> None:
+    if size is None:
+        return
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise UsageError(f"Source.bytes={size!r} is not a size: give a whole number of bytes")
+
+
+def _clean_digest(algorithm: str, digest: str | None) -> str | None:
+    if digest is None:
+        return None
+    length = _DIGEST_LENGTH[algorithm]
+    clean = digest.strip().lower() if isinstance(digest, str) else ""
+    if not re.fullmatch(rf"[0-9a-f]{{{length}}}", clean):
+        raise UsageError(
+            f"Source.{algorithm}={digest!r} is not a digest: it must be {length} hexadecimal digits"
+        )
+    return clean
+
+
+def _clean_name(name: str, url: str) -> str:
+    name = name or unquote(urlsplit(url).path.rpartition("/")[2])
+    if not name or name.startswith(".") or "/" in name or "\\" in name or "\0" in name:
+        raise UsageError(
+            f"Source.name={name!r} is not allowed: give a plain file name, without folders "
+            "and without a leading dot"
+        )
+    return name
+
+
+def _expand(key: str, value: str, name: str) -> str:
+    def lookup(match: re.Match[str]) -> str:
+        variable = match.group(1)
+        if variable not in os.environ:
+            raise UsageError(f"{name}: the header {key} needs the environment variable {variable}")
+        return os.environ[variable]
+
+    return _VARIABLE.sub(lookup, value)
