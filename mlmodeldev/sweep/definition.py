@@ -20,7 +20,7 @@ from mlmodeldev.sweep.additions import Additions, parse_additions
 from mlmodeldev.sweep.consistency import check_consistency
 from mlmodeldev.sweep.expression import Expression
 from mlmodeldev.sweep.parameters import Parameter, parse_parameters
-from mlmodeldev.sweep.problem import Report
+from mlmodeldev.sweep.problem import Report, shown
 from mlmodeldev.sweep.reader import Reader
 from mlmodeldev.sweep.source import Document, Keys
 
@@ -149,13 +149,13 @@ def _hyperband(reader: Reader) -> Hyperband | None:
         reader.error(keys, "takes 'min_iter' or 'max_iter', not both")
     eta = reader.number(data.get("eta", 3.0), (*keys, "eta"))
     if eta is not None and not 1 < eta < math.inf:
-        reader.error((*keys, "eta"), f"{eta} must be greater than 1")
+        reader.error((*keys, "eta"), f"{shown(eta)} must be greater than 1")
     strict = data.get("strict", True)
     if not isinstance(strict, bool):
-        reader.error((*keys, "strict"), f"{strict!r} must be true or false")
+        reader.error((*keys, "strict"), f"{shown(strict)} must be true or false")
     bands = reader.number(data.get("s"), (*keys, "s"))
     if bands is not None and not 0 < bands < math.inf:
-        reader.error((*keys, "s"), f"{bands} must be greater than 0")
+        reader.error((*keys, "s"), f"{shown(bands)} must be greater than 0")
     first = reader.count(data.get("min_iter"), (*keys, "min_iter"))
     last = reader.count(data.get("max_iter"), (*keys, "max_iter"))
     return Hyperband(first, last, bands, eta or 3.0, bool(strict))
@@ -170,5 +170,5 @@ def _command(reader: Reader) -> tuple[str, ...] | None:
         return None
     for i, item in enumerate(value):
         if isinstance(item, dict | list) or item is None:
-            reader.error(("command", i), f"{item!r} must be text")
+            reader.error(("command", i), f"{shown(item)} must be text")
     return tuple(str(item) for item in value)

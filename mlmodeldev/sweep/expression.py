@@ -22,11 +22,18 @@ from typing import Any
 from mlmodeldev.errors import UsageError, nearest
 
 _CONSTANTS = {"true": True, "false": False, "null": None}
+
+
+def _round(number: float) -> int:
+    # With the second argument of Python's own, a million digits could be asked for.
+    return round(number)
+
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
     "abs": abs,
-    "round": lambda number: round(number),
+    "round": _round,
     "len": len,
 }
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {

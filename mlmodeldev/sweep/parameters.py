@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlmodeldev.errors import nearest
-from mlmodeldev.sweep.problem import Report
+from mlmodeldev.sweep.problem import Report, shown
 from mlmodeldev.sweep.source import Document, Keys, dotted
 from mlmodeldev.trial.canonical import canonical_text
 
@@ -112,7 +112,7 @@ def _walk(
 
 def _name_message(name: str) -> str:
     hint = " (use ${args_append_hydra} in command)" if name.startswith("+") else ""
-    return f"{name!r} is no parameter name: letters, digits, '_', '-' and '.' only{hint}"
+    return f"{shown(name)} is no parameter name: letters, digits, '_', '-' and '.' only{hint}"
 
 
 def _nested(
@@ -165,7 +165,9 @@ def _distribution(
         if isinstance(given, str) and given in FIELDS:
             return given
         line = document.line((*keys, "distribution"))
-        message = f"{given!r} is unknown{nearest(str(given), FIELDS)}; known: {', '.join(FIELDS)}"
+        message = (
+            f"{shown(given)} is unknown{nearest(str(given), FIELDS)}; known: {', '.join(FIELDS)}"
+        )
         report.error(line, dotted((*keys, "distribution")), message)
         return None
     if "value" in spec and "values" not in spec:
@@ -192,7 +194,7 @@ def _infer_from_bounds(
     if _is_number(low) and _is_number(high):
         message = f"min {low} and max {high}: write both as integers or both with a decimal point"
     else:
-        message = f"min {low!r} and max {high!r} must be numbers"
+        message = f"min {shown(low)} and max {shown(high)} must be numbers"
     report.error(line, dotted(keys), message)
     return None
 
@@ -217,7 +219,9 @@ def _field_mistakes(parameter: Parameter) -> Iterator[str]:
     if parameter.distribution == "categorical":
         yield from _categorical_mistakes(fields)
         return
-    wrong = [f"{k} {v!r} must be a finite number" for k, v in fields.items() if not _is_number(v)]
+    wrong = [
+        f"{k} {shown(v)} must be a finite number" for k, v in fields.items() if not _is_number(v)
+    ]
     if wrong:
         yield from wrong
         return
@@ -230,7 +234,7 @@ def _field_mistakes(parameter: Parameter) -> Iterator[str]:
 def _number_mistakes(distribution: str, fields: dict[str, Any]) -> Iterator[str]:
     low, high = fields.get("min", 0), fields.get("max", 1)
     if low >= high:
-        yield f"min {low} must be less than max {high}"
+        yield f"min {shown(low)} must be less than max {shown(high)}"
     if distribution == "int_uniform" and not (_is_int(low) and _is_int(high)):
         yield f"int_uniform needs integers, not min {low} and max {high}"
     if distribution in _POSITIVE and low <= 0:
@@ -253,8 +257,8 @@ def _categorical_mistakes(fields: dict[str, Any]) -> Iterator[str]:
     if "probabilities" not in fields:
         return
     chances = fields["probabilities"]
-    if not isinstance(chances, list) or not all(_is_number(p) and p >= 0 for p in chances):
-        yield "probabilities must be a list of numbers, none negative"
+    if not isinstance(chances, list) or not all(_is_number(p) and 0 <= p <= 1 for p in chances):
+        yield "probabilities must be a list of numbers from 0 to 1"
     elif len(chances) != len(values):
         yield f"{len(chances)} probabilities for {len(values)} values: one for each is needed"
     elif not math.isclose(math.fsum(chances), 1.0, rel_tol=1e-5, abs_tol=1e-8):

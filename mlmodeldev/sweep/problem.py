@@ -16,6 +16,12 @@ from typing import Any, Literal, NoReturn
 from mlmodeldev.errors import UsageError
 
 
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in a sweep file."""

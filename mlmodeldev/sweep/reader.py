@@ -14,8 +14,10 @@ from collections.abc import Collection
 from typing import Any
 
 from mlmodeldev.errors import nearest
-from mlmodeldev.sweep.problem import Report
+from mlmodeldev.sweep.problem import Report, shown
 from mlmodeldev.sweep.source import Document, Keys, dotted
+
+_ENDLESS = (math.inf, -math.inf)
 
 
 class Reader:
@@ -40,14 +42,14 @@ class Reader:
         """Read one of the allowed words; a missing one is an error."""
         if isinstance(value, str) and value in allowed:
             return value
-        given = "missing" if value is None else f"{value!r} is unknown"
+        given = "missing" if value is None else f"{shown(value)} is unknown"
         self.error(keys, f"{given}{nearest(str(value), allowed)}; allowed: {', '.join(allowed)}")
         return None
 
     def text(self, value: Any, keys: Keys) -> str | None:
         """Read text, or None."""
         if value is not None and not isinstance(value, str):
-            self.error(keys, f"{value!r} must be text")
+            self.error(keys, f"{shown(value)} must be text")
         return value if isinstance(value, str) else None
 
     def count(self, value: Any, keys: Keys) -> int | None:
@@ -55,7 +57,7 @@ class Reader:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            self.error(keys, f"{value!r} must be an integer of at least 1")
+            self.error(keys, f"{shown(value)} must be an integer of at least 1")
             return None
         return value
 
@@ -63,8 +65,10 @@ class Reader:
         """Read a number, infinities included, or None."""
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            self.error(keys, f"{value!r} must be a number")
+        # An integer beyond 1e300 may be too large for the floats that it will meet.
+        small = isinstance(value, int | float) and (abs(value) <= 1e300 or value in _ENDLESS)
+        if isinstance(value, bool) or not small:
+            self.error(keys, f"{shown(value)} must be a number")
             return None
         return value
 

@@ -17,7 +17,7 @@ from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.distributions import quantile
 from mlmodeldev.sweep.parameters import Parameter
-from mlmodeldev.sweep.problem import Report
+from mlmodeldev.sweep.problem import Report, shown
 from mlmodeldev.sweep.source import Document
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
@@ -68,7 +68,7 @@ def _refused(key: str, value: Any, wanted: Any) -> str | None:
     fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
     if kind is not bool and isinstance(value, bool):
         fits = False
-    return None if fits else f"{value!r} is refused: {key} takes {_WORDS[kind]}"
+    return None if fits else f"{shown(value)} is refused: {key} takes {_WORDS[kind]}"
 
 
 def check_metric(

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from mlmodeldev.sweep.problem import Report
+from mlmodeldev.sweep.problem import Report, shown
 
 Keys = tuple[str | int, ...]
 
@@ -193,7 +193,7 @@ class _Builder:
         try:
             value = self.scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, OverflowError, TypeError):
-            self.report.error(line, key, f"{_short(node.value)} cannot be read as {_kind(node)}")
+            self.report.error(line, key, f"{shown(node.value)} cannot be read as {_kind(node)}")
             return None
         if value is not None and not isinstance(value, str | bool | int | float):
             kind = _kind(node)
@@ -231,8 +231,3 @@ def _kind(node: yaml.Node) -> str:
     names = {"bool": "a boolean", "int": "an integer", "float": "a number", "null": "null"}
     names |= {"timestamp": "a date", "seq": "a list", "map": "a mapping"}
     return names.get(node.tag.rpartition(":")[2], f"the type {node.tag}")
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -96,7 +96,7 @@ BAD = {
     "foreign field": (parameter("{min: 0, max: 1, mu: 1}"), 4, "not a field of int_uniform"),
     "probabilities": (parameter("{values: [1, 2], probabilities: [0.5, 0.6]}"), 4, "sum to 1.1"),
     "too few": (parameter("{values: [1, 2], probabilities: [1]}"), 4, "1 probabilities for 2"),
-    "negative": (parameter("{values: [1, 2], probabilities: [2, -1]}"), 4, "none negative"),
+    "negative": (parameter("{values: [1, 2], probabilities: [2, -1]}"), 4, "numbers from 0 to 1"),
     "float as text": (parameter("{values: [1.0, 1e-5]}"), 4, "1e-5 is read as text"),
     "date": (parameter("{values: [2026-01-01]}"), 4, "read as a date"),
     "object": (
@@ -163,7 +163,8 @@ def test_a_mistake_is_one_line_with_its_place(mistake, write):
 def additions(text):
     """Return a sweep file with two parameters and something of ours, in line 4."""
     return (
-        "method: grid\nparameters: {a: {values: [1, 2]}, b: {values: [x, y]}, s: {values: [0, 1]}}\n"
+        "method: grid\n"
+        "parameters: {a: {values: [1, 2]}, b: {values: [x, y]}, s: {values: [0, 1]}}\n"
         f"controller:\n  {{type: cloud, {text}}}\n"
     )
 

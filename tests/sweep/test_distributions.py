@@ -32,19 +32,19 @@ def bounds(low, high, least=1e-3):
 def scipy_cdf(distribution, fields):
     """Return scipy's distribution function of a continuous W&B distribution."""
     low, high = fields.get("min"), fields.get("max")
-    if distribution == "uniform":
-        return stats.uniform(low, high - low).cdf
-    if distribution in ("log_uniform_values", "inv_log_uniform_values"):
-        return stats.loguniform(low, high).cdf
-    if distribution == "log_uniform":
-        return stats.loguniform(math.exp(low), math.exp(high)).cdf
     if distribution == "inv_log_uniform":
         return lambda x: stats.loguniform(math.exp(low), math.exp(high)).sf(1 / x)
-    if distribution == "normal":
-        return stats.norm(fields["mu"], fields["sigma"]).cdf
-    if distribution == "log_normal":
-        return stats.lognorm(fields["sigma"], scale=math.exp(fields["mu"])).cdf
-    return stats.beta(fields["a"], fields["b"]).cdf
+    if distribution in ("normal", "log_normal"):
+        mu, sigma = fields["mu"], fields["sigma"]
+        normal = distribution == "normal"
+        return (stats.norm(mu, sigma) if normal else stats.lognorm(sigma, scale=math.exp(mu))).cdf
+    return {
+        "uniform": lambda: stats.uniform(low, high - low),
+        "log_uniform": lambda: stats.loguniform(math.exp(low), math.exp(high)),
+        "log_uniform_values": lambda: stats.loguniform(low, high),
+        "inv_log_uniform_values": lambda: stats.loguniform(low, high),
+        "beta": lambda: stats.beta(fields["a"], fields["b"]),
+    }[distribution]().cdf
 
 
 CONTINUOUS = {

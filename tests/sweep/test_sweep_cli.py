@@ -59,6 +59,6 @@ def test_bad_input_is_one_line_and_2(arguments, write, capsys):
 def test_as_a_module_and_into_a_closed_pipe(write):
     text = "method: grid\nparameters: {a: {min: 1, max: 300000}}\n"
     command = f"{sys.executable} -m mlmodeldev.sweep list {write(text)} | head -n 1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""

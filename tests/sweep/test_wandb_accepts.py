@@ -1,4 +1,4 @@
-"""`wandb sweep` takes our files, additions included: asked of the client itself and of the schema."""
+"""`wandb sweep` takes our files, additions included: the client and the schema are asked."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ VALUES = st.recursive(
 KEYS = st.lists(NAMES, min_size=1, max_size=3).map(".".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
 def test_overrides_keep_their_types_through_hydra(overrides):
     parser = OverridesParser.create()
@@ -162,7 +162,7 @@ def test_tricky_text_comes_back(text):
     assert parse_overrides(to_overrides({"a.b": text, "c": [text]})) == {"a.b": text, "c": [text]}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(KEYS, st.integers() | st.floats(allow_nan=False) | NAMES, max_size=4))
 def test_a_command_line_has_the_identity_of_its_mapping(overrides):
     argv = [f"{key}={value}" for key, value in overrides.items()]
