@@ -11,9 +11,7 @@ read and write permissions of its folder, whatever the umask is.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +54,8 @@ def sync_file_system(path: Path) -> None:
 
     ``syncfs(2)`` leaves other file systems alone; where libc lacks it, all are flushed.
     """
+    import ctypes
+
     descriptor = os.open(path, os.O_RDONLY)
     try:
         ctypes.CDLL(None).syncfs(descriptor)
@@ -92,6 +92,8 @@ def publish(staged: Path, target: Path) -> None:
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there; never follow a link."""
     if path.is_dir() and not path.is_symlink():
+        import shutil
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(FileNotFoundError):
@@ -106,7 +108,8 @@ def remove_if_empty(path: Path) -> None:
 
 def free_bytes(path: Path) -> int:
     """Return what an unprivileged user can still write below ``path``, in bytes."""
-    return shutil.disk_usage(path).free
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize
 
 
 def human(size: float) -> str:

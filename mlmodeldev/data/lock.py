@@ -36,6 +36,7 @@ HEARTBEAT_SECONDS = 10.0
 _FIRST_POLL_SECONDS = 0.05
 _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO of linux/proc_ns.h
 _LAST_POLL_SECONDS = 2.0
+_RETRY_SECONDS = 1.0
 
 
 class ClaimLost(Exception):
@@ -82,29 +83,58 @@ def one_worker(
 def _acquire(
     path: Path, ready: Callable[[], bool], waiting: Callable[[float], None]
 ) -> SoftFileLease | None:
-    from filelock import SoftFileLease, Timeout
-
-    lease = SoftFileLease(
-        path,
-        lease_duration=LEASE_SECONDS,
-        heartbeat_interval=HEARTBEAT_SECONDS,
-        thread_local=False,
-    )
-    foreign = _ForeignClaim(path)
+    tries = _Tries(path)
     start = time.monotonic()
     while not ready():
-        try:
-            lease.acquire(blocking=False)
+        lease = tries.claim()
+        if lease is not None:
             return lease
-        except Timeout:
-            _remove_if_owner_is_zombie(path)
-        except PermissionError:
-            foreign.expire()
         waited = time.monotonic() - start
         waiting(waited)
-        # A twentieth of the time waited: little delay for the short, few look-ups for the long.
-        time.sleep(min(max(waited / 20, _FIRST_POLL_SECONDS), _LAST_POLL_SECONDS))
+        # A tenth of the time waited: little delay for the short, few look-ups for the long.
+        time.sleep(min(max(waited / 10, _FIRST_POLL_SECONDS), _LAST_POLL_SECONDS))
     return None
+
+
+class _Tries:
+    """Claims a file: at once where it is free, else every second, for the owner may be dead.
+
+    A hundred waiting tasks must cost the node and the file system little: while somebody else's
+    claim is fresh they look at one file, and ``filelock`` is not even imported.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lease: SoftFileLease | None = None
+        self._foreign = _ForeignClaim(path)
+        self._next = time.monotonic() + _RETRY_SECONDS
+
+    def claim(self) -> SoftFileLease | None:
+        now = time.monotonic()
+        if now < self._next and self._path.exists():
+            return None
+        self._next = now + _RETRY_SECONDS
+        return self._try()
+
+    def _try(self) -> SoftFileLease | None:
+        from filelock import SoftFileLease, Timeout
+
+        # One object for all tries: it times the silence of the owner.
+        self._lease = self._lease or SoftFileLease(
+            self._path,
+            lease_duration=LEASE_SECONDS,
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            thread_local=False,
+        )
+        try:
+            self._lease.acquire(blocking=False)
+        except Timeout:
+            _remove_if_owner_is_zombie(self._path)
+            return None
+        except PermissionError:
+            self._foreign.expire()
+            return None
+        return self._lease
 
 
 def _remove_if_owner_is_zombie(path: Path) -> None:

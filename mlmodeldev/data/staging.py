@@ -37,6 +37,7 @@ KEEP_BYTES = 64_000_000
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _READ = 4 << 20
+_QUEUED = 8  # chunks between socket and digest: few, so that they are still in the CPU's cache
 
 
 class Staging:
@@ -202,7 +203,7 @@ class _HashThread:
 
     def __init__(self, path: Path, size: int, algorithms: list[str]) -> None:
         self._hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-        self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=64)
+        self._queue: queue.Queue[bytes | None] = queue.Queue(maxsize=_QUEUED)
         self._stopped = False
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, args=(path, size), daemon=True)

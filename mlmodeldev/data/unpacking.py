@@ -237,7 +237,7 @@ class _Writer:
 
 
 def _top_folder(staged: Path) -> Path:
-    inside = list(staged.iterdir())
+    inside = [path for path in staged.iterdir() if path.name != "__MACOSX"]  # Finder's notes
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else staged
 
 

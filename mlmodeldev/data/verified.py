@@ -13,7 +13,6 @@ written (a read-only shared cache) the marker goes to ``$XDG_CACHE_HOME/mlmodeld
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from contextlib import suppress
@@ -87,6 +86,8 @@ def algorithms_for(source: Source) -> list[str]:
 
 def hash_file(path: Path, algorithms: list[str]) -> dict[str, str]:
     """Return the hexadecimal digests of a file."""
+    import hashlib
+
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
@@ -124,6 +125,8 @@ def renew_times(path: Path) -> None:
 
 def _markers(path: Path) -> list[Path]:
     """Where a marker may be: beside the file, else in the user's cache."""
+    import hashlib
+
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
     beside = path.parent / SIDE / f"{path.name}.json"

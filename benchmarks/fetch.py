@@ -1,0 +1,223 @@
+"""How fast ``fetch`` is beside curl and bare pySmartDL, in one run on one machine.
+
+Example::
+
+    python benchmarks/fetch.py                       # prints the table, about two minutes
+    python benchmarks/fetch.py --write docs/benchmarks_fetch.md
+    python benchmarks/fetch.py --mib 64 --repeats 1  # a quick look
+
+The server is a process of its own on 127.0.0.1 and sends with sendfile. Every way is run in turn,
+``--repeats`` times, and the best of each is compared: only the ratios mean something elsewhere.
+``fetch`` checks size and SHA-256 and syncs to disk; curl and pySmartDL do neither here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MIB = 1 << 20
+SERVER = r"""
+import http.server, os, re, sys, time
+path, rate = sys.argv[1], float(sys.argv[2])
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+    def do_GET(self):
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            asked = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            first = int(asked[1]) if asked else 0
+            last = int(asked[2]) if asked and asked[2] else size - 1
+            self.send_response(206 if asked else 200)
+            if asked:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", str(last + 1 - first))
+            self.end_headers()
+            at, start = first, time.monotonic()
+            while at <= last:
+                piece = min(last + 1 - at, int(rate / 50) if rate else 1 << 24)
+                at += os.sendfile(self.connection.fileno(), file.fileno(), at, piece)
+                if rate:
+                    time.sleep(max(0, start + (at - first) / rate - time.monotonic()))
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_address[1], flush=True)
+server.handle_error = lambda *_: None
+server.serve_forever()
+"""
+PROCESS = """
+import sys
+from mlmodeldev.data import Source, fetch
+url, size, digest, folder = sys.argv[1:]
+fetch(Source(urls=[url], bytes=int(size), sha256=digest, name="f"), folder, progress=False)
+"""
+
+
+@contextmanager
+def serve(path: Path, rate: float = 0) -> Iterator[str]:
+    """Serve one file, at most ``rate`` bytes a second for each connection (0: no limit)."""
+    command = [sys.executable, "-c", SERVER, str(path), str(rate)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{server.stdout.readline().strip()}/f"
+        finally:
+            server.kill()
+
+
+class Case:
+    """One file to get, and the ways to get it; each way starts with an empty folder."""
+
+    def __init__(self, url: str, path: Path, digest: str, work: Path) -> None:
+        self.url, self.digest, self.work = url, digest, work
+        self.size = path.stat().st_size
+
+    def ours(self, folder: Path) -> None:
+        from mlmodeldev.data import Source, fetch
+
+        source = Source(urls=[self.url], bytes=self.size, sha256=self.digest, name="f")
+        fetch(source, folder, progress=False)
+
+    def curl(self, folder: Path) -> None:
+        subprocess.run(["curl", "-sSf", "-o", folder / "f", self.url], check=True)
+
+    def smartdl(self, folder: Path) -> None:
+        from pySmartDL import SmartDL
+
+        SmartDL(self.url, str(folder / "f"), progress_bar=False, threads=4).start()
+
+    def processes(self, count: int) -> Callable[[Path], None]:
+        def run(folder: Path) -> None:
+            arguments = [self.url, str(self.size), self.digest, str(folder)]
+            command = [sys.executable, "-c", PROCESS, *arguments]
+            running = [subprocess.Popen(command) for _ in range(count)]
+            assert all(process.wait() == 0 for process in running)
+
+        return run
+
+    def best(self, ways: dict[str, Callable[[Path], None]], repeats: int) -> dict[str, float]:
+        """Return the shortest time in seconds of each way, run in turn."""
+        seconds = dict.fromkeys(ways, float("inf"))
+        for _ in range(repeats):
+            for name, way in ways.items():
+                folder = Path(tempfile.mkdtemp(dir=self.work))
+                os.sync()  # what the one before left to write is not this one's work
+                start = time.perf_counter()
+                way(folder)
+                seconds[name] = min(seconds[name], time.perf_counter() - start)
+                shutil.rmtree(folder)
+        return seconds
+
+
+def second_start(case: Case) -> float:
+    """Return the seconds of a call that finds the verified file."""
+    folder = Path(tempfile.mkdtemp(dir=case.work))
+    case.ours(folder)
+    start = time.perf_counter()
+    case.ours(folder)
+    seconds = time.perf_counter() - start
+    shutil.rmtree(folder)
+    return seconds
+
+
+def measure(work: Path, mib: int, repeats: int) -> list[tuple[str, str, str, str]]:
+    """Return rows of (what, times, ratio, wanted)."""
+    big, digest = make_file(work / "big", mib)
+    with serve(big) as url:
+        case = Case(url, big, digest, work)
+        ways = {"ours": case.ours, "curl": case.curl, "pySmartDL": case.smartdl}
+        cold = case.best(ways, repeats)
+        again = second_start(case)
+        crowd = case.best({"32": case.processes(32), "1": case.processes(1)}, repeats)
+    slow_mib = min(mib, 128)
+    slow, digest = make_file(work / "slow", slow_mib)
+    with serve(slow, rate=8 * MIB) as url:
+        case = Case(url, slow, digest, work)
+        limited = case.best({"ours": case.ours, "curl": case.curl, "pySmartDL": case.smartdl}, 1)
+    return [
+        row(f"cold fetch, {mib} MiB", cold, "≥ 0.8 × curl"),
+        row(f"{slow_mib} MiB, server gives 8 MiB/s a connection", limited, "≥ 3 × curl"),
+        (
+            f"second start, {mib} MiB verified",
+            f"{again * 1000:.1f} ms",
+            "–",
+            "< 50 ms",
+        ),
+        (
+            f"32 processes at once, {mib} MiB",
+            f"{crowd['32']:.2f} s; one process {crowd['1']:.2f} s",
+            f"{crowd['32'] / crowd['1']:.2f} × one process",
+            "≤ 1.3 ×",
+        ),
+    ]
+
+
+def row(what: str, seconds: dict[str, float], wanted: str) -> tuple[str, str, str, str]:
+    """Compare the speed of ours with that of each other way."""
+    times = "; ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
+    ratios = "; ".join(
+        f"{value / seconds['ours']:.2f} × {name}"
+        for name, value in seconds.items()
+        if name != "ours"
+    )
+    return what, times, ratios, wanted
+
+
+def make_file(path: Path, mib: int) -> tuple[Path, str]:
+    """Write random bytes; return the path and their SHA-256."""
+    value = hashlib.sha256()
+    with path.open("wb") as file:
+        for _ in range(mib):
+            chunk = os.urandom(MIB)
+            value.update(chunk)
+            file.write(chunk)
+    return path, value.hexdigest()
+
+
+def table(rows: list[tuple[str, str, str, str]]) -> str:
+    """Return the page, in Markdown."""
+    version = f"Python {platform.python_version()}, {os.cpu_count()} cores"
+    lines = [
+        "# Speed of fetch",
+        "",
+        f"Made by `python benchmarks/fetch.py --write …` ({version}); best of each, one run.",
+        "Ours includes SHA-256 and fsync; the others do neither.",
+        "",
+        "| what | time | speed of ours | wanted |",
+        "|---|---|---|---|",
+        *("| " + " | ".join(cells) + " |" for cells in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of fetch beside curl and pySmartDL.")
+    parser.add_argument("--mib", type=int, default=1024, help="size of the large file (1024)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each way (3)")
+    parser.add_argument("--directory", help="where to work (default: the temporary folder)")
+    parser.add_argument("--write", type=Path, help="write the table to this file too")
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(dir=options.directory))
+    try:
+        page = table(measure(work, options.mib, options.repeats))
+    finally:
+        shutil.rmtree(work)
+    sys.stdout.write(page)
+    if options.write:
+        options.write.write_text(page, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
