@@ -210,7 +210,7 @@ class CKACallback(Callback):
             self._capture = Capture(pl_module, self._live, self._reduce, self.pooling)
             self._capture.open()
 
-    def on_validation_batch_end(  # noqa: PLR0917 - Lightning's signature
+    def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,

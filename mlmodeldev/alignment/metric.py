@@ -59,7 +59,7 @@ class CKA(Metric):
     constant: Tensor
     not_finite: Tensor
 
-    def __init__(  # noqa: PLR0917 - the order is a published contract
+    def __init__(
         self,
         layers_a: Sequence[str],
         layers_b: Sequence[str] | None = None,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from mlmodeldev.callbacks.determinism import SeedSteps
 from mlmodeldev.callbacks.epochs import EpochLog
@@ -52,9 +53,37 @@ def make_callbacks(
         stack.append(Samples(folder.path / "samples.csv", chosen.samples.count))
     if chosen.export.enabled:
         stack.append(Export(folder.path, recovery, _state(settings, model_arguments)))
+    if chosen.cka.enabled:
+        stack.extend(_cka(settings, folder, model))
     if training.patience is not None:
         stack.append(_early_stopping(settings))
     return stack
+
+
+def _cka(settings: Settings, folder: TrialFolder, model: LightningModule) -> list[Callback]:
+    """Return the alignment callback, unless neither settings nor model say what to compare."""
+    chosen = settings.callbacks.cka
+    compare = {name: one.model_dump() for name, one in chosen.compare.items()}
+    compare = compare or getattr(model, "ALIGNMENT", {})
+    if not compare:
+        return []
+    from mlmodeldev.alignment.callback import CKACallback
+
+    own_forward = is_overridden("forward", model, parent=LightningModule)
+    return [
+        CKACallback(
+            compare,
+            folder.path,
+            every_n_epochs=chosen.every_n_epochs,
+            max_batches=chosen.max_batches,
+            estimator=chosen.estimator,
+            kernel=chosen.kernel,
+            weighting=chosen.weighting,
+            pooling=chosen.pooling,
+            # A model's forward takes a batch and logs nothing, so a copy can run it anywhere.
+            reference_call="forward" if own_forward else "validation_step",
+        )
+    ]
 
 
 def _early_stopping(settings: Settings) -> Callback:

@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -57,9 +57,9 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     except (UsageError, TrialInterrupted) as error:
         _exit(_status(error), str(error))
     except Exception as error:
-        if not _is_composition_error(error):
+        if not is_composition_error(error):
             raise
-        _exit(EXIT_BAD_INPUT, _translate(error))
+        _exit(EXIT_BAD_INPUT, translate(error, sys.argv[1:]))
 
 
 def call(train: Callable[[Settings], T], config: DictConfig) -> T:
@@ -93,27 +93,46 @@ def _exit(status: int, text: str) -> NoReturn:
 
 
 def from_hydra(config: DictConfig) -> Settings:
-    """Resolve and check a composed configuration.
+    """Resolve and check the configuration of a ``hydra.main`` function.
 
     Raises:
         UsageError: naming the key, where it was given and what is allowed.
     """
     from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    return from_composed(config, list(hydra.overrides.task), dict(hydra.runtime.choices))
+
+
+def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any]) -> Settings:
+    """Resolve and check a composed configuration.
+
+    Args:
+        config: what Hydra composed.
+        asked: the overrides that were asked for.
+        choices: the file that was chosen of each group.
+
+    Raises:
+        UsageError: naming the key, where it was given and what is allowed.
+    """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     from mlmodeldev.settings.validation import validate
     from mlmodeldev.trial.identity import parse_overrides
 
-    hydra = HydraConfig.get()
-    container: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    asked = list(hydra.overrides.task)
-    choices = dict(hydra.runtime.choices)
-
-    def origin(key: str) -> str:
-        return _origin(key, asked, choices)
-
-    overrides = parse_overrides(asked)
-    return validate({**container, "overrides": overrides}, config_root(), origin)
+    groups = [str(name) for name in config if name != "hydra"]
+    try:
+        container: Any = OmegaConf.to_container(
+            OmegaConf.masked_copy(config, groups), resolve=True, throw_on_missing=True
+        )
+    except OmegaConfBaseException as error:
+        raise UsageError(_first_lines(error)) from None
+    return validate(
+        {**container, "overrides": parse_overrides(asked)},
+        config_root(),
+        lambda key: _origin(key, asked, choices),
+    )
 
 
 def config_root() -> Path:
@@ -136,24 +155,25 @@ def _origin(key: str, asked: list[str], choices: dict[str, Any]) -> str:
     return f"conf/{group}/{choice}.yaml" if choice else "command line"
 
 
-def _is_composition_error(error: Exception) -> bool:
+def is_composition_error(error: Exception) -> bool:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     return isinstance(error, HydraException | OmegaConfBaseException)
 
 
-def _translate(error: Exception) -> str:
+def translate(error: Exception, asked: Sequence[str]) -> str:
     """Say Hydra's error in one line, with the nearest name that exists."""
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(match[1])
+        return _unknown_key(match[1], asked)
     if match := re.search(r"Could not find '([^']+)'", text):
         return _unknown_choice(match[1])
-    if match := re.search(r"Could not override '?([\w/.]+)'?\. ?No match", text):
-        return _unknown_key(match[1])
-    first = " ".join(line.strip() for line in text.splitlines()[:2] if line.strip())
-    return f"{first} [command line]"
+    return f"{_first_lines(error)} [command line]"
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
 
 
 def _unknown_choice(path: str) -> str:
@@ -171,11 +191,11 @@ def _names_in(group: str) -> list[str]:
     return sorted(file.stem for file in (config_root() / "conf" / group).glob("*.yaml"))
 
 
-def _unknown_key(key: str) -> str:
+def _unknown_key(key: str, asked: Sequence[str]) -> str:
     """Walk the composed configuration down to the part of the key that is not there."""
     from omegaconf import DictConfig, OmegaConf
 
-    node: Any = _compose_groups()
+    node: Any = _compose_groups(asked)
     parts = key.split(".")
     for depth, part in enumerate(parts):
         if isinstance(node, DictConfig) and part in node:
@@ -188,13 +208,13 @@ def _unknown_key(key: str) -> str:
     return f"{key}: can't be set this way [command line]"
 
 
-def _compose_groups() -> DictConfig:
+def _compose_groups(overrides: Sequence[str]) -> DictConfig:
     """Compose with only the group choices of this command line, which are known to exist."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
     groups = {path.name for path in (config_root() / "conf").iterdir() if path.is_dir()}
-    asked = [a for a in sys.argv[1:] if a.partition("=")[0] in groups and "," not in a]
+    asked = [a for a in overrides if a.partition("=")[0] in groups and "," not in a]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):
         try:

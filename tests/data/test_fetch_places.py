@@ -88,7 +88,7 @@ def test_wrong_md5(server, body, get):
 
 
 @pytest.mark.parametrize("by", ["argument", "MLMODELDEV_OFFLINE", "HF_HUB_OFFLINE"])
-def test_offline_says_what_to_place_where(server, body, get, tmp_path, monkeypatch, by):  # noqa: PLR0917
+def test_offline_says_what_to_place_where(server, body, get, tmp_path, monkeypatch, by):
     if by != "argument":
         monkeypatch.setenv(by, "1")
     with pytest.raises(FetchError) as caught:

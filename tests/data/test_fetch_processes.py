@@ -108,9 +108,7 @@ def test_interrupted_by_the_keyboard_and_resumed(server, body, start, tmp_path, 
     assert server.ranges() == [None, f"bytes={HOLD}-"]
 
 
-def test_another_nodes_silence_is_waited_out(  # noqa: PLR0917
-    server, body, start, tmp_path, get, monkeypatch
-):
+def test_another_nodes_silence_is_waited_out(server, body, start, tmp_path, get, monkeypatch):
     """A node that lost its power: its claim names another host, and nobody renews it."""
     monkeypatch.setattr(lock, "LEASE_SECONDS", 0.5)
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.1)
@@ -181,7 +179,7 @@ def test_damaged_bytes_left_behind_are_found_out(server, body, tmp_path, get, mo
     assert server.ranges() == [None, f"bytes={HOLD}-", None]
 
 
-def test_waiting_is_told_and_has_a_deadline(  # noqa: PLR0917
+def test_waiting_is_told_and_has_a_deadline(
     server, body, start, tmp_path, get, caplog, monkeypatch
 ):
     from mlmodeldev.data import download

@@ -1,0 +1,38 @@
+# make demo, make test: each sets everything up on a bare machine; quick the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint quick lock bench clean
+
+help:  ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP)  ## make .venv with the pinned packages
+
+$(STAMP): requirements.lock tools/venv.sh
+	@PYTHON=$(PYTHON) bash tools/venv.sh $(VENV)
+	@touch $@
+
+demo: venv  ## a small sweep of the bundled data: results, heat map, next commands
+	@$(BIN)/python slurm/SlurmTrain.py
+
+test: venv lint  ## all tests (about 20 minutes on 2 cores)
+	@$(BIN)/python -m pytest
+
+lint: venv  ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+quick: venv  ## the tests that take no training
+	@$(BIN)/python -m pytest -m "not slow"
+
+bench: venv  ## measure; writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks
+
+lock: venv  ## resolve pyproject.toml anew into requirements.lock
+	@bash tools/lock.sh $(BIN)/python
+
+clean:  ## remove the virtual environment and caches; runs/ and data/ stay
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
