@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep.lint import check
-    from mlmodeldev.sweep.loading import Sweep, load
+    from mlmodeldev.sweep.loading import Sweep, load, loads
     from mlmodeldev.sweep.problem import Problem
     from mlmodeldev.sweep.trial import Trial
 
-__all__ = ["Problem", "Sweep", "Trial", "check", "load"]
+__all__ = ["Problem", "Sweep", "Trial", "check", "load", "loads"]
 
 _HOME = {
     "Problem": "problem",
@@ -31,6 +31,7 @@ _HOME = {
     "Trial": "trial",
     "check": "lint",
     "load": "loading",
+    "loads": "loading",
 }
 
 

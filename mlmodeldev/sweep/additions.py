@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.sweep.axes import count_of
 from mlmodeldev.sweep.expression import Expression
 from mlmodeldev.sweep.parameters import Parameter
 from mlmodeldev.sweep.reader import Reader
 from mlmodeldev.sweep.source import Keys
 
 _KEYS = ("type", "constraints", "conditions", "replicates")
+MAX_REPEATS = 10_000
+"""A replicated parameter has at most so many values."""
 _LISTED = ("categorical", "constant", "int_uniform")
 
 
@@ -99,6 +102,8 @@ def _replicates(value: Any, parameters: list[Parameter], reader: Reader) -> tupl
             reader.error(keys, f"{name!r} is no parameter here{nearest(name, listed)}")
         elif listed[name].distribution not in _LISTED:
             reader.error(keys, f"{name} must list its 'values' to be replicated")
+        elif count_of(listed[name]) > MAX_REPEATS:
+            reader.error(keys, f"{name} has more than {MAX_REPEATS} values to repeat each point by")
     return tuple(dict.fromkeys(names))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep.definition import Definition, parse
 from mlmodeldev.sweep.problem import Report
-from mlmodeldev.sweep.source import read
+from mlmodeldev.sweep.source import Document, read, read_text
 from mlmodeldev.sweep.space import Space
 from mlmodeldev.sweep.trial import Naming, Trial
 
@@ -32,7 +32,25 @@ def load(path: str | Path) -> Sweep:
             line. ``python -m mlmodeldev.sweep check`` lists all, and warnings besides.
     """
     report = Report(str(path))
-    definition = parse(read(path, report), report)
+    return _sweep(read(path, report), report)
+
+
+def loads(text: str, file: str = "<sweep>") -> Sweep:
+    """Read and validate a sweep given as text, such as one that W&B's server holds.
+
+    Args:
+        text: the YAML.
+        file: the name that messages give.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    report = Report(file)
+    return _sweep(read_text(text, file, report), report)
+
+
+def _sweep(document: Document, report: Report) -> Sweep:
+    definition = parse(document, report)
     report.raise_errors()
     return Sweep(definition)
 

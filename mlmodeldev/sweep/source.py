@@ -45,6 +45,7 @@ class Document:
     file: str
     data: Any
     lines: dict[Keys, int] = field(default_factory=dict)
+    text: str = ""
 
     def line(self, keys: Keys) -> int:
         """Return the line of the nearest known part at or above these keys, from 1."""
@@ -67,8 +68,17 @@ def read(path: str | Path, report: Report) -> Document:
     Raises:
         UsageError: the file cannot be read, is too large, or is no YAML.
     """
-    root = _compose(_text(Path(path), report), report)
-    document = Document(str(path), None)
+    return read_text(_text(Path(path), report), str(path), report)
+
+
+def read_text(text: str, file: str, report: Report) -> Document:
+    """Read YAML from text; `file` is the name that messages give.
+
+    Raises:
+        UsageError: the text is no YAML.
+    """
+    root = _compose(text, report)
+    document = Document(file, None, text=text)
     if root is not None:
         document.data = _Builder(document, report).build(root, (), 0)
     return document

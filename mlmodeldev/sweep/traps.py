@@ -7,7 +7,6 @@ Example: one value listed twice; bounds of ``log_uniform`` that are exponents; a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.distributions import quantise
@@ -27,9 +26,8 @@ _EXPONENTS = {
 
 def check_header(document: Document, report: Report) -> None:
     """Warn where the comment lines at the top do not say what the sweep costs and brings."""
-    lines = Path(document.file).read_text(encoding="utf-8-sig").splitlines()
     comments = []
-    for line in lines:
+    for line in document.text.splitlines():
         if not line.startswith("#"):
             break
         comments.append(line.lower())

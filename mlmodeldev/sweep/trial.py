@@ -46,6 +46,9 @@ class Trial:
     """Settings by dotted key, ties resolved; constants of the sweep file included."""
     naming: Naming = field(repr=False, compare=False)
 
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     @cached_property
     def id(self) -> str:
         """The identity: `mlmodeldev.trial.identity.identity` of the overrides."""

@@ -164,7 +164,8 @@ def additions(text):
     """Return a sweep file with two parameters and something of ours, in line 4."""
     return (
         "method: grid\n"
-        "parameters: {a: {values: [1, 2]}, b: {values: [x, y]}, s: {values: [0, 1]}}\n"
+        "parameters: {a: {values: [1, 2]}, b: {values: [x, y]}, s: {values: [0, 1]}, "
+        "big: {min: 1, max: 1000000000000}}\n"
         f"controller:\n  {{type: cloud, {text}}}\n"
     )
 
@@ -186,6 +187,7 @@ def additions(text):
         ("conditions: {a: a > 1}", "depends on itself"),
         ("conditions: {a: b == 'x', b: a > 1}", "depends on itself: a -> b -> a"),
         ("replicates: seed", "'seed' is no parameter here"),
+        ("replicates: big", "has more than 10000 values to repeat each point by"),
         ("replicates: s, constraints: [s > a]", "s is a replicate"),
         ("replicates: s, conditions: {a: s > 1}", "s is a replicate"),
     ],

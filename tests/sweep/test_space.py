@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -306,6 +307,13 @@ def test_names_come_from_the_swept_values(sweep):
     expected = "lr=0.0003,encoder.width=64,decoder.width=32,bias=true,act=null,layers=[1,2]"
     assert trial.name == expected
     assert trial.id == identity(trial.overrides)
+
+
+def test_a_trial_is_what_it_sets(sweep):
+    first, again = (list(sweep(RULES).trials()) for _ in range(2))
+    assert first == again
+    assert len({*first, *again}) == len(first)
+    assert pickle.loads(pickle.dumps(first[0])).name == first[0].name
 
 
 def test_enumerating_imports_nothing_heavy(write):

@@ -21,9 +21,7 @@ def blocks(language):
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_sweep_files_have_no_error(text, write):
-    assert [
-        p for p in check(write(text)) if p.severity == "error" and "${args}" not in p.message
-    ] == []
+    assert [problem for problem in check(write(text)) if problem.severity == "error"] == []
 
 
 def test_the_numbers_given_are_right(write):
