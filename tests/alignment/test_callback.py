@@ -263,7 +263,7 @@ def test_against_a_transformers_folder(tmp_path):
 
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
     config = ViTConfig(num_hidden_layers=2, image_size=8, patch_size=4, num_channels=1, **sizes)
-    ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "hub")
+    ViTModel(config).save_pretrained(tmp_path / "hub")
 
     class Vision(pl.LightningModule):
         def __init__(self):
