@@ -302,6 +302,14 @@ def test_bf16_validation_measures_in_float32(tmp_path):
     assert ((drift > 0) & (drift <= 1 + 1e-9)).all()
 
 
+def test_compiled_layers_are_seen(tmp_path):
+    module = Still()
+    module.image = torch.compile(module.image, backend="eager")
+    compare = {"towers": {"a": "image._orig_mod.*", "b": "text.*"}}
+    fit(tmp_path, CKACallback(compare, tmp_path, every_n_epochs=2), module=module, epochs=2)
+    assert np.isfinite(matrix(tmp_path, "towers", 1)["matrix"]).all()
+
+
 def test_outside_a_fit_and_with_several_validation_loaders(tmp_path):
     callback = CKACallback({"towers": COMPARE["towers"]}, tmp_path)
     trainer = pl.Trainer(
