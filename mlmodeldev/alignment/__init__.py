@@ -2,9 +2,10 @@
 
     from mlmodeldev.alignment import CKA, CKACallback
 
-The parts: `hsic` the maths, `metric` the torchmetrics metric, `capture` forward hooks,
-`callback` for any LightningModule, `heatmap` the pictures; `python -m mlmodeldev.alignment` the
-same from the shell. Names are loaded on first use: importing the package costs nothing.
+The parts: `gram` and `hsic` the maths, `metric` over batches and `fullset` over all data as
+torchmetrics metrics, `capture` forward hooks, `callback` for any LightningModule, `heatmap` the
+pictures; `python -m mlmodeldev.alignment` the same from the shell. Names are loaded on first use:
+importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 _HOMES = {
     "CKA": "metric",
+    "FullSetCKA": "fullset",
     "CKACallback": "callback",
     "Comparison": "callback",
     "Capture": "capture",

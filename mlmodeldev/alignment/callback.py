@@ -8,43 +8,33 @@
     )
 
 Layers are read by forward hooks during the model's own `validation_step`: the live model runs no
-extra forward. Other models (`reference`) run on the same batches. Nothing the run computes changes:
+extra forward. Other models (`others`) run on the same batches. Nothing the run computes changes:
 not weights, modes, `requires_grad`, or random numbers. The first validation loader is measured, its
-first `max_batches` batches, which should be in random order; the sanity check is not.
+first `max_batches` batches, which should be in random order; the sanity check is not. Compiled
+modules run those batches uncompiled, the one thing that may move their last digit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities import rank_zero_warn
-from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlmodeldev.alignment import outputs, reference
 from mlmodeldev.alignment.capture import Capture, check_poolings, match_layers
-from mlmodeldev.alignment.comparison import OWN_PAST, Comparison, read_comparisons
+from mlmodeldev.alignment.comparison import Comparison, read_comparisons
 from mlmodeldev.alignment.gram import Gram, gram
 from mlmodeldev.alignment.metric import CKA, one_of
+from mlmodeldev.alignment.others import Others, random_states
 from mlmodeldev.errors import UsageError
 
 __all__ = ["CKACallback", "Comparison"]
-
-
-@dataclass
-class _Other:
-    """A reference model, its layers and whether it is ready to be compared with."""
-
-    module: nn.Module
-    layers: list[str] = field(default_factory=list)
-    ready: bool = True
 
 
 class CKACallback(Callback):
@@ -89,27 +79,31 @@ class CKACallback(Callback):
         self.max_batches = max_batches
         check_poolings(pooling.values() if isinstance(pooling, Mapping) else [pooling])
         self.pooling = pooling
-        self.reference_call = one_of(reference_call, reference.CALLS, "reference_call")
         self._new_metric = partial(CKA, kernel=kernel, estimator=estimator, weighting=weighting)
         self._new_metric(["checks", "settings"])
         self._reduce = partial(gram, kernel=kernel)
+        self._others = Others(
+            self.comparisons,
+            self.directory,
+            call=one_of(reference_call, reference.CALLS, "reference_call"),
+            reduce=self._reduce,
+            pooling=pooling,
+        )
         self._metrics: dict[str, CKA] = {}
-        self._others: dict[str, _Other] = {}
         self._live: list[str] = []
         self._capture: Capture[Gram] | None = None
+        self._open = ExitStack()
         self._random: list[Tensor] = []
-        self._first_weights: dict[str, Tensor] | None = None
-        self._previous: dict[str, Tensor] | None = None
         self._history: dict[str, dict[str, list[Any]]] = {}
         self._resumed = False
 
     # Start of a run
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep the weights as built: a checkpoint loaded later must not pass for the start."""
+        """Note the weights as built, before a checkpoint is loaded."""
         self._resumed = False
-        if stage == "fit" and self._uses("start") and not self._start_file.exists():
-            self._first_weights = reference.weights_of(pl_module)
+        if stage == "fit":
+            self._others.setup(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and make the reference models."""
@@ -122,64 +116,15 @@ class CKACallback(Callback):
             self._prepare(trainer, pl_module)
 
     def _prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        self._metrics, self._others, live = {}, {}, {}
+        rows = {n: match_layers(module, c.patterns_a) for n, c in self.comparisons.items()}
+        columns = self._others.prepare(trainer, module, self._resumed)
+        live: dict[str, None] = {}
         for name, comparison in self.comparisons.items():
-            rows = match_layers(module, comparison.patterns_a)
-            other = self._other(comparison, trainer, module)
-            columns = match_layers(other.module if other else module, comparison.patterns_b)
-            live.update(dict.fromkeys(rows if other else [*rows, *columns]))
-            if other:
-                other.layers = list(dict.fromkeys([*other.layers, *columns]))
-            self._metrics[name] = self._new_metric(rows, columns)
+            live.update(dict.fromkeys(rows[name]))
+            if comparison.against == "self":
+                live.update(dict.fromkeys(columns[name]))
+            self._metrics[name] = self._new_metric(rows[name], columns[name])
         self._live = list(live)
-        self._first_weights = None
-        Capture(module, self._live, pooling=self.pooling)
-
-    def _other(
-        self, comparison: Comparison, trainer: Trainer, module: LightningModule
-    ) -> _Other | None:
-        against = comparison.against
-        if against == "self":
-            return None
-        if against not in self._others:
-            self._others[against] = self._make(against, trainer, module)
-        return self._others[against]
-
-    def _make(self, against: str, trainer: Trainer, module: LightningModule) -> _Other:
-        if against not in OWN_PAST and not reference.is_weights_file(against):
-            return _Other(reference.load_model(against))
-        twin = reference.copy_of(module)
-        if against == "start":
-            self._fix_start(trainer, twin)
-        elif against != "previous":
-            reference.load_weights(twin, Path(against))
-        elif self._previous is not None:
-            reference.load_weights(twin, self._previous)
-        return _Other(twin, ready=against != "previous" or self._previous is not None)
-
-    def _fix_start(self, trainer: Trainer, twin: LightningModule) -> None:
-        """Give the copy the first weights of the run: from the file, unless the run begins now."""
-        fitting = trainer.state.fn == "fit"
-        if fitting and not self._resumed:
-            weights = reference.weights_of(twin)
-        elif self._start_file.exists():
-            reference.load_weights(twin, self._start_file)
-            return
-        elif fitting and self._first_weights:
-            rank_zero_warn(f"cka: {self._start_file} is missing; start = the weights as built")
-            weights = self._first_weights
-            reference.load_weights(twin, weights)
-        else:
-            raise UsageError(f"cka: against=start needs {self._start_file}, which is missing")
-        if trainer.is_global_zero:
-            reference.save_weights(weights, self._start_file)
-
-    @property
-    def _start_file(self) -> Path:
-        return self.directory / "cka" / "start.safetensors"
-
-    def _uses(self, against: str) -> bool:
-        return any(c.against == against for c in self.comparisons.values())
 
     # Validation
 
@@ -193,8 +138,7 @@ class CKACallback(Callback):
         for metric in self._metrics.values():
             metric.reset()
             metric.to(pl_module.device)
-        for other in self._others.values():
-            other.module.to(pl_module.device)
+        self._others.to(pl_module.device)
 
     def on_validation_batch_start(
         self,
@@ -206,9 +150,11 @@ class CKACallback(Callback):
     ) -> None:
         """Put the hooks on, and note the random state for the other models."""
         if self._measures(trainer) and dataloader_idx == 0 and batch_idx < self.max_batches:
-            self._random = _random_states()
-            self._capture = Capture(pl_module, self._live, self._reduce, self.pooling)
-            self._capture.open()
+            self._random = random_states()
+            # A compiled module skips hooks that came after its compilation.
+            self._open.enter_context(torch.compiler.set_stance("force_eager"))
+            capture = Capture(pl_module, self._live, self._reduce, self.pooling)
+            self._capture = self._open.enter_context(capture)
 
     def on_validation_batch_end(
         self,
@@ -226,11 +172,7 @@ class CKACallback(Callback):
             live = self._capture.take()
         finally:
             self._release()
-        seen = {
-            against: self._run(trainer, against, batch, batch_idx)
-            for against, other in self._others.items()
-            if other.ready
-        }
+        seen = self._others.run(trainer, batch, batch_idx, self._random)
         for name, metric in self._metrics.items():
             against = self.comparisons[name].against
             if against == "self":
@@ -238,29 +180,9 @@ class CKACallback(Callback):
             elif against in seen:
                 metric.update(live, seen[against])
 
-    def _run(self, trainer: Trainer, against: str, batch: Any, batch_idx: int) -> dict[str, Gram]:
-        other = self._others[against]
-        with ExitStack() as stack:
-            stack.enter_context(isolate_rng())
-            _set_random_states(self._random)
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(trainer.precision_plugin.val_step_context())
-            capture = stack.enter_context(
-                Capture(other.module, other.layers, self._reduce, self.pooling)
-            )
-            if isinstance(other.module, LightningModule):
-                reference.run_like(other.module, self.reference_call, batch, batch_idx)
-            else:
-                reference.run_model(other.module, self._inputs(against), batch)
-            return capture.take()
-
-    def _inputs(self, against: str) -> Mapping[str, str] | None:
-        return next((c.inputs for c in self.comparisons.values() if c.against == against), None)
-
     def _release(self) -> None:
-        if self._capture is not None:
-            self._capture.close()
-            self._capture = None
+        self._capture = None
+        self._open.close()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -271,7 +193,8 @@ class CKACallback(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off and let go of the models."""
         self._release()
-        self._metrics, self._others = {}, {}
+        self._metrics = {}
+        self._others.clear()
 
     # Results
 
@@ -281,15 +204,14 @@ class CKACallback(Callback):
             return
         logged: dict[str, float] = {}
         for name, metric in self._metrics.items():
-            against = self.comparisons[name].against
-            if against == "self" or self._others[against].ready:
+            if self._others.is_ready(self.comparisons[name].against):
                 logged |= self._finish(trainer, self._result(name, metric, trainer))
         first = [value for key, value in logged.items() if key.endswith("/mean_diagonal")]
         if first:
             logged["cka/mean_diagonal"] = first[0]
         for key, value in logged.items():
             pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
-        self._move_previous_on(pl_module)
+        self._others.move_previous_on(pl_module)
 
     def _result(self, name: str, metric: CKA, trainer: Trainer) -> outputs.Result:
         matrix = metric.compute()  # sums over the processes: every rank takes part
@@ -331,32 +253,14 @@ class CKACallback(Callback):
         history["values"].append(result.diagonal.tolist())
         return history
 
-    def _move_previous_on(self, module: LightningModule) -> None:
-        other = self._others.get("previous")
-        if other:
-            self._previous = reference.weights_of(module)
-            reference.load_weights(other.module, self._previous)
-            other.ready = True
-
     # Checkpoints
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values and tensors, loadable with ``weights_only=True``."""
-        return {"history": self._history, "previous": self._previous}
+        return {"history": self._history, "previous": self._others.previous}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the history and the previous weights of an interrupted run."""
         self._resumed = True
         self._history = state_dict["history"]
-        self._previous = state_dict["previous"]
-
-
-def _random_states() -> list[Tensor]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return [torch.get_rng_state(), *cuda]
-
-
-def _set_random_states(states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state_all(states[1:])
+        self._others.previous = state_dict["previous"]

@@ -47,7 +47,7 @@ def draw_heatmap(
     (model names) go before it. Returns a matplotlib `Figure` that no global state knows.
     """
     values = np.asarray(matrix, dtype=float)
-    figure, axes = _figure(len(columns), len(rows), rows, bool(caption))
+    figure, axes = _figure(len(columns), len(rows))
     image = _paint(axes, values)
     prefix, names = common_front(rows)
     _label_axis(axes, "y", names, _joined(row_label, prefix))
@@ -66,10 +66,10 @@ def draw_drift(
 ) -> Figure:
     """Draw CKA through training: `values` (len(epochs), len(layers)), layers up, epochs across."""
     table = np.asarray(values, dtype=float).T
-    figure, axes = _figure(len(epochs), len(layers), layers, bool(caption))
+    figure, axes = _figure(len(epochs), len(layers), widest=6.5)
     image = _paint(axes, table)
     prefix, names = common_front(layers)
-    _label_axis(axes, "y", names, prefix)
+    _label_axis(axes, "y", names, _joined("", prefix))
     _label_epochs(axes, epochs)
     return _finish(figure, axes, image, title, _with_undefined(caption, table))
 
@@ -101,12 +101,12 @@ def _cell_inches(count: int) -> float:
     return 0.42 if count <= VALUES_UP_TO else max(0.115, min(0.42, 7.2 / count))
 
 
-def _figure(across: int, up: int, names: Sequence[str], with_caption: bool) -> tuple[Figure, Axes]:
+def _figure(across: int, up: int, widest: float = 20.0) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     cell = min(_cell_inches(across), _cell_inches(up))
-    width = max(2.2, cell * across) + 2.2
+    width = min(max(2.2, cell * across), widest) + 2.2
     height = max(1.6, cell * up) + 1.6
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -53,10 +53,10 @@ def self_hsic(grams: Sequence[Gram], estimator: str = "unbiased") -> Tensor:
         square = torch.stack([_squared_norm(g) for g in grams])
         trace = torch.stack([g.diagonal.sum() for g in grams])
         diagonal = torch.stack([g.diagonal.square().sum() for g in grams])
-        hsic = _combine(square, diagonal, trace.square(), n, estimator)
+        hsic = combine(square, diagonal, trace.square(), n, estimator)
         # U-centring cancels the diagonal: what is left below its rounding error is no dependence.
         noise = torch.tensor([4 * n * g.eps**2 + 2**-46 for g in grams], device=square.device)
-        scale = _combine(square, torch.zeros_like(square), torch.zeros_like(square), n, estimator)
+        scale = combine(square, torch.zeros_like(square), torch.zeros_like(square), n, estimator)
         hsic = torch.where(hsic.abs() <= noise * scale, 0.0, hsic)
         constant = torch.stack([g.constant for g in grams])
         finite = torch.stack([g.finite for g in grams])
@@ -116,10 +116,11 @@ def _squared_norm(layer: Gram) -> Tensor:
 
 def _estimate(product: Tensor, a: Tensor, b: Tensor, n: int, estimator: str) -> Tensor:
     traces = a.sum(1)[:, None] * b.sum(1)[None, :]
-    return _combine(product, a @ b.T, traces, n, estimator)
+    return combine(product, a @ b.T, traces, n, estimator)
 
 
-def _combine(product: Tensor, diagonals: Tensor, traces: Tensor, n: int, estimator: str) -> Tensor:
+def combine(product: Tensor, diagonals: Tensor, traces: Tensor, n: int, estimator: str) -> Tensor:
+    """Return HSIC from ⟨K, L⟩, Σ kᵢᵢlᵢᵢ and tr K tr L of centred matrices of n samples."""
     if estimator == "biased":
         return product / (n - 1) ** 2
     corrected = product - diagonals * (n / (n - 2)) + traces / ((n - 1) * (n - 2))

@@ -70,8 +70,8 @@ class CKA(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.layers_a = _names(layers_a, "layers_a")
-        self.layers_b = self.layers_a if layers_b is None else _names(layers_b, "layers_b")
+        self.layers_a = layer_names(layers_a, "layers_a")
+        self.layers_b = self.layers_a if layers_b is None else layer_names(layers_b, "layers_b")
         self.kernel = one_of(kernel, KERNELS, "kernel")
         self.estimator = one_of(estimator, hsic.ESTIMATORS, "estimator")
         self.weighting = one_of(weighting, WEIGHTINGS, "weighting")
@@ -184,7 +184,8 @@ def one_of(value: str, allowed: Sequence[str], what: str) -> str:
     return value
 
 
-def _names(layers: Sequence[str], what: str) -> tuple[str, ...]:
+def layer_names(layers: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the names, or raise `UsageError` if there is none or one comes twice."""
     if isinstance(layers, str) or not layers:
         raise UsageError(f"{what}={layers!r} must be a list of at least one layer name")
     twice = sorted({name for name in layers if list(layers).count(name) > 1})

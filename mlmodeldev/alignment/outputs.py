@@ -33,7 +33,7 @@ class Result:
     columns: tuple[str, ...]
     against: str
     has_diagonal: bool
-    epoch: int
+    epoch: int | None
     samples: int
     batches: int
     estimator: str
@@ -51,9 +51,10 @@ class Result:
     def caption(self) -> str:
         """Estimator, kernel, counts and epoch, for under a picture."""
         estimator = {"unbiased": "unbiased (HSIC1)", "biased": "biased (HSIC0)"}[self.estimator]
+        when = "" if self.epoch is None else f", epoch {self.epoch}"
         return (
             f"{estimator}, {self.kernel} kernel, {self.samples} samples in {self.batches} batches, "
-            f"weights {_WEIGHTS[self.weighting]}, epoch {self.epoch}"
+            f"weights {_WEIGHTS[self.weighting]}{when}"
         )
 
     @property
@@ -111,21 +112,21 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
 
 def save_matrix(result: Result, path: Path) -> None:
     """Write the matrix and what it was made of as ``.npz``."""
-    facts = {
-        key: value for key, value in vars(result).items() if key not in ("name", "has_diagonal")
-    }
+    left_out = ("name", "has_diagonal") + (("epoch",) if result.epoch is None else ())
+    facts = {key: value for key, value in vars(result).items() if key not in left_out}
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **facts)
 
 
-def picture(result: Result) -> Any:
-    """Return the heat map of a result, a matplotlib figure."""
+def picture(result: Result, title: str | None = None, row_label: str = "") -> Any:
+    """Return the heat map of a result, a matplotlib figure; titled by its name."""
     return draw_heatmap(
         result.matrix,
         result.rows,
         result.columns,
-        title=result.name,
+        title=result.name if title is None else title,
         caption=result.caption,
+        row_label=row_label,
         column_label=result.other,
     )
 

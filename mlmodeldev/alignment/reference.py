@@ -14,7 +14,8 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,35 @@ def load_model(name: str) -> nn.Module:
     from transformers import AutoModel
 
     try:
-        with isolate_rng():
-            return freeze(AutoModel.from_pretrained(name))
+        with isolate_rng(), _quiet_transformers():
+            model, info = AutoModel.from_pretrained(name, output_loading_info=True)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"no model could be loaded from {name!r}: {reason}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        warnings.warn(
+            f"cka: {len(missing)} weights of {name!r} are not in its files and therefore random: "
+            f"{', '.join(missing[:4])}",
+            stacklevel=2,
+        )
+    return freeze(model)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and reports: what matters of them is said in one line instead."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def is_weights_file(name: str) -> bool:

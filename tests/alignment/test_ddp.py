@@ -6,11 +6,14 @@ import socket
 import sys
 from datetime import timedelta
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from mlmodeldev.alignment.fullset import FullSetCKA
 from mlmodeldev.alignment.metric import CKA
+from tests.alignment import oracles
 
 
 def batches():
@@ -33,7 +36,11 @@ def rank_main(rank, port, folder):
     for index, batch in enumerate(batches()):
         if index % 2 == rank:
             metric.update(batch)
-    result = {"matrix": metric.compute(), "lines": metric.report(), "n": metric.total_samples}
+    whole = FullSetCKA(["x", "y"])
+    for index, batch in enumerate(batches()):
+        if index % 2 == rank:
+            whole.update(batch)
+    result = {"matrix": metric.compute(), "n": metric.total_samples, "whole": whole.compute()}
     torch.save(result, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -51,7 +58,10 @@ def test_two_ranks_give_the_number_of_one_process(tmp_path):
     for batch in batches():
         alone.update(batch)
     want = alone.compute()
+    everything = [torch.cat([batch[name] for batch in batches()]).numpy() for name in ("x", "y")]
+    full = oracles.cka([everything])
     for rank in (0, 1):
         got = torch.load(tmp_path / f"{rank}.pt")
         assert torch.allclose(got["matrix"], want, atol=1e-12)
         assert got["n"] == 101
+        assert got["whole"][0, 1].item() == pytest.approx(full, abs=1e-10)

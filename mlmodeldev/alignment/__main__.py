@@ -1,0 +1,121 @@
+"""Compare two trained models from the shell.
+
+    python -m mlmodeldev.alignment runs/s/1/best runs/s/2/best --data probe.npz --layers 'layers.*'
+
+A and B are exported folders, Hub names, or Lightning checkpoints (with --class). The same samples
+go through both, and the matrix through the same code as in training: a picture and an .npz.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
+
+if TYPE_CHECKING:
+    from mlmodeldev.alignment.outputs import Result
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; nothing heavy is imported for ``--help``."""
+    lines = (__doc__ or "").splitlines()
+    result = argparse.ArgumentParser(
+        prog="python -m mlmodeldev.alignment",
+        description=lines[0],
+        epilog="\n".join(lines[1:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = result.add_argument
+    add("a", metavar="A", help="model of the rows: folder, Hub name or .ckpt")
+    add("b", metavar="B", help="model of the columns; the same as A compares its own layers")
+    add("--data", type=Path, required=True, help=".npz, .npy, .safetensors or .txt (a text a line)")
+    add("--layers", nargs="+", required=True, metavar="PATTERN", help="layers of A, as 'layers.*'")
+    add("--layers-b", nargs="+", metavar="PATTERN", help="layers of B (default: as --layers)")
+    add(
+        "--out",
+        type=Path,
+        default=Path("cka.png"),
+        help="picture: .png, .svg or .pdf (%(default)s)",
+    )
+    add("--class", dest="class_path", metavar="MODULE:CLASS", help="LightningModule of a .ckpt")
+    add("--samples", type=int, help="how many samples, chosen by --seed (default: all)")
+    add("--batch-size", type=int, default=256, help="samples a batch (default: %(default)s)")
+    add("--seed", type=int, default=0, help="order of the samples (default: %(default)s)")
+    add("--estimator", default="unbiased", help="unbiased or biased (default: %(default)s)")
+    add("--kernel", default="linear", help="linear or rbf (default: %(default)s)")
+    add("--weighting", default="pairs", help="pairs, samples or equal (default: %(default)s)")
+    add("--pooling", default="mean", help="mean, flatten, cls or none (default: %(default)s)")
+    return result
+
+
+def compare(given: argparse.Namespace) -> Result:
+    """Run both models over the data and return the matrix with all that belongs to it."""
+    from mlmodeldev.alignment.capture import Capture, match_layers
+    from mlmodeldev.alignment.inputs import open_model, read_batches, run
+    from mlmodeldev.alignment.metric import CKA
+    from mlmodeldev.alignment.outputs import Result
+
+    names, patterns = (given.a, given.b), (given.layers, given.layers_b or given.layers)
+    models = [open_model(name, given.class_path) for name in names]
+    layers = [match_layers(model, own) for model, own in zip(models, patterns, strict=True)]
+    options = {"estimator": given.estimator, "weighting": given.weighting}
+    metric = CKA(layers[0], layers[1], given.kernel, **options)
+    order = {"batch_size": given.batch_size, "samples": given.samples, "seed": given.seed}
+    batches = [
+        read_batches(given.data, name, model, **order)
+        for name, model in zip(names, models, strict=True)
+    ]
+    for pair in zip(*batches, strict=True):
+        seen = []
+        for model, own, batch in zip(models, layers, pair, strict=True):
+            with Capture(model, own, metric.gram, given.pooling) as capture:
+                run(model, batch)
+                seen.append(capture.take())
+        metric.update(*seen)
+    return Result(
+        name=given.out.stem,
+        matrix=metric.compute().numpy(),
+        rows=metric.layers_a,
+        columns=metric.layers_b,
+        against=given.b,
+        has_diagonal=given.a != given.b or layers[0] != layers[1],
+        epoch=None,
+        samples=metric.total_samples,
+        batches=metric.total_batches,
+        estimator=metric.estimator,
+        kernel=metric.kernel,
+        weighting=metric.weighting,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write picture and matrix, print where they are; return the exit status."""
+    given = parser().parse_args(arguments)
+    try:
+        if given.out.suffix not in (".png", ".svg", ".pdf"):
+            raise UsageError(f"--out {given.out}: the suffix must be .png, .svg or .pdf")
+        if given.batch_size < 4 or (given.samples or 4) < 4:
+            raise UsageError("--batch-size and --samples must be 4 or more: CKA needs four samples")
+        from mlmodeldev.alignment.outputs import picture, save_matrix, scalars
+
+        result = compare(given)
+        from mlmodeldev.alignment.heatmap import save_figure
+
+        figure = picture(result, title="", row_label=Path(given.a).name)
+        save_figure(figure, given.out)
+        save_matrix(result, given.out.with_suffix(".npz"))
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_BAD_INPUT
+    for key, value in scalars(result).items():
+        if "/mean" in key:
+            sys.stdout.write(f"{key.rpartition('/')[2]} {value:.4f}\n")
+    sys.stdout.write(f"{given.out}\n{given.out.with_suffix('.npz')}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
