@@ -123,8 +123,10 @@ def _from_many_features(rows: Tensor) -> Gram:
     diagonal = matrix.diagonal().clone()
     eps = torch.finfo(dtype).eps
     # The shift takes off the mean; if centring then removes all the rest, that was rounding.
-    constant = diagonal.sum() <= 32 * eps * shifted.diagonal().sum()
-    return Gram(diagonal, matrix.sum().isfinite(), constant, eps, matrix=matrix)
+    trace = diagonal.sum()
+    constant = trace <= 32 * eps * shifted.diagonal().sum()
+    # Centring spreads a NaN or Inf of any entry over all, the diagonal included.
+    return Gram(diagonal, trace.isfinite(), constant, eps, matrix=matrix)
 
 
 def _gram_of_shifted(rows: Tensor, dtype: torch.dtype) -> Tensor:
