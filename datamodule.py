@@ -73,7 +73,7 @@ class Digits(ExactDataModule):
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with whole_folder(folder) as target:
-                train_tokenizer(chain.from_iterable(captions()), vocabulary=64).save_pretrained(
+                train_tokenizer(chain.from_iterable(captions()), vocabulary=128).save_pretrained(
                     target
                 )
 
@@ -110,7 +110,7 @@ class Digits(ExactDataModule):
         return {"image": "/".join(rows)}
 
     def _tokenizer_folder(self) -> Path:
-        text = repr(captions()).encode()
+        text = repr((captions(), "bpe", 128)).encode()
         return Path(self.data_dir) / "digits" / f"tokenizer-{hashlib.sha256(text).hexdigest()[:8]}"
 
 
@@ -246,7 +246,7 @@ class Cola(ExactDataModule):
         return files
 
     def _cache(self) -> Path:
-        digest = hashlib.sha256(repr((self.tokenizer_name, self.max_length)).encode())
+        digest = hashlib.sha256(repr((self.tokenizer_name, "bpe", self.max_length)).encode())
         for file in self._files().values():
             digest.update(file.read_bytes())
         return Path(self.data_dir) / "cola" / f"tokens-{digest.hexdigest()[:12]}"
