@@ -66,6 +66,7 @@ url, size, digest = sys.argv[1:]
 print("ready", flush=True)
 folder = sys.stdin.readline().strip()
 fetch(Source(urls=[url], bytes=int(size), sha256=digest, name="f"), folder, progress=False)
+print("done", flush=True)
 """
 
 
@@ -103,7 +104,7 @@ class Case:
         SmartDL(self.url, str(folder / "f"), progress_bar=False, threads=4).start()
 
     def crowd(self, count: int) -> float:
-        """Return the seconds from the go to the end of the last of ``count`` processes.
+        """Return the seconds until the file is there for the last of ``count`` processes.
 
         The interpreters are started before: on a cluster each task has a node's cores for that.
         """
@@ -122,8 +123,9 @@ class Case:
             assert process.stdin is not None
             process.stdin.write(f"{folder}\n")
             process.stdin.close()
-        assert all(process.wait() == 0 for process in running)
+        assert all(process.stdout.readline() == "done\n" for process in running if process.stdout)
         seconds = time.perf_counter() - start
+        assert all(process.wait() == 0 for process in running)
         shutil.rmtree(folder)
         return seconds
 

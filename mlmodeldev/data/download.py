@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.data import verified
 from mlmodeldev.data.files import SIDE, free_bytes, human, make_folder, remove_if_empty
-from mlmodeldev.data.progress import LINE_SECONDS, Report
+from mlmodeldev.data.progress import Report
 from mlmodeldev.data.source import FetchError, NoSpace, Source
 from mlmodeldev.errors import UsageError
 
@@ -113,6 +113,8 @@ def _reachable(source: Source, offline: bool | None) -> Source:
 
 
 def _make_ready(source: Source, target: Path, options: _Options, offline: bool) -> None:
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder: choose another directory or Source.name")
     sealed = offline and not source.urls[0].startswith("file:")
     if sealed and not target.is_file():
         raise FetchError(_placing_advice(source, target))
@@ -143,9 +145,10 @@ def _use_read_only(source: Source, target: Path, sealed: bool) -> None:
 
 def _work_or_wait(source: Source, target: Path, options: _Options, sealed: bool) -> None:
     from mlmodeldev.data.lock import ClaimLost, one_worker
+    from mlmodeldev.data.waiting import Waiting
 
     side = target.parent / SIDE
-    waiting = _Waiting(source, side, options.deadline)
+    waiting = Waiting(source, side, options.deadline)
 
     def ready() -> bool:
         return verified.is_verified(target, source)
@@ -154,29 +157,15 @@ def _work_or_wait(source: Source, target: Path, options: _Options, sealed: bool)
         with one_worker(side / f"{source.name}.lock", ready, waiting) as claim:
             if claim is None or _is_good(source, target, sealed):
                 return
+            waiting.check_failure()
             try:
                 _download(source, target, options, claim)
+                waiting.clear()
+            except FetchError as error:
+                waiting.tell_failure(error)
+                raise
             except (ClaimLost, FileNotFoundError):
                 _logger.warning("%s: taken over by another process; waiting for it", source.name)
-
-
-class _Waiting:
-    """A line every few seconds for those who wait for another process's download."""
-
-    def __init__(self, source: Source, side: Path, deadline: float | None) -> None:
-        self._source, self._side, self._deadline = source, side, deadline
-        self._told = 0.0
-
-    def __call__(self, waited: float) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise FetchError(f"{self._source.name}: another process did not fetch it in time")
-        if waited - self._told < LINE_SECONDS:
-            return
-        from mlmodeldev.data.staging import staged_bytes
-
-        self._told = waited
-        have = human(staged_bytes(self._side, self._source.name))
-        _logger.info("%s: another process fetches it (%s so far)", self._source.name, have)
 
 
 def _is_good(source: Source, target: Path, sealed: bool) -> bool:

@@ -26,6 +26,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlmodeldev.data.files import make_folder
+
 if TYPE_CHECKING:
     from filelock import SoftFileLease
 
@@ -130,6 +132,7 @@ class _Tries:
 
     def _enter_door(self, now: float) -> bool:
         try:
+            make_folder(self._path.parent)  # who failed before us may have tidied it away
             self._door.open("xb").close()
         except OSError:
             return now - self._start > _DOOR_SECONDS

@@ -16,7 +16,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,11 +61,12 @@ def download_parts(
         Transient: It failed; ``segments(folder, size)`` tells what is there.
     """
     write_whole(folder / f"{_NAME}.count", str(parts).encode())
-    job = _start(url, folder / _NAME, parts, timeout)
-    try:
-        _watch(job, timeout, tick)
-    finally:
-        _stop(job, timeout)
+    with _quiet_threads():
+        job = _start(url, folder / _NAME, parts, timeout)
+        try:
+            _watch(job, timeout, tick)
+        finally:
+            _stop(job, timeout)
     joined = folder / _NAME
     if not joined.is_file() or joined.stat().st_size != size:
         joined.unlink(missing_ok=True)
@@ -94,6 +97,23 @@ def _ranges(size: int, count: int) -> list[tuple[int, int]]:
 
     pairs = utils.calc_chunk_size(size, count, _MIN_PART)
     return [(first, last - first + 1) for first, last in pairs]
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Keep the tracebacks of pySmartDL's threads out of the log; others go the usual way."""
+    usual = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        frames = traceback.extract_tb(failure.exc_traceback)
+        if not any("pySmartDL" in frame.filename for frame in frames):
+            usual(failure)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
 
 
 def _start(url: str, target: Path, parts: int, timeout: float) -> SmartDL:

@@ -2,11 +2,12 @@
 
 import hashlib
 import random
+import resource
 
 import pytest
 from fault_server import Answer
 
-from mlmodeldev.data import attempts
+from mlmodeldev.data import FetchError, attempts
 from mlmodeldev.data.parallel import segments
 
 SIZE = 9_000_001
@@ -109,3 +110,17 @@ def test_digest_is_that_of_an_independent_tool(server, body, get):
     path = get("a")
     told = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout
     assert told.split()[0] == hashlib.sha256(body).hexdigest()
+
+
+def test_disk_full_while_joining_the_parts(server, body, get, tmp_path, capfd):
+    """The parts fit, the joined file doesn't; pySmartDL's thread fails, and says nothing."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK + 1_000_000, before[1]))
+    try:
+        server.add("a", body, then=SLOW)
+        with pytest.raises(FetchError, match="no space left"):
+            get("a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "data").iterdir()) == []
+    assert "Traceback" not in capfd.readouterr().err

@@ -111,6 +111,8 @@ def test_interrupted_by_the_keyboard_and_resumed(server, body, start, tmp_path, 
 def test_another_nodes_silence_is_waited_out(server, body, start, tmp_path, get, monkeypatch):
     """A node that lost its power: its claim names another host, and nobody renews it."""
     monkeypatch.setattr(lock, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(lock, "_FIRST_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "_RETRY_SECONDS", 0.1)
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.1)
     server.add("a", body, [Answer(hold_after=HOLD)])
     process = start()
@@ -182,10 +184,10 @@ def test_damaged_bytes_left_behind_are_found_out(server, body, tmp_path, get, mo
 def test_waiting_is_told_and_has_a_deadline(
     server, body, start, tmp_path, get, caplog, monkeypatch
 ):
-    from mlmodeldev.data import download
+    from mlmodeldev.data import waiting
 
     caplog.set_level("INFO")
-    monkeypatch.setattr(download, "LINE_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "LINE_SECONDS", 0.1)
     server.add("a", body, [Answer(hold_after=HOLD)])
     start()
     wait_for(lambda: staged(tmp_path) == HOLD)
@@ -193,6 +195,58 @@ def test_waiting_is_told_and_has_a_deadline(
         get("a", deadline=0.5)
     assert "another process fetches it (1 MB so far)" in caplog.text
     assert len(server.requests) == 1
+
+
+def test_who_waits_gets_the_error_of_who_tried(server, body, start, tmp_path):
+    """On a sealed node each of a hundred tasks would else try for minutes, one after another."""
+    server.add("a", bytes(len(body)), [Answer(hold_after=HOLD)])
+    first = start()
+    assert server.held.acquire(timeout=30)
+    other = start()
+    wait_for((tmp_path / "data/.fetch/f.bin.waiting").exists)
+    server.release.set()
+    for process in (first, other):
+        assert "has the sha256" in process.communicate(timeout=30)[1]
+    assert server.ranges() == [None]
+    assert not (tmp_path / "data/f.bin").exists()
+
+
+def test_an_old_failure_does_not_count(server, body, get, tmp_path):
+    server.add("a", body)
+    (tmp_path / "data/.fetch").mkdir(parents=True)
+    (tmp_path / "data/.fetch/f.bin.failed").write_text("yesterday")
+    assert get("a").read_bytes() == body
+    assert sorted(p.name for p in (tmp_path / "data/.fetch").iterdir()) == ["f.bin.json"]
+
+
+def test_a_door_left_behind_delays_and_does_no_harm(server, body, get, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "_DOOR_SECONDS", 0.1)
+    server.add("a", body)
+    (tmp_path / "data/.fetch").mkdir(parents=True)
+    (tmp_path / "data/.fetch/f.bin.lock.door").touch()
+    assert get("a").read_bytes() == body
+    assert sorted(p.name for p in (tmp_path / "data/.fetch").iterdir()) == ["f.bin.json"]
+
+
+def test_killed_while_several_parts_arrived(server, body, tmp_path, get, monkeypatch):
+    """The parts of the killed process are of pySmartDL itself; only their gaps are asked for."""
+    from mlmodeldev.data import parallel
+
+    size, folder = len(body), tmp_path / "data/.fetch/f.bin.0123456789abcdef"
+    monkeypatch.setattr(parallel, "_MIN_PART", 100_000)
+    digest = hashlib.sha256(body).hexdigest()
+    folder.mkdir(parents=True)
+    state = {"of": ["f.bin", size, digest, None], "url": "x", "validator": "", "encoded": False}
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "data").write_bytes(b"")
+    (folder / "parts.count").write_text("3")
+    third = -(-size // 3)  # each range after the first starts one byte later than a plain third
+    (folder / "parts.000").write_bytes(body[:400_000])
+    (folder / "parts.001").write_bytes(body[third + 1 : 2 * third + 2])
+    (folder / "parts.002").write_bytes(body[2 * third + 2 :][:5000])
+    server.add("a", body)
+    assert get("a").read_bytes() == body
+    assert server.ranges() == [f"bytes=400000-{third}", f"bytes={2 * third + 2 + 5000}-"]
 
 
 def test_killed_with_parts_and_resumed(server, body, tmp_path, get):
@@ -230,6 +284,8 @@ def test_lock_of_another_user_expires(tmp_path, monkeypatch):
 
     monkeypatch.setattr(filelock.SoftFileLease, "acquire", acquire)
     monkeypatch.setattr(lock, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(lock, "_FIRST_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "_RETRY_SECONDS", 0.05)
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
     waits = []
     with lock.one_worker(path, lambda: False, waits.append) as claim:
