@@ -8,6 +8,8 @@ Example::
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +54,36 @@ def refusal(key: str, value: Any) -> str | None:
     from mlmodeldev.trial.overrides import to_overrides
 
     try:
-        compose_settings(to_overrides({key: value}))
+        changed = _with(key, value)
+        if changed is None:
+            compose_settings(to_overrides({key: value}))
+        else:
+            _check(changed)
     except UsageError as error:
         return str(error).removesuffix(" [command line]")
     return None
+
+
+def _with(key: str, value: Any) -> dict[str, Any] | None:
+    """Return the defaults with one value replaced; None where Hydra must compose anew."""
+    defaults = copy.deepcopy(_defaults())
+    *path, leaf = key.split(".")
+    node: Any = defaults
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    if not path or not isinstance(node, dict) or leaf not in node or "${" in str(value):
+        return None
+    node[leaf] = value
+    return defaults
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return compose_settings().model_dump()
+
+
+def _check(container: dict[str, Any]) -> None:
+    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.settings.validation import validate
+
+    validate(container, config_root())

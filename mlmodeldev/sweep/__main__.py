@@ -109,5 +109,11 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refused_by_the_trainer(key: str, value: Any) -> str | None:
+    from mlmodeldev.settings.composition import refusal
+
+    return refusal(key, value)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(known_settings=_refused_by_the_trainer))

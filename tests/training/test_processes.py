@@ -25,10 +25,11 @@ SMALL = (
     "model.width=16",
     "model.depth=1",
 )
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 ACCELERATE = (
     *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
     *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+    *("--main_process_port", "0"),
 )
 
 
@@ -38,8 +39,7 @@ def start(launcher, *overrides: str, folder: Path, name: str) -> subprocess.Pope
         f"artefacts.data_dir={folder}/data",
         f"artefacts.trial={name}",
     ]
-    port = ("--main_process_port" if "accelerate" in " ".join(launcher) else "--master_port", "0")
-    command = [sys.executable, *launcher, *(port if launcher else ()), str(ROOT / "trainer.py")]
+    command = [sys.executable, *launcher, str(ROOT / "trainer.py")]
     return subprocess.Popen(
         [*command, *SMALL, *where, *overrides],
         cwd=ROOT,
@@ -52,7 +52,10 @@ def start(launcher, *overrides: str, folder: Path, name: str) -> subprocess.Pope
 
 def run(launcher, *overrides: str, folder: Path, name: str) -> tuple[int, str, Path]:
     process = start(launcher, *overrides, folder=folder, name=name)
-    output, _ = process.communicate(timeout=200)
+    try:
+        output, _ = process.communicate(timeout=200)
+    finally:
+        process.kill()
     return process.returncode, output, folder / "single" / name
 
 
@@ -85,7 +88,7 @@ def test_two_processes_compute_what_one_does(one, tmp_path, launcher, overrides)
 
 
 def test_asked_for_two_and_got_one_is_an_error(tmp_path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "1")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1")
     code, output, _ = run(launcher, "training.devices=2", folder=tmp_path, name="x")
     assert code != 0
     assert "training.devices=2" in output
