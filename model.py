@@ -52,7 +52,11 @@ class DualEncoder(LightningModule):
 
     # What CKA compares in validation, unless callbacks.cka.compare says otherwise.
     ALIGNMENT: ClassVar[dict[str, Any]] = {
-        "towers": {"a": "image.layers.*", "b": "text.encoder.layer.*", "against": "self"},
+        "towers": {
+            "a": ["image.embeddings", "image.layers.*", "image.pooler", "image_projection"],
+            "b": ["text.embeddings", "text.encoder.layer.*", "text.pooler", "text_projection"],
+            "against": "self",
+        },
         "drift": {"a": ["image.layers.*", "text.encoder.layer.*"], "against": "start"},
     }
 

@@ -222,7 +222,7 @@ class CKACallback(Callback):
             columns=metric.layers_b,
             against=self.comparisons[name].against,
             has_diagonal=self.comparisons[name].has_diagonal,
-            epoch=trainer.current_epoch,
+            epoch=trainer.current_epoch + 1,  # counted from 1, as in log.json
             samples=metric.total_samples,
             batches=metric.total_batches,
             estimator=metric.estimator,

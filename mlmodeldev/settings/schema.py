@@ -66,7 +66,7 @@ class Optimizer(Group):
 class Processing(Group):
     """How data reaches the model."""
 
-    batch_size: Positive = 64
+    batch_size: Positive = 32
     """Examples in one batch over ALL devices: a trial is the same on 1 GPU and on 8."""
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Loader processes a device; auto: 0 for data in memory, else the CPUs given by Slurm."""

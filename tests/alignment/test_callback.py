@@ -128,9 +128,9 @@ def test_files_and_scalars(tmp_path, monkeypatch):
     metrics = trainer.callback_metrics
     for name in COMPARE:
         assert (tmp_path / "cka" / f"{name}.png").stat().st_size > 500
-        assert (tmp_path / "cka" / name / "epoch-0002.png").exists()
+        assert (tmp_path / "cka" / name / "epoch-0003.png").exists()
     assert (tmp_path / "cka" / "drift" / "training.png").exists()
-    saved = matrix(tmp_path, "towers", 2)
+    saved = matrix(tmp_path, "towers", 3)
     assert list(saved["rows"]) == ["image.0", "image.1", "image.2"]
     assert list(saved["columns"]) == ["text.0", "text.1", "text.2"]
     assert saved["matrix"].shape == (3, 3) and saved["matrix"].dtype == np.float64
@@ -141,8 +141,8 @@ def test_files_and_scalars(tmp_path, monkeypatch):
     assert metrics["cka/image.0~text.0"].item() == pytest.approx(diagonal[0], abs=1e-6)
     assert 0 < metrics["cka/drift/text.2"] < 1
     assert "cka/inside/mean_off_diagonal" in metrics and "cka/inside/mean_diagonal" not in metrics
-    assert not (tmp_path / "cka" / "steps" / "epoch-0000.npz").exists()
-    assert (tmp_path / "cka" / "steps" / "epoch-0001.npz").exists()
+    assert not (tmp_path / "cka" / "steps" / "epoch-0001.npz").exists()
+    assert (tmp_path / "cka" / "steps" / "epoch-0002.npz").exists()
     assert not list((tmp_path / "cka").rglob(".*")), "no temporary files are left"
 
 
@@ -174,7 +174,7 @@ def test_the_numbers_are_those_of_the_models_run_by_hand(tmp_path):
     batches = list(loaders()[1])[:3]
     with torch.no_grad():
         want = by_hand(module.eval(), first, batches)
-    assert np.allclose(matrix(tmp_path, "drift", 2)["matrix"], want.numpy(), atol=1e-9)
+    assert np.allclose(matrix(tmp_path, "drift", 3)["matrix"], want.numpy(), atol=1e-9)
 
 
 def test_measuring_an_unchanged_model_against_its_start_gives_one(tmp_path):
@@ -182,15 +182,15 @@ def test_measuring_an_unchanged_model_against_its_start_gives_one(tmp_path):
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.0)
     module.text[1] = nn.Identity()
     fit(tmp_path, CKACallback(COMPARE, tmp_path), module=module)
-    diagonal = np.diagonal(matrix(tmp_path, "drift", 2)["matrix"])
+    diagonal = np.diagonal(matrix(tmp_path, "drift", 3)["matrix"])
     assert np.allclose(diagonal, 1, atol=1e-12), "the copy sees the same noise as the model"
 
 
 def test_every_n_epochs_and_the_sanity_check(tmp_path):
     fit(tmp_path, CKACallback(COMPARE, tmp_path, every_n_epochs=2, max_batches=2), epochs=5)
     found = sorted(p.name for p in (tmp_path / "cka" / "towers").glob("*.npz"))
-    assert found == ["epoch-0001.npz", "epoch-0003.npz"]
-    assert matrix(tmp_path, "towers", 3)["samples"] == 40
+    assert found == ["epoch-0002.npz", "epoch-0004.npz"]
+    assert matrix(tmp_path, "towers", 4)["samples"] == 40
 
 
 class Saver(pl.Callback):
@@ -214,7 +214,7 @@ def test_resume_keeps_the_start_the_previous_epoch_and_the_history(tmp_path):
     fit(broken, again, epochs=3, ckpt_path=broken / "1.ckpt")
     kept = load_file(broken / "cka" / "start.safetensors")
     assert all(torch.equal(start[name], kept[name]) for name in start)
-    assert again._history["drift"]["epochs"] == [0, 1, 2]
+    assert again._history["drift"]["epochs"] == [1, 2, 3]
     saved = torch.load(broken / "1.ckpt", weights_only=True)
     state = next(v for k, v in saved["callbacks"].items() if "CKACallback" in k)
     live = saved["state_dict"]
@@ -247,7 +247,7 @@ def test_hooks_are_gone_after_an_interrupt(tmp_path, error):
     with pytest.raises((SystemExit, error)):
         fit(tmp_path, CKACallback(COMPARE, tmp_path), module=module)
     assert hooks(module) == 0
-    assert (tmp_path / "cka" / "towers" / "epoch-0000.npz").exists()
+    assert (tmp_path / "cka" / "towers" / "epoch-0001.npz").exists()
 
 
 def test_against_checkpoints_of_the_same_model(tmp_path):
@@ -259,7 +259,7 @@ def test_against_checkpoints_of_the_same_model(tmp_path):
         "start": {"a": "image.*", "against": "start"},
     }
     fit(tmp_path, CKACallback(compare, tmp_path), epochs=2)
-    got, want = (matrix(tmp_path, name, 1)["matrix"] for name in ("file", "start"))
+    got, want = (matrix(tmp_path, name, 2)["matrix"] for name in ("file", "start"))
     assert np.allclose(got, want, atol=1e-12)
 
 
@@ -297,13 +297,13 @@ def test_against_a_transformers_folder(tmp_path):
         enable_model_summary=False,
     )
     trainer.fit(Vision(), DataLoader(data, 8), DataLoader(data, 8))
-    assert matrix(tmp_path, "hub", 0)["matrix"].shape == (2, 2)
+    assert matrix(tmp_path, "hub", 1)["matrix"].shape == (2, 2)
     assert "cka/hub/image.layers.0~layers.0" in trainer.callback_metrics
 
 
 def test_bf16_validation_measures_in_float32(tmp_path):
     fit(tmp_path, CKACallback(COMPARE, tmp_path), precision="bf16-mixed", epochs=2)
-    drift = np.diagonal(matrix(tmp_path, "drift", 1)["matrix"])
+    drift = np.diagonal(matrix(tmp_path, "drift", 2)["matrix"])
     assert ((drift > 0) & (drift <= 1 + 1e-9)).all()
 
 
@@ -312,7 +312,7 @@ def test_compiled_layers_are_seen(tmp_path):
     module.image = torch.compile(module.image, backend="eager")
     compare = {"towers": {"a": "image._orig_mod.*", "b": "text.*"}}
     fit(tmp_path, CKACallback(compare, tmp_path, every_n_epochs=2), module=module, epochs=2)
-    assert np.isfinite(matrix(tmp_path, "towers", 1)["matrix"]).all()
+    assert np.isfinite(matrix(tmp_path, "towers", 2)["matrix"]).all()
 
 
 def test_outside_a_fit_and_with_several_validation_loaders(tmp_path):
@@ -321,7 +321,7 @@ def test_outside_a_fit_and_with_several_validation_loaders(tmp_path):
         accelerator="cpu", logger=False, callbacks=[callback], enable_progress_bar=False
     )
     trainer.validate(TwoLoaders(), [loaders()[1], loaders()[1]], verbose=False)
-    assert matrix(tmp_path, "towers", 0)["samples"] == 96
+    assert matrix(tmp_path, "towers", 1)["samples"] == 96
 
 
 class TwoLoaders(Still):
@@ -421,4 +421,4 @@ def test_a_step_that_needs_the_trainer_is_explained(tmp_path):
         module=NeedsTrainer(),
         epochs=1,
     )
-    assert matrix(tmp_path, "drift", 0)["matrix"].shape == (3, 3)
+    assert matrix(tmp_path, "drift", 1)["matrix"].shape == (3, 3)
