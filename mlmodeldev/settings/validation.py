@@ -109,7 +109,7 @@ def _fields_of(dotted: str) -> list[str]:
         model = _inner_model(field.annotation) if field else None
         if model is None:
             return []
-    return list(model.model_fields)
+    return [name for name in model.model_fields if (model, name) != (Settings, "overrides")]
 
 
 def _bracket(place: str) -> str:
