@@ -21,7 +21,7 @@ def pretrained(kind: Any, name: str, **arguments: Any) -> Any:
     try:
         return kind.from_pretrained(name, **arguments)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(
             f"{name!r} can't be loaded as {kind.__name__}: {reason} (give a folder with config.json"
             " or a Hub name; without a network it must be in the Hub's cache)"
