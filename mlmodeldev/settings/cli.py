@@ -155,7 +155,7 @@ def _origin(key: str, asked: list[str], choices: dict[str, Any]) -> str:
     for source in ("debug", "experiment"):  # the groups that may set keys of others
         file = config_root() / "conf" / source / f"{choices.get(source)}.yaml"
         if file.is_file() and re.search(
-            rf"^\s+{re.escape(leaf.split('.')[-1])}\s*:", file.read_text()
+            rf"(?m)^\s+{re.escape(leaf.split('.')[-1])}\s*:", file.read_text()
         ):
             return f"conf/{source}/{file.name}"
     choice = choices.get(group)
