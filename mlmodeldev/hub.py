@@ -16,8 +16,8 @@ def pretrained(kind: Any, name: str, **arguments: Any) -> Any:
     """Return ``kind.from_pretrained(name)``, from a folder, the Hub's cache or the Hub.
 
     Raises:
-        UsageError: there is no such model, its files are damaged, or the Hub can't be reached and its
-            cache lacks it.
+        UsageError: there is no such model, its files are damaged, or the Hub can't be reached and
+            its cache lacks it.
     """
     from safetensors import SafetensorError
 
