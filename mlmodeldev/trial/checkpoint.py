@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import pickle
 import zipfile
+from itertools import zip_longest
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def newest_whole(folder: Path) -> Path | None:
     format keeps of each member, or torch's reader, if it is the directory that is damaged.
     """
     paths = sorted(folder.glob("step-*.ckpt"), reverse=True)
-    for path, before in zip(paths, [*paths[1:], None], strict=True):
+    for path, before in zip_longest(paths, paths[1:]):
         if _is_whole(path):
             return path
         log.warning("%s is damaged; trying %s", path, before or "from the beginning")
