@@ -16,12 +16,15 @@ def pretrained(kind: Any, name: str, **arguments: Any) -> Any:
     """Return ``kind.from_pretrained(name)``, from a folder, the Hub's cache or the Hub.
 
     Raises:
-        UsageError: there is no such model, or the Hub can't be reached and its cache lacks it.
+        UsageError: there is no such model, its files are damaged, or the Hub can't be reached and
+            its cache lacks it.
     """
+    from safetensors import SafetensorError
+
     try:
         return kind.from_pretrained(name, **arguments)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(
             f"{name!r} can't be loaded as {kind.__name__}: {reason} (give a folder with config.json"
             " or a Hub name; without a network it must be in the Hub's cache)"
