@@ -25,12 +25,13 @@ class UsageError(Exception):
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest allowed spelling, or ``""``.
+    """Return ``"; did you mean 'x'?"`` for the closest allowed spelling, in any case, or ``""``.
 
     >>> nearest("lrr", ["lr", "weight_decay"])
     "; did you mean 'lr'?"
     >>> nearest("quite_other", ["lr"])
     ''
     """
-    close = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    names = {name.lower(): name for name in allowed}
+    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""

@@ -26,8 +26,8 @@ def pretrained(
         arguments: for ``from_pretrained``.
 
     Raises:
-        UsageError: there is no such model, it does not fit the data, or the Hub can't be reached
-            and its cache lacks it.
+        UsageError: there is no such model, its files are damaged, it does not fit the data, or
+            the Hub can't be reached and its cache lacks it.
     """
     made = _load(kind, name, arguments)
     for key, (how, need) in (needs or {}).items():
@@ -41,10 +41,12 @@ def pretrained(
 
 
 def _load(kind: Any, name: str, arguments: dict[str, Any]) -> Any:
+    from safetensors import SafetensorError
+
     try:
         return kind.from_pretrained(name, **arguments)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(
             f"{name!r} can't be loaded as {kind.__name__}: {reason} (give a folder with config.json"
             " or a Hub name; without a network it must be in the Hub's cache)"

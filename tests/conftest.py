@@ -158,6 +158,7 @@ def _run_trial(
     from mlmodeldev.settings import validate
 
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         container = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
     settings = validate(container, ROOT)  # type: ignore[arg-type]

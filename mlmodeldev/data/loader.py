@@ -149,6 +149,17 @@ class ExactLoader:
         self.batch_sampler.place = self._progress()
         yield from self._loader
 
+    def close(self) -> None:
+        """End the worker processes now.
+
+        Left to the end of the process they are told by SIGTERM, which they ignore for the sake of
+        a trial that still has to save its state, and the process waits for seconds.
+        """
+        iterator = getattr(self._loader, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+            self._loader._iterator = None
+
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the place is in the trainer's progress. Tells Lightning: resumable."""
         return {}

@@ -41,6 +41,7 @@ class ExactDataModule(LightningDataModule):
 
     def attach(self, settings: Settings, world: World) -> None:
         """Take what is not structure: batch size, workers, seed, folders, place among ranks."""
+        self._open: list[ExactLoader] = []
         self.processing = settings.processing
         self.seed = settings.training.seed
         self.data_dir = settings.artefacts.data_dir
@@ -69,7 +70,7 @@ class ExactDataModule(LightningDataModule):
     def _loader(self, dataset: Sized, train: bool = False) -> ExactLoader:
         processing = self.processing
         pin = self.on_gpu if processing.pin_memory == "auto" else processing.pin_memory
-        return ExactLoader(
+        loader = ExactLoader(
             dataset,
             batch_size=processing.batch_size,
             seed=self.seed,
@@ -81,6 +82,13 @@ class ExactDataModule(LightningDataModule):
             prefetch=processing.prefetch_factor,
             pin=pin,
         )
+        self._open.append(loader)
+        return loader
+
+    def close(self) -> None:
+        """End the loaders' worker processes."""
+        while self._open:
+            self._open.pop().close()
 
     def workers(self) -> int:
         """Return the number of loader processes on this device."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NO_NAME = "Config group override must be a string"
+
 SETTINGS_VARIABLE = "MLMODELDEV_SETTINGS"
 """Holds the settings, as JSON, for a process that another process of the same trial starts."""
 
@@ -99,9 +101,12 @@ def from_hydra(config: DictConfig) -> Settings:
         UsageError: naming the key, where it was given and what is allowed.
     """
     from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
 
     hydra = HydraConfig.get()
-    return from_composed(config, list(hydra.overrides.task), dict(hydra.runtime.choices))
+    # As written: a tie between two settings, lr=${...}, is part of what was asked.
+    asked: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return from_composed(config, asked, dict(hydra.runtime.choices))
 
 
 def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any]) -> Settings:
@@ -122,6 +127,8 @@ def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any])
     from mlmodeldev.trial.identity import parse_overrides
 
     groups = [str(name) for name in config if name != "hydra"]
+    if "overrides" in groups:
+        raise UsageError("overrides: is made of the command line, and can't be set on it")
     try:
         container: Any = OmegaConf.to_container(
             OmegaConf.masked_copy(config, groups), resolve=True, throw_on_missing=True
@@ -148,7 +155,7 @@ def _origin(key: str, asked: list[str], choices: dict[str, Any]) -> str:
     for source in ("debug", "experiment"):  # the groups that may set keys of others
         file = config_root() / "conf" / source / f"{choices.get(source)}.yaml"
         if file.is_file() and re.search(
-            rf"^\s+{re.escape(leaf.split('.')[-1])}\s*:", file.read_text()
+            rf"(?m)^\s+{re.escape(leaf.split('.')[-1])}\s*:", file.read_text()
         ):
             return f"conf/{source}/{file.name}"
     choice = choices.get(group)
@@ -159,7 +166,9 @@ def is_composition_error(error: Exception) -> bool:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    return isinstance(error, HydraException | OmegaConfBaseException)
+    # Hydra tells of a group that is set to no name by a plain ValueError.
+    no_name = isinstance(error, ValueError) and str(error).startswith(_NO_NAME)
+    return no_name or isinstance(error, HydraException | OmegaConfBaseException)
 
 
 def translate(error: Exception, asked: Sequence[str]) -> str:
@@ -169,6 +178,8 @@ def translate(error: Exception, asked: Sequence[str]) -> str:
         return _unknown_key(match[1], asked)
     if match := re.search(r"Could not find '([^']+)'", text):
         return _unknown_choice(match[1])
+    if text.startswith(_NO_NAME):
+        return _no_choice(asked)
     return f"{_first_lines(error)} [command line]"
 
 
@@ -187,8 +198,21 @@ def _unknown_choice(path: str) -> str:
     )
 
 
+def _no_choice(asked: Sequence[str]) -> str:
+    from mlmodeldev.trial.identity import parse_overrides
+
+    given = {key: value for key, value in parse_overrides(asked).items() if _names_in(key)}
+    key, value = next((k, v) for k, v in given.items() if not isinstance(v, str | list | dict))
+    return f"{key}={value}: must be one of {', '.join(_names_in(key))} [command line]"
+
+
 def _names_in(group: str) -> list[str]:
     return sorted(file.stem for file in (config_root() / "conf" / group).glob("*.yaml"))
+
+
+def _groups() -> set[str]:
+    folders = (path.name for path in (config_root() / "conf").iterdir() if path.is_dir())
+    return set(folders) - {"hydra"}
 
 
 def _unknown_key(key: str, asked: Sequence[str]) -> str:
@@ -202,6 +226,8 @@ def _unknown_key(key: str, asked: Sequence[str]) -> str:
             node = OmegaConf.select(node, part)
             continue
         allowed = sorted(map(str, node)) if isinstance(node, DictConfig) else []
+        if not depth:
+            allowed = sorted({*allowed, *_groups()})
         where = ".".join(parts[:depth]) or "the settings"
         listed = f" (allowed in {where}: {', '.join(allowed)})" if allowed else ""
         return f"{key}: no such setting{nearest(part, allowed)}{listed} [command line]"
@@ -213,8 +239,7 @@ def _compose_groups(overrides: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    groups = {path.name for path in (config_root() / "conf").iterdir() if path.is_dir()}
-    asked = [a for a in overrides if a.partition("=")[0] in groups and "," not in a]
+    asked = [a for a in overrides if a.partition("=")[0] in _groups() and "," not in a]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):
         try:

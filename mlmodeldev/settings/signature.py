@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticUserError
 
 from mlmodeldev.errors import nearest
 
@@ -52,7 +52,8 @@ def check_arguments(group: str, arguments: Mapping[str, Any], root: Path) -> Pro
     if name not in classes:
         hint = nearest(name, classes)
         return f"{group}._target_", f"={target}: {source.name} has no such class{hint}"
-    return _check(group, arguments, _annotations(classes, names, name))
+    known = _annotations(classes, names, name)
+    return None if known is None else _check(group, arguments, known)
 
 
 def _check(
@@ -74,11 +75,9 @@ def _check(
 
 def _mismatch(annotation: Any, value: Any) -> str:
     try:
-        adapter = TypeAdapter(annotation, config=_STRICT)
-    except PydanticSchemaGenerationError:
-        return ""
-    try:
-        adapter.validate_python(value)
+        TypeAdapter(annotation, config=_STRICT).validate_python(value)
+    except PydanticUserError:
+        return ""  # a type that only the constructor knows
     except ValidationError as error:
         return " or ".join(dict.fromkeys(say(e["msg"]) for e in error.errors()))
     return ""
@@ -104,15 +103,20 @@ def _read(source: Path) -> tuple[dict[str, ast.ClassDef], dict[str, Any]]:
 
 def _annotations(
     classes: Mapping[str, ast.ClassDef], names: Mapping[str, Any], name: str
-) -> dict[str, tuple[Any, bool]]:
-    """Map each argument to its type and whether it is required; bases in the file are followed."""
+) -> dict[str, tuple[Any, bool]] | None:
+    """Map each argument to its type and whether it is required; bases in the file are followed.
+
+    None where the source can't tell: ``**kwargs``, or an ``__init__`` of a base in another file.
+    """
     node = classes[name]
     init = next(
         (n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None
     )
     if init is None:
         bases = [b.id for b in node.bases if isinstance(b, ast.Name) and b.id in classes]
-        return _annotations(classes, names, bases[0]) if bases else {}
+        return _annotations(classes, names, bases[0]) if bases else None
+    if init.args.kwarg:
+        return None
     positional = init.args.args[1:]
     optional = len(init.args.defaults)
     found = {
@@ -127,6 +131,8 @@ def _annotations(
 def _evaluate(annotation: ast.expr | None, names: Mapping[str, Any]) -> Any:
     if annotation is None:
         return Any
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
     code = compile(ast.Expression(annotation), "<annotation>", "eval")
     try:
         return eval(code, {"__builtins__": {}}, dict(names))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -61,22 +61,28 @@ def _explain(error: ValidationError, place: Origin) -> str:
 
 def _key(loc: tuple[int | str, ...]) -> str:
     """Keep the part of pydantic's location that the user wrote (unions add type names to it)."""
-    model: Any = Settings
+    kind: Any = Settings
     parts: list[str] = []
     for part in loc:
-        if isinstance(model, type) and issubclass(model, BaseModel):
+        if kind is not None or isinstance(part, int):
             parts.append(str(part))
-            field = model.model_fields.get(str(part))
-            model = _inner_model(field.annotation) if field else None
-        elif isinstance(part, int):
-            parts.append(str(part))
+            kind = _inside(kind, str(part))
     return ".".join(parts)
 
 
-def _inner_model(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _inside(kind: Any, name: str) -> Any:
+    """Return the settings class or the mapping that lies under a name, or None."""
+    if get_origin(kind) is dict:
+        return _container(get_args(kind)[1])
+    field = kind.model_fields.get(name) if kind else None
+    return _container(field.annotation) if field else None
+
+
+def _container(annotation: Any) -> Any:
+    is_class = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    if is_class or get_origin(annotation) is dict:
         return annotation
-    return next((m for m in map(_inner_model, get_args(annotation)) if m is not None), None)
+    return next((c for c in map(_container, get_args(annotation)) if c is not None), None)
 
 
 def _given(detail: Any) -> str:
@@ -103,13 +109,11 @@ def _literals(expected: str) -> list[str]:
 
 
 def _fields_of(dotted: str) -> list[str]:
-    model: Any = Settings
+    kind: Any = Settings
     for part in filter(None, dotted.split(".")):
-        field = model.model_fields.get(part)
-        model = _inner_model(field.annotation) if field else None
-        if model is None:
-            return []
-    return list(model.model_fields)
+        kind = _inside(kind, part)
+    fields = getattr(kind, "model_fields", ())
+    return [name for name in fields if (kind, name) != (Settings, "overrides")]
 
 
 def _bracket(place: str) -> str:

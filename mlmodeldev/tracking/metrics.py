@@ -68,8 +68,8 @@ class MetricsFile(Logger):
         row = {"epoch": "", **row, "step": str(step or 0)}
         new = [name for name in row if name not in self._columns]
         if new:
-            _, rows = _read(self.file)
-            self._columns = [*_FIRST, *sorted({*self._columns, *new} - set(_FIRST))]
+            columns, rows = _read(self.file)
+            self._columns = [*_FIRST, *sorted({*columns, *new} - set(_FIRST))]
             self._write_all([*rows, row])
             return
         with writing_to(self.file), self.file.open("a", encoding="utf-8") as file:

@@ -40,6 +40,8 @@ def make_trainer(
     training = settings.training
     accelerator = choose_accelerator(training.accelerator)
     check_precision(training.precision, accelerator)
+    if training.strategy == "fsdp" and accelerator != "gpu":
+        raise UsageError("training.strategy=fsdp: needs GPUs; ddp runs everywhere")
     return Trainer(
         accelerator=accelerator,
         devices=world.local_size,

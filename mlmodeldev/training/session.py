@@ -52,6 +52,7 @@ class Attempt:
     done: bool = False
     best: float | None = None
     state: str = "running"
+    data: ExactDataModule | None = None
 
     def fit(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
@@ -60,13 +61,11 @@ class Attempt:
                 logger.resume_from(self.step)
         if interrupt.requested():
             raise TrialInterrupted(f"interrupted by {interrupt.requested()} before training began")
-        net: Any = model
         if self.settings.training.compile:
-            import torch
-
-            net = torch.compile(model)
+            _compile(model)
+        self.data = data
         try:
-            trainer.fit(net, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
+            trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise
@@ -85,6 +84,15 @@ class Attempt:
             results = trainer.test(model, datamodule=data, verbose=False)
             if self.world.first and results:
                 self.folder.update(test=dict(results[0]))
+
+
+def _compile(model: LightningModule) -> None:
+    """Compile the model's parts in place: names of weights stay, so checkpoints fit either way."""
+    from torchmetrics import Metric
+
+    for part in model.children():
+        if any(True for _ in part.parameters()) and not isinstance(part, Metric):
+            part.compile()
 
 
 @contextlib.contextmanager
@@ -109,6 +117,8 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
         if not attempt.done:
             _finish(attempt, "done", None)
     finally:
+        if attempt.data is not None:
+            attempt.data.close()
         world.leave()
 
 

@@ -8,14 +8,17 @@ Example::
 from __future__ import annotations
 
 import logging
+import pickle
 import zipfile
-import zlib
+from itertools import zip_longest
 from pathlib import Path
 
 log = logging.getLogger(__name__)
 
 KEPT = 2
 """Recovery checkpoints kept: the newest, and the one before for when the newest is damaged."""
+
+_FOLDER = 0x10  # MS-DOS's attribute, in the zip format's directory
 
 
 def step_path(folder: Path, step: int) -> Path:
@@ -26,22 +29,32 @@ def step_path(folder: Path, step: int) -> Path:
 def newest_whole(folder: Path) -> Path | None:
     """Return the newest recovery checkpoint that is undamaged, saying so when one is passed over.
 
-    A torn file lacks the directory at its end, a corrupted one fails the checksums that the zip
-    format keeps of each member.
+    A torn file lacks the directory at its end; a corrupted one fails the checksums that the zip
+    format keeps of each member, or torch's reader, if it is the directory that is damaged.
     """
-    for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
+    paths = sorted(folder.glob("step-*.ckpt"), reverse=True)
+    for path, before in zip_longest(paths, paths[1:]):
         if _is_whole(path):
             return path
-        log.warning("%s is damaged; going on from the checkpoint before it", path)
+        log.warning("%s is damaged; trying %s", path, before or "from the beginning")
     return None
 
 
 def _is_whole(path: Path) -> bool:
+    import torch
+
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError):
+            # torch takes a member marked as a folder for one, and hands out memory as it finds it
+            folders = any(member.external_attr & _FOLDER for member in archive.infolist())
+            if folders or archive.testzip() is not None:
+                return False
+        torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        return True  # whole, but holds what may not be loaded: resuming from it will say what
+    except Exception:  # a single flipped bit makes these readers raise errors of many kinds
         return False
+    return True
 
 
 def prune(folder: Path, keep: int = KEPT) -> None:

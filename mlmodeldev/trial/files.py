@@ -29,6 +29,8 @@ _REASONS = {
     errno.EPERM: "no permission to write here",
     errno.EROFS: "the file system is read-only",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a part of the path is a file or a broken link, not a folder",
+    errno.ENAMETOOLONG: "the name is too long",
     errno.EFBIG: "the file-size limit is reached",
 }
 

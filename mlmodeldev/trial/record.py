@@ -117,7 +117,13 @@ class TrialFolder:
         file = self.path / "config.yaml"
         wanted = settings.model_dump()
         if file.is_file():
-            difference = _first_difference(yaml.safe_load(file.read_text()) or {}, wanted)
+            try:
+                found = yaml.safe_load(file.read_text())
+            except (yaml.YAMLError, UnicodeDecodeError):
+                raise UsageError(
+                    f"{file}: is no configuration; artefacts.fresh=true begins anew"
+                ) from None
+            difference = _first_difference(found or {}, wanted)
             if difference:
                 raise UsageError(
                     f"{self.path}: this folder holds a trial with {difference}; name another"
@@ -135,10 +141,12 @@ class TrialFolder:
         except FileNotFoundError:
             return {}
         except (json.JSONDecodeError, UnicodeDecodeError):
+            record = {}
+        if not isinstance(record, dict) or not record:
             raise UsageError(
                 f"{file}: is no record of a trial; move it away, the trial goes on from its"
                 " checkpoints"
-            ) from None
+            )
         return record
 
     def update(self, **changes: Any) -> dict[str, Any]:
@@ -218,7 +226,7 @@ def _slurm() -> dict[str, str]:
 
 
 def _alive(owner: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    if owner["host"] == socket.gethostname():
+    if owner["host"] == socket.gethostname() and owner["started"] is not None:
         return owner["pid"] != os.getpid() and _start_ticks(owner["pid"]) == owner["started"]
     job = (record.get("slurm") or {}).get("job_id")
     if job and job == os.environ.get("SLURM_JOB_ID"):

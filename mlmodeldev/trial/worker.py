@@ -58,6 +58,8 @@ def _run(program: str, overrides: list[str], log: str) -> None:
     from mlmodeldev.settings.cli import TrialInterrupted
     from mlmodeldev.settings.composition import compose_settings
 
+    # Inherited from the server otherwise: loader workers would start servers of their own.
+    multiprocessing.set_start_method("fork", force=True)
     _write_to(log)
     status = 0
     try:

@@ -30,6 +30,7 @@ SETUPS = {
         "training.accumulate_grad_batches=3",
     ),
     "workers": ("training.checkpoint_every_n_steps=2", "processing.num_workers=2"),
+    "alignment": ("callbacks.cka.enabled=true",),
     "sgd linear": ("optimizer=sgd", "optimizer.schedule=linear"),
     "validation every other epoch": (
         "training.check_val_every_n_epoch=2",
@@ -65,8 +66,8 @@ def assert_same(disturbed, undisturbed) -> None:
 def test_killed_at_any_step(trials, setup) -> None:
     undisturbed = trials.run(*SMALL, *setup, name="whole")
     assert undisturbed.code == 0
-    # first step, inside an epoch, an epoch's last step, the step after it, near the end
-    for kill_at in (1, 5, 7, 8, 19):
+    # inside an epoch, an epoch's last step, the first step of the last epoch
+    for kill_at in (5, 7, 15):
         name = f"killed-{kill_at}"
         killed = trials.run(*SMALL, *setup, kill_at=kill_at, name=name)
         assert killed.code == -signal.SIGKILL
@@ -74,6 +75,24 @@ def test_killed_at_any_step(trials, setup) -> None:
         assert resumed.code == 0
         assert resumed.record["attempts"] == 2
         assert_same(resumed, undisturbed)
+
+
+def test_killed_in_the_first_step(trials) -> None:
+    trials.run(*SMALL, kill_at=1)
+    ended = trials.run(*SMALL)
+    assert_same(ended, trials.run(*SMALL, name="whole"))
+
+
+def test_a_resumed_trial_is_the_same_run_in_wandb(trials) -> None:
+    setup = [item for item in SMALL if item != "logger=csv"]
+    killed = trials.run(*setup, kill_at=9)
+    identifier = killed.record["wandb_id"]
+    resumed = trials.run(*setup)
+    assert resumed.code == 0
+    assert resumed.record["wandb_id"] == identifier
+    offline = list((resumed.folder / "wandb").glob("offline-run-*"))
+    assert len(offline) == 2
+    assert all(folder.name.endswith(identifier) for folder in offline)
 
 
 def test_killed_in_validation(trials) -> None:
