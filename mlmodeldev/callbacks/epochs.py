@@ -19,7 +19,7 @@ from mlmodeldev.trial.files import write_json
 
 
 class EpochLog(Checkpoint):
-    """Write ``log.json``; the training loss is the mean over the epoch's batches.
+    """Write ``log.json``; the training loss is the mean over the epoch's finite batches.
 
     The running mean is part of the checkpoint, so an epoch that was interrupted in its middle
     reports what an undisturbed one does. It is a `Checkpoint` to Lightning so that it comes
@@ -31,19 +31,18 @@ class EpochLog(Checkpoint):
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._sum: torch.Tensor | None = None
-        self._count = 0
+        self._sums: torch.Tensor | None = None  # of the losses; of how many they are
         self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sum": self._sum, "count": self._count}
+        return {"sums": self._sums}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sum, self._count = state_dict["sum"], state_dict["count"]
+        self._sums = state_dict["sums"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._sum is not None:
-            self._sum = self._sum.to(pl_module.device)
+        if self._sums is not None:
+            self._sums = self._sums.to(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -51,8 +50,9 @@ class EpochLog(Checkpoint):
         loss = outputs["loss"].detach().double() if isinstance(outputs, dict) else None
         if loss is None:
             return
-        self._sum = loss if self._sum is None else self._sum + loss
-        self._count += 1
+        finite = loss.isfinite()  # the others were skipped: see `NonFinite`
+        part = torch.stack([loss.where(finite, 0.0), finite.double()])
+        self._sums = part if self._sums is None else self._sums + part
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True
@@ -73,13 +73,13 @@ class EpochLog(Checkpoint):
                     entry.setdefault(name, float(value))
             earlier = [e for e in self._read() if e["epoch"] < entry["epoch"]]
             write_json(self.file, [*earlier, entry])
-        self._sum, self._count, self._validated = None, 0, False
+        self._sums, self._validated = None, False
 
     def _mean(self, trainer: Trainer) -> float | None:
-        if self._sum is None:
+        if self._sums is None:
             return None
-        mean = trainer.strategy.reduce(self._sum / self._count, reduce_op="mean")
-        return float(mean)
+        total, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        return total / count if count else None
 
     def _read(self) -> list[dict[str, Any]]:
         try:
