@@ -198,6 +198,7 @@ class Recovery(Checkpoint):
             self.folder.update(
                 epoch=trainer.current_epoch + 1,
                 step=trainer.global_step,
+                stopped=self.stopping,
                 metric={
                     "name": self.monitor,
                     "mode": self.mode,
