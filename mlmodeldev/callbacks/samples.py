@@ -73,7 +73,9 @@ class Samples(Callback):
         order = torch.argsort(wrong * 2.0 + whole["probability"], descending=True, stable=True)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         names = getattr(datamodule, "label_names", None)
-        describe: Any = getattr(datamodule, "describe", lambda index: {})
+        describe: Any = getattr(datamodule, "describe", None)
+        if describe is None or trainer.overfit_batches:  # type: ignore[attr-defined]
+            describe = _nothing  # the examples of overfitting are not of the validation set
 
         def named(label: int) -> Any:
             return names[label] if names else label
@@ -92,3 +94,7 @@ class Samples(Callback):
                 }
             )
         return rows
+
+
+def _nothing(index: int) -> dict[str, str]:
+    return {}

@@ -44,6 +44,7 @@ class ExactDataModule(LightningDataModule):
         self._open: list[ExactLoader] = []
         self.processing = settings.processing
         self.seed = settings.training.seed
+        self.overfit = settings.training.overfit_batches > 0
         self.data_dir = settings.artefacts.data_dir
         self.shard = Shard(world.rank, world.size)
         self.on_gpu = settings.training.accelerator != "cpu" and torch.cuda.is_available()
@@ -61,7 +62,7 @@ class ExactDataModule(LightningDataModule):
         return self._loader(self.train_set, train=True)
 
     def val_dataloader(self) -> ExactLoader:
-        return self._loader(self.val_set)
+        return self._loader(self.train_set if self.overfit else self.val_set)
 
     def test_dataloader(self) -> ExactLoader:
         assert self.test_set is not None
@@ -74,7 +75,7 @@ class ExactDataModule(LightningDataModule):
             dataset,
             batch_size=processing.batch_size,
             seed=self.seed,
-            shuffle=train,
+            shuffle=train and not self.overfit,
             drop_last=train,
             progress=self._place if train else lambda: Place(0, 0),
             shard=self.shard,
@@ -104,4 +105,5 @@ class ExactDataModule(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         loop = trainer.fit_loop.epoch_loop
-        return Place(trainer.current_epoch, loop.batch_progress.current.ready)
+        epoch = 0 if self.overfit else trainer.current_epoch  # the same augmentation, too
+        return Place(epoch, loop.batch_progress.current.ready)
