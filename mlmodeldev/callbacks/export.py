@@ -39,7 +39,7 @@ class Export(Callback):
         done = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         self._write("last", trainer, pl_module, done)
         if Path(self.recovery.best_path).is_file():
-            best = {"epoch": self.recovery.best_epoch + 1}
+            best = {"epoch": self.recovery.best_epoch + 1, "step": self.recovery.best_step}
             kept = {name: value.clone() for name, value in pl_module.state_dict().items()}
             load_weights(pl_module, self.recovery.best_path)
             self._write("best", trainer, pl_module, best)

@@ -46,7 +46,7 @@ class Recovery(Checkpoint):
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.every_n_steps = every_n_steps
         self.best_value: float | None = None
-        self.best_epoch = 0
+        self.best_epoch = self.best_step = 0
         self.stopping = False
         self._last_step = 0
         self._last_beat = 0.0
@@ -64,12 +64,13 @@ class Recovery(Checkpoint):
         return {
             "best_value": self.best_value,
             "best_epoch": self.best_epoch,
+            "best_step": self.best_step,
             "stopping": self.stopping,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value = state_dict["best_value"]
-        self.best_epoch = state_dict["best_epoch"]
+        self.best_epoch, self.best_step = state_dict["best_epoch"], state_dict["best_step"]
         self.stopping = state_dict["stopping"]
 
     def on_save_checkpoint(
@@ -152,6 +153,7 @@ class Recovery(Checkpoint):
         )
         if trainer.strategy.broadcast(better and not math.isnan(value)):
             self.best_value, self.best_epoch = value, trainer.current_epoch
+            self.best_step = trainer.global_step
             trainer.save_checkpoint(self.best_path, weights_only=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
