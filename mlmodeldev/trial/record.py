@@ -83,6 +83,7 @@ class TrialFolder:
         self.path = path
         self.id = path.name
         self.attempt = 0
+        self._settings: dict[str, Any] = {}
         self._lock = FileLock(path / ".record.lock", timeout=60)
 
     @classmethod
@@ -129,7 +130,14 @@ class TrialFolder:
                     f"{self.path}: this folder holds a trial with {difference}; name another"
                     " folder by artefacts.trial=NAME, or begin anew by artefacts.fresh=true"
                 )
-        write_text(file, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+        self._settings = wanted
+
+    def _write_configuration(self) -> None:
+        import yaml
+
+        if self._settings:
+            text = yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True)
+            write_text(self.path / "config.yaml", text)
 
     # --- the record
 
@@ -176,6 +184,7 @@ class TrialFolder:
             self._refuse_if_owned(record)
             remove_leftovers(self.path)
             remove_leftovers(self.path / "checkpoints")
+            self._write_configuration()
             attempt = int(record.get("attempts", 0)) + 1
             record = self.update(
                 **{
