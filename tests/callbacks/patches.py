@@ -58,7 +58,9 @@ def note_batches() -> None:
     kind: Any = model.DualEncoder
     for name in ("training_step", "validation_step"):
 
-        def noting(self: Any, batch: Any, batch_idx: int, name: str = name, step: Any = None) -> Any:
+        def noting(
+            self: Any, batch: Any, batch_idx: int, name: str = name, step: Any = None
+        ) -> Any:
             with open(f"{self.trainer.default_root_dir}/batches.jsonl", "a") as file:  # noqa: PTH123
                 file.write(json.dumps([name, self.current_epoch, batch["index"].tolist()]) + "\n")
             return original[name](self, batch, batch_idx)
