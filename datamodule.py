@@ -10,7 +10,6 @@ then ``python trainer.py data=NAME``.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import importlib.util
@@ -22,14 +21,13 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from mlmodeldev.data.loader import Item
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.seeding import generator, key
-from mlmodeldev.data.tokens import train_tokenizer
+from mlmodeldev.data.tokens import make_tokenizer, tokenizer_key
 from mlmodeldev.errors import UsageError
-from mlmodeldev.hub import pretrained
 from mlmodeldev.trial.files import whole_file, whole_folder
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -59,23 +57,23 @@ class Digits(ExactDataModule):
 
     def __init__(
         self,
+        tokenizer: str | None = None,
         augment: bool = True,
         val_fraction: Share = 0.2,
         test_fraction: Share = 0.1,
         split_seed: Seed = 0,
     ) -> None:
         super().__init__()
-        self.augment, self.split_seed = augment, split_seed
+        self.tokenizer_name, self.augment, self.split_seed = tokenizer, augment, split_seed
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
     def prepare_data(self) -> None:
         folder = self._tokenizer_folder()
         if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
+            texts = chain.from_iterable(captions())
             with whole_folder(folder) as target:
-                train_tokenizer(chain.from_iterable(captions()), vocabulary=128).save_pretrained(
-                    target
-                )
+                make_tokenizer(self.tokenizer_name, texts, vocabulary=128).save_pretrained(target)
 
     def setup(self, stage: str | None = None) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(self._tokenizer_folder())
@@ -110,7 +108,7 @@ class Digits(ExactDataModule):
         return {"image": "/".join(rows)}
 
     def _tokenizer_folder(self) -> Path:
-        text = repr((captions(), "bpe", 128)).encode()
+        text = repr((tokenizer_key(self.tokenizer_name), captions(), 128)).encode()
         return Path(self.data_dir) / "digits" / f"tokenizer-{hashlib.sha256(text).hexdigest()[:8]}"
 
 
@@ -180,7 +178,8 @@ class Cola(ExactDataModule):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         sentences = {name: read_cola(file) for name, file in files.items()}
-        tokenizer = self._make_tokenizer([text for text, _ in sentences["train"]])
+        training = (text for text, _ in sentences["train"])
+        tokenizer = make_tokenizer(self.tokenizer_name, training, vocabulary=4000)
         with whole_folder(target) as folder:
             tokenizer.save_pretrained(folder / "tokenizer")
             for name, rows in sentences.items():
@@ -225,11 +224,6 @@ class Cola(ExactDataModule):
         """Show a validation sentence in the samples table."""
         return {"text": self.sentences[index]}
 
-    def _make_tokenizer(self, sentences: list[str]) -> PreTrainedTokenizerFast:
-        if self.tokenizer_name:
-            return pretrained(AutoTokenizer, self.tokenizer_name)
-        return train_tokenizer(sentences, vocabulary=4000)
-
     def _files(self) -> dict[str, Path]:
         folder = Path(self.data_dir) / "cola"
         files = {
@@ -246,7 +240,8 @@ class Cola(ExactDataModule):
         return files
 
     def _cache(self) -> Path:
-        digest = hashlib.sha256(repr((self.tokenizer_name, "bpe", self.max_length)).encode())
+        made_by = tokenizer_key(self.tokenizer_name), self.max_length
+        digest = hashlib.sha256(repr(made_by).encode())
         for file in self._files().values():
             digest.update(file.read_bytes())
         return Path(self.data_dir) / "cola" / f"tokens-{digest.hexdigest()[:12]}"
@@ -283,16 +278,21 @@ def read_cola(file: Path) -> list[tuple[str, int]]:
     """Return sentences and labels of a CoLA file: source, label, star, sentence, by tabs.
 
     Raises:
-        UsageError: a line has another shape.
+        UsageError: a line has another shape, or there is none.
     """
     rows = []
-    with file.open(encoding="utf-8", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            if len(row) != 4 or row[1] not in ("0", "1"):
-                raise UsageError(
-                    f"{file}:{number}: must be source, label (0 or 1), mark and sentence, by tabs"
-                )
-            rows.append((row[3], int(row[1])))
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            row = line.decode("utf-8").split("\t")
+        except UnicodeDecodeError:
+            raise UsageError(f"{file}:{number}: is no UTF-8 text") from None
+        if len(row) != 4 or row[1] not in ("0", "1"):
+            raise UsageError(
+                f"{file}:{number}: must be source, label (0 or 1), mark and sentence, by tabs"
+            )
+        rows.append((row[3], int(row[1])))
+    if not rows:
+        raise UsageError(f"{file}: is empty")
     return rows
 
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassMatthewsCorrCoef
+from torchmetrics.classification import MulticlassAccuracy
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -37,6 +37,7 @@ from transformers import (
 from mlmodeldev.data.images import read_image
 from mlmodeldev.errors import UsageError
 from mlmodeldev.hub import pretrained
+from mlmodeldev.metrics import Matthews
 
 Batch = Mapping[str, Tensor]
 Size = Annotated[int, Field(ge=1)]
@@ -80,8 +81,14 @@ class DualEncoder(LightningModule):
         patch = max(1, image_size // 4)
         vision = ViTConfig(image_size=image_size, patch_size=patch, num_channels=channels, **sizes)
         bert = BertConfig(vocab_size=vocabulary, max_position_embeddings=max_length, **sizes)
-        self.image: PreTrainedModel = pretrained(ViTModel, image) if image else ViTModel(vision)
-        self.text: PreTrainedModel = pretrained(BertModel, text) if text else BertModel(bert)
+        pixels = {"image_size": ("exactly", image_size), "num_channels": ("exactly", channels)}
+        self.image: PreTrainedModel = (
+            pretrained(ViTModel, image, pixels) if image else ViTModel(vision)
+        )
+        tokens = token_needs(vocabulary, max_length)
+        self.text: PreTrainedModel = (
+            pretrained(BertModel, text, tokens) if text else BertModel(bert)
+        )
         self.image_projection = nn.Linear(self.image.config.hidden_size, projection, bias=False)
         self.text_projection = nn.Linear(self.text.config.hidden_size, projection, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # e^2.6592 = 1/0.07, as in CLIP
@@ -201,12 +208,17 @@ class TextClassifier(LightningModule):
         bert = BertConfig(vocab_size=vocabulary, max_position_embeddings=max_length, **sizes)
         bert.num_labels = classes
         self.encoder: PreTrainedModel = (
-            pretrained(AutoModelForSequenceClassification, encoder, num_labels=classes)
+            pretrained(
+                AutoModelForSequenceClassification,
+                encoder,
+                token_needs(vocabulary, max_length),
+                num_labels=classes,
+            )
             if encoder
             else BertForSequenceClassification(bert)
         )
         self.metrics = classification_metrics(classes)
-        self.metrics["matthews"] = MulticlassMatthewsCorrCoef(classes)
+        self.metrics["matthews"] = Matthews(classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, (batch, classes)."""
@@ -294,6 +306,14 @@ def log_classification(
         "label": labels,
         "prediction": prediction,
         "probability": probability,
+    }
+
+
+def token_needs(vocabulary: int, max_length: int) -> dict[str, tuple[str, int]]:
+    """Return what tokenized data asks of a text encoder."""
+    return {
+        "vocab_size": ("at least", vocabulary),
+        "max_position_embeddings": ("at least", max_length),
     }
 
 

@@ -7,18 +7,40 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mlmodeldev.errors import UsageError
 
 
-def pretrained(kind: Any, name: str, **arguments: Any) -> Any:
+def pretrained(
+    kind: Any, name: str, needs: Mapping[str, tuple[str, int]] | None = None, **arguments: Any
+) -> Any:
     """Return ``kind.from_pretrained(name)``, from a folder, the Hub's cache or the Hub.
 
+    Args:
+        kind: class of transformers.
+        name: folder or Hub name.
+        needs: what the data asks of the model's configuration, such as
+            ``{"vocab_size": ("at least", 4000)}`` or ``{"image_size": ("exactly", 8)}``.
+        arguments: for ``from_pretrained``.
+
     Raises:
-        UsageError: there is no such model, its files are damaged, or the Hub can't be reached and
-            its cache lacks it.
+        UsageError: there is no such model, its files are damaged, it does not fit the data, or the
+            Hub can't be reached and its cache lacks it.
     """
+    made = _load(kind, name, arguments)
+    for key, (how, need) in (needs or {}).items():
+        have = getattr(made.config, key, need)
+        if have != need and not (how == "at least" and have > need):
+            raise UsageError(
+                f"{name!r} has {key}={have}: the data needs {how} {need}; choose another model"
+                " or change the data"
+            )
+    return made
+
+
+def _load(kind: Any, name: str, arguments: dict[str, Any]) -> Any:
     from safetensors import SafetensorError
 
     try:

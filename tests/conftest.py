@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 os.environ["WANDB_MODE"] = "offline"
+os.environ["HF_HUB_OFFLINE"] = "1"
 for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
     os.environ.pop(name, None)
 
@@ -34,6 +36,7 @@ class Ended:
 
     code: int
     folder: Path
+    output: str = ""
 
     @property
     def record(self) -> dict[str, Any]:
@@ -74,6 +77,8 @@ class Trials:
         signal_at: tuple[int, int] | None = None,
         during: str = "training_step",
         name: str = "trial",
+        patch: Callable[[], None] | None = None,
+        terminal: str | None = None,
     ) -> Ended:
         """Run a trial to its end.
 
@@ -83,6 +88,8 @@ class Trials:
             signal_at: a signal, and the number of the call in which it arrives.
             during: a method of the model.
             name: of the trial's folder.
+            patch: called in the trial's process before it begins; a module's function.
+            terminal: device to print to; by default a file, which is `Ended.output` then.
         """
         asked = [
             f"artefacts.runs_dir={self.runs}",
@@ -91,17 +98,57 @@ class Trials:
             *overrides,
         ]
         number, call = signal_at or (signal.SIGKILL, kill_at)
-        process = _context.Process(target=_run_trial, args=(asked, int(number), call, during))
-        process.start()
-        process.join(240)
-        if process.is_alive():
-            process.kill()
-            raise AssertionError("the trial hangs")
-        assert process.exitcode is not None
-        return Ended(process.exitcode, self.runs / "single" / name)
+        printed = self.runs / f"{name}.output"
+        code = in_fork(terminal or printed, _run_trial, asked, int(number), call, during, patch)
+        text = "" if terminal else printed.read_text()
+        return Ended(code, self.runs / "single" / name, text)
 
 
-def _run_trial(overrides: list[str], number: int, call: int | None, method: str) -> None:
+def in_fork(printed: Path | str, function: Callable[..., None], *args: Any) -> int:
+    """Call a module's function in a process of its own, which prints to a file or terminal.
+
+    Returns:
+        exit status: 2 for bad input, 75 interrupted.
+    """
+    Path(printed).parent.mkdir(parents=True, exist_ok=True)
+    process = _context.Process(target=_call, args=(str(printed), function, args))
+    process.start()
+    process.join(240)
+    if process.is_alive():
+        process.kill()
+        raise AssertionError("the process hangs")
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _call(printed: str, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+    from mlmodeldev.errors import UsageError
+    from mlmodeldev.settings.cli import TrialInterrupted
+
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    code = 0
+    try:
+        function(*args)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        code = 2
+    except TrialInterrupted:
+        code = 75
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code:
+        os._exit(code)
+
+
+def _run_trial(
+    overrides: list[str],
+    number: int,
+    call: int | None,
+    method: str,
+    patch: Callable[[], None] | None,
+) -> None:
     import torch
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -109,7 +156,6 @@ def _run_trial(overrides: list[str], number: int, call: int | None, method: str)
     import model
     import trainer
     from mlmodeldev.settings import validate
-    from mlmodeldev.settings.cli import TrialInterrupted
 
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)
@@ -119,10 +165,9 @@ def _run_trial(overrides: list[str], number: int, call: int | None, method: str)
     for kind in (model.DualEncoder, model.TextClassifier):
         if call is not None:
             setattr(kind, method, _dying(getattr(kind, method), number, call))
-    try:
-        trainer.train(settings)
-    except TrialInterrupted:
-        os._exit(75)
+    if patch:
+        patch()
+    trainer.train(settings)
 
 
 def _dying(function: Any, number: int, call: int) -> Any:
@@ -143,6 +188,59 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
+@pytest.fixture(scope="session")
+def shared_trials(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Trials:
+    """For trials that several tests look at."""
+    return Trials(tmp_path_factory.mktemp("shared") / "runs", data_dir)
+
+
 @pytest.fixture
 def trials(tmp_path: Path, data_dir: Path) -> Trials:
     return Trials(tmp_path / "runs", data_dir)
+
+
+@pytest.fixture(scope="session")
+def cola_files(data_dir: Path) -> Path:
+    """The folder of small files of CoLA's shape, in the session's data folder."""
+    from tests.small_data import write_cola
+
+    return write_cola(data_dir)
+
+
+SMALL_COLA = (
+    "experiment=cola",
+    "logger=csv",
+    "model.width=16",
+    "model.depth=1",
+    "model.dropout=0.0",
+    "optimizer.lr=0.01",
+    "training.max_epochs=6",
+    "processing.batch_size=32",
+    "callbacks.cka.enabled=false",
+)
+
+
+@pytest.fixture(scope="session")
+def cola_trial(shared_trials: Trials, cola_files: Path) -> Ended:
+    """A text classifier that has learned the small grammar."""
+    ended = shared_trials.run(*SMALL_COLA, name="grammar")
+    assert ended.code == 0, ended.output
+    return ended
+
+
+@pytest.fixture(scope="session")
+def digits_trial(shared_trials: Trials) -> Ended:
+    """A small dual encoder after three epochs, with all callbacks but CKA."""
+    ended = shared_trials.run(
+        "logger=csv",
+        "model.width=16",
+        "model.depth=1",
+        "optimizer.lr=0.01",
+        "training.max_epochs=3",
+        "training.log_every_n_steps=5",
+        "processing.batch_size=64",
+        "callbacks.cka.enabled=false",
+        name="digits",
+    )
+    assert ended.code == 0, ended.output
+    return ended

@@ -1,19 +1,42 @@
-"""Tokenizers trained in a moment, for data that has none.
+"""Tokenizers by name, or trained in a moment for data that has none.
 
 Example::
 
-    train_tokenizer(["a handwritten seven"], vocabulary=64).save_pretrained(folder)
+    make_tokenizer(None, ["a handwritten seven"], vocabulary=64).save_pretrained(folder)
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from mlmodeldev.hub import pretrained
 
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def make_tokenizer(
+    name: str | None, texts: Iterable[str], vocabulary: int
+) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of that name, or train one on the texts."""
+    if name:
+        named: PreTrainedTokenizerFast = pretrained(AutoTokenizer, name)
+        return named
+    return train_tokenizer(texts, vocabulary)
+
+
+def tokenizer_key(name: str | None) -> str:
+    """Return what tells one tokenizer from another: a folder may hold a new one tomorrow."""
+    digest = hashlib.sha256((name or "bpe").encode())
+    for file in sorted(Path(name).glob("*")) if name else ():
+        if file.name.startswith(("token", "vocab", "merges", "spiece", "added", "special")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
