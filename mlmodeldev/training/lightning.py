@@ -40,6 +40,8 @@ def make_trainer(
     training = settings.training
     accelerator = choose_accelerator(training.accelerator)
     check_precision(training.precision, accelerator)
+    # Determinism would fill all new memory with NaN, which only shows defects of torch itself.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Trainer(
         accelerator=accelerator,
         devices=world.local_size,
