@@ -48,10 +48,11 @@ class EpochLog(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"].detach().double() if isinstance(outputs, dict) else None
-        if loss is None:
+        if not isinstance(outputs, dict):
             return
-        self._sum = loss if self._sum is None else self._sum + loss
+        if self._sum is None:
+            self._sum = torch.zeros((), dtype=torch.float64, device=pl_module.device)
+        self._sum += outputs["loss"].detach()
         self._count += 1
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
