@@ -1,4 +1,4 @@
-"""The Python of docs/settings.md runs as it stands, and the groups that it lists are all of them."""
+"""The Python of docs/settings.md runs as it stands; the groups that it lists are all of them."""
 
 from __future__ import annotations
 
