@@ -16,14 +16,21 @@ _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train a WordPiece tokenizer of at most ``vocabulary`` entries, lower-cased, as BERT's."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    """Train a WordPiece tokenizer of at most ``vocabulary`` entries, lower-cased, as BERT's.
+
+    The same texts give the same tokenizer, on any machine.
+    """
+    texts = list(texts)
+    tokenizer = _untrained({})
+    # The trainer numbers inner letters in the random order of a hash table, and breaks ties by
+    # number: given as special tokens they have a fixed one.
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=_SPECIAL, show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=[*_SPECIAL, *_inner_letters(tokenizer, texts)],
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = _untrained(tokenizer.get_vocab())
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B [SEP]",
@@ -37,3 +44,16 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         sep_token="[SEP]",
         mask_token="[MASK]",
     )
+
+
+def _untrained(vocabulary: dict[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _inner_letters(tokenizer: Tokenizer, texts: list[str]) -> list[str]:
+    normal = (tokenizer.normalizer.normalize_str(text) for text in texts)
+    words = {word for text in normal for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
+    return sorted({f"##{letter}" for word in words for letter in word[1:]})
