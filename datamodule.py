@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -25,7 +26,7 @@ from transformers import AutoTokenizer
 
 from mlmodeldev.data.loader import Item
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.seeding import generator, key
+from mlmodeldev.data.seeding import generator, keys
 from mlmodeldev.data.tokens import make_tokenizer, tokenizer_key
 from mlmodeldev.errors import UsageError
 from mlmodeldev.trial.files import whole_file, whole_folder
@@ -130,24 +131,26 @@ class CaptionedImages:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, item: Item) -> dict[str, Any]:
-        number = int(self.index[item.index])
-        label = int(self.labels[number])
-        draw = key(self.seed, "augment", item.epoch if self.augment else 0, number)
-        phrasing = draw % len(PHRASINGS)
-        image = self.images[number]
+    def make_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Return a batch, drawn from (seed, epoch, number) of each image."""
+        numbers = self.index[[item.index for item in items]]
+        epoch = items[0].epoch if self.augment else 0
+        draws = keys(numbers.tolist(), self.seed, "augment", epoch)
+        images = self.images[numbers]
         if self.augment:
             # One in eight images moves up, one down; one in eight left, one right.
-            down, right = (
-                int(bits == 0) - int(bits == 1) for bits in (draw // 8 % 8, draw // 64 % 8)
-            )
-            image = shift(image, down, right)
+            sides = (draws // 8 % 8, draws // 64 % 8)
+            images = shift(images, *((side == 0).astype(int) - (side == 1) for side in sides))
+        labels, phrasings = self.labels[numbers], draws % len(PHRASINGS)
         return {
-            "index": number,
-            "image": image,
-            "label": label,
-            **{name: tokens[label, phrasing] for name, tokens in self.prompts.items()},
+            "index": torch.from_numpy(numbers),
+            "image": images,
+            "label": torch.from_numpy(labels),
+            **{name: tokens[labels, phrasings] for name, tokens in self.prompts.items()},
         }
+
+    def __getitem__(self, item: Item) -> dict[str, Tensor]:
+        return {name: values[0] for name, values in self.make_batch([item]).items()}
 
 
 class Cola(ExactDataModule):
@@ -257,9 +260,13 @@ class Rows:
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, item: Item) -> dict[str, Any]:
-        number = int(self.index[item.index])
-        return {"index": number, **{name: array[number] for name, array in self.arrays.items()}}
+    def make_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Return a batch."""
+        numbers = torch.from_numpy(self.index[[item.index for item in items]])
+        return {"index": numbers, **{name: array[numbers] for name, array in self.arrays.items()}}
+
+    def __getitem__(self, item: Item) -> dict[str, Tensor]:
+        return {name: values[0] for name, values in self.make_batch([item]).items()}
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -318,8 +325,10 @@ def split(count: int, seed: int, *fractions: float) -> list[np.ndarray]:
     return np.split(order, np.cumsum([rest, *sizes])[:-1])
 
 
-def shift(image: Tensor, down: int, right: int) -> Tensor:
-    """Move an image (channels, height, width) by up to a pixel; the edge is repeated."""
-    padded = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")
-    height, width = image.shape[-2:]
-    return padded[:, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+def shift(images: Tensor, down: np.ndarray, right: np.ndarray) -> Tensor:
+    """Move each image (batch, channels, height, width) by its pixels; the edge is repeated."""
+    height, width = images.shape[-2:]
+    rows = (np.arange(height) - down[:, None]).clip(0, height - 1)
+    columns = (np.arange(width) - right[:, None]).clip(0, width - 1)
+    each = np.arange(len(images))[:, None, None]
+    return images.movedim(1, -1)[each, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)

@@ -38,7 +38,7 @@ class Predictor:
         if not state_file.is_file():
             raise UsageError(f"{folder}: no export here (a trial writes it when it is done)")
         self.folder = folder
-        self.state: dict[str, Any] = json.loads(state_file.read_text())
+        self.state = _read_state(state_file)
         from hydra.utils import get_class
 
         from mlmodeldev.training.quiet import quiet
@@ -60,6 +60,18 @@ class Predictor:
             images, sentences, self.folder, self.state["data"]
         )
         return found
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    needed = {"settings", "model_arguments", "data"}
+    try:
+        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if needed <= set(state) and "_target_" in state["settings"].get("model", {}):
+            return state
+        reason = f"it must have {', '.join(sorted(needed))}"
+    except (ValueError, AttributeError) as error:
+        reason = str(error)
+    raise UsageError(f"{file}: is damaged ({reason}); start the trial again to write it anew")
 
 
 def find_export(trial: str, runs_dir: Path, weights: str) -> Path:

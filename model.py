@@ -177,7 +177,10 @@ class DualEncoder(LightningModule):
         captions = [[text] for text in texts] or card["captions"]
         tokenizer = AutoTokenizer.from_pretrained(folder)
         flat = [caption for group in captions for caption in group]
-        tokens = tokenizer(flat, padding=True, truncation=True, return_tensors="pt")
+        longest = self.text.config.max_position_embeddings
+        tokens = tokenizer(
+            flat, padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        )
         shape = (len(captions), len(captions[0]), -1)
         prompts = {n: tokens[n].view(shape) for n in ("input_ids", "attention_mask")}
         pixels = torch.stack([read_image(path, **card["image"]) for path in images])

@@ -26,8 +26,8 @@ def pretrained(
         arguments: for ``from_pretrained``.
 
     Raises:
-        UsageError: there is no such model, its files are damaged, it does not fit the data, or
-            the Hub can't be reached and its cache lacks it.
+        UsageError: there is no such model, its files are damaged, it does not fit the data, or the
+            Hub can't be reached and its cache lacks it.
     """
     made = _load(kind, name, arguments)
     for key, (how, need) in (needs or {}).items():

@@ -47,12 +47,13 @@ class EpochLog(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs["loss"].detach().double() if isinstance(outputs, dict) else None
-        if loss is None:
+        if not isinstance(outputs, dict):
             return
-        finite = loss.isfinite()  # the others were skipped: see `NonFinite`
-        part = torch.stack([loss.where(finite, 0.0), finite.double()])
-        self._sums = part if self._sums is None else self._sums + part
+        if self._sums is None:
+            self._sums = torch.zeros(2, dtype=torch.float64, device=pl_module.device)
+        loss = outputs["loss"].detach()
+        self._sums[0] += loss.nan_to_num(0.0, 0.0, 0.0)  # skipped: see `NonFinite`
+        self._sums[1] += loss.isfinite()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True

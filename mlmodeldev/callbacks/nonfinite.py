@@ -8,6 +8,7 @@ Example::
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, Literal
 
 import torch
@@ -33,7 +34,7 @@ class NonFinite(Callback):
         self.policy = policy
         self.skipped = 0
         self.stopped_at: int | None = None
-        self._bad: Tensor | None = None
+        self._losses: list[Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped}
@@ -44,16 +45,15 @@ class NonFinite(Callback):
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
-        bad = ~torch.isfinite(loss.detach()).all()
-        self._bad = bad if self._bad is None else self._bad | bad
+        self._losses.append(loss.detach())
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        if self._bad is None:
-            return
-        bad = trainer.strategy.reduce_boolean_decision(bool(self._bad), all=False)
-        self._bad = None
+        bad = not _all_finite(self._losses)
+        self._losses.clear()
+        if trainer.world_size > 1:
+            bad = trainer.strategy.reduce_boolean_decision(bad, all=False)
         if not bad:
             return
         where = f"the loss is not finite at step {trainer.global_step}"
@@ -71,3 +71,10 @@ class NonFinite(Callback):
         else:
             self.skipped += 1
             log.warning("%s: step left out (%d so far)", where, self.skipped)
+
+
+def _all_finite(losses: list[Tensor]) -> bool:
+    """Whether all losses of an optimizer step are numbers; waits for the device once."""
+    if len(losses) == 1:
+        return math.isfinite(losses[0].item())
+    return not losses or bool(torch.stack(losses).isfinite().all())

@@ -57,7 +57,30 @@ def make_callbacks(
         stack.extend(_cka(settings, folder, model))
     if training.patience is not None:
         stack.append(_early_stopping(settings))
+    for callback in stack:
+        _drop_idle_hooks(callback)
     return stack
+
+
+_EACH_BATCH = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+def _drop_idle_hooks(callback: Callback) -> None:
+    """Spare Lightning the hooks of each batch in which this callback does nothing.
+
+    Entering an empty hook costs microseconds, and there are fifty a batch: 0.3 ms for nothing.
+    Lightning passes over a hook that can't be called.
+    """
+    for name in _EACH_BATCH:
+        if getattr(type(callback), name) is getattr(Callback, name):
+            setattr(callback, name, None)
 
 
 def _cka(settings: Settings, folder: TrialFolder, model: LightningModule) -> list[Callback]:

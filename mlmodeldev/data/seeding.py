@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -24,13 +25,36 @@ def key(seed: int, *path: int | str) -> int:
     >>> key(0, "order", 1) == key(0, "order", 1), key(0, "order", 1) == key(0, "order", 2)
     (True, False)
     """
+    return _number(_digest(seed, *path))
+
+
+def keys(numbers: Iterable[int], seed: int, *path: int | str) -> np.ndarray:
+    """Return ``key(seed, *path, number)`` of each number, int64; the path is read once.
+
+    >>> keys([3, 4], 0, "augment")[1] == key(0, "augment", 4)
+    True
+    """
+    begun = _digest(seed, *path)
+    drawn = []
+    for number in numbers:
+        digest = begun.copy()
+        digest.update(b"i" + struct.pack("<q", number))
+        drawn.append(_number(digest))
+    return np.array(drawn, dtype=np.int64)
+
+
+def _digest(*path: int | str) -> hashlib.blake2b:
     digest = hashlib.blake2b(digest_size=8)
-    for part in (seed, *path):
+    for part in path:
         if isinstance(part, str):
             text = part.encode()
             digest.update(b"s" + struct.pack("<q", len(text)) + text)
         else:
             digest.update(b"i" + struct.pack("<q", part))
+    return digest
+
+
+def _number(digest: hashlib.blake2b) -> int:
     return int.from_bytes(digest.digest(), "little") >> 1
 
 

@@ -105,9 +105,11 @@ def _check(name: str) -> None:
     from mlmodeldev.settings.composition import refusal
     from mlmodeldev.sweep import check
 
-    for problem in check(_sweep_file(name), refusal):
+    problems = check(_sweep_file(name), refusal)
+    for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))
+    for problem in problems:
         print(problem, file=sys.stderr)
 
 

@@ -42,6 +42,8 @@ def make_trainer(
     check_precision(training.precision, accelerator)
     if training.strategy == "fsdp" and accelerator != "gpu":
         raise UsageError("training.strategy=fsdp: needs GPUs; ddp runs everywhere")
+    # Determinism would fill all new memory with NaN, which only shows defects of torch itself.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Trainer(
         accelerator=accelerator,
         devices=world.local_size,

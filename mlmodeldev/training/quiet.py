@@ -17,6 +17,7 @@ _CHATTER = (
     r".*Trying to infer the `batch_size`.*",
     r".*is smaller than the logging interval.*",
     r".*Found \d+ module\(s\) in eval mode.*",
+    r"Grad strides do not match bucket view strides.*",
     r".*`weights_only` was not set.*",
     r".*torch.distributed.nn.functional.all_gather is deprecated.*",
     r".*`_get_pg_default_device` .*",

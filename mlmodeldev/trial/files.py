@@ -29,6 +29,7 @@ _REASONS = {
     errno.EACCES: "no permission to write here",
     errno.EPERM: "no permission to write here",
     errno.EROFS: "the file system is read-only",
+    errno.ENOENT: "the folder is gone, or can't be made",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a part of the path is a file or a broken link, not a folder",
     errno.ENAMETOOLONG: "the name is too long",

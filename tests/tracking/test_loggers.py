@@ -1,0 +1,132 @@
+"""Loggers: imported only when chosen, several at once; and names of runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.tracking.loggers import make_loggers
+from mlmodeldev.tracking.names import run_name, short_name
+from mlmodeldev.trial.record import TrialFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def make(tmp_path):
+    def call(*overrides: str, first: bool = True):
+        settings = compose_settings([f"artefacts.runs_dir={tmp_path}", *overrides])
+        folder = TrialFolder.open(settings)
+        return make_loggers(settings, folder, first), folder
+
+    return call
+
+
+def test_every_trial_has_its_metrics_file(make):
+    loggers, folder = make("logger=csv")
+    assert [type(logger).__name__ for logger in loggers] == ["MetricsFile"]
+    assert loggers[0].file == folder.path / "metrics.csv"
+
+
+def test_trackers_that_are_not_chosen_are_not_imported(tmp_path):
+    code = f"""
+import json, sys
+from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.tracking.loggers import make_loggers
+from mlmodeldev.trial.record import TrialFolder
+settings = compose_settings(["artefacts.runs_dir={tmp_path}", "logger=csv"])
+make_loggers(settings, TrialFolder.open(settings))
+print(json.dumps([name for name in ("wandb", "tensorboard") if name in sys.modules]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == []
+
+
+def test_tensorboard_writes_into_the_trials_folder_or_is_told_missing(make, monkeypatch):
+    import pytorch_lightning.loggers as lightning
+
+    made = []
+
+    class Board:
+        def __init__(self, *arguments, **options):
+            made.append((arguments, options))
+
+    monkeypatch.setattr(lightning, "TensorBoardLogger", Board)
+    loggers, folder = make("logger=[csv,tensorboard]")
+    assert isinstance(loggers[1], Board)
+    assert made == [((str(folder.path),), {"name": "", "version": "tensorboard"})]
+
+    def missing(*arguments, **options):
+        raise ModuleNotFoundError("No module named 'tensorboard'")
+
+    monkeypatch.setattr(lightning, "TensorBoardLogger", missing)
+    with pytest.raises(UsageError, match=r"logger=tensorboard: .*pip install tensorboard"):
+        make("logger=tensorboard")
+
+
+def test_a_run_rejoins_under_its_id_and_carries_its_settings(make, monkeypatch):
+    import wandb
+
+    asked = []
+    monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options))
+    monkeypatch.setattr("pytorch_lightning.loggers.WandbLogger", lambda experiment: "logger")
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    options = ("logger.wandb.mode=offline", "optimizer.lr=0.25", "artefacts.sweep=first")
+    loggers, folder = make(*options)
+    make(*options)
+    assert loggers[1:] == ["logger"]
+    first, second = asked
+    assert first["id"] == second["id"] == folder.read()["wandb_id"]
+    assert first["id"].startswith(folder.id + "-")
+    assert (first["mode"], first["resume"], first["group"]) == ("offline", "allow", "first")
+    assert (first["name"], first["dir"]) == ("lr=0.25", str(folder.path))
+    assert first["config"]["optimizer"]["lr"] == 0.25
+    make(*options, "artefacts.fresh=true")  # another run, beside the old one
+    assert asked[2]["id"] != first["id"]
+
+
+def test_an_agents_run_id_is_kept(make, monkeypatch):
+    import wandb
+
+    asked = []
+    monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options))
+    monkeypatch.setattr("pytorch_lightning.loggers.WandbLogger", lambda experiment: "logger")
+    monkeypatch.setenv("WANDB_RUN_ID", "fromagent")
+    _, folder = make("logger.wandb.mode=offline")
+    assert asked[0]["id"] == folder.read()["wandb_id"] == "fromagent"
+
+
+def test_only_the_first_process_talks_to_wandb(make, monkeypatch):
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **options: pytest.fail("a second run"))
+    loggers, _ = make(first=False)
+    assert len(loggers) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({}, ""),
+        ({"optimizer.lr": 0.003, "processing.batch_size": 32}, "lr=0.003 batch_size=32"),
+        ({"model": "text_classifier"}, "model=text_classifier"),
+        ({"a.width": 1, "b.width": 2, "c.x": 3}, "a.width=1 b.width=2 x=3"),
+        ({"artefacts.trial": "t", "cluster.name": "hec", "logger": "csv", "x.y": 1}, "y=1"),
+        ({"logger.wandb.project": "p", "callbacks.cka.enabled": False}, ""),
+    ],
+)
+def test_a_name_says_what_was_asked_and_no_more(overrides, name):
+    assert short_name(overrides) == name
+
+
+def test_a_run_of_defaults_has_a_name():
+    assert run_name(compose_settings()) == "default"
+    assert run_name(compose_settings(["optimizer.lr=0.25"])) == "lr=0.25"

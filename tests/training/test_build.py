@@ -1,0 +1,136 @@
+"""Data and model from their settings: facts filled in, weights from the seed, errors in a line."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.settings.schema import Settings
+from mlmodeldev.training import build
+from mlmodeldev.training.world import World
+
+MINE = """
+import torch
+from pytorch_lightning import LightningModule
+from mlmodeldev.data.module import ExactDataModule
+
+class Data(ExactDataModule):
+    log = []
+    def __init__(self, size=4):
+        super().__init__()
+        self.size = size
+    def prepare_data(self): self.log.append("prepare")
+    def setup(self, stage=None): self.log.append(f"setup {stage} {self.seed} {self.shard}")
+    @property
+    def structure(self): return {"classes": 3, "vocabulary": 99, "unknown": 1}
+
+class Net(LightningModule):
+    def __init__(self, width: int, classes: int = 2, vocabulary: int = 5):
+        super().__init__()
+        self.made_with = (width, classes, vocabulary)
+        self.layer = torch.nn.Linear(width, classes)
+
+class Broken(LightningModule):
+    def __init__(self):
+        super().__init__()
+        int("a defect of the researcher's own")
+
+def no_class(): ...
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    (tmp_path / "minefile.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("minefile", None)
+
+
+def settings(model: dict | None = None, data: dict | None = None, seed: int = 0) -> Settings:
+    return Settings.model_validate(
+        {
+            "model": {"_target_": "minefile.Net", "width": 6} if model is None else model,
+            "data": {"_target_": "minefile.Data"} if data is None else data,
+            "training": {"seed": seed},
+        }
+    )
+
+
+def test_data_are_prepared_and_set_up_once_with_what_is_not_structure(mine):
+    made = build.datamodule(settings(seed=5), World())
+    assert made.log == ["prepare", "setup fit 5 Shard(rank=0, size=1)"]
+    assert made.processing.batch_size == 64
+
+
+def test_only_the_first_process_prepares(mine, monkeypatch):
+    monkeypatch.setattr(World, "agree", lambda self, decide: decide() if self.first else None)
+    made = build.datamodule(settings(), World(rank=1, size=2))
+    assert made.log == ["setup fit 0 Shard(rank=1, size=2)"]
+
+
+def test_facts_of_the_data_fill_arguments_and_settings_have_the_last_word(mine):
+    data = build.datamodule(settings(), World())
+    assert build.model(settings(), data).made_with == (6, 3, 99)
+    chosen = settings({"_target_": "minefile.Net", "width": 6, "classes": 8})
+    assert build.model(chosen, data).made_with == (6, 8, 99)
+    assert build.model_arguments(chosen, data) == {"width": 6, "classes": 8, "vocabulary": 99}
+
+
+def test_weights_depend_on_the_seed_and_on_nothing_drawn_before(mine):
+    data = build.datamodule(settings(), World())
+    first = build.model(settings(), data).layer.weight
+    torch.rand(17)
+    assert build.model(settings(), data).layer.weight.equal(first)
+    assert not build.model(settings(seed=1), data).layer.weight.equal(first)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("minefile.Nett", "model._target_=minefile.Nett"),
+        ("nofile.Net", "model._target_=nofile.Net"),
+        ("minefile.no_class", "model._target_=minefile.no_class"),
+        ("torch.Size", "must be a LightningModule"),
+    ],
+)
+def test_a_target_that_is_no_model_is_told(mine, target, told):
+    data = build.datamodule(settings(), World())
+    with pytest.raises(UsageError) as error:
+        build.model(settings({"_target_": target}), data)
+    assert told in str(error.value)
+
+
+def test_data_of_another_kind_are_told(mine):
+    with pytest.raises(UsageError, match="must be a subclass of ExactDataModule"):
+        build.datamodule(settings(data={"_target_": "minefile.Net", "width": 1}), World())
+
+
+def test_arguments_that_do_not_fit_are_told_in_one_line(mine):
+    data = build.datamodule(settings(), World())
+    with pytest.raises(UsageError, match=r"^model: .*width") as error:
+        build.model(settings({"_target_": "minefile.Net"}), data)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match=r"^data: .*sise"):
+        build.datamodule(settings(data={"_target_": "minefile.Data", "sise": 1}), World())
+
+
+def test_a_defect_inside_of_the_class_keeps_its_traceback(mine):
+    data = build.datamodule(settings(), World())
+    with pytest.raises(ValueError, match="a defect of the researcher's own") as error:
+        build.model(settings({"_target_": "minefile.Broken"}), data)
+    assert error.traceback[-1].path.name == "minefile.py"
+
+
+def test_the_default_model_takes_its_sizes_from_the_digits(data_dir):
+    chosen = compose_settings([f"artefacts.data_dir={data_dir}", "model.width=8", "model.depth=1"])
+    data = build.datamodule(chosen, World())
+    arguments = build.model_arguments(chosen, data)
+    assert (arguments["classes"], arguments["image_size"], arguments["channels"]) == (10, 8, 1)
+    made = build.model(chosen, data)
+    assert made.text.config.vocab_size == len(data.tokenizer)
+    assert made.image.config.hidden_size == 8

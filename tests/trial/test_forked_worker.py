@@ -1,0 +1,100 @@
+"""Trials as forks of a server: status, output and settings of each; one fault spares the next.
+
+The server runs in a process of its own, for each process can have but one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import os, signal, sys
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.cli import TrialInterrupted
+
+IMPORTED = os.getpid()
+
+def train(settings):
+    case = settings.training.monitor
+    print(f"{case} lr={settings.optimizer.lr} forked={os.getppid() == IMPORTED}")
+    print("to stderr", file=sys.stderr)
+    if case == "usage": raise UsageError("no such data")
+    if case == "interrupted": raise TrialInterrupted("by SIGTERM")
+    if case == "defect": raise ValueError("a defect")
+    if case == "exit": raise SystemExit(3)
+    if case == "killed": os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+DRIVER = """
+import json, sys
+from pathlib import Path
+from mlmodeldev.trial import worker
+worker.HEAVY = ()  # the program here needs no torch
+here = Path(sys.argv[1])
+worker.start_server(["program"], here)
+codes = {}
+for case in json.loads(sys.argv[2]):
+    asked = case if isinstance(case, list) else [f"training.monitor={case}", "optimizer.lr=0.25"]
+    name = asked[0].rpartition("=")[2]
+    process = worker.launch("program", asked, log=here / "logs" / f"{name}.txt")
+    process.join(60)
+    codes[name] = process.exitcode
+print(json.dumps(codes))
+"""
+
+CASES = ["good", "usage", "interrupted", "defect", "exit", "killed", "good", ["optimizer.lrr=1"]]
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """Exit codes by case, and the folder of the logs."""
+    here = tmp_path_factory.mktemp("worker")
+    (here / "program.py").write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(here), json.dumps(CASES)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), here / "logs", done.stderr
+
+
+def test_the_status_says_how_a_trial_ended(launched):
+    codes, _, _ = launched
+    assert codes == {
+        "good": 0,
+        "usage": 2,
+        "interrupted": 75,
+        "defect": 1,
+        "exit": 1,
+        "killed": -9,
+        "1": 2,
+    }
+
+
+def test_output_of_both_kinds_goes_to_the_end_of_the_log_and_nowhere_else(launched):
+    _, logs, stderr = launched
+    said = "good lr=0.25 forked=True"
+    lines = (logs / "good.txt").read_text().splitlines()
+    assert sorted(lines) == sorted([said, "to stderr"] * 2)
+    assert stderr == ""
+
+
+def test_bad_input_and_interruption_are_one_line_a_defect_is_a_traceback(launched):
+    _, logs, _ = launched
+    assert "program: no such data" in (logs / "usage.txt").read_text().splitlines()
+    assert "program: by SIGTERM" in (logs / "interrupted.txt").read_text().splitlines()
+    assert (logs / "defect.txt").read_text().rstrip().endswith("ValueError: a defect")
+    (line,) = (logs / "1.txt").read_text().splitlines()
+    assert "did you mean 'lr'?" in line
+    assert "Traceback" not in (logs / "usage.txt").read_text()
