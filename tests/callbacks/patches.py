@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,24 +52,32 @@ def never_finite() -> None:
     _spoil(range(10**6), float("nan"))
 
 
+def slower_than_the_bar() -> None:
+    """Let each step last longer than the 0.1 s in which a bar is drawn once at most."""
+    import time
+
+    _before_each_step(lambda *_: time.sleep(0.11))
+
+
 def note_batches() -> None:
     """Append the indices of each training and validation batch to a file."""
-    import json
 
+    def note(module: Any, name: str, batch: Any) -> None:
+        with Path(module.trainer.default_root_dir, "batches.jsonl").open("a") as file:
+            file.write(json.dumps([name, module.current_epoch, batch["index"].tolist()]) + "\n")
+
+    _before_each_step(note)
+
+
+def _before_each_step(act: Callable[[Any, str, Any], None]) -> None:
     import model
 
-    kind: Any = model.DualEncoder
+    def wrap(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def acting(self: Any, batch: Any, batch_idx: int) -> Any:
+            act(self, name, batch)
+            return step(self, batch, batch_idx)
+
+        return acting
+
     for name in ("training_step", "validation_step"):
-
-        def noting(
-            self: Any, batch: Any, batch_idx: int, name: str = name, step: Any = None
-        ) -> Any:
-            with open(f"{self.trainer.default_root_dir}/batches.jsonl", "a") as file:  # noqa: PTH123
-                file.write(json.dumps([name, self.current_epoch, batch["index"].tolist()]) + "\n")
-            return original[name](self, batch, batch_idx)
-
-        original[name] = getattr(kind, name)
-        setattr(kind, name, noting)
-
-
-original: dict[str, Any] = {}
+        setattr(model.DualEncoder, name, wrap(name, getattr(model.DualEncoder, name)))

@@ -12,6 +12,8 @@ import threading
 
 import pytest
 
+from tests.callbacks import patches
+
 SMALL = (
     "logger=csv",
     "callbacks=none",
@@ -71,7 +73,7 @@ def test_a_bar_in_a_terminal(trials) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    ended = trials.run(*SMALL, terminal=os.ttyname(theirs))
+    ended = trials.run(*SMALL, terminal=os.ttyname(theirs), patch=patches.slower_than_the_bar)
     os.close(theirs)
     reader.join(20)
     assert not reader.is_alive()
@@ -81,7 +83,9 @@ def test_a_bar_in_a_terminal(trials) -> None:
     for epoch in (1, 2):
         assert f"epoch {epoch}/2 TRAIN" in text
         assert f"epoch {epoch}/2 VALID" in text
-    assert "6/6" in text
+        for done in range(1, 7):
+            assert re.search(rf"epoch {epoch}/2 TRAIN: +\d+%\|[^|]*\| {done}/6 ", text)
+    assert re.search(r"loss=[\d.]+, lr=[\d.e-]+", text)
     assert "\r" in text
     assert screen(text) == ""  # the bars leave nothing behind
 
