@@ -125,6 +125,7 @@ class Recovery(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self._heartbeat(trainer)
         # Ranks may have different numbers of validation batches: they agree in training only.
         if trainer.world_size == 1 and interrupt.requested():
             self._validation_due = True
@@ -140,6 +141,7 @@ class Recovery(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self._heartbeat(trainer)
         if trainer.world_size == 1 and interrupt.requested():
             self._end(trainer)
 
