@@ -126,6 +126,7 @@ class Recovery(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self._heartbeat(trainer)
         # Ranks may have different numbers of validation batches: they agree in training only.
         if trainer.world_size == 1 and interrupt.requested():
             self._validation_due = True
@@ -141,6 +142,7 @@ class Recovery(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self._heartbeat(trainer)
         if trainer.world_size == 1 and interrupt.requested():
             self._end(trainer)
 

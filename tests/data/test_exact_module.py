@@ -131,7 +131,7 @@ def test_an_example_is_a_function_of_index_and_epoch(digits):
     )
     images = {tuple(train[Item(5, epoch)]["image"].flatten().tolist()) for epoch in range(20)}
     assert 1 < len(images) <= 9
-    assert len({train[Item(5, e)]["label"] for e in range(20)}) == 1
+    assert len({int(train[Item(5, e)]["label"]) for e in range(20)}) == 1
     validation = {tuple(digits.val_set[Item(5, e)]["image"].flatten().tolist()) for e in range(9)}
     assert len(validation) == 1
 
@@ -153,7 +153,9 @@ def test_pixels_are_centred_and_scaled(digits):
 @pytest.mark.parametrize("right", [-1, 0, 1])
 def test_shifting_moves_each_pixel_and_repeats_the_edge(down, right):
     image = torch.arange(12.0).view(1, 3, 4)
-    moved = shift(image, down, right)
+    other = image + 100  # of the same batch, left where it is
+    moved, still = shift(torch.stack([image, other]), np.array([down, 0]), np.array([right, 0]))
+    assert still.equal(other)
     for row in range(3):
         for column in range(4):
             source = min(max(row - down, 0), 2), min(max(column - right, 0), 3)

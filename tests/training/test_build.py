@@ -64,7 +64,7 @@ def settings(model: dict | None = None, data: dict | None = None, seed: int = 0)
 def test_data_are_prepared_and_set_up_once_with_what_is_not_structure(mine):
     made = build.datamodule(settings(seed=5), World())
     assert made.log == ["prepare", "setup fit 5 Shard(rank=0, size=1)"]
-    assert made.processing.batch_size == 64
+    assert made.processing.batch_size == 32
 
 
 def test_only_the_first_process_prepares(mine, monkeypatch):

@@ -48,7 +48,7 @@ def test_the_configuration_is_written_for_people_to_read(open_trial):
         ("model.width=32", "model.width=64 (asked now: 32)"),
         ("data.augment=false", "data.augment=True (asked now: False)"),
         ("training.seed=1", "training.seed=0 (asked now: 1)"),
-        ("processing.batch_size=32", "processing.batch_size=64 (asked now: 32)"),
+        ("processing.batch_size=64", "processing.batch_size=32 (asked now: 64)"),
         ("training.accumulate_grad_batches=2", "accumulate_grad_batches=1 (asked now: 2)"),
         ("training.precision=bf16-mixed", "precision=32-true"),
         ("training.gradient_clip_val=null", "gradient_clip_val=1.0 (asked now: None)"),
