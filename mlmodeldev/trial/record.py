@@ -131,6 +131,8 @@ class TrialFolder:
                     " folder by artefacts.trial=NAME, or begin anew by artefacts.fresh=true"
                 )
         self._settings = wanted
+        if not file.is_file():
+            self._write_configuration()
 
     def _write_configuration(self) -> None:
         import yaml

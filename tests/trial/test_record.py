@@ -86,6 +86,7 @@ def test_what_says_where_and_how_long_may_change_when_a_trial_goes_on(open_trial
     folder.update(state="interrupted")
     again = open_trial(override)
     assert again.read()["state"] == "interrupted"
+    again.claim()
     group = override.partition("=")[0].partition(".")[0]
     written = yaml.safe_load((again.path / "config.yaml").read_text())
     assert written[group] == compose_settings([override]).model_dump()[group]
