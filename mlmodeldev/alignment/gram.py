@@ -30,14 +30,14 @@ class Gram:
     """One layer's part of one batch of n samples, centred, in float64.
 
     Exactly one of `matrix` (n, n) and `features` (n, d), d < n, is there; K = features·featuresᵀ.
-    `diagonal` (n,) is K's. `finite` and `constant` are boolean scalars on the same device:
-    whether every value is finite, and whether all samples are the same up to rounding.
-    `eps` is the resolution of the numbers that the matrix was computed in.
+    `diagonal` (n,) is K's; `rounding` is a scalar on the same device: a trace up to it is nothing
+    but rounding, so that all samples are the same. Centring spreads a NaN or Inf of any value over
+    all, hence the trace tells whether every value is finite. `eps` is the resolution of the numbers
+    that the matrix was computed in.
     """
 
     diagonal: Tensor
-    finite: Tensor
-    constant: Tensor
+    rounding: Tensor
     eps: float
     matrix: Tensor | None = None
     features: Tensor | None = None
@@ -106,57 +106,55 @@ def as_rows(features: Tensor) -> Tensor:
 def _from_few_features(rows: Tensor) -> Gram:
     wide = rows.to(torch.float64)
     centred = wide - wide.mean(0)
-    diagonal = centred.square().sum(1)
-    rounding = (8 * torch.finfo(torch.float64).eps) ** 2 * wide.square().sum()
     eps = torch.finfo(torch.float64).eps
-    return Gram(
-        diagonal, diagonal.isfinite().all(), diagonal.sum() <= rounding, eps, features=centred
-    )
+    rounding = (8 * eps) ** 2 * wide.square().sum()
+    return Gram(centred.square().sum(1), rounding, eps, features=centred)
 
 
 def _from_many_features(rows: Tensor) -> Gram:
     dtype = rows.dtype if rows.dtype in (torch.float32, torch.float64) else torch.float32
     if not rows.is_floating_point():
         dtype = torch.float64
-    shifted = _gram_of_shifted(rows, dtype)
-    matrix = _centre(shifted)
-    diagonal = matrix.diagonal().clone()
+    matrix = _gram_of_shifted(rows, dtype)
     eps = torch.finfo(dtype).eps
     # The shift takes off the mean; if centring then removes all the rest, that was rounding.
-    trace = diagonal.sum()
-    constant = trace <= 32 * eps * shifted.diagonal().sum()
-    # Centring spreads a NaN or Inf of any entry over all, the diagonal included.
-    return Gram(diagonal, trace.isfinite(), constant, eps, matrix=matrix)
+    rounding = matrix.trace() * (32 * eps)
+    _centre(matrix)
+    return Gram(matrix.diagonal().clone(), rounding, eps, matrix=matrix)
 
 
 def _gram_of_shifted(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Return (X-m)(X-m)ᵀ (n, n), m the rounded mean: chunks in `dtype`, their sum in float64."""
     n, d = rows.shape
-    width = max(
-        256, _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE) // (n * dtype.itemsize)
-    )
-    buffer = torch.empty(n, min(width, d), dtype=dtype, device=rows.device)
-    weights = torch.full((n,), 1 / n, dtype=dtype, device=rows.device)
-    total = torch.zeros(n, n, dtype=torch.float64, device=rows.device)
+    size = _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE)
+    width = min(d, max(256, size // (n * dtype.itemsize)))
+    band = _band(n) if rows.device.type == "cpu" else n
+    buffer = torch.empty(n, width, dtype=dtype, device=rows.device)
+    weights = torch.full((1, n), 1 / n, dtype=dtype, device=rows.device)
+    total = torch.empty(n, n, dtype=torch.float64, device=rows.device)
     for start in range(0, d, width):
-        chunk = rows[:, start : start + width].to(dtype)
-        shifted = torch.sub(chunk, weights @ chunk, out=buffer[:, : chunk.shape[1]])
-        _add_lower(total, shifted)
-    return total.tril_() + total.tril(-1).T
+        chunk = rows if width == d else rows[:, start : start + width]
+        chunk = chunk if chunk.dtype == dtype else chunk.to(dtype)
+        out = buffer if chunk.shape[1] == width else buffer[:, : chunk.shape[1]]
+        shifted = torch.sub(chunk, torch.mm(weights, chunk), out=out)
+        # Below the diagonal, band by band; the rest is its mirror image.
+        for top in range(0, n, band):
+            part = torch.mm(shifted[top : top + band], shifted[: top + band].T)
+            target = total[top : top + band, : top + band]
+            target.add_(part) if start else target.copy_(part)
+    for top in range(band, n, band):
+        total[:top, top : top + band] = total[top : top + band, :top].T
+    return total
 
 
-def _add_lower(total: Tensor, x: Tensor) -> None:
-    """Add x·xᵀ to `total` below the diagonal, band by band; the rest is its mirror image."""
-    n = x.shape[0]
-    band = max(32, min(n // 4, 128)) if x.device.type == "cpu" else n
-    for start in range(0, n, band):
-        stop = min(start + band, n)
-        total[start:stop, :stop] += x[start:stop] @ x[:stop].T
+def _band(n: int) -> int:
+    """Rows a product on a CPU: few enough to save half the work, enough to run at full speed."""
+    return max(32, min(n // 4, 128))
 
 
-def _centre(matrix: Tensor) -> Tensor:
+def _centre(matrix: Tensor) -> None:
     means = matrix.mean(0)
-    return matrix.sub(means).sub_((means - means.mean())[:, None])
+    matrix.sub_(means).sub_((means - means.mean()).unsqueeze_(1))
 
 
 def _rbf(linear: Gram, threshold: float) -> Gram:
@@ -166,7 +164,9 @@ def _rbf(linear: Gram, threshold: float) -> Gram:
     flat = squared.flatten()
     middle = (flat.numel() + 1) // 2
     median = (flat.kthvalue(middle).values + flat.kthvalue(flat.numel() // 2 + 1).values) / 2
-    kernel = _centre(torch.exp(-squared / (2 * threshold**2 * median)))
-    # A median of 0 (most samples the same) leaves no bandwidth, hence no kernel.
-    constant = linear.constant | (median <= 0)
-    return Gram(kernel.diagonal().clone(), linear.finite, constant, linear.eps, matrix=kernel)
+    kernel = torch.exp(-squared / (2 * threshold**2 * median))
+    _centre(kernel)
+    # A median of 0 (most samples the same) leaves no bandwidth, hence no kernel: all is rounding.
+    constant = (linear.diagonal.sum() <= linear.rounding) | (median <= 0)
+    kernel = torch.where(constant, 0.0, kernel)
+    return Gram(kernel.diagonal().clone(), torch.zeros_like(median), linear.eps, matrix=kernel)

@@ -40,10 +40,13 @@ def pairwise_hsic(
     n = grams_a[0].samples
     with full_precision(grams_a[0].diagonal.device):
         product = _inner_products(grams_a, grams_b)
-        diagonal_a = torch.stack([g.diagonal for g in grams_a])
-        diagonal_b = torch.stack([g.diagonal for g in grams_b])
-        hsic = _estimate(product, diagonal_a, diagonal_b, n, estimator)
-        return _mark(hsic, grams_a, grams_b)
+        a = torch.stack([g.diagonal for g in grams_a])
+        b = torch.stack([g.diagonal for g in grams_b])
+        traces_a, traces_b = a.sum(1), b.sum(1)
+        hsic = combine(product, a @ b.T, traces_a[:, None] * traces_b, n, estimator)
+        constant_a, finite_a = _flags(grams_a, traces_a)
+        constant_b, finite_b = _flags(grams_b, traces_b)
+        return _mark(hsic, constant_a[:, None] | constant_b, finite_a[:, None] & finite_b)
 
 
 def self_hsic(grams: Sequence[Gram], estimator: str = "unbiased") -> Tensor:
@@ -51,23 +54,19 @@ def self_hsic(grams: Sequence[Gram], estimator: str = "unbiased") -> Tensor:
     n = grams[0].samples
     with full_precision(grams[0].diagonal.device):
         square = torch.stack([_squared_norm(g) for g in grams])
-        trace = torch.stack([g.diagonal.sum() for g in grams])
-        diagonal = torch.stack([g.diagonal.square().sum() for g in grams])
-        hsic = combine(square, diagonal, trace.square(), n, estimator)
+        diagonals = torch.stack([g.diagonal for g in grams])
+        trace = diagonals.sum(1)
+        hsic = combine(square, diagonals.square().sum(1), trace.square(), n, estimator)
         # U-centring cancels the diagonal: what is left below its rounding error is no dependence.
         noise = torch.tensor([4 * n * g.eps**2 + 2**-46 for g in grams], device=square.device)
         scale = combine(square, torch.zeros_like(square), torch.zeros_like(square), n, estimator)
         hsic = torch.where(hsic.abs() <= noise * scale, 0.0, hsic)
-        constant = torch.stack([g.constant for g in grams])
-        finite = torch.stack([g.finite for g in grams])
-        return torch.where(constant, 0.0, hsic).masked_fill(~finite, torch.nan)
+        return _mark(hsic, *_flags(grams, trace))
 
 
 def _inner_products(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tensor:
     """Return ⟨K, L⟩ of every pair (len(a), len(b)); half of them where both sides are the same."""
-    same = len(grams_a) == len(grams_b) and all(
-        a is b for a, b in zip(grams_a, grams_b, strict=True)
-    )
+    same = are_same(grams_a, grams_b)
     if _features_are_cheaper(grams_a, grams_b):
         return _feature_products(grams_a, grams_b)
     left = torch.stack([g.kernel_matrix().flatten() for g in grams_a])
@@ -83,6 +82,13 @@ def _inner_products(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tensor:
     product[half:, :half] = left[half:] @ left[:half].T
     product[:half, half:] = product[half:, :half].T
     return product
+
+
+def are_same(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> bool:
+    """Whether both are the same layers in the same order."""
+    return len(grams_a) == len(grams_b) and all(
+        a is b for a, b in zip(grams_a, grams_b, strict=True)
+    )
 
 
 def _features_are_cheaper(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> bool:
@@ -109,14 +115,10 @@ def _feature_products(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tenso
 
 def _squared_norm(layer: Gram) -> Tensor:
     if layer.matrix is not None:
-        return layer.matrix.square().sum()
+        flat = layer.matrix.flatten()
+        return flat.dot(flat)
     assert layer.features is not None
     return (layer.features.T @ layer.features).square().sum()
-
-
-def _estimate(product: Tensor, a: Tensor, b: Tensor, n: int, estimator: str) -> Tensor:
-    traces = a.sum(1)[:, None] * b.sum(1)[None, :]
-    return combine(product, a @ b.T, traces, n, estimator)
 
 
 def combine(product: Tensor, diagonals: Tensor, traces: Tensor, n: int, estimator: str) -> Tensor:
@@ -127,12 +129,11 @@ def combine(product: Tensor, diagonals: Tensor, traces: Tensor, n: int, estimato
     return corrected / (n * (n - 3))
 
 
-def _mark(hsic: Tensor, grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tensor:
+def _mark(hsic: Tensor, constant: Tensor, finite: Tensor) -> Tensor:
     """Set constant layers to 0 and layers that are not finite to NaN, whatever they computed to."""
-    constant_a, finite_a = (torch.stack([getattr(g, k) for g in grams_a]) for k in _FLAGS)
-    constant_b, finite_b = (torch.stack([getattr(g, k) for g in grams_b]) for k in _FLAGS)
-    hsic = torch.where(constant_a[:, None] | constant_b[None, :], 0.0, hsic)
-    return hsic.masked_fill(~(finite_a[:, None] & finite_b[None, :]), torch.nan)
+    return torch.where(constant, 0.0, hsic).masked_fill_(~finite, torch.nan)
 
 
-_FLAGS = ("constant", "finite")
+def _flags(grams: Sequence[Gram], traces: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which layers are constant and which are finite."""
+    return traces <= torch.stack([g.rounding for g in grams]), traces.isfinite()

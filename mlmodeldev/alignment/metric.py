@@ -133,13 +133,16 @@ class CKA(Metric):
             self.small_batches += 1
             return
         weight = {"pairs": n * (n - 3), "samples": n, "equal": 1}[self.weighting]
-        own_a, own_b = (hsic.self_hsic(side, self.estimator) for side in (rows, columns))
+        own_a = hsic.self_hsic(rows, self.estimator)
+        same = hsic.are_same(rows, columns)
+        own_b = own_a if same else hsic.self_hsic(columns, self.estimator)
         device = self.cross.device
         self.cross += weight * hsic.pairwise_hsic(rows, columns, self.estimator).to(device)
         self.self_a += weight * own_a.to(device)
         self.self_b += weight * own_b.to(device)
-        self.constant += (torch.cat([own_a, own_b]) == 0).to(device)
-        self.not_finite += torch.stack([~g.finite for g in (*rows, *columns)]).to(device)
+        own = torch.cat([own_a, own_b])
+        self.constant += (own == 0).to(device)
+        self.not_finite += own.isnan().to(device)
         self.samples += n
         self.batches += 1
 
