@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError, nearest
+from mlmodeldev.threads import share_cores
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,6 +49,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     A process that belongs to a trial of several gets its settings ready-made, past Hydra, and
     calls ``train`` with them.
     """
+    share_cores()
     given = os.environ.pop(SETTINGS_VARIABLE, None)
     # Hydra then raises to us what it would print; its own way exits 1 for a typo.
     os.environ["HYDRA_FULL_ERROR"] = "1"

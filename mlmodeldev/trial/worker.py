@@ -22,6 +22,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.threads import share_cores
 
 _context: ForkServerContext = multiprocessing.get_context("forkserver")
 
@@ -36,6 +37,7 @@ def start_server(modules: Sequence[str], root: Path) -> None:
         modules: the front rooms, such as ``trainer`` and ``model``.
         root: the folder that they lie in.
     """
+    share_cores()
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *([path] if path else [])])
     _context.set_forkserver_preload([*HEAVY, *modules])
