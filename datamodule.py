@@ -29,7 +29,7 @@ from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.seeding import generator, keys
 from mlmodeldev.data.tokens import make_tokenizer, tokenizer_key
 from mlmodeldev.errors import UsageError
-from mlmodeldev.trial.files import whole_file, whole_folder
+from mlmodeldev.files import whole_file, whole_folder
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Size = Annotated[int, Field(ge=1)]

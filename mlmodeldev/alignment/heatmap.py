@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlmodeldev.alignment.files import whole_file
+from mlmodeldev.files import whole_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     metadata = {"Date": None} if path.suffix == ".svg" else None
     import matplotlib
 
-    with whole_file(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "mlmodeldev"}):
+    with whole_path(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "mlmodeldev"}):
         figure.savefig(temporary, dpi=_DPI, metadata=metadata)
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mlmodeldev.alignment.files import whole_file
 from mlmodeldev.alignment.heatmap import draw_drift, draw_heatmap, save_figure
+from mlmodeldev.files import whole_path
 
 _WEIGHTS = {"pairs": "n(n-3)", "samples": "n", "equal": "1"}
 
@@ -97,7 +97,7 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     stem = base / result.name / f"epoch-{result.epoch:04d}"
     save_matrix(result, stem.with_suffix(".npz"))
     save_figure(picture(result), stem.with_suffix(".png"))
-    with whole_file(base / f"{result.name}.png") as temporary:
+    with whole_path(base / f"{result.name}.png") as temporary:
         shutil.copyfile(stem.with_suffix(".png"), temporary)
     if history and len(history["epochs"]) > 1:
         drift = draw_drift(
@@ -114,7 +114,7 @@ def save_matrix(result: Result, path: Path) -> None:
     """Write the matrix and what it was made of as ``.npz``."""
     left_out = ("name", "has_diagonal") + (("epoch",) if result.epoch is None else ())
     facts = {key: value for key, value in vars(result).items() if key not in left_out}
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with whole_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **facts)
 
 

@@ -25,8 +25,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mlmodeldev.alignment.files import whole_file
 from mlmodeldev.errors import UsageError
+from mlmodeldev.files import whole_path
 
 CALLS = ("validation_step", "forward", "predict_step")
 
@@ -57,7 +57,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write weights as safetensors, whole or not at all."""
     from safetensors.torch import save_file
 
-    with whole_file(path) as temporary:
+    with whole_path(path) as temporary:
         save_file(dict(weights), temporary)
 
 

@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from mlmodeldev.trial.files import write_json
+from mlmodeldev.files import write_json
 
 
 class EpochLog(Checkpoint):

@@ -18,7 +18,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlmodeldev.callbacks.recovery import Recovery
-from mlmodeldev.trial.files import whole_folder, write_json
+from mlmodeldev.files import whole_folder, write_json
 
 
 class Export(Callback):

@@ -20,7 +20,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from mlmodeldev.trial.files import write_text, writing_to
+from mlmodeldev.files import write_text, writing_to
 
 _FIRST = ["epoch", "step"]
 

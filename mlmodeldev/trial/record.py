@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.trial.files import remove_leftovers, write_json, write_text, writing_to
+from mlmodeldev.files import remove_leftovers, write_json, write_text, writing_to
 from mlmodeldev.trial.identity import identity
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.trial.files import (
+from mlmodeldev.files import (
     remove_leftovers,
     whole_file,
     whole_folder,
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
 import sys
 from pathlib import Path
-from mlmodeldev.trial.files import whole_file, whole_folder
+from mlmodeldev.files import whole_file, whole_folder
 kind, path = sys.argv[1], Path(sys.argv[2])
 with (whole_file(path, "w") if kind == "file" else whole_folder(path)) as target:
     file = target if kind == "file" else (target / "part").open("w")
