@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 os.environ["WANDB_MODE"] = "offline"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
 for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
     os.environ.pop(name, None)
