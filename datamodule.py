@@ -228,19 +228,20 @@ class Cola(ExactDataModule):
         return {"text": self.sentences[index]}
 
     def _files(self) -> dict[str, Path]:
-        folder = Path(self.data_dir) / "cola"
-        files = {
-            "train": folder / "in_domain_train.tsv",
-            "dev": folder / "in_domain_dev.tsv",
-        }
-        missing = [file.name for file in files.values() if not file.is_file()]
-        if missing:
-            raise UsageError(
-                f"{folder}: {' and '.join(missing)} not found; unpack the raw folder of"
-                " https://nyu-mll.github.io/CoLA/cola_public_1.1.zip (md5"
-                " 9f6d88c3558ec424cd9d66ea03589aba) there [data=cola]"
-            )
-        return files
+        names = {"train": "in_domain_train.tsv", "dev": "in_domain_dev.tsv"}
+        placed = Path(self.data_dir) / "cola"
+        fetched = Path(self.data_dir) / "cola_public" / "cola_public" / "raw"
+        for folder in (placed, fetched):
+            files = {part: folder / name for part, name in names.items()}
+            if all(file.is_file() for file in files.values()):
+                return files
+        missing = [name for name in names.values() if not (placed / name).is_file()]
+        raise UsageError(
+            f"{placed}: {' and '.join(missing)} not found; run 'python -m mlmodeldev.data fetch"
+            f" cola_public --directory {self.data_dir}', or unpack the raw folder of"
+            " https://nyu-mll.github.io/CoLA/cola_public_1.1.zip (md5"
+            " 9f6d88c3558ec424cd9d66ea03589aba) there [data=cola]"
+        )
 
     def _cache(self) -> Path:
         made_by = tokenizer_key(self.tokenizer_name), self.max_length
