@@ -58,7 +58,7 @@ def test_the_readme_runs(clone: Path) -> None:
     demo = shown["make demo"]
     assert demo.count("done  val/accuracy") == 4
     for picture in re.findall(r"^CKA: +(.+)$", demo, re.MULTILINE):
-        assert Path(picture).stat().st_size > 10_000
+        assert (clone / picture).stat().st_size > 10_000
     assert "next:" in demo
     folder = Path(shown["python trainer.py"].splitlines()[-1])
     record = json.loads((folder / "trial.json").read_text())

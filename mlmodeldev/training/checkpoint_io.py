@@ -88,6 +88,10 @@ class _Streaming:
             self._begun = self._written
         return count
 
+    def fileno(self) -> int:
+        """Return the file's descriptor."""
+        return self._file.fileno()
+
     def flush(self) -> None:
         """Hand what is buffered to the system."""
         self._file.flush()

@@ -169,7 +169,7 @@ def test_a_model_with_an_optimizer_of_its_own_keeps_it():
 def test_a_model_without_one_gets_ours_over_the_estimated_steps(monkeypatch):
     net = Net()
     attach(net, Optimizer(lr=LR, warmup_fraction=0.0, schedule="linear"))
-    trainer = type("Trainer", (), {"estimated_stepping_batches": 4})()
+    trainer = type("Trainer", (), {"estimated_stepping_batches": 4, "precision": "32-true"})()
     monkeypatch.setattr(Net, "trainer", trainer)
     made = net.configure_optimizers()
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
