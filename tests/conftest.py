@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -26,6 +28,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
 for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
     os.environ.pop(name, None)
+
+# A busy machine is no defect of what is tested.
+hypothesis_settings.register_profile(
+    "shared", suppress_health_check=[HealthCheck.too_slow], deadline=None
+)
+hypothesis_settings.load_profile("shared")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "pytorch_lightning", "trainer", "model", "datamodule"])
