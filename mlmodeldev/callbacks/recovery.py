@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.tracking.stopping import stop_noted, stop_wanted
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.checkpoint import prune, step_path
 from mlmodeldev.trial.record import HEARTBEAT_SECONDS, TrialFolder
@@ -52,6 +53,8 @@ class Recovery(Checkpoint):
         self._last_beat = 0.0
         self._validation_due = False
         self._ending = False
+        self.pruned: str | None = None
+        """Who ended the trial for good before its time, if anyone did."""
 
     @property
     def best_path(self) -> str:
@@ -98,7 +101,7 @@ class Recovery(Checkpoint):
         self._last_step = trainer.global_step
         self._heartbeat(trainer)
         due = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if _asked_to_end(trainer):
+        if _asked_to_end(trainer) and not self._prunes(trainer):
             self._validation_due = due
             self._save(trainer)
             self._ending = True  # ends at the next hook, when this step's metrics are written
@@ -128,7 +131,7 @@ class Recovery(Checkpoint):
     ) -> None:
         self._heartbeat(trainer)
         # Ranks may have different numbers of validation batches: they agree in training only.
-        if trainer.world_size == 1 and interrupt.requested():
+        if trainer.world_size == 1 and interrupt.requested() and not self._prunes(trainer):
             self._validation_due = True
             self._save(trainer)
             self._end(trainer)
@@ -164,7 +167,7 @@ class Recovery(Checkpoint):
         self.stopping = trainer.should_stop
         self._save(trainer)
         self._record(trainer)
-        if _asked_to_end(trainer):
+        if _asked_to_end(trainer) and not self._prunes(trainer):
             self._end(trainer)
 
     # --- parts
@@ -191,6 +194,16 @@ class Recovery(Checkpoint):
             " start it again to go on"
         )
 
+    def _prunes(self, trainer: Trainer) -> bool:
+        """End the training for good, exports and all, if that is what was asked for."""
+        who = stop_wanted() if trainer.is_global_zero else None
+        if trainer.world_size > 1:
+            who = trainer.strategy.broadcast(who)
+        if who:
+            self.pruned = who
+            trainer.should_stop = True
+        return bool(who)
+
     def _heartbeat(self, trainer: Trainer) -> None:
         now = time.monotonic()
         if trainer.is_global_zero and now - self._last_beat > HEARTBEAT_SECONDS:
@@ -214,7 +227,7 @@ class Recovery(Checkpoint):
 
 def _asked_to_end(trainer: Trainer) -> bool:
     """Whether any rank was signalled; all ranks must call this at the same place."""
-    asked = interrupt.requested() is not None
+    asked = interrupt.requested() is not None or stop_noted()
     if trainer.world_size == 1:
         return asked
     return trainer.strategy.reduce_boolean_decision(asked, all=False)
