@@ -18,7 +18,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,12 +71,17 @@ class Notes:
         """Forget a run that has ended."""
         self._file(run).unlink(missing_ok=True)
 
-    def take_over(self) -> Held | None:
-        """Return a run to go on with: this job's own, or one that nobody comes back for."""
+    def take_over(self, known: Collection[str] = ()) -> Held | None:
+        """Return a run to go on with: this job's own, or one that nobody comes back for.
+
+        Args:
+            known: runs that this process holds already.
+        """
         for own in (True, False):
             for file, note in self._found():
                 mine = self.job is not None and note.get("job") == self.job
-                if mine == own and (mine or _left(note)) and not _live(note, mine):
+                free = (mine or _left(note)) and not _live(note, mine)
+                if mine == own and free and note["run"] not in known:
                     held = Held(str(note["run"]), dict(note["params"]))
                     if self._rename(file, held):
                         return held
