@@ -216,19 +216,34 @@ class TrialFolder:
         """Write the state that this attempt ends in and give the trial up."""
         self.update(state=state, reason=reason, owner=None, lease=None, **changes)
 
-    def _refuse_if_owned(self, record: Mapping[str, Any]) -> None:
-        owner = record.get("owner")
-        if record.get("state") != "running" or not owner or not _alive(owner, record):
+    def bury(self, state: State, reason: str | None) -> None:
+        """Write how an attempt ended that had no time to say so itself; others are left alone."""
+        if not (self.path / "trial.json").is_file():
             return
+        with writing_to(self.path), self._lock:
+            record = self.read()
+            if record.get("state") == "running" and not owned(record):
+                self.update(state=state, reason=reason, owner=None, lease=None)
+
+    def _refuse_if_owned(self, record: Mapping[str, Any]) -> None:
+        if not owned(record):
+            return
+        owner = record["owner"]
         raise UsageError(
             f"{self.path}: this trial is running already (host {owner['host']}, process"
             f" {owner['pid']}); stop it first, or wait"
         )
 
 
+def owned(record: Mapping[str, Any]) -> bool:
+    """Return whether a live process runs the trial that this record tells of."""
+    owner = record.get("owner")
+    return record.get("state") == "running" and owner is not None and _alive(owner, record)
+
+
 def _me() -> dict[str, Any]:
     pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": _start_ticks(pid)}
+    return {"host": socket.gethostname(), "pid": pid, "started": start_ticks(pid)}
 
 
 def _slurm() -> dict[str, str]:
@@ -238,14 +253,14 @@ def _slurm() -> dict[str, str]:
 
 def _alive(owner: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     if owner["host"] == socket.gethostname() and owner["started"] is not None:
-        return owner["pid"] != os.getpid() and _start_ticks(owner["pid"]) == owner["started"]
+        return owner["pid"] != os.getpid() and start_ticks(owner["pid"]) == owner["started"]
     job = (record.get("slurm") or {}).get("job_id")
     if job and job == os.environ.get("SLURM_JOB_ID"):
         return False  # the same job, requeued on another node: Slurm has ended its former self
     return time.time() < float(record.get("lease") or 0)
 
 
-def _start_ticks(pid: int) -> int | None:
+def start_ticks(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot (proc(5), stat, field 22), if it lives.
 
     Together with the process id it names a process for good; ids alone are used again.
