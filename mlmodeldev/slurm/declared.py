@@ -52,8 +52,9 @@ class Declared:
 
     @property
     def program(self) -> str:
-        """The module that has ``train``."""
-        return Path(self.sweep.definition.texts.get("program", "trainer.py")).stem
+        """The module that has ``train``: ``trainer``, or ``folder.name`` of another file."""
+        file = Path(self.sweep.definition.texts.get("program", "trainer.py"))
+        return ".".join(file.with_suffix("").parts)
 
     @property
     def modules(self) -> list[str]:

@@ -41,7 +41,7 @@ def run(asked: argparse.Namespace) -> int:
         return plan.run(asked)
     known = declared.read(asked)
     if known.base.cluster.launcher == "local":
-        return _here(known, asked.json)
+        return here(known, asked.json, known.entries)
     return to_cluster(known, asked.yes, asked.json)
 
 
@@ -92,15 +92,13 @@ def _confirm(made: Plan, yes: bool) -> None:
         raise UsageError("nothing was submitted")
 
 
-def _here(known: Declared, as_json: bool) -> int:
+def here(known: Declared, as_json: bool, entries: Sequence[Entry]) -> int:
     """Run on this machine."""
     from mlmodeldev.settings.cli import config_root
     from mlmodeldev.slurm.local import run_local
 
     with _progress_to_stderr(as_json):
-        outcome = run_local(
-            known.entries, known.program, known.overrides, known.modules, config_root()
-        )
+        outcome = run_local(entries, known.program, known.overrides, known.modules, config_root())
     again = [entry.again() for entry in known.entries]
     status.show(known.sweep, again, as_json)
     if not as_json and again:
