@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
 from mlmodeldev.slurm.reconcile import ENDED, Entry
-from mlmodeldev.trial.overrides import to_overrides
+from mlmodeldev.sweep.launching import trial_arguments
 from mlmodeldev.trial.pool import Ended, Work, run_pool
 
 
@@ -79,12 +79,7 @@ def entry_work(entry: Entry, program: str, fixed: Iterable[str], tag: object = N
 
 def trial_overrides(entry: Entry, fixed: Sequence[str]) -> list[str]:
     """Return the command line of a trial: its own values, and where it lies."""
-    where = {
-        "artefacts.runs_dir": str(entry.folder.parents[1].absolute()),
-        "artefacts.sweep": entry.folder.parent.name,
-        "artefacts.trial": entry.trial.id,
-    }
-    return [*fixed, *to_overrides(entry.trial.overrides), *to_overrides(where)]
+    return trial_arguments(entry.trial.overrides, entry.folder, fixed)
 
 
 def outcome(entry: Entry, ended: Ended) -> str:

@@ -9,7 +9,6 @@ Example::
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,4 +79,4 @@ def reconcile(
 
 def folder_name(sweep: Sweep) -> str:
     """Return the sweep's name as a folder's name."""
-    return re.sub(r"[^\w.-]+", "-", sweep.name).strip("-.") or "sweep"
+    return sweep.folder

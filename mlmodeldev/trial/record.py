@@ -241,6 +241,21 @@ def owned(record: Mapping[str, Any]) -> bool:
     return record.get("state") == "running" and owner is not None and _alive(owner, record)
 
 
+def owner_record() -> dict[str, Any]:
+    """Return what a record says of a live owner, for this process: owner, lease, Slurm's ids."""
+    lease = time.time() + LEASE_SECONDS
+    return {"state": "running", "owner": _me(), "lease": lease, "slurm": _slurm()}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of the trial in a folder; an empty one where none can be read."""
+    try:
+        record = json.loads((folder / "trial.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def _me() -> dict[str, Any]:
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "started": start_ticks(pid)}
@@ -254,10 +269,19 @@ def _slurm() -> dict[str, str]:
 def _alive(owner: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     if owner["host"] == socket.gethostname() and owner["started"] is not None:
         return owner["pid"] != os.getpid() and start_ticks(owner["pid"]) == owner["started"]
-    job = (record.get("slurm") or {}).get("job_id")
-    if job and job == os.environ.get("SLURM_JOB_ID"):
-        return False  # the same job, requeued on another node: Slurm has ended its former self
+    if _former_self(record.get("slurm") or {}):
+        return False
     return time.time() < float(record.get("lease") or 0)
+
+
+def _former_self(slurm: Mapping[str, str]) -> bool:
+    """Whether this very job, before it was requeued; Slurm has ended that for certain.
+
+    The same job without a restart between is not: it may run workers on several nodes.
+    """
+    same = slurm.get("job_id") is not None and slurm["job_id"] == os.environ.get("SLURM_JOB_ID")
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    return same and int(slurm.get("restart_count") or 0) < restarts
 
 
 def start_ticks(pid: int) -> int | None:
