@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -49,7 +50,7 @@ class SearchSource:
         program: module that has ``train``.
         seed: of draws and suggestions.
         count: at most so many trials in all, over all workers; the file's ``run_cap`` besides.
-        retry: run trials again that have failed.
+        retry: run trials again that had failed before this worker began.
         linger: wait for the trials of other workers, to take them over should those die. Else a
             worker that finds nothing to do leaves; what then dies waits for the next worker.
     """
@@ -75,6 +76,7 @@ class SearchSource:
         self.proposals = Proposals(sweep, seed, count)
         self.leases = Leases(self.base / FOLDER / "workers")
         self.mine: dict[str, FrozenTrial] = {}
+        self.begun = datetime.now()
         self.leases.renew()
         with self.journal.lock:
             if sweep.method == "bayes":
@@ -157,7 +159,8 @@ class SearchSource:
             return None
         again = {row.user_attrs.get("retry_of") for row in rows}
         for row in rows:
-            if row.state is TrialState.FAIL and row.number not in again:
+            ended = row.datetime_complete if row.state is TrialState.FAIL else None
+            if ended is not None and ended < self.begun and row.number not in again:
                 trial = self.proposals.trial(row.user_attrs["overrides"])
                 proposal = Proposal(trial, row.params, row.distributions)
                 return self.ledger.begin(proposal, self.leases.name, retry_of=row.number)
