@@ -62,11 +62,13 @@ def full_precision(device: torch.device) -> Iterator[None]:
     matmul = torch.backends.cuda.matmul if device.type == "cuda" else backend.matmul
     saved = matmul.fp32_precision
     try:
-        matmul.fp32_precision = "ieee"
+        if saved != "ieee":
+            matmul.fp32_precision = "ieee"
         with torch.no_grad(), _no_autocast(device.type):
             yield
     finally:
-        matmul.fp32_precision = saved
+        if saved != "ieee":
+            matmul.fp32_precision = saved
 
 
 def _no_autocast(device: str) -> AbstractContextManager[Any]:
