@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint quick lock bench clean
+.PHONY: help venv demo test lint quick lock bench slurm slurm-down clean
 
 help:  ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## make .venv with the pinned packages
 
@@ -20,6 +20,7 @@ demo: venv  ## a small sweep of the bundled data: results, heat map, next comman
 	@$(BIN)/python slurm/SlurmTrain.py
 
 test: venv lint  ## all tests (about 20 minutes on 2 cores)
+	@bash tools/slurm.sh
 	@$(BIN)/python -m pytest
 
 lint: venv  ## ruff and mypy
@@ -30,6 +31,12 @@ quick: venv  ## the tests that take no training
 
 bench: venv  ## measure; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
+
+slurm: venv  ## leave a Slurm of four nodes up to play with (root on Debian)
+	@$(BIN)/python -m tests.slurm up
+
+slurm-down: venv  ## end it
+	@$(BIN)/python -m tests.slurm down
 
 lock: venv  ## resolve pyproject.toml anew into requirements.lock
 	@bash tools/lock.sh $(BIN)/python

@@ -10,11 +10,52 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlmodeldev.errors import EXIT_INTERRUPTED
+from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.reconcile import ENDED, Entry
 from mlmodeldev.sweep.launching import trial_arguments
 from mlmodeldev.trial.pool import Ended, Work, run_pool
+from mlmodeldev.trial.record import owned
+from mlmodeldev.trial.shares import visible_gpus
+
+if TYPE_CHECKING:
+    from mlmodeldev.slurm.declared import Declared
+
+
+def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | None = None) -> int:
+    """Run a declared sweep on this machine: its list, or a search.
+
+    Args:
+        known: the sweep and its settings.
+        slots: trials at once; None: ``cluster.trials_per_gpu`` on each GPU.
+        seed, count: of a search.
+
+    Raises:
+        UsageError: less than one trial at once.
+    """
+    from mlmodeldev.settings.cli import config_root
+
+    if slots is None:
+        slots = known.base.cluster.trials_per_gpu * max(1, len(visible_gpus()))
+    if slots < 1:
+        raise UsageError(f"--jobs {slots}: must be at least 1")
+    root = config_root()
+    if known.sweep.method == "bayes":
+        from mlmodeldev.sweep.search import search
+
+        return search(
+            known.sweep,
+            known.folder.parent,
+            known.overrides,
+            slots,
+            known.modules,
+            root,
+            seed=seed,
+            count=count,
+            retry=True,
+        )
+    return run_local(known.entries, known.program, known.overrides, known.modules, root, slots)
 
 
 def run_local(
@@ -58,6 +99,9 @@ class EntrySource:
             head = f"[{number}/{self._total}] {entry.trial.id}  {entry.trial.name}"
             if entry.state in ENDED:
                 print(f"{head}  {entry.state} already", flush=True)
+                continue
+            if owned(entry.record):
+                print(f"{head}  running elsewhere; left to it", flush=True)
                 continue
             print(f"{head}  ...", flush=True)
             return entry_work(entry, self.program, self.fixed, tag=(head, entry))
