@@ -26,5 +26,5 @@ def run(asked: argparse.Namespace) -> int:
     queued = {trial for trial, task in tasks.items() if task.queued}
     failed = [e for e in known.entries if state(e, e.trial.id in queued) in ("failed", "lost")]
     if known.base.cluster.launcher == "local":
-        return submit.here(known, asked.json, failed)
+        return submit.here(known, asked, failed)
     return submit.to_cluster(known, asked.yes, asked.json, {e.trial.id for e in failed})
