@@ -26,6 +26,9 @@ from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.checkpoint import prune, step_path
 from mlmodeldev.trial.record import HEARTBEAT_SECONDS, TrialFolder
 
+LOOK_SECONDS = 2.0
+"""How often an owner looks whether it still is one; shorter than a successor takes to begin."""
+
 
 class Recovery(Checkpoint):
     """Keep a trial recoverable.
@@ -50,11 +53,11 @@ class Recovery(Checkpoint):
         self.best_epoch = self.best_step = 0
         self.stopping = False
         self._last_step = 0
-        self._last_beat = 0.0
+        self._last_beat = self._last_look = 0.0
         self._validation_due = False
         self._ending = False
-        self.pruned: str | None = None
-        """Who ended the trial for good before its time, if anyone did."""
+        self.reason: str | None = None
+        """Why the trial ended for good before its time; None if it did not."""
 
     @property
     def best_path(self) -> str:
@@ -183,6 +186,8 @@ class Recovery(Checkpoint):
         return float(metrics[self.monitor])
 
     def _save(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            self.folder.check_owner()
         checkpoints = self.folder.path / "checkpoints"
         trainer.save_checkpoint(step_path(checkpoints, trainer.global_step))
         if trainer.is_global_zero:
@@ -200,20 +205,30 @@ class Recovery(Checkpoint):
         if trainer.world_size > 1:
             who = trainer.strategy.broadcast(who)
         if who:
-            self.pruned = who
+            self.reason = f"ended early by {who}"
             trainer.should_stop = True
         return bool(who)
 
     def _heartbeat(self, trainer: Trainer) -> None:
+        """Renew the lease now and then; more often, see whether another attempt has taken over.
+
+        A task that outlives its node's death in Slurm's eyes must not write beside its successor.
+        """
         now = time.monotonic()
-        if trainer.is_global_zero and now - self._last_beat > HEARTBEAT_SECONDS:
-            self._last_beat = now
+        if not trainer.is_global_zero:
+            return
+        if now - self._last_beat > HEARTBEAT_SECONDS:
+            self._last_beat = self._last_look = now
             self.folder.heartbeat()
+        elif now - self._last_look > LOOK_SECONDS:
+            self._last_look = now
+            self.folder.check_owner()
 
     def _record(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
             self.folder.update(
                 epoch=trainer.current_epoch + 1,
+                epochs=trainer.max_epochs,
                 step=trainer.global_step,
                 stopped=self.stopping,
                 metric={

@@ -100,7 +100,7 @@ class AgentSource:
             return LATER
         return self._ask()
 
-    def report(self, work: Work, ended: Ended) -> None:
+    def report(self, work: Work, ended: Ended) -> str | None:
         """Note how a trial ended."""
         _, held, _ = self._running.pop(work.id)
         self._not_before = self._last_beat = 0.0  # the next may be asked for at once
@@ -108,15 +108,16 @@ class AgentSource:
         if ended.status == -signal.SIGKILL and self._killed.count(held.run) < KILLS:
             self._killed.append(held.run)
             self._waiting.append(held)  # out of memory, or someone's kill: once more from its state
-            return
+            return "pending"
         if ended.state == "interrupted":
             self.notes.write(held, active=False)
-            return
+            return None
         self.notes.remove(held.run)
         Path(work.environment[NOTE_VARIABLE]).unlink(missing_ok=True)
         self.failed += ended.state == "failed"
         self.done += ended.state != "failed"
         self._in_a_row = self._in_a_row + 1 if ended.state == "failed" else 0
+        return None
 
     def tick(self) -> None:
         """Send heartbeats for the runs that are under way, and do what is told of them."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.files import write_json
-from mlmodeldev.trial.record import LEASE_SECONDS, owned, start_ticks
+from mlmodeldev.trial.record import owned, owner_record
 
 RESERVED_SECONDS = 900.0
 """How long a trial waits for the job that was interrupted in it before others may take it."""
@@ -54,17 +54,9 @@ class Notes:
     def write(self, held: Held, active: bool = True) -> None:
         """Write, or renew, the note of a run; not active: it waits for this job to come back."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        pid = os.getpid()
-        owner = {"host": socket.gethostname(), "pid": pid, "started": start_ticks(pid)}
-        note = {
-            **asdict(held),
-            "job": self.job,
-            "state": "running" if active else "interrupted",
-            "owner": owner if active else None,
-            "lease": time.time() + LEASE_SECONDS,
-            "updated": time.time(),
-            "slurm": {"job_id": os.environ.get("SLURM_JOB_ID")},
-        }
+        note = {**asdict(held), "job": self.job, "updated": time.time(), **owner_record()}
+        if not active:
+            note |= {"state": "interrupted", "owner": None}
         write_json(self._file(held.run), note)
 
     def remove(self, run: str) -> None:

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 FOLLOW_SECONDS = 5.0
 """Between two looks at a trial that is still running."""
 
+AT_ONCE = 4
+"""Uploads at once of trials that have ended."""
+
+NO_KEY = UsageError("there is no key for W&B (run 'wandb login', or set WANDB_API_KEY)")
+
 _ENDED = ("done", "pruned", "failed")
 
 
@@ -76,6 +81,9 @@ def upload(path: Path, follow: bool = False) -> bool:
                     return False
             return _send(folder, settings, follow=False)
     except Timeout:
+        if follow:  # its upload is another's work; this one waits for its end
+            with FileLock(path / ".sync.lock"):
+                return not lacks(path)
         return False
 
 
@@ -119,16 +127,17 @@ def _send(folder: TrialFolder, settings: Settings, follow: bool) -> bool:
     return complete
 
 
-def sync(folders: Iterable[Path], follow: bool = False) -> int:
-    """Upload trials, each in a process of its own; return how many are not wholly up."""
+def sync(folders: Iterable[Path], follow: bool = False, quiet: bool = False) -> dict[Path, bool]:
+    """Upload trials, each in a process of its own; return which of them are wholly up."""
     import multiprocessing
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["wandb", "mlmodeldev.tracking.tracker", __name__])
-    waiting, lacking = list(folders), 0
+    waiting = list(folders)
     running: list[tuple[Path, Any]] = []
+    up: dict[Path, bool] = {}
     while waiting or running:
-        while waiting and len(running) < (len(waiting) if follow else 4):
+        while waiting and (follow or len(running) < AT_ONCE):
             folder = waiting.pop(0)
             process = context.Process(target=_in_process, args=(str(folder), follow))
             process.start()
@@ -137,11 +146,10 @@ def sync(folders: Iterable[Path], follow: bool = False) -> int:
             process.join(0.1)
             if process.exitcode is not None:
                 running.remove((folder, process))
-                lacking += process.exitcode != 0
-                print(
-                    f"{folder}: {'all up' if process.exitcode == 0 else 'not all up'}", flush=True
-                )
-    return lacking
+                up[folder] = process.exitcode == 0
+                if not quiet:
+                    print(f"{folder}: {'' if up[folder] else 'not '}all up", flush=True)
+    return up
 
 
 def _in_process(folder: str, follow: bool) -> None:

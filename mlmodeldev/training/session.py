@@ -27,6 +27,8 @@ from mlmodeldev.trial.record import LostLease, TrialFolder
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
+    from mlmodeldev.callbacks.pruning import Pruning
+    from mlmodeldev.callbacks.recovery import Recovery
     from mlmodeldev.data.module import ExactDataModule
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.tracking.tracker import Tracker
@@ -44,6 +46,7 @@ class Attempt:
         done: whether there is nothing left to do.
         best: best value of the monitored metric so far.
         state: how the trial ended.
+        pruned: why it was ended before its time; None if it was not.
     """
 
     folder: TrialFolder
@@ -54,6 +57,7 @@ class Attempt:
     done: bool = False
     best: float | None = None
     state: str = "running"
+    pruned: str | None = None
     data: ExactDataModule | None = None
     trackers: list[Tracker] = field(default_factory=list)
     pruned: str | None = None
@@ -79,14 +83,14 @@ class Attempt:
                 f"{self.checkpoint}: holds weights of another model (was model.py changed?);"
                 " artefacts.fresh=true begins anew"
             ) from None
-        self.pruned = next(
-            (c.pruned for c in trainer.callbacks if getattr(c, "pruned", None)),  # type: ignore[attr-defined]
-            None,
-        )
+        self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
 
     def test(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
-        """Measure the best weights on the test set."""
+        """Measure the best weights on the test set; not those of a trial that fell behind."""
         from mlmodeldev.callbacks.export import load_weights
+
+        if self.pruned:
+            return
 
         best = self.folder.path / "checkpoints" / "best.ckpt"
         if self.pruned:
@@ -96,6 +100,13 @@ class Attempt:
             results = trainer.test(model, datamodule=data, verbose=False)
             if self.world.first and results:
                 self.folder.update(test=dict(results[0]))
+
+
+def _pruners(trainer: Trainer) -> list[Pruning | Recovery]:
+    from mlmodeldev.callbacks.pruning import Pruning
+    from mlmodeldev.callbacks.recovery import Recovery
+
+    return [c for c in trainer.callbacks if isinstance(c, Pruning | Recovery)]  # type: ignore[attr-defined]
 
 
 def _compile(model: LightningModule) -> None:
@@ -126,10 +137,8 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "failed", f"{type(error).__name__}: {error}"[:500])
         raise
     else:
-        if attempt.pruned:
-            _finish(attempt, "pruned", f"ended early by {attempt.pruned}")
-        elif not attempt.done:
-            _finish(attempt, "done", None)
+        if not attempt.done:
+            _finish(attempt, "pruned" if attempt.pruned else "done", attempt.pruned)
     finally:
         if attempt.data is not None:
             attempt.data.close()
@@ -145,9 +154,10 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
     if record.get("state") in ("done", "pruned") and _reached(record, settings):
         changed = record.get("source") != source["source"]
         note = "; model.py, datamodule.py or trainer.py has changed since" if changed else ""
-        print(f"this trial is done already{note} (artefacts.fresh=true trains it again)")
+        state = record["state"]
         report(settings, folder)
-        return folder.path, {**facts, "done": True, "state": "done"}
+        print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
+        return folder.path, {**facts, "done": True, "state": state}
     folder.claim()
     folder.update(**source, overrides=settings.overrides)
     checkpoint = newest_whole(folder.path / "checkpoints")

@@ -31,7 +31,7 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
             pytest.fail("--cluster-live: there is no sbatch here")
         yield Slurm()
         return
-    cluster = Cluster(nodes=8)
+    cluster = Cluster(nodes=8, max_array=40)
     try:
         cluster.start()
     except Missing as reason:
@@ -42,9 +42,9 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
         cluster.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def own_slurm(slurm: Slurm) -> Cluster:
-    """The session's cluster, for tests that kill daemons and nodes."""
+    """The session's cluster, for tests that kill daemons and nodes (and `heal` them after)."""
     if not isinstance(slurm, Cluster):
         pytest.skip("kills daemons: not on a live cluster")
     return slurm

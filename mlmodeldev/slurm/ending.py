@@ -1,0 +1,128 @@
+"""What becomes of a job when its trials have ended: the last line of each batch script.
+
+    exec python -m mlmodeldev.slurm.ending STATUS
+
+Only standard modules are imported. A trial that saved and ended with 75 comes back in the same
+job, unless Slurm requeues it anyway or the user has cancelled it. One that was killed from outside
+comes back some times. All else is the job's exit status, so that Slurm says FAILED.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+INTERRUPTED = 75
+SIGNALS_TO_SAVE = (128 + 10, 128 + 12, 128 + 15)
+"""USR1, USR2, TERM: a trial that had not begun to listen yet dies of them."""
+KILLED = (128 + 9, 128 + 7, 128 + 11)
+"""KILL, BUS, SEGV."""
+
+
+def main(status: int) -> int:
+    """Requeue the job if it is to come back; return the job's exit status."""
+    job = own_name()
+    if not job or status == 0 or not _wants_back(status):
+        return status
+    told = ask(job)
+    print(f"trials ended with {status}; the job is {told.get('JobState', 'unknown')}", flush=True)
+    if is_ours_to_requeue(told) and requeue(job):
+        time.sleep(120)  # Slurm ends this shell; what ends by itself would not be requeued
+    return status
+
+
+def own_name() -> str:
+    """Return this task's name, ``1201_0``.
+
+    Never SLURM_JOB_ID within an array: the last task's number is the array's own, and requeueing
+    that requeues every task.
+    """
+    variables = os.environ
+    if "SLURM_ARRAY_JOB_ID" in variables:
+        return f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
+    return variables.get("SLURM_JOB_ID", "")
+
+
+def _wants_back(status: int) -> bool:
+    if status == INTERRUPTED or status in SIGNALS_TO_SAVE:
+        return True
+    return status in KILLED and _restarts_left()
+
+
+def _restarts_left() -> bool:
+    """Count a kill; whether the job may come back after it."""
+    submission = Path(os.environ.get("MLMODELDEV_SUBMISSION", ""))
+    try:
+        allowed = int(json.loads(submission.read_text())["restarts_after_kill"])
+        counter = submission.parent / f"killed-{own_name()}"
+        kills = 1 + (len(counter.read_text()) if counter.exists() else 0)
+        counter.write_text("k" * kills)
+    except (OSError, ValueError, KeyError):
+        return False
+    print(f"a trial was killed from outside (time {kills}; comes back {allowed} times)", flush=True)
+    return kills <= allowed
+
+
+def is_ours_to_requeue(told: Mapping[str, str]) -> bool:
+    """Whether the job comes back only if we say so.
+
+    A running job does: its trial was warned of the time limit, or of a preemption that waits for
+    it to end. A job that is being ended (COMPLETING hides why) does at its time limit only;
+    otherwise the user has cancelled it, which means stop, or Slurm itself requeues it.
+    """
+    state = told.get("JobState", "")
+    return state == "RUNNING" or (
+        state in ("COMPLETING", "TIMEOUT")
+        and _seconds(told.get("RunTime", "")) >= _seconds(told.get("TimeLimit", "")) > 0
+    )
+
+
+def _seconds(text: str) -> int:
+    """Read Slurm's ``1-02:03:04``; 0 for words such as UNLIMITED."""
+    days, _, clock = text.rpartition("-")
+    if not clock.replace(":", "").isdigit():
+        return 0
+    total = 0
+    for part in clock.split(":"):
+        total = total * 60 + int(part)
+    return total + 86400 * int(days or 0)
+
+
+def ask(job: str) -> dict[str, str]:
+    """Return what scontrol tells of the job, asked until the controller answers (two minutes)."""
+    for _ in range(24):
+        done = _run("scontrol", "-o", "show", "job", job)
+        told = dict(part.split("=", 1) for part in done.stdout.split() if "=" in part)
+        if "JobState" in told:
+            return told
+        time.sleep(5)
+    return {}
+
+
+def requeue(job: str) -> bool:
+    """Put the job back into the queue; whether Slurm took it."""
+    for _ in range(24):
+        done = _run("scontrol", "requeue", job)
+        if done.returncode == 0:
+            return True
+        if "Unable to contact" not in done.stderr and "timed out" not in done.stderr:
+            print(f"scontrol requeue {job}: {done.stderr.strip()}", file=sys.stderr)
+            return False
+        time.sleep(5)
+    return False
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.CompletedProcess(command, 1, "", "timed out")
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
