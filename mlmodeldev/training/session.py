@@ -60,7 +60,6 @@ class Attempt:
     pruned: str | None = None
     data: ExactDataModule | None = None
     trackers: list[Tracker] = field(default_factory=list)
-    pruned: str | None = None
 
     def fit(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
