@@ -166,9 +166,8 @@ class TrialFolder:
             LostLease: another attempt owns the trial now.
         """
         with writing_to(self.path), self._lock:
+            self.check_owner()
             record = self.read()
-            if self.attempt and record.get("attempts", self.attempt) != self.attempt:
-                raise LostLease(f"{self.path}: attempt {record['attempts']} has taken over")
             record = {**record, **changes, "updated": time.time()}
             write_json(self.path / "trial.json", record)
             return record
@@ -196,6 +195,7 @@ class TrialFolder:
                     "state": "running",
                     "reason": None,
                     "attempts": attempt,
+                    "begun": time.time(),
                     "owner": _me(),
                     "lease": time.time() + LEASE_SECONDS,
                     "slurm": _slurm(),
@@ -212,9 +212,22 @@ class TrialFolder:
         """
         self.update(lease=time.time() + LEASE_SECONDS)
 
+    def check_owner(self) -> None:
+        """Read whether the trial still belongs to this attempt.
+
+        Raises:
+            LostLease: another attempt owns it now.
+        """
+        attempts = self.read().get("attempts", self.attempt)
+        if self.attempt and attempts != self.attempt:
+            raise LostLease(f"{self.path}: attempt {attempts} has taken over")
+
     def finish(self, state: State, reason: str | None = None, **changes: Any) -> None:
         """Write the state that this attempt ends in and give the trial up."""
-        self.update(state=state, reason=reason, owner=None, lease=None, **changes)
+        record = self.read()
+        seconds = record.get("seconds", 0.0) + time.time() - record.get("begun", time.time())
+        ended = {"state": state, "reason": reason, "owner": None, "lease": None}
+        self.update(**ended, seconds=round(seconds, 3), **changes)
 
     def bury(self, state: State, reason: str | None) -> None:
         """Write how an attempt ended that had no time to say so itself; others are left alone."""
@@ -252,12 +265,22 @@ def _slurm() -> dict[str, str]:
 
 
 def _alive(owner: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    if _requeued_since(record.get("slurm") or {}):
+        return False  # if the job's former self lives on after all, its writes are refused
     if owner["host"] == socket.gethostname() and owner["started"] is not None:
         return owner["pid"] != os.getpid() and start_ticks(owner["pid"]) == owner["started"]
-    job = (record.get("slurm") or {}).get("job_id")
-    if job and job == os.environ.get("SLURM_JOB_ID"):
-        return False  # the same job, requeued on another node: Slurm has ended its former self
     return time.time() < float(record.get("lease") or 0)
+
+
+def _requeued_since(slurm: Mapping[str, Any]) -> bool:
+    """Whether this process belongs to a later start of the job that the record tells of."""
+    job = slurm.get("job_id")
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return (
+        job is not None
+        and job == os.environ.get("SLURM_JOB_ID")
+        and int(restarts) > int(slurm.get("restart_count", "0"))
+    )
 
 
 def start_ticks(pid: int) -> int | None:

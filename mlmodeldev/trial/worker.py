@@ -94,7 +94,7 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
     signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
     # Inherited from the server otherwise: loader workers would start servers of their own.
     multiprocessing.set_start_method("fork", force=True)
-    _write_to(log)
+    write_to(log)
     _take_share(environment)
     status = 0
     try:
@@ -120,7 +120,8 @@ def _take_share(environment: dict[str, str]) -> None:
         sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
 
 
-def _write_to(log: str) -> None:
+def write_to(log: str) -> None:
+    """Send this process's output to the end of a file."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):

@@ -16,7 +16,7 @@ import sys, time
 from tests.slurm.cluster import Cluster
 cluster = Cluster(nodes=1, accounting=False)
 cluster.start()
-cluster.sbatch("--wrap", "srun sleep 600")
+cluster.sbatch("-o", "/dev/null", "--wrap", "srun sleep 600")
 cluster.wait_for(cluster.running, 30)
 print(cluster.folder, flush=True)
 time.sleep(600)
