@@ -8,7 +8,12 @@ Example::
     mask("key: wandb_v1_...")              # "key: [W&B API key]"
 """
 
-from mlmodeldev.key_guard.environment import clean_environment, secret_names, warn_of_open_netrc
+from mlmodeldev.key_guard.environment import (
+    clean_environment,
+    secret_names,
+    warn_of_open_netrc,
+    without_keys,
+)
 from mlmodeldev.key_guard.output import guard_output
 from mlmodeldev.key_guard.patterns import Found, find, mask
 from mlmodeldev.key_guard.refusal import (
@@ -30,4 +35,5 @@ __all__ = [
     "refuse_secrets",
     "secret_names",
     "warn_of_open_netrc",
+    "without_keys",
 ]

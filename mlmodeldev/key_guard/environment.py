@@ -8,11 +8,12 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import netrc
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -56,6 +57,19 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
         and not any(each in value for each in values)
         and next(find(f"{name}={value}"), None) is None
     }
+
+
+@contextlib.contextmanager
+def without_keys() -> Iterator[None]:
+    """Take the keys out of this process's environment for a while: what it starts gets none."""
+    before, clean = dict(os.environ), clean_environment(os.environ)
+    held = {name: value for name, value in before.items() if name not in clean}
+    for name in held:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(held)
 
 
 def known_secrets() -> dict[str, str]:

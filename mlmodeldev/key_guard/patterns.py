@@ -29,10 +29,10 @@ _FORMS: tuple[tuple[str, str], ...] = (
     ("W&B API key", r"(?<![0-9A-Za-z/@])[0-9a-f]{40}(?![0-9A-Za-z/])"),
     ("Hugging Face token", r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}"),
     ("AWS access key", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
-    ("AWS secret key", r"(?i:aws_?secret_?(?:access_?)?key)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+=]{40}"),
+    ("AWS secret key", r"(?i:aws_?secret_?(access_?)?key)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+=]{40}"),
     ("GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,})"),
     ("private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-)  # fmt: skip
+)
 _PATTERNS = tuple((kind, re.compile(form)) for kind, form in _FORMS)
 _HEX = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(

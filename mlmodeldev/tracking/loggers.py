@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.key_guard import warn_of_open_netrc
 from mlmodeldev.tracking.metrics import MetricsFile
 from mlmodeldev.tracking.names import run_name
 
@@ -54,6 +55,7 @@ def _tensorboard(folder: TrialFolder) -> Logger:
 
 
 def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logger:
+    warn_of_open_netrc()
     mode = wandb_mode(chosen.mode)
     os.environ.setdefault("WANDB_BASE_URL", DEFAULT_HOST)
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", "120")  # a lost server must not hold the node
