@@ -21,6 +21,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.tracking.stopping import stop_noted, stop_wanted
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.checkpoint import prune, step_path
 from mlmodeldev.trial.record import HEARTBEAT_SECONDS, TrialFolder
@@ -55,6 +56,8 @@ class Recovery(Checkpoint):
         self._last_beat = self._last_look = 0.0
         self._validation_due = False
         self._ending = False
+        self.pruned: str | None = None
+        """Who ended the trial for good before its time, if anyone did."""
 
     @property
     def best_path(self) -> str:
@@ -101,7 +104,7 @@ class Recovery(Checkpoint):
         self._last_step = trainer.global_step
         self._heartbeat(trainer)
         due = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if _asked_to_end(trainer):
+        if _asked_to_end(trainer) and not self._prunes(trainer):
             self._validation_due = due
             self._save(trainer)
             self._ending = True  # ends at the next hook, when this step's metrics are written
@@ -131,7 +134,7 @@ class Recovery(Checkpoint):
     ) -> None:
         self._heartbeat(trainer)
         # Ranks may have different numbers of validation batches: they agree in training only.
-        if trainer.world_size == 1 and interrupt.requested():
+        if trainer.world_size == 1 and interrupt.requested() and not self._prunes(trainer):
             self._validation_due = True
             self._save(trainer)
             self._end(trainer)
@@ -167,7 +170,7 @@ class Recovery(Checkpoint):
         self.stopping = trainer.should_stop
         self._save(trainer)
         self._record(trainer)
-        if _asked_to_end(trainer):
+        if _asked_to_end(trainer) and not self._prunes(trainer):
             self._end(trainer)
 
     # --- parts
@@ -195,6 +198,16 @@ class Recovery(Checkpoint):
             f"interrupted by {interrupt.requested() or 'a signal'} at step {trainer.global_step};"
             " start it again to go on"
         )
+
+    def _prunes(self, trainer: Trainer) -> bool:
+        """End the training for good, exports and all, if that is what was asked for."""
+        who = stop_wanted() if trainer.is_global_zero else None
+        if trainer.world_size > 1:
+            who = trainer.strategy.broadcast(who)
+        if who:
+            self.pruned = who
+            trainer.should_stop = True
+        return bool(who)
 
     def _heartbeat(self, trainer: Trainer) -> None:
         """Renew the lease now and then; more often, see whether another attempt has taken over.
@@ -228,7 +241,7 @@ class Recovery(Checkpoint):
 
 def _asked_to_end(trainer: Trainer) -> bool:
     """Whether any rank was signalled; all ranks must call this at the same place."""
-    asked = interrupt.requested() is not None
+    asked = interrupt.requested() is not None or stop_noted()
     if trainer.world_size == 1:
         return asked
     return trainer.strategy.reduce_boolean_decision(asked, all=False)

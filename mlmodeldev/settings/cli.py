@@ -57,6 +57,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         if given is None:
+            sys.argv[1:] = _from_agent(sys.argv[1:])
             refuse_in_arguments(sys.argv[1:])
             main()
         else:
@@ -81,6 +82,15 @@ def call(train: Callable[[Settings], T], config: DictConfig) -> T:
         if multiprocessing.parent_process() is not None:
             raise
         _exit(_status(error), str(error))
+
+
+def _from_agent(arguments: list[str]) -> list[str]:
+    """Return the arguments, with types kept where a W&B agent has handed them over."""
+    if "WANDB_SWEEP_ID" not in os.environ:
+        return arguments
+    from mlmodeldev.tracking.arguments import typed
+
+    return typed(arguments)
 
 
 def _status(error: Exception) -> int:

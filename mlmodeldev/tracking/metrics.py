@@ -84,6 +84,11 @@ class MetricsFile(Logger):
             write_text(self.file, header + _lines(rows, self._columns))
 
 
+def read_rows(file: Path) -> list[dict[str, float]]:
+    """Return the file's whole rows as numbers; ``step`` is one of them."""
+    return [{name: float(value) for name, value in row.items()} for row in _read(file)[1]]
+
+
 def _text(value: Any) -> str:
     number = value.item() if hasattr(value, "item") else value
     return repr(number) if isinstance(number, float) else str(number)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.tracking.sync import report
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.provenance import provenance
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from mlmodeldev.data.module import ExactDataModule
     from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.tracking.tracker import Tracker
     from mlmodeldev.training.world import World
 
 
@@ -53,12 +55,16 @@ class Attempt:
     best: float | None = None
     state: str = "running"
     data: ExactDataModule | None = None
+    trackers: list[Tracker] = field(default_factory=list)
+    pruned: str | None = None
 
     def fit(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
         for logger in trainer.loggers:
             if hasattr(logger, "resume_from"):
                 logger.resume_from(self.step)
+            if hasattr(logger, "end"):
+                self.trackers.append(logger)  # type: ignore[arg-type]
         if interrupt.requested():
             raise TrialInterrupted(f"interrupted by {interrupt.requested()} before training began")
         if self.settings.training.compile:
@@ -73,12 +79,18 @@ class Attempt:
                 f"{self.checkpoint}: holds weights of another model (was model.py changed?);"
                 " artefacts.fresh=true begins anew"
             ) from None
+        self.pruned = next(
+            (c.pruned for c in trainer.callbacks if getattr(c, "pruned", None)),  # type: ignore[attr-defined]
+            None,
+        )
 
     def test(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
         """Measure the best weights on the test set."""
         from mlmodeldev.callbacks.export import load_weights
 
         best = self.folder.path / "checkpoints" / "best.ckpt"
+        if self.pruned:
+            return
         if self.settings.training.test and data.test_set is not None and best.is_file():
             load_weights(model, best)
             results = trainer.test(model, datamodule=data, verbose=False)
@@ -114,7 +126,9 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "failed", f"{type(error).__name__}: {error}"[:500])
         raise
     else:
-        if not attempt.done:
+        if attempt.pruned:
+            _finish(attempt, "pruned", f"ended early by {attempt.pruned}")
+        elif not attempt.done:
             _finish(attempt, "done", None)
     finally:
         if attempt.data is not None:
@@ -128,10 +142,11 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
     record = folder.read()
     facts: dict[str, Any] = {"attempt": 0, "best": _best(record)}
     source = provenance()
-    if record.get("state") == "done" and _reached(record, settings):
+    if record.get("state") in ("done", "pruned") and _reached(record, settings):
         changed = record.get("source") != source["source"]
         note = "; model.py, datamodule.py or trainer.py has changed since" if changed else ""
         print(f"this trial is done already{note} (artefacts.fresh=true trains it again)")
+        report(settings, folder)
         return folder.path, {**facts, "done": True, "state": "done"}
     folder.claim()
     folder.update(**source, overrides=settings.overrides)
@@ -162,3 +177,5 @@ def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
     if attempt.world.first and attempt.folder.attempt:
         attempt.folder.finish(state, reason)
         attempt.best = _best(attempt.folder.read())
+        for tracker in attempt.trackers:
+            attempt.folder.update(uploaded=tracker.end(state))

@@ -20,6 +20,7 @@ from types import FrameType
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 _received: list[str] = []
+_stop: list[str] = []
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
@@ -45,6 +46,17 @@ def requested() -> str | None:
     return _received[0] if _received else None
 
 
+def ask_to_stop(who: str) -> None:
+    """Note that this trial is not worth going on with; from any thread."""
+    _stop.append(who)
+
+
+def stop_asked() -> str | None:
+    """Return who asked for the trial to end for good (W&B, a search), if anyone did."""
+    return _stop[0] if _stop else None
+
+
 def forget() -> None:
     """Drop what was received, for a process that goes on to train another model."""
     _received.clear()
+    _stop.clear()

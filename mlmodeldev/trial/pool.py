@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def run_pool(
     slots: int = 1,
     modules: Sequence[str] = ("trainer",),
     root: Path | None = None,
+    on_signal: Callable[[int], None] | None = None,
 ) -> int:
     """Run a source's trials until it has no more.
 
@@ -49,6 +50,7 @@ def run_pool(
         slots: trials at once; they share cores and GPUs (`mlmodeldev.trial.shares`).
         modules: what trials import beside torch, Lightning and the callbacks.
         root: the folder that the modules lie in; the project's own by default.
+        on_signal: is told each signal that asks for an end, in the handler: to note it, no more.
 
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
@@ -56,14 +58,19 @@ def run_pool(
     from mlmodeldev.settings.cli import config_root
 
     start_server(modules, root or config_root())
-    pool = _Pool(source, shares(slots))
+    pool = _Pool(source, shares(slots), on_signal)
     with pool.listening():
         return pool.run()
 
 
 class _Pool:
-    def __init__(self, source: Source, environments: list[dict[str, str]]) -> None:
-        self.source = source
+    def __init__(
+        self,
+        source: Source,
+        environments: list[dict[str, str]],
+        on_signal: Callable[[int], None] | None = None,
+    ) -> None:
+        self.source, self.on_signal = source, on_signal
         self.free = deque(enumerate(environments))
         self.running: list[Running] = []
         self.received: list[int] = []
@@ -143,6 +150,8 @@ class _Pool:
     def _handle(self, signum: int, frame: Any) -> None:
         second_ctrl_c = signum == signal.SIGINT and signal.SIGINT in self.received
         self.received.append(signum)
+        if self.on_signal:
+            self.on_signal(signum)
         self._forward()
         if second_ctrl_c:
             for running in self.running:

@@ -95,8 +95,8 @@ class TrialFolder:
             UsageError: it can't be written, or it holds a trial of another configuration.
         """
         artefacts = settings.artefacts
-        name = artefacts.trial or identity(settings.overrides)
-        path = Path(artefacts.runs_dir).expanduser().absolute() / artefacts.sweep / name
+        sweep = Path(artefacts.runs_dir).expanduser().absolute() / artefacts.sweep
+        path = sweep / artefacts.trial if artefacts.trial else own_path(sweep, settings.overrides)
         folder = cls(path)
         if artefacts.fresh and path.exists():
             folder._move_aside()
@@ -201,6 +201,8 @@ class TrialFolder:
                     "owner": _me(),
                     "lease": time.time() + LEASE_SECONDS,
                     "slurm": _slurm(),
+                    "uploaded": False,
+                    **_agents_run(),
                 }
             )
             self.attempt = attempt
@@ -254,6 +256,30 @@ def _masked(value: Any) -> Any:
     return mask(value) if isinstance(value, str) and " " in value else value
 
 
+def own_path(sweep: Path, overrides: Mapping[str, Any], run: str | None = None) -> Path:
+    """Return where the trial of these overrides lies.
+
+    A W&B sweep may draw one point twice. While the first run of it is under way the second gets a
+    folder of its own; once it is done, its result is the second's too.
+
+    Args:
+        sweep: the sweep's folder.
+        overrides: what was asked.
+        run: id of the W&B run that an agent has given; None: the environment's, if any.
+    """
+    path = sweep / identity(overrides)
+    run = run or (os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None)
+    if run is None:
+        return path
+    second = path.with_name(f"{path.name}-{run}")
+    record = TrialFolder(path).read() if path.is_dir() else {}
+    other = record.get("wandb_id") not in (None, run) and record.get("state") not in _OVER
+    return second if second.is_dir() or other else path
+
+
+_OVER = ("done", "pruned")
+
+
 def owned(record: Mapping[str, Any]) -> bool:
     """Return whether a live process runs the trial that this record tells of."""
     owner = record.get("owner")
@@ -263,6 +289,12 @@ def owned(record: Mapping[str, Any]) -> bool:
 def _me() -> dict[str, Any]:
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "started": start_ticks(pid)}
+
+
+def _agents_run() -> dict[str, str]:
+    if not os.environ.get("WANDB_SWEEP_ID") or not os.environ.get("WANDB_RUN_ID"):
+        return {}
+    return {"wandb_id": os.environ["WANDB_RUN_ID"], "wandb_sweep": os.environ["WANDB_SWEEP_ID"]}
 
 
 def _slurm() -> dict[str, str]:

@@ -56,12 +56,13 @@ class Running:
         self.begun = self._last_beat = time.monotonic()
         self._told = False
         log = work.folder / "log.txt"
+        own = {**environment, **work.environment}
         self.process: ForkServerProcess | subprocess.Popen[bytes]
         if work.command is None:
-            self.process = launch(work.program, work.overrides, log, environment)
+            self.process = launch(work.program, work.overrides, log, own)
             self.sentinel: int | None = self.process.sentinel
         else:
-            self.process = _start(work, log, environment)
+            self.process = _start(work, log, own)
             self.sentinel = None
         self._ticks = start_ticks(self.process.pid or 0)
 

@@ -11,7 +11,7 @@ Example::
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ class Work:
         command: run this command line as a process of its own instead of a fork.
         foreign: the command keeps no ``trial.json``: the pool claims the folder and writes there
             how it ended.
+        environment: variables of this trial alone.
         tag: whatever the source wants to find again.
     """
 
@@ -38,6 +39,7 @@ class Work:
     program: str = "trainer"
     command: Sequence[str] | None = None
     foreign: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     tag: Any = field(default=None, compare=False)
 
 

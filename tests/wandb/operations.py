@@ -56,7 +56,7 @@ def project_node(entity: str, project: str) -> dict[str, Any]:
 # --- account and server
 
 
-@answers("Viewer", "GetViewer")
+@answers("Viewer", "GetViewer", "GetDefaultEntity")
 def viewer(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     return {
         "viewer": {
@@ -109,7 +109,7 @@ def upsert_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
 def run_node(run: Run) -> dict[str, Any]:
     """Return what is told of a run."""
     entity, project, name = run.path.split("/")
-    facts = run.facts
+    facts, last = run.facts, max(run.steps, default=-1)
     return {
         "id": opaque("Run", run.path), "name": name, "projectId": "1", "internalId": name,
         "displayName": facts.get("displayName") or name, "description": facts.get("notes"),
@@ -120,7 +120,7 @@ def run_node(run: Run) -> dict[str, Any]:
         "createdAt": stamp(run.created), "heartbeatAt": stamp(run.seen),
         "historyLineCount": len(run.history), "eventsLineCount": 0, "fileCount": len(run.files),
         "logLineCount": len(run.lines("output.log")), "project": project_node(entity, project),
-        "user": {"name": ENTITY, "username": ENTITY}, "historyKeys": None, "defaultColorIndex": 0,
+        "user": {"name": ENTITY, "username": ENTITY}, "historyKeys": {"lastStep": last, "keys": {}},
         "shouldStop": run.stop, "stopped": run.stop, "failed": run.state == "failed",
         "running": run.state == "running", "exitcode": run.ends[-1][1] if run.ends else None,
         "historyTail": json.dumps(run.lines("wandb-history.jsonl")[-1:]), "eventsTail": "[]",

@@ -9,7 +9,7 @@ from tests.wandb.operations import answers, opaque, project_node, run_node
 from tests.wandb.store import ENTITY, Run, Store
 
 
-@answers("Run", "GetRun", "LightRun")
+@answers("Run", "GetRun", "LightRun", "RunHistoryKeys")
 def one_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     name = given.get("name") or given.get("run") or ""
     run = store.find(given.get("entity"), given.get("project"), name)

@@ -44,8 +44,7 @@ class Server:
     def __init__(self, port: int = 0) -> None:
         self.store, self.faults = Store(), Faults()
         handler = type("Handler", (Handler,), {"store": self.store, "faults": self.faults})
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", port), handler)
         self.url = self.store.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
         self._thread.start()
@@ -58,6 +57,14 @@ class Server:
     def environment(self) -> dict[str, str]:
         """Return the variables that lead a client here."""
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ENTITY": ENTITY}
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: clients that are killed break their connections."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,235 @@
+"""The command behind ``slurm/agent.sh``: agents of a W&B sweep, in a Slurm job or on a laptop.
+
+Example::
+
+    sbatch --array=1-8%4 slurm/agent.sh ENTITY/PROJECT/ID
+    python -m mlmodeldev.slurm.agent ENTITY/PROJECT/ID --count 1 training.devices=2
+
+On the warning signal (USR1) the running trial saves, no other is begun, and the job requeues
+itself; it then goes on with the same trial. On SIGTERM it saves as well and leaves the rest to
+Slurm, which requeues a preempted job and not a cancelled one. Exit status: 0 all its trials ended
+well, 1 some failed, 2 bad input, 75 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.tracking.account import Unreachable, host
+from mlmodeldev.tracking.agent import AgentSource, job_name
+from mlmodeldev.tracking.sweep_server import RemoteSweep
+from mlmodeldev.trial.pool import run_pool
+
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+REQUEUES = 5
+"""How often a job moves on from a machine without a working GPU."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run agents; return the exit status."""
+    asked = _parser().parse_args(arguments)
+    begun, warned = time.monotonic(), _Warned()
+    try:
+        sweep = _find(asked.sweep)
+        _header(sweep)
+        problem = gpu_problem()
+        if problem:
+            return _move_on(problem, begun)
+        source = _source(asked, sweep)
+        status = _run(source, asked.slots, warned)
+    except UsageError as error:
+        print(f"agent.sh: {error}", file=sys.stderr)
+        _footer(begun, EXIT_BAD_INPUT, "bad input")
+        return EXIT_BAD_INPUT
+    if status == 0 and (source.failed or source.lost):
+        status = 1
+    counts = f"{source.done} trials ended well, {source.failed} failed"
+    why = f"interrupted by {warned.name}" if status == EXIT_INTERRUPTED else source.why
+    _footer(begun, status, f"{why}; {counts}")
+    if status == EXIT_INTERRUPTED and warned.wants_requeue:
+        _requeue()
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="agent.sh",
+        description="Run trials of a W&B sweep until it is over.",
+        epilog="sbatch's own options go before slurm/agent.sh: sbatch --array=1-8%%4 slurm/agent.sh"
+        " ENTITY/PROJECT/ID",
+    )
+    parser.add_argument("sweep", metavar="ENTITY/PROJECT/ID", help="as 'wandb sweep' prints it")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting of every trial")
+    parser.add_argument("--count", type=_positive, help="trials at most that each agent takes")
+    parser.add_argument("--slots", type=_positive, default=1, help="trials at once in each job")
+    parser.add_argument(
+        "--patience",
+        type=_positive,
+        default=3,
+        help="failed trials in a row after which it takes no more (default 3)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _find(path: str) -> RemoteSweep:
+    """Find the sweep; a server that does not answer is waited for a little."""
+    for wait in (2, 5, 15, 30, 60, 0):
+        try:
+            return RemoteSweep.find(path)
+        except Unreachable as error:
+            if not wait:
+                raise UsageError(f"{error}; is this node allowed to reach it?") from None
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _source(asked: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
+    from mlmodeldev.settings.composition import compose_settings
+
+    given = {
+        n: s["value"] for n, s in (sweep.config.get("parameters") or {}).items() if "value" in s
+    }
+    fixed = [f"{n}={given[n]}" for n in ("artefacts.runs_dir",) if n in given]
+    runs_dir = Path(compose_settings([*fixed, *asked.overrides]).artefacts.runs_dir)
+    return AgentSource(
+        sweep,
+        runs_dir,
+        fixed=asked.overrides,
+        count=asked.count,
+        patience=asked.patience,
+        command=trial_command(sweep),
+        job=job_name(),
+        say=lambda line: print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True),
+    )
+
+
+def trial_command(
+    sweep: RemoteSweep,
+) -> Callable[[Sequence[str], dict[str, Any]], Sequence[str]] | None:
+    """Return how a trial is started, or None: as a fork in this job's own process.
+
+    A job of several tasks starts its trials on all of them by ``srun``.
+    """
+    tasks = int(os.environ.get("SLURM_NTASKS") or 1)
+    if tasks == 1:
+        return None
+    program = str(Path(sys.argv[0]).resolve().parents[2] / sweep.program)
+    srun = ["srun", f"--ntasks={tasks}", "--kill-on-bad-exit=1", "--unbuffered"]
+    return lambda overrides, params: [*srun, sys.executable, program, *overrides]
+
+
+class _Warned:
+    """Which signals asked for an end."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+
+    def note(self, signum: int) -> None:
+        self.received.append(signum)
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.received[0]).name if self.received else "a signal"
+
+    @property
+    def wants_requeue(self) -> bool:
+        return any(number in _WARNINGS for number in self.received)
+
+
+def _run(source: AgentSource, slots: int, warned: _Warned) -> int:
+    modules = ["trainer", "model", "datamodule"]
+    return run_pool(source, slots, modules, on_signal=warned.note)
+
+
+# --- the machine
+
+
+def gpu_problem() -> str:
+    """Return what is wrong with the GPUs that Slurm gave, or an empty text.
+
+    Only a machine with the driver's files or a torch built for GPUs is asked.
+    """
+    if not os.environ.get("SLURM_JOB_GPUS") or not Path("/proc/driver/nvidia").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"nvidia-smi: {error}"
+    return "" if done.returncode == 0 and "GPU 0" in done.stdout else f"no GPU: {done.stdout}"
+
+
+def _move_on(problem: str, begun: float) -> int:
+    """Leave a broken machine to others: requeue elsewhere, a few times."""
+    node, job = socket.gethostname(), os.environ.get("SLURM_JOB_ID")
+    if job and int(os.environ.get("SLURM_RESTART_COUNT") or 0) < REQUEUES:
+        _scontrol("update", f"JobId={job}", f"ExcNodeList={node}")
+        _footer(begun, EXIT_INTERRUPTED, f"{problem}; going on without {node}")
+        _requeue()
+        return EXIT_INTERRUPTED
+    _footer(begun, 1, problem)
+    return 1
+
+
+def _requeue() -> None:
+    job = os.environ.get("SLURM_JOB_ID")
+    if job:
+        _scontrol("requeue", job)
+
+
+def _scontrol(*arguments: str) -> None:
+    done = subprocess.run(
+        ["scontrol", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    if done.returncode:
+        print(f"scontrol {' '.join(arguments)}: {done.stderr.strip()}", file=sys.stderr)
+
+
+# --- the log
+
+
+def _header(sweep: RemoteSweep) -> None:
+    from mlmodeldev.trial.provenance import provenance
+
+    source = provenance()
+    restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+    lines = {
+        "job": f"{job_name() or 'none'} (restart {restart})",
+        "host": socket.gethostname(),
+        "GPU": os.environ.get("SLURM_JOB_GPUS") or os.environ.get("CUDA_VISIBLE_DEVICES") or "none",
+        "commit": f"{source['sha']}{' (changed)' if source['dirty'] else ''}",
+        "python": sys.executable,
+        "sweep": f"{sweep.entity}/{sweep.project}/{sweep.id} at {host()}",
+    }
+    print(f"===== begin {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    for name, value in lines.items():
+        print(f"{name:8}{value}")
+    sys.stdout.flush()
+
+
+def _footer(begun: float, status: int, why: str) -> None:
+    seconds = round(time.monotonic() - begun)
+    elapsed = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    print(f"===== end  elapsed {elapsed}  exit status {status}  {why}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Open a trial's run in W&B: under its own id for good, with all that a user looks for there.
+
+Example::
+
+    run = open_run(settings, folder, offline=False)     # begun, or gone on with
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from mlmodeldev.tracking.account import host
+from mlmodeldev.tracking.names import run_name
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.trial.record import TrialFolder
+
+FINISH_SECONDS = "60"
+"""How long the end of a trial waits for a server that does not answer; the client's default is
+for ever. What is not up by then, `sync` uploads."""
+
+_KEPT_APART = {"overrides", "artefacts", "logger"}
+
+
+def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: Any) -> Any:
+    """Return the run, and write its id into ``trial.json``.
+
+    Under a W&B agent the run, its sweep and its project are the agent's.
+    """
+    prepare_environment()
+    import wandb
+
+    chosen = settings.logger.wandb
+    assert chosen is not None
+    record = folder.read()
+    sweep = os.environ.get("WANDB_SWEEP_ID") or record.get("wandb_sweep")
+    identifier = run_id(record) or f"{folder.id}-{secrets.token_hex(3)}"
+    if sweep:
+        os.environ["WANDB_SWEEP_ID"], os.environ["WANDB_RUN_ID"] = sweep, identifier
+    folder.update(wandb_id=identifier, wandb_sweep=sweep)
+    where = {} if under_agent() else {"id": identifier, **_where(record, chosen)}
+    run = wandb.init(
+        **where,
+        resume="allow",
+        mode="offline" if offline else "online",
+        dir=str(folder.path),
+        group=settings.artefacts.sweep,
+        job_type="trial",
+        name=run_name(settings),
+        tags=_tags(settings),
+        config=_config(settings, record, sweep),
+        settings=_client_settings(**options),
+    )
+    folder.update(wandb_path=None if offline else getattr(run, "path", None))
+    return run
+
+
+def prepare_environment() -> None:
+    """Set what the client must not guess; what the user has set stays."""
+    os.environ.setdefault("WANDB_BASE_URL", host())
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", FINISH_SECONDS)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")  # the launcher keeps the log
+
+
+def under_agent() -> bool:
+    """Return whether an agent gave this process a run of a sweep."""
+    return bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
+
+
+def run_id(record: dict[str, Any]) -> str | None:
+    """Return the id of the trial's run: the agent's word before what was written down."""
+    given = os.environ.get("WANDB_RUN_ID")
+    return given if given and under_agent() else record.get("wandb_id") or given
+
+
+def _where(record: dict[str, Any], chosen: Any) -> dict[str, Any]:
+    path = record.get("wandb_path")
+    if path:
+        entity, project, _ = path.split("/")
+        return {"entity": entity, "project": project}
+    return {"entity": chosen.entity, "project": chosen.project}
+
+
+def _tags(settings: Settings) -> list[str]:
+    model = str(settings.model.get("_target_", "")).rpartition(".")[2]
+    data = str(settings.data.get("_target_", "")).rpartition(".")[2]
+    return [tag for tag in (model, data, settings.cluster.name) if tag]
+
+
+def _config(settings: Settings, record: dict[str, Any], sweep: str | None) -> dict[str, Any]:
+    values = settings.model_dump(exclude=_KEPT_APART)
+    if sweep:  # the swept values are there already, under the names that the sweep gave them
+        values = {name: value for name, value in values.items() if name not in settings.overrides}
+    facts = {"identity": record.get("id"), "sha": record.get("sha"), "dirty": record.get("dirty")}
+    return {
+        **values,
+        "sweep": settings.artefacts.sweep,
+        "trial": {**facts, "folder": settings.artefacts.trial, "source": record.get("source")},
+        "slurm": record.get("slurm") or {},
+    }
+
+
+def _client_settings(**options: Any) -> Any:
+    import wandb
+
+    from mlmodeldev.trial import interrupt
+
+    # Otherwise the client sends SIGINT for "stop", which also means "save and come back".
+    return wandb.Settings(stop_fn=lambda: interrupt.ask_to_stop("W&B"), **options)

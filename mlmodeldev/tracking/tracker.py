@@ -1,0 +1,188 @@
+"""A trial's run in W&B: the rows of ``metrics.csv``, each once, whatever interrupts the trial.
+
+The number of a row in ``metrics.csv`` is its ``_step`` in W&B. A trial that comes back sends what
+W&B lacks and leaves out what W&B has already: both were written by the same steps, bit for bit.
+The same rule lets `mlmodeldev.tracking.sync` upload a trial that ran without a network.
+
+Example::
+
+    tracker = Tracker(run, folder / "metrics.csv", monitor="val/accuracy", mode="max")
+    tracker.resume_from(step=120)       # sends rows that are missing
+    tracker.log_metrics({"train/loss": 0.3}, step=130)
+    tracker.end("done")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from mlmodeldev.errors import EXIT_INTERRUPTED
+from mlmodeldev.tracking.metrics import read_rows
+
+STEP = "trainer/global_step"
+"""The axis of the charts: optimizer steps."""
+
+_EXIT = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
+
+
+class Tracker(Logger):
+    """Write to one W&B run.
+
+    A failure of the client never fails the trial: it is told once, and nothing more is sent;
+    ``metrics.csv`` has all rows, and the next attempt or ``sync`` sends them.
+
+    Args:
+        run: of `wandb.init`; its ``starting_step`` tells how many rows W&B has.
+        file: the trial's ``metrics.csv``.
+        monitor: metric whose best value the run's summary shows.
+        mode: whether ``max`` or ``min`` of it is better.
+    """
+
+    def __init__(self, run: Any, file: Path, monitor: str = "", mode: str = "max") -> None:
+        super().__init__()
+        self.run, self.file, self.monitor, self.mode = run, file, monitor, mode
+        self._next = 0
+        self._there = int(getattr(run, "starting_step", 0) or 0)
+        self._best: float | None = None
+        self._media: dict[str, Any] = {}
+        self._lost = False
+        self.pictures: Path | None = None
+        """Folder of heat maps that `catch_up` shows beside the rows of their epochs."""
+        with self._guarded():
+            run.define_metric(STEP)
+            run.define_metric("*", step_metric=STEP, step_sync=True)
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return str(self.run.id)
+
+    @property
+    def experiment(self) -> Any:
+        """The run."""
+        return self.run
+
+    # --- rows
+
+    @rank_zero_only
+    def resume_from(self, step: int) -> None:
+        """Send the rows of ``metrics.csv`` that W&B lacks; it was cut back to ``step`` before."""
+        self.catch_up()
+
+    def catch_up(self) -> int:
+        """Send rows that were written since the last call; return how many rows there are."""
+        for row in read_rows(self.file)[self._next :]:
+            step = int(row.pop("step"))
+            if self.monitor in row and self._next >= self._there:
+                self._show_pictures(int(row.get("epoch", -1)) + 1)
+            self.log_metrics(row, step)
+        return self._next
+
+    def _show_pictures(self, epoch: int) -> None:
+        if self.pictures is not None:
+            for file in sorted(self.pictures.glob(f"*/epoch-{epoch:04d}.png")):
+                self.log_image(f"cka/{file.parent.name}/heatmap", [str(file)])
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Send one row, unless W&B has it."""
+        number, self._next = self._next, self._next + 1
+        self._see(metrics)
+        if number >= self._there:
+            with self._guarded():
+                media, self._media = self._media, {}
+                row = {**metrics, **media, STEP: int(step or 0)}
+                self.run.log(row, step=number, commit=True)
+                if self.monitor in metrics and self._best is not None:
+                    self.run.summary[self.monitor] = self._best
+
+    def _see(self, metrics: Mapping[str, float]) -> None:
+        value = metrics.get(self.monitor)
+        if value is None or math.isnan(value):
+            return
+        better = max if self.mode == "max" else min
+        self._best = float(value if self._best is None else better(self._best, value))
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run was begun with the settings."""
+
+    # --- pictures and tables: they travel with the next row
+
+    @rank_zero_only
+    def log_image(
+        self, key: str, images: Sequence[Any], step: int | None = None, **options: Sequence[Any]
+    ) -> None:
+        """Show pictures (files or arrays) under one key, with a slider over the rows."""
+        import wandb
+
+        with self._guarded():
+            self._media[key] = [
+                wandb.Image(image, **{name: values[number] for name, values in options.items()})
+                for number, image in enumerate(images)
+            ]
+
+    @rank_zero_only
+    def log_table(
+        self, key: str, columns: list[str], data: list[list[Any]], step: int | None = None
+    ) -> None:
+        """Show a table."""
+        import wandb
+
+        with self._guarded():
+            self._media[key] = wandb.Table(columns=[*columns], data=data)
+
+    def log_files(self, name: str, folder: Path, kind: str, aliases: Sequence[str]) -> None:
+        """Keep a folder as an artifact."""
+        import wandb
+
+        with self._guarded():
+            artifact = wandb.Artifact(name, type=kind)
+            artifact.add_dir(str(folder))
+            self.run.log_artifact(artifact, aliases=list(aliases))
+
+    # --- the end
+
+    @rank_zero_only
+    def end(self, state: str) -> bool:
+        """Tell how the trial ended; return whether W&B has everything.
+
+        An interrupted trial's run is announced as preempted, so that it is no failure.
+        """
+        with self._guarded():
+            for key, value in self._media.items():
+                self.run.summary[key] = value
+            self.run.summary["state"] = state
+            if state == "interrupted":
+                self.run.mark_preempting()
+            self.run.finish(exit_code=_EXIT.get(state, 1))
+        return not self._lost and not getattr(self.run, "_finish_timed_out", None)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Any:
+        """Go on without W&B when its client fails: it may be killed, or its disk full."""
+        if self._lost:
+            with contextlib.suppress(Exception):
+                yield
+            return
+        try:
+            yield
+        except Exception as error:
+            self._lost = True
+            print(
+                f"Weights & Biases: gone ({type(error).__name__}: {error}); training goes on,"
+                " 'python slurm/SlurmTrain.py sync' uploads the rest",
+                file=sys.stderr,
+            )
