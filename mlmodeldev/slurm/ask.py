@@ -107,13 +107,14 @@ def ask_limits(qos: str | None = None) -> Limits:
     match = re.search(r"(?m)^MaxArraySize\s*=\s*(\d+)", config)
     partitions = {p.name: p for p in _partitions()}
     accounts, names, submit = _accounting(qos)
+    enforced = re.search(r"(?m)^AccountingStorageEnforce\s*=.*limits", config)
     return Limits(
         max_array=int(match[1]) if match else 1001,
         partitions=partitions,
         nodes=tuple(_nodes()),
         accounts=accounts,
         qos=names,
-        max_submit=submit,
+        max_submit=submit if enforced else None,
     )
 
 

@@ -18,7 +18,17 @@ from typing import Any
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 from mlmodeldev.key_guard import guard_output, refuse_in_arguments
 
-COMMANDS = ("submit", "plan", "status", "sync")
+COMMANDS = (
+    "submit",
+    "plan",
+    "status",
+    "logs",
+    "cancel",
+    "retry",
+    "clean",
+    "sync",
+    "bridge",
+)
 """Names of the modules in `mlmodeldev.slurm.commands`, in the order of --help; add yours here."""
 
 DEFAULT = "submit"

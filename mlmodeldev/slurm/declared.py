@@ -52,8 +52,9 @@ class Declared:
 
     @property
     def program(self) -> str:
-        """The module that has ``train``."""
-        return Path(self.sweep.definition.texts.get("program", "trainer.py")).stem
+        """The module that has ``train``: ``trainer``, or ``folder.name`` of another file."""
+        file = Path(self.sweep.definition.texts.get("program", "trainer.py"))
+        return ".".join(file.with_suffix("").parts)
 
     @property
     def modules(self) -> list[str]:
@@ -89,13 +90,16 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.slurm.reconcile import reconcile
     from mlmodeldev.sweep import load
+    from mlmodeldev.sweep.launching import pruning
 
     if asked.count is not None and asked.count < 1:
         raise UsageError(f"--count {asked.count}: must be at least 1")
     overrides = [*_profile(asked), *asked.overrides]
-    base = compose_settings(overrides)
+    compose_settings(overrides)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(asked.sweep)
     sweep = load(file)
+    overrides = [*pruning(sweep), *overrides]
+    base = compose_settings(overrides)
     if lint:
         _check(file)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 INTERRUPTED = 75
@@ -23,23 +23,30 @@ SIGNALS_TO_SAVE = (128 + 10, 128 + 12, 128 + 15)
 """USR1, USR2, TERM: a trial that had not begun to listen yet dies of them."""
 KILLED = (128 + 9, 128 + 7, 128 + 11)
 """KILL, BUS, SEGV."""
-COMES_BACK = frozenset({"RUNNING", "TIMEOUT", "COMPLETING", "NODE_FAIL", "DEADLINE"})
-"""States in which the job returns only if we say so. CANCELLED is the user's wish; PENDING,
-REQUEUED and PREEMPTED jobs are on their way back already."""
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def main(status: int) -> int:
     """Requeue the job if it is to come back; return the job's exit status."""
-    job = os.environ.get("SLURM_JOB_ID", "")
+    job = own_name()
     if not job or status == 0 or not _wants_back(status):
         return status
-    state = job_state(job)
-    print(f"trials ended with {status}; the job is {state or 'unknown'}", flush=True)
-    if state in COMES_BACK and requeue(job):
+    told = ask(job)
+    print(f"trials ended with {status}; the job is {told.get('JobState', 'unknown')}", flush=True)
+    if is_ours_to_requeue(told) and requeue(job):
         time.sleep(120)  # Slurm ends this shell; what ends by itself would not be requeued
     return status
+
+
+def own_name() -> str:
+    """Return this task's name, ``1201_0``.
+
+    Never SLURM_JOB_ID within an array: the last task's number is the array's own, and requeueing
+    that requeues every task.
+    """
+    variables = os.environ
+    if "SLURM_ARRAY_JOB_ID" in variables:
+        return f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
+    return variables.get("SLURM_JOB_ID", "")
 
 
 def _wants_back(status: int) -> bool:
@@ -51,11 +58,9 @@ def _wants_back(status: int) -> bool:
 def _restarts_left() -> bool:
     """Count a kill; whether the job may come back after it."""
     submission = Path(os.environ.get("MLMODELDEV_SUBMISSION", ""))
-    task = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
-    job = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ.get("SLURM_JOB_ID", ""))
     try:
         allowed = int(json.loads(submission.read_text())["restarts_after_kill"])
-        counter = submission.parent / f"killed-{job}_{task}"
+        counter = submission.parent / f"killed-{own_name()}"
         kills = 1 + (len(counter.read_text()) if counter.exists() else 0)
         counter.write_text("k" * kills)
     except (OSError, ValueError, KeyError):
@@ -64,18 +69,40 @@ def _restarts_left() -> bool:
     return kills <= allowed
 
 
-def job_state(job: str) -> str:
-    """Return the job's base state, asked until the controller answers, for two minutes at most.
+def is_ours_to_requeue(told: Mapping[str, str]) -> bool:
+    """Whether the job comes back only if we say so.
 
-    squeue shows COMPLETING over the reason why a job ends; ``scontrol`` shows the reason.
+    A running job does: its trial was warned of the time limit, or of a preemption that waits for
+    it to end. A job that is being ended (COMPLETING hides why) does at its time limit only;
+    otherwise the user has cancelled it, which means stop, or Slurm itself requeues it.
     """
+    state = told.get("JobState", "")
+    return state == "RUNNING" or (
+        state in ("COMPLETING", "TIMEOUT")
+        and _seconds(told.get("RunTime", "")) >= _seconds(told.get("TimeLimit", "")) > 0
+    )
+
+
+def _seconds(text: str) -> int:
+    """Read Slurm's ``1-02:03:04``; 0 for words such as UNLIMITED."""
+    days, _, clock = text.rpartition("-")
+    if not clock.replace(":", "").isdigit():
+        return 0
+    total = 0
+    for part in clock.split(":"):
+        total = total * 60 + int(part)
+    return total + 86400 * int(days or 0)
+
+
+def ask(job: str) -> dict[str, str]:
+    """Return what scontrol tells of the job, asked until the controller answers (two minutes)."""
     for _ in range(24):
         done = _run("scontrol", "-o", "show", "job", job)
-        fields = dict(part.split("=", 1) for part in done.stdout.split() if "=" in part)
-        if "JobState" in fields:
-            return fields["JobState"]
+        told = dict(part.split("=", 1) for part in done.stdout.split() if "=" in part)
+        if "JobState" in told:
+            return told
         time.sleep(5)
-    return ""
+    return {}
 
 
 def requeue(job: str) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 from mlmodeldev.tracking.account import Refused, Unreachable
 from mlmodeldev.tracking.held import Held, Notes
-from mlmodeldev.tracking.stopping import NOTE_VARIABLE
+from mlmodeldev.tracking.stopping import NOTE_VARIABLE, STOP_NOTE
 from mlmodeldev.tracking.sweep_server import RemoteSweep
 from mlmodeldev.trial.overrides import to_overrides
 from mlmodeldev.trial.record import TrialFolder, own_path, owned
@@ -177,7 +177,7 @@ class AgentSource:
         self.notes.write(held)
         if not (path / "trial.json").is_file():
             TrialFolder(path).update(state="pending", wandb_id=held.run, wandb_sweep=self.sweep.id)
-        stop_note = path / ".stop"
+        stop_note = path / STOP_NOTE
         stop_note.unlink(missing_ok=True)
         where = {
             "artefacts.runs_dir": str(self.folder.parent),

@@ -53,9 +53,12 @@ def _tensorboard(folder: TrialFolder) -> Logger:
 def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logger:
     warn_of_open_netrc()
     from mlmodeldev.tracking.opening import open_run
+    from mlmodeldev.tracking.stopping import NOTE_VARIABLE, STOP_NOTE
     from mlmodeldev.tracking.tracker import Tracker
 
     mode = wandb_mode(chosen.mode)
+    if mode == "offline":  # `sync` and `bridge` hear from W&B what this trial can't
+        os.environ.setdefault(NOTE_VARIABLE, str(folder.path / STOP_NOTE))
     run = open_run(settings, folder, offline=mode == "offline")
     training = settings.training
     return Tracker(run, folder.path / "metrics.csv", training.monitor, training.mode)

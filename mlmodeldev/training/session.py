@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.tracking.stopping import STOP_NOTE
 from mlmodeldev.tracking.sync import report
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.checkpoint import newest_whole
@@ -27,6 +28,7 @@ from mlmodeldev.trial.record import LostLease, TrialFolder
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
+    from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.data.module import ExactDataModule
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.tracking.tracker import Tracker
@@ -44,6 +46,7 @@ class Attempt:
         done: whether there is nothing left to do.
         best: best value of the monitored metric so far.
         state: how the trial ended.
+        pruned: why it was ended before its time; None if it was not.
     """
 
     folder: TrialFolder
@@ -54,9 +57,9 @@ class Attempt:
     done: bool = False
     best: float | None = None
     state: str = "running"
+    pruned: str | None = None
     data: ExactDataModule | None = None
     trackers: list[Tracker] = field(default_factory=list)
-    pruned: str | None = None
 
     def fit(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
@@ -79,23 +82,36 @@ class Attempt:
                 f"{self.checkpoint}: holds weights of another model (was model.py changed?);"
                 " artefacts.fresh=true begins anew"
             ) from None
-        self.pruned = next(
-            (c.pruned for c in trainer.callbacks if getattr(c, "pruned", None)),  # type: ignore[attr-defined]
-            None,
-        )
+        self.pruned = _why_pruned(trainer)
 
     def test(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
-        """Measure the best weights on the test set."""
+        """Measure the best weights on the test set; not those of a trial that fell behind."""
         from mlmodeldev.callbacks.export import load_weights
 
-        best = self.folder.path / "checkpoints" / "best.ckpt"
         if self.pruned:
             return
+
+        best = self.folder.path / "checkpoints" / "best.ckpt"
         if self.settings.training.test and data.test_set is not None and best.is_file():
             load_weights(model, best)
             results = trainer.test(model, datamodule=data, verbose=False)
             if self.world.first and results:
                 self.folder.update(test=dict(results[0]))
+
+
+def _why_pruned(trainer: Trainer) -> str | None:
+    """Return why the trial was ended for good before its time: by W&B, or by a search."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    asked = next((c.pruned for c in callbacks if getattr(c, "pruned", None)), None)
+    if asked:
+        return f"ended early by {asked}"
+    return next((c.reason for c in _pruners(trainer) if c.reason), None)
+
+
+def _pruners(trainer: Trainer) -> list[Pruning]:
+    from mlmodeldev.callbacks.pruning import Pruning
+
+    return [callback for callback in trainer.callbacks if isinstance(callback, Pruning)]  # type: ignore[attr-defined]
 
 
 def _compile(model: LightningModule) -> None:
@@ -126,10 +142,8 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "failed", f"{type(error).__name__}: {error}"[:500])
         raise
     else:
-        if attempt.pruned:
-            _finish(attempt, "pruned", f"ended early by {attempt.pruned}")
-        elif not attempt.done:
-            _finish(attempt, "done", None)
+        if not attempt.done:
+            _finish(attempt, "pruned" if attempt.pruned else "done", attempt.pruned)
     finally:
         if attempt.data is not None:
             attempt.data.close()
@@ -145,9 +159,12 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
     if record.get("state") in ("done", "pruned") and _reached(record, settings):
         changed = record.get("source") != source["source"]
         note = "; model.py, datamodule.py or trainer.py has changed since" if changed else ""
-        print(f"this trial is done already{note} (artefacts.fresh=true trains it again)")
+        state = record["state"]
+        print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
         report(settings, folder)
-        return folder.path, {**facts, "done": True, "state": "done"}
+        return folder.path, {**facts, "done": True, "state": state}
+    if record.get("state") in ("done", "pruned", "failed"):
+        (folder.path / STOP_NOTE).unlink(missing_ok=True)  # it was for the attempt before
     folder.claim()
     folder.update(**source, overrides=settings.overrides)
     checkpoint = newest_whole(folder.path / "checkpoints")

@@ -42,9 +42,9 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
         cluster.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def own_slurm(slurm: Slurm) -> Cluster:
-    """The session's cluster, for tests that kill daemons and nodes."""
+    """The session's cluster, for tests that kill daemons and nodes (and `heal` them after)."""
     if not isinstance(slurm, Cluster):
         pytest.skip("kills daemons: not on a live cluster")
     return slurm

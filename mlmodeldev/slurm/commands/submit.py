@@ -25,6 +25,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     declared.add_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="the same as plan")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="K",
+        help="on this machine: trials at once (default: cluster.trials_per_gpu on each GPU)",
+    )
     add_yes(parser)
 
 
@@ -41,7 +47,7 @@ def run(asked: argparse.Namespace) -> int:
         return plan.run(asked)
     known = declared.read(asked)
     if known.base.cluster.launcher == "local":
-        return _here(known, asked.json)
+        return here(known, asked)
     return to_cluster(known, asked.yes, asked.json)
 
 
@@ -92,18 +98,19 @@ def _confirm(made: Plan, yes: bool) -> None:
         raise UsageError("nothing was submitted")
 
 
-def _here(known: Declared, as_json: bool) -> int:
+def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | None = None) -> int:
     """Run on this machine."""
     from mlmodeldev.settings.cli import config_root
-    from mlmodeldev.slurm.local import run_local
+    from mlmodeldev.slurm.local import run_here, run_local
 
-    with _progress_to_stderr(as_json):
-        outcome = run_local(
-            known.entries, known.program, known.overrides, known.modules, config_root()
-        )
-    again = [entry.again() for entry in known.entries]
-    status.show(known.sweep, again, as_json)
-    if not as_json and again:
+    with _progress_to_stderr(asked.json):
+        if only is None:
+            outcome = run_here(known, asked.jobs, asked.seed, asked.count)
+        else:
+            outcome = run_local(only, known.program, known.overrides, known.modules, config_root())
+    again = declared.read(asked, lint=False).entries
+    status.show(known.sweep, again, asked.json)
+    if not asked.json and again:
         _next_steps(again)
     return outcome
 
