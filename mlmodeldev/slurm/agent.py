@@ -28,6 +28,7 @@ from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.tracking.account import Unreachable, host
 from mlmodeldev.tracking.agent import AgentSource, job_name
 from mlmodeldev.tracking.sweep_server import RemoteSweep
+from mlmodeldev.trial.overrides import to_overrides
 from mlmodeldev.trial.pool import run_pool
 
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -103,11 +104,10 @@ def _find(path: str) -> RemoteSweep:
 def _source(asked: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
     from mlmodeldev.settings.composition import compose_settings
 
-    given = {
-        n: s["value"] for n, s in (sweep.config.get("parameters") or {}).items() if "value" in s
-    }
-    fixed = [f"{n}={given[n]}" for n in ("artefacts.runs_dir",) if n in given]
-    runs_dir = Path(compose_settings([*fixed, *asked.overrides]).artefacts.runs_dir)
+    place = "artefacts.runs_dir"
+    swept = (sweep.config.get("parameters") or {}).get(place) or {}
+    own = to_overrides({place: swept["value"]}) if "value" in swept else []
+    runs_dir = Path(compose_settings([*own, *asked.overrides]).artefacts.runs_dir)
     return AgentSource(
         sweep,
         runs_dir,
@@ -154,7 +154,7 @@ class _Warned:
 
 
 def _run(source: AgentSource, slots: int, warned: _Warned) -> int:
-    modules = ["trainer", "model", "datamodule"]
+    modules = ["trainer", "model", "datamodule", "wandb", "mlmodeldev.tracking.tracker"]
     return run_pool(source, slots, modules, on_signal=warned.note)
 
 

@@ -122,5 +122,7 @@ def _client_settings(**options: Any) -> Any:
 
     from mlmodeldev.trial import interrupt
 
+    # The client takes the process that imported it for the trial's, and that is the fork server.
+    options.setdefault("x_stats_pid", os.getpid())
     # Otherwise the client sends SIGINT for "stop", which also means "save and come back".
     return wandb.Settings(stop_fn=lambda: interrupt.ask_to_stop("W&B"), **options)
