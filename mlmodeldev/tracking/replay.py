@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.tracking.rows import STEP, read_rows
+from mlmodeldev.tracking.stopping import STOP_NOTE
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -69,10 +70,12 @@ class Replay:
         from mlmodeldev.tracking.opening import description, prepare_environment
 
         prepare_environment()
-        settings, record = stored_settings(folder), stored_record(folder)
-        chosen, sweep = settings.logger.wandb, record.get("wandb_sweep")
+        record = stored_record(folder)
+        began = (folder / "config.yaml").is_file()  # else it failed before it had settings
+        settings = stored_settings(folder) if began else None
+        chosen, sweep = settings and settings.logger.wandb, record.get("wandb_sweep")
         run = wandb.init(
-            **description(settings, record, sweep),
+            **(description(settings, record, sweep) if settings else {"group": sweep}),
             id=record["wandb_id"],
             entity=record.get("wandb_entity") or (chosen.entity if chosen else None),
             project=record.get("wandb_project") or (chosen.project if chosen else None),
@@ -85,6 +88,7 @@ class Replay:
                 console="off",
                 silent=True,
                 init_timeout=INIT_SECONDS,
+                stop_fn=(folder / STOP_NOTE).touch,  # "stop" in W&B reaches the trial
                 x_update_finish_state=state is not None,
                 # what this process and its machine are says nothing of the trial
                 x_disable_stats=True,
@@ -94,7 +98,10 @@ class Replay:
                 x_save_requirements=False,
             ),
         )
-        return cls(run, folder, settings.training.monitor, settings.training.mode, state)
+        monitor, mode = (
+            (settings.training.monitor, settings.training.mode) if settings else ("", "max")
+        )
+        return cls(run, folder, monitor, mode, state)
 
     def catch_up(self) -> int:
         """Send the rows that were written since the last call; return how many were sent."""

@@ -71,7 +71,9 @@ def find(runs_dir: Path, sweep: str | None = None) -> Iterator[Path]:
     """Yield the folders of trials that are to be in W&B and do not send to it themselves."""
     for file in sorted(runs_dir.glob(f"{sweep or '*'}/*/trial.json")):
         record = stored_record(file.parent)
-        if record.get("wandb_id") and not sends_itself(record) and _chosen(file.parent, record):
+        known = record.get("wandb_id") and not sends_itself(record)
+        begun = (file.parent / "config.yaml").is_file() or record.get("state") == "failed"
+        if known and begun and _chosen(file.parent, record):
             yield file.parent
 
 
