@@ -10,6 +10,7 @@ Example::
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.key_guard import without_keys
 from mlmodeldev.slurm import resources
-from mlmodeldev.slurm.ask import Queued, cancel, queue
+from mlmodeldev.slurm.ask import Queued, queue
 from mlmodeldev.slurm.job import Job
 from mlmodeldev.slurm.snapshot import take
 from mlmodeldev.slurm.submission import Submission, jobs_of
@@ -203,7 +204,7 @@ class Feeder:
         waits = self._queue[fed.job].state == "PENDING"
         if not waits or not (fed.work.folder / STOP_NOTE).exists():
             return None
-        cancel([fed.job])
+        subprocess.run(["scancel", fed.job], capture_output=True, timeout=60, check=False)
         reason = "ended early by W&B, while it waited for a node"
         TrialFolder(fed.work.folder).update(state="pruned", reason=reason)
         return Ended(0, "pruned", reason, seconds)

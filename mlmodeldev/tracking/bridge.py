@@ -90,12 +90,11 @@ class BridgeSource(AgentSource):
     def _own(self) -> Held | None:
         if not self.adopt:
             return super()._own()
-        while held := self.notes.take_over():
-            if held.run in self._running or held.run in self._given_up:
-                self.notes.write(held, active=False)
-                return None
-            return held
-        return None
+        held = self.notes.take_over()
+        if held is not None and held.run in self._given_up:
+            self.notes.write(held, active=False)
+            return None
+        return held
 
     def _begin(self, held: Held) -> Work:
         path = self._path(held)

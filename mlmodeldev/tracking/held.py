@@ -49,11 +49,13 @@ class Notes:
     def __init__(self, sweep: Path, job: str | None) -> None:
         self.folder = sweep / ".agents"
         self.job = job
+        self._active: set[str] = set()  # runs that this very process has under way
         self._me = job or f"{socket.gethostname()}-{os.getpid()}"
 
     def write(self, held: Held, active: bool = True) -> None:
         """Write, or renew, the note of a run; not active: it waits for this job to come back."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self._active.add if active else self._active.discard)(held.run)
         pid = os.getpid()
         owner = {"host": socket.gethostname(), "pid": pid, "started": start_ticks(pid)}
         note = {
@@ -69,12 +71,15 @@ class Notes:
 
     def remove(self, run: str) -> None:
         """Forget a run that has ended."""
+        self._active.discard(run)
         self._file(run).unlink(missing_ok=True)
 
     def take_over(self) -> Held | None:
         """Return a run to go on with: this job's own, or one that nobody comes back for."""
         for own in (True, False):
             for file, note in self._found():
+                if note["run"] in self._active:
+                    continue
                 mine = self.job is not None and note.get("job") == self.job
                 if mine == own and (mine or _left(note)) and not _live(note, mine):
                     held = Held(str(note["run"]), dict(note["params"]))
