@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint quick lock bench slurm slurm-down clean
+.PHONY: help venv demo test lint quick lock bench slurm slurm-down hooks clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ slurm: venv  ## leave a Slurm of four nodes up to play with (root on Debian)
 
 slurm-down: venv  ## end it
 	@$(BIN)/python -m tests.slurm down
+
+hooks:  ## refuse commits that hold a key
+	@git config core.hooksPath tools/hooks && echo "commits are looked through for keys"
 
 lock: venv  ## resolve pyproject.toml anew into requirements.lock
 	@bash tools/lock.sh $(BIN)/python

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError, nearest
+from mlmodeldev.key_guard import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.threads import share_cores
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     calls ``train`` with them.
     """
     share_cores()
+    guard_output()
     given = os.environ.pop(SETTINGS_VARIABLE, None)
     # Hydra then raises to us what it would print; its own way exits 1 for a typo.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         if given is None:
             sys.argv[1:] = _from_agent(sys.argv[1:])
+            refuse_in_arguments(sys.argv[1:])
             main()
         else:
             train(_from_json(given))
@@ -147,6 +150,9 @@ def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any])
         )
     except OmegaConfBaseException as error:
         raise UsageError(_first_lines(error)) from None
+    refuse_in_arguments(asked)
+    for group, values in container.items():
+        refuse_in_values({group: values}, f"conf/{group}/{choices.get(group)}.yaml")
     return validate(
         {**container, "overrides": parse_overrides(asked)},
         config_root(),

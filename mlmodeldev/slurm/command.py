@@ -16,8 +16,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
+from mlmodeldev.key_guard import guard_output, refuse_in_arguments
 
-COMMANDS = ("submit", "plan", "status", "logs", "cancel", "retry", "clean", "sync")
+COMMANDS = (
+    "submit",
+    "plan",
+    "status",
+    "logs",
+    "cancel",
+    "retry",
+    "clean",
+    "sync",
+    "bridge",
+)
 """Names of the modules in `mlmodeldev.slurm.commands`, in the order of --help; add yours here."""
 
 DEFAULT = "submit"
@@ -26,8 +37,10 @@ DEFAULT = "submit"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer the command line; return the exit status."""
     given = sys.argv[1:] if arguments is None else arguments
-    asked = _parser().parse_args(_with_action(given))
+    guard_output()
     try:
+        refuse_in_arguments(given)
+        asked = _parser().parse_args(_with_action(given))
         return int(_module(asked.action).run(asked))
     except UsageError as error:
         print(f"SlurmTrain.py: {error}", file=sys.stderr)

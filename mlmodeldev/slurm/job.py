@@ -116,6 +116,7 @@ def _alone(work: Work) -> int:
     from mlmodeldev.threads import share_cores
     from mlmodeldev.trial.worker import write_to
 
+    os.environ.update(work.environment)
     share_cores()
     rank = int(os.environ.get("SLURM_PROCID", "0"))
     write_to(str(work.folder / ("log.txt" if not rank else f"log-{rank}.txt")))

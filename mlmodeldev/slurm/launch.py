@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.key_guard import without_keys
 from mlmodeldev.slurm import resources
 from mlmodeldev.slurm.job import Job, SearchJob
 from mlmodeldev.slurm.local import entry_work
@@ -68,7 +69,7 @@ def _submit(
         **({"dependency": waits} if waits else {}),
     )
     try:
-        with executor.batch():
+        with without_keys(), executor.batch():
             jobs = [executor.submit(_job(plan, task, submission)) for task in tasks]
     except (FailedJobError, FailedSubmissionError) as error:
         raise UsageError(f"sbatch refuses: {_reason(error)}") from None

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.files import whole_folder, write_json
+from mlmodeldev.key_guard import mask, refuse_secrets
 from mlmodeldev.trial.provenance import SNAPSHOT_FILE, provenance
 
 FOLDER = ".snapshots"
@@ -31,10 +32,11 @@ def take(root: Path, runs_dir: Path) -> Path:
     """Copy the project's tracked and unignored files, unless that copy is there already.
 
     Raises:
-        UsageError: they are too large, or can't be written.
+        UsageError: they are too large, hold a key, or can't be written.
     """
     files = code_files(root)
     _check_size(root, files)
+    refuse_secrets(root / name for name in files)
     target = runs_dir / FOLDER / digest_of(root, files)
     if (target / SNAPSHOT_FILE).is_file():
         return target
@@ -42,7 +44,7 @@ def take(root: Path, runs_dir: Path) -> Path:
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name)
-        (folder / "snapshot.diff").write_text(_git(root, "diff", "HEAD") or "")
+        (folder / "snapshot.diff").write_text(mask(_git(root, "diff", "HEAD") or ""))
         write_json(folder / SNAPSHOT_FILE, provenance(root))
     return target
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import yaml
 
+from mlmodeldev.key_guard.patterns import find
+from mlmodeldev.key_guard.refusal import ADVICE
 from mlmodeldev.sweep.problem import Report, shown
 
 Keys = tuple[str | int, ...]
@@ -77,6 +79,9 @@ def read_text(text: str, file: str, report: Report) -> Document:
     Raises:
         UsageError: the text is no YAML.
     """
+    key = next(find(text), None)
+    if key:
+        report.refuse(key.line, f"holds a key ({key.kind}); {ADVICE}")
     root = _compose(text, report)
     document = Document(file, None, text=text)
     if root is not None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from mlmodeldev.tracking.account import Refused, Unreachable
 from mlmodeldev.tracking.held import Held, Notes
-from mlmodeldev.tracking.stopping import NOTE_VARIABLE
+from mlmodeldev.tracking.stopping import NOTE_VARIABLE, STOP_NOTE
 from mlmodeldev.tracking.sweep_server import RemoteSweep
 from mlmodeldev.trial.overrides import to_overrides
 from mlmodeldev.trial.record import TrialFolder, own_path, owned
@@ -135,10 +135,8 @@ class AgentSource:
 
     def _own(self) -> Held | None:
         """Return a run of this agent's that can go on; one that lives on elsewhere waits."""
-        known = {*self._running, *(held.run for held in self._waiting)}
-        while found := self.notes.take_over(known):
+        while found := self.notes.take_over():
             self._waiting.append(found)
-            known.add(found.run)
         for held in list(self._waiting):
             record = TrialFolder(self._path(held)).read() if self._path(held).is_dir() else {}
             if owned(record):
@@ -185,7 +183,7 @@ class AgentSource:
         self.notes.write(held)
         if not (path / "trial.json").is_file():
             TrialFolder(path).update(state="pending", wandb_id=held.run, wandb_sweep=self.sweep.id)
-        stop_note = path / ".stop"
+        stop_note = path / STOP_NOTE
         stop_note.unlink(missing_ok=True)
         where = {
             "artefacts.runs_dir": str(self.folder.parent),

@@ -18,7 +18,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,13 @@ class Notes:
     def __init__(self, sweep: Path, job: str | None) -> None:
         self.folder = sweep / ".agents"
         self.job = job
+        self._active: set[str] = set()  # runs that this very process has under way
         self._me = job or f"{socket.gethostname()}-{os.getpid()}"
 
     def write(self, held: Held, active: bool = True) -> None:
         """Write, or renew, the note of a run; not active: it waits for this job to come back."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self._active.add if active else self._active.discard)(held.run)
         note = {**asdict(held), "job": self.job, "updated": time.time(), **owner_record()}
         if not active:
             note |= {"state": "interrupted", "owner": None}
@@ -61,19 +63,18 @@ class Notes:
 
     def remove(self, run: str) -> None:
         """Forget a run that has ended."""
+        self._active.discard(run)
         self._file(run).unlink(missing_ok=True)
 
-    def take_over(self, known: Collection[str] = ()) -> Held | None:
-        """Return a run to go on with: this job's own, or one that nobody comes back for.
-
-        Args:
-            known: runs that this process holds already.
-        """
+    def take_over(self) -> Held | None:
+        """Return a run to go on with: this job's own, or one that nobody comes back for."""
         for own in (True, False):
             for file, note in self._found():
+                if note["run"] in self._active:
+                    continue
                 mine = self.job is not None and note.get("job") == self.job
                 free = (mine or _left(note)) and not _live(note, mine)
-                if mine == own and free and note["run"] not in known:
+                if mine == own and free:
                     held = Held(str(note["run"]), dict(note["params"]))
                     if self._rename(file, held):
                         return held

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.key_guard import warn_of_open_netrc
 from mlmodeldev.tracking.account import host, key_for
 from mlmodeldev.tracking.metrics import MetricsFile
 
@@ -50,10 +51,14 @@ def _tensorboard(folder: TrialFolder) -> Logger:
 
 
 def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logger:
+    warn_of_open_netrc()
     from mlmodeldev.tracking.opening import open_run
+    from mlmodeldev.tracking.stopping import NOTE_VARIABLE, STOP_NOTE
     from mlmodeldev.tracking.tracker import Tracker
 
     mode = wandb_mode(chosen.mode)
+    if mode == "offline":  # `sync` and `bridge` hear from W&B what this trial can't
+        os.environ.setdefault(NOTE_VARIABLE, str(folder.path / STOP_NOTE))
     run = open_run(settings, folder, offline=mode == "offline")
     training = settings.training
     return Tracker(run, folder.path / "metrics.csv", training.monitor, training.mode)

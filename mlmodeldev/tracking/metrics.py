@@ -21,6 +21,7 @@ from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mlmodeldev.files import write_text, writing_to
+from mlmodeldev.tracking.rows import read_text_rows
 
 _FIRST = ["epoch", "step"]
 
@@ -58,7 +59,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def resume_from(self, step: int) -> None:
         """Keep the rows of steps before ``step``; drop a torn last line."""
-        self._columns, rows = _read(self.file)
+        self._columns, rows = read_text_rows(self.file)
         self._write_all([row for row in rows if int(row["step"]) < step])
 
     @rank_zero_only
@@ -68,7 +69,7 @@ class MetricsFile(Logger):
         row = {"epoch": "", **row, "step": str(step or 0)}
         new = [name for name in row if name not in self._columns]
         if new:
-            columns, rows = _read(self.file)
+            columns, rows = read_text_rows(self.file)
             self._columns = [*_FIRST, *sorted({*columns, *new} - set(_FIRST))]
             self._write_all([*rows, row])
             return
@@ -84,11 +85,6 @@ class MetricsFile(Logger):
             write_text(self.file, header + _lines(rows, self._columns))
 
 
-def read_rows(file: Path) -> list[dict[str, float]]:
-    """Return the file's whole rows as numbers; ``step`` is one of them."""
-    return [{name: float(value) for name, value in row.items()} for row in _read(file)[1]]
-
-
 def _text(value: Any) -> str:
     number = value.item() if hasattr(value, "item") else value
     return repr(number) if isinstance(number, float) else str(number)
@@ -99,13 +95,3 @@ def _lines(rows: list[dict[str, str]], columns: list[str]) -> str:
     writer = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
-    if not file.is_file():
-        return [], []
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(whole))
-    rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in reader]
-    return list(reader.fieldnames or []), [row for row in rows if row.get("step", "").isdigit()]

@@ -44,18 +44,31 @@ def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: 
     where = {} if under_agent() else {"id": identifier, **_where(record, chosen)}
     run = wandb.init(
         **where,
+        **description(settings, record, sweep),
         resume="allow",
         mode="offline" if offline else "online",
         dir=str(folder.path),
-        group=settings.artefacts.sweep,
-        job_type="trial",
-        name=run_name(settings),
-        tags=_tags(settings),
-        config=_config(settings, record, sweep),
         settings=_client_settings(**options),
     )
-    folder.update(wandb_path=None if offline else getattr(run, "path", None))
+    folder.update(
+        wandb_path=None if offline else getattr(run, "path", None),
+        wandb_entity=run.entity or None,  # for `sync`, which may have to find the place again
+        wandb_project=run.project,
+    )
     return run
+
+
+def description(
+    settings: Settings, record: dict[str, Any], sweep: str | None = None
+) -> dict[str, Any]:
+    """Return what W&B shows of a trial beside its rows: the same, whoever uploads it."""
+    return {
+        "group": settings.artefacts.sweep,
+        "job_type": "trial",
+        "name": run_name(settings),
+        "tags": _tags(settings),
+        "config": _config(settings, record, sweep),
+    }
 
 
 def prepare_environment() -> None:

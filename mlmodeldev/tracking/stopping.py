@@ -24,6 +24,9 @@ NOTE_VARIABLE = "MLMODELDEV_STOP_NOTE"
 LOOK_SECONDS = 2.0
 """Between two looks for the note, which may lie on a slow shared file system."""
 
+STOP_NOTE = ".stop"
+"""Name of that file in a trial's folder."""
+
 _ASK_SIGNALS = ("SIGTERM", "SIGINT")
 _SECONDS = 5.0
 _last_look = [-LOOK_SECONDS]

@@ -1,90 +1,197 @@
 """Upload trials that ran without a network, from their folders: live, again and again, once each.
 
-What W&B has is asked of W&B: its next ``_step`` is the number of rows that are up. So nothing is
-doubled, whoever was killed, and nothing need be remembered.
+What is up is asked of W&B: the next ``_step`` of a run is the number of rows that it has. So
+nothing is doubled, whoever was killed. ``sync.json`` in the trial's folder remembers what this
+machine has sent, so that nobody is asked about trials in which nothing has changed.
 
 Example::
 
-    python slurm/SlurmTrain.py sync              what there is now
-    python slurm/SlurmTrain.py sync --follow     and what comes, until the trials have ended
+    with Syncer(Path("runs")) as syncer:
+        for status in syncer.visit():
+            print(status.folder, status.rows, status.note)
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.files import write_json
+from mlmodeldev.key_guard import mask
+from mlmodeldev.tracking.replay import Replay, read_yaml, stored_record
 from mlmodeldev.trial.record import TrialFolder, owned
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
 
-FOLLOW_SECONDS = 5.0
-"""Between two looks at a trial that is still running."""
-
-AT_ONCE = 4
-"""Uploads at once of trials that have ended."""
-
-NO_KEY = UsageError("there is no key for W&B (run 'wandb login', or set WANDB_API_KEY)")
-
-_ENDED = ("done", "pruned", "failed")
+MEMORY = "sync.json"
+ENDED = ("done", "pruned", "failed")
+"""States after which a run is finished; a trial that is started again opens it again."""
 
 
-def wanting(runs_dir: Path, sweep: str | None = None) -> Iterator[Path]:
-    """Yield the folders of trials of which W&B does not have everything."""
+@dataclass
+class Status:
+    """What is known of one trial after a visit.
+
+    Attributes:
+        folder: the trial's.
+        run: ``entity/project/id`` where it is known.
+        state: of the trial.
+        rows: rows in W&B; ``sent``: how many of them this visit sent.
+        up: whether W&B has all that there is now.
+        final: whether nothing more can come.
+        note: what kept it from being uploaded, in words.
+    """
+
+    folder: str
+    run: str = ""
+    state: str = ""
+    rows: int = 0
+    sent: int = 0
+    up: bool = False
+    final: bool = False
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return asdict(self)
+
+
+def find(runs_dir: Path, sweep: str | None = None) -> Iterator[Path]:
+    """Yield the folders of trials that are to be in W&B and do not send to it themselves."""
     for file in sorted(runs_dir.glob(f"{sweep or '*'}/*/trial.json")):
-        if lacks(file.parent):
+        record = stored_record(file.parent)
+        known = record.get("wandb_id") and not sends_itself(record)
+        begun = (file.parent / "config.yaml").is_file() or record.get("state") == "failed"
+        if known and begun and _chosen(file.parent, record):
             yield file.parent
 
 
-def lacks(folder: Path) -> bool:
-    """Return whether a trial wants to be in W&B, and may not wholly be there."""
+def sends_itself(record: dict[str, Any]) -> bool:
+    """Whether the trial is online at the moment, or has sent everything itself."""
+    online = record.get("wandb_path") is not None
+    return bool(online and (owned(record) or record.get("uploaded")))
+
+
+def _chosen(folder: Path, record: dict[str, Any]) -> bool:
+    if record.get("wandb_sweep") or (folder / MEMORY).is_file():
+        return True
     try:
-        record = json.loads((folder / "trial.json").read_text())
-        chosen = _stored(folder)["logger"]["wandb"]
+        return bool(read_yaml(folder / "config.yaml")["logger"]["wandb"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    if chosen is None or record.get("uploaded"):
-        return False
-    sends_itself = owned(record) and record.get("wandb_path") is not None
-    return not sends_itself
 
 
-def _stored(folder: Path) -> dict[str, Any]:
-    import yaml
+def state_of(record: dict[str, Any]) -> str:
+    """Return the trial's state; a trial that says running and whose process is gone was killed."""
+    state = str(record.get("state", "pending"))
+    return "killed" if state == "running" and not owned(record) else state
 
-    found: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
-    return found
+
+@dataclass
+class _Open:
+    """A run that is kept open, and the lock that keeps others from it."""
+
+    lock: FileLock
+    replay: Replay | None = None
 
 
-def upload(path: Path, follow: bool = False) -> bool:
-    """Upload one trial; return whether W&B has all of it now.
+class Syncer:
+    """Uploads the trials of a folder; one process, one client, any number of runs.
 
-    Another process that uploads the same trial is left to it.
+    Args:
+        runs_dir: holds the sweeps' folders.
+        sweep: only this sweep's folder.
+        keep_open: hold the runs of living trials open between visits.
     """
-    from mlmodeldev.settings.schema import Settings
 
-    try:
-        with FileLock(path / ".sync.lock", timeout=0):
-            folder = TrialFolder(path)
-            settings = Settings.model_validate(_stored(path))
-            while _state(folder) not in _ENDED:
-                _send(folder, settings, follow)
-                if not follow:
-                    return False
-            return _send(folder, settings, follow=False)
-    except Timeout:
-        if follow:  # its upload is another's work; this one waits for its end
-            with FileLock(path / ".sync.lock"):
-                return not lacks(path)
-        return False
+    def __init__(self, runs_dir: Path, sweep: str | None = None, keep_open: bool = False) -> None:
+        self.runs_dir, self.sweep, self.keep_open = runs_dir, sweep, keep_open
+        self._open: dict[Path, _Open] = {}
+        self._scratch = tempfile.TemporaryDirectory(prefix="sync-", ignore_cleanup_errors=True)
+
+    def __enter__(self) -> Syncer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what is open; the runs stay unfinished."""
+        for folder in list(self._open):
+            self._close(folder)
+        self._scratch.cleanup()
+
+    def visit(self) -> list[Status]:
+        """Look at every trial once, and upload what is new."""
+        folders = {*find(self.runs_dir, self.sweep)}
+        for folder in set(self._open) - folders:
+            self._close(folder)  # it went online by itself, or was moved aside
+        return [self.visit_one(folder) for folder in sorted(folders)]
+
+    def visit_one(self, folder: Path) -> Status:
+        """Upload what is new in one trial; what goes wrong is in the note."""
+        record = stored_record(folder)  # before the rows: an end that is seen has all of them
+        state, memory = state_of(record), _memory(folder)
+        status = Status(str(folder), str(memory.get("run", "")), state, int(memory.get("rows", 0)))
+        status.final = state in ENDED
+        seen = _sign(folder, record, state)
+        if memory.get("seen") == seen and (folder not in self._open or not status.final):
+            status.up = True
+            return status
+        try:
+            self._upload(folder, status, seen)
+        except Timeout:
+            status.note = "another sync has it in hand"
+        except Exception as error:  # one trial's trouble is not the others'
+            status.note = mask(_words(error))
+            self._forget(folder)
+        return status
+
+    def _upload(self, folder: Path, status: Status, seen: list[Any]) -> None:
+        held = self._open.get(folder) or self._lock(folder)
+        state = status.state if status.final else None
+        if held.replay is not None and held.replay.state != state:
+            held.replay.close()
+            held.replay = None
+        if held.replay is None:
+            held.replay = Replay.open(folder, Path(self._scratch.name), state)
+        replay = held.replay
+        status.sent, status.run = replay.catch_up(), str(replay.run.path)
+        status.rows, status.up = replay.rows, True
+        if status.final or not self.keep_open:
+            status.up = self._close(folder)
+        if not status.up:
+            status.note = "the server did not take it all in time"
+            return
+        write_json(folder / MEMORY, {"run": status.run, "rows": status.rows, "seen": seen})
+        if status.final:
+            TrialFolder(folder).update(uploaded=True)
+            _mark_offline_files(folder)
+
+    def _lock(self, folder: Path) -> _Open:
+        lock = FileLock(folder / ".sync.lock")
+        lock.acquire(timeout=0)
+        return self._open.setdefault(folder, _Open(lock))
+
+    def _close(self, folder: Path) -> bool:
+        held = self._open.pop(folder)
+        try:
+            return held.replay is None or held.replay.close()
+        finally:
+            held.lock.release()
+
+    def _forget(self, folder: Path) -> None:
+        with contextlib.suppress(Exception):
+            if folder in self._open:
+                self._close(folder)
 
 
 def report(settings: Settings, folder: TrialFolder) -> None:
@@ -96,68 +203,49 @@ def report(settings: Settings, folder: TrialFolder) -> None:
         return
     if record.get("wandb_id") == run_id(record) and record.get("uploaded"):
         return
-    folder.update(wandb_id=run_id(record), uploaded=False)
-    _send(folder, settings, follow=False)
+    sweep = os.environ["WANDB_SWEEP_ID"]
+    folder.update(wandb_id=run_id(record), wandb_sweep=sweep, wandb_path=None, uploaded=False)
+    (folder.path / MEMORY).unlink(missing_ok=True)
+    with Syncer(folder.path.parents[1]) as syncer:
+        status = syncer.visit_one(folder.path)
+    if status.note:
+        print(f"Weights & Biases: {status.note}; 'python slurm/SlurmTrain.py sync' uploads later")
 
 
-def _state(folder: TrialFolder) -> str:
-    record = folder.read()
-    state = str(record.get("state"))
-    return "running" if owned(record) else state
+# --- what is remembered
 
 
-def _send(folder: TrialFolder, settings: Settings, follow: bool) -> bool:
-    from mlmodeldev.tracking.opening import open_run
-    from mlmodeldev.tracking.tracker import Tracker
-
-    training, state = settings.training, _state(folder)
-    final = state in _ENDED
-    # What this process uses of the machine says nothing of the trial.
-    options = {"x_disable_stats": True, "disable_git": True, "x_update_finish_state": final}
-    run = open_run(settings, folder, offline=False, **options)
-    tracker = Tracker(run, folder.path / "metrics.csv", training.monitor, training.mode)
-    tracker.pictures = folder.path / "cka"
-    tracker.catch_up()
-    while follow and not final and _state(folder) not in _ENDED:
-        time.sleep(FOLLOW_SECONDS)
-        tracker.catch_up()
-    complete = bool(tracker.end(state if final else "done")) and final
-    if final:
-        folder.update(uploaded=complete)
-    return complete
-
-
-def sync(folders: Iterable[Path], follow: bool = False, quiet: bool = False) -> dict[Path, bool]:
-    """Upload trials, each in a process of its own; return which of them are wholly up."""
-    import multiprocessing
-
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["wandb", "mlmodeldev.tracking.tracker", __name__])
-    waiting = list(folders)
-    running: list[tuple[Path, Any]] = []
-    up: dict[Path, bool] = {}
-    while waiting or running:
-        while waiting and (follow or len(running) < AT_ONCE):
-            folder = waiting.pop(0)
-            process = context.Process(target=_in_process, args=(str(folder), follow))
-            process.start()
-            running.append((folder, process))
-        for folder, process in list(running):
-            process.join(0.1)
-            if process.exitcode is not None:
-                running.remove((folder, process))
-                up[folder] = process.exitcode == 0
-                if not quiet:
-                    print(f"{folder}: {'' if up[folder] else 'not '}all up", flush=True)
-    return up
-
-
-def _in_process(folder: str, follow: bool) -> None:
-    os.environ.pop("WANDB_RUN_ID", None)
-    os.environ.pop("WANDB_SWEEP_ID", None)
+def _memory(folder: Path) -> dict[str, Any]:
     try:
-        complete = upload(Path(folder), follow)
-    except UsageError as error:
-        print(f"{folder}: {error}", flush=True)
-        complete = False
-    raise SystemExit(0 if complete else 1)
+        found = json.loads((folder / MEMORY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _sign(folder: Path, record: dict[str, Any], state: str) -> list[Any]:
+    """Return what must be the same for there to be nothing new."""
+    try:
+        facts = (folder / "metrics.csv").stat()
+        size, changed = facts.st_size, facts.st_mtime_ns
+    except OSError:
+        size = changed = 0
+    return [record.get("wandb_id"), record.get("attempts"), state in ENDED and state, size, changed]
+
+
+def _mark_offline_files(folder: Path) -> None:
+    """Let ``wandb sync`` skip the client's own copy of what is up: it would double it."""
+    for file in folder.glob("wandb/offline-run-*/run-*.wandb"):
+        file.with_name(file.name + ".synced").touch()
+
+
+def _words(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}"[:300]
+
+
+def wait(seconds: float, until: Any) -> None:
+    """Sleep, in pieces, so that a signal is noticed at once."""
+    deadline = time.monotonic() + seconds
+    while not until() and time.monotonic() < deadline:
+        time.sleep(0.1)

@@ -25,10 +25,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.tracking.metrics import read_rows
-
-STEP = "trainer/global_step"
-"""The axis of the charts: optimizer steps."""
+from mlmodeldev.tracking.rows import STEP, read_rows
 
 _EXIT = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.tracking.stopping import STOP_NOTE
 from mlmodeldev.tracking.sync import report
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.checkpoint import newest_whole
@@ -92,8 +93,6 @@ class Attempt:
             return
 
         best = self.folder.path / "checkpoints" / "best.ckpt"
-        if self.pruned:
-            return
         if self.settings.training.test and data.test_set is not None and best.is_file():
             load_weights(model, best)
             results = trainer.test(model, datamodule=data, verbose=False)
@@ -154,9 +153,11 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
         changed = record.get("source") != source["source"]
         note = "; model.py, datamodule.py or trainer.py has changed since" if changed else ""
         state = record["state"]
-        report(settings, folder)
         print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
+        report(settings, folder)
         return folder.path, {**facts, "done": True, "state": state}
+    if record.get("state") in ("done", "pruned", "failed"):
+        (folder.path / STOP_NOTE).unlink(missing_ok=True)  # it was for the attempt before
     folder.claim()
     folder.update(**source, overrides=settings.overrides)
     checkpoint = newest_whole(folder.path / "checkpoints")

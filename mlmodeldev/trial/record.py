@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.files import remove_leftovers, write_json, write_text, writing_to
+from mlmodeldev.key_guard import mask
 from mlmodeldev.trial.identity import identity
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ class TrialFolder:
         with writing_to(self.path), self._lock:
             self.check_owner()
             record = self.read()
+            changes = {name: _masked(value) for name, value in changes.items()}
             record = {**record, **changes, "updated": time.time()}
             write_json(self.path / "trial.json", record)
             return record
@@ -248,6 +250,10 @@ class TrialFolder:
             f"{self.path}: this trial is running already (host {owner['host']}, process"
             f" {owner['pid']}); stop it first, or wait"
         )
+
+
+def _masked(value: Any) -> Any:
+    return mask(value) if isinstance(value, str) and " " in value else value
 
 
 def own_path(sweep: Path, overrides: Mapping[str, Any], run: str | None = None) -> Path:

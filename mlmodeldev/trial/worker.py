@@ -25,6 +25,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.key_guard import guard_output
 from mlmodeldev.threads import share_cores
 from mlmodeldev.trial import interrupt
 
@@ -130,9 +131,10 @@ def _take_share(environment: dict[str, str]) -> None:
 
 
 def write_to(log: str) -> None:
-    """Send this process's output to the end of a file."""
+    """Send this process's output to the end of a file, keys masked."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())
     os.close(descriptor)
+    guard_output()

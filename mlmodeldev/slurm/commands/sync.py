@@ -1,39 +1,136 @@
-"""``SlurmTrain.py sync``: upload to W&B what trials could not send themselves."""
+"""``SlurmTrain.py sync``: upload trials that ran without a network; run it on the login node."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-HELP = "upload to W&B the trials that ran without a network, or whose server was gone"
+from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError, nearest
+
+if TYPE_CHECKING:
+    from mlmodeldev.tracking.sync import Status, Syncer
+
+HELP = "upload to W&B what trials without a network have logged, live or afterwards"
+
+FOLLOW_SECONDS = 5.0
+"""Between two looks at the trials."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    parser.add_argument("--runs-dir", metavar="DIR", help="default: artefacts.runs_dir")
+    parser.add_argument("--sweep", metavar="NAME", help="only this one: its folder or file")
+    parser.add_argument("--follow", action="store_true", help="go on until the trials have ended")
     parser.add_argument(
-        "--follow", action="store_true", help="go on until the trials have ended that run now"
+        "--linger",
+        type=float,
+        default=10,
+        metavar="MINUTES",
+        help="with --follow: end when all is up and nothing was new for so long (default 10)",
     )
-    parser.add_argument("--name", metavar="SWEEP", help="of this folder of runs/ alone")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="artefacts.runs_dir=...")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 
 def run(asked: argparse.Namespace) -> int:
-    """Upload; the exit status is 1 where something is not wholly up."""
-    from mlmodeldev.settings.composition import compose_settings
-    from mlmodeldev.tracking.account import host, key_for
-    from mlmodeldev.tracking.sync import NO_KEY, sync, wanting
+    """Upload; return 0 all is up, 1 something is not, 75 interrupted."""
+    from mlmodeldev.key_guard import warn_of_open_netrc
+    from mlmodeldev.tracking.account import Refused, Unreachable, ask
+    from mlmodeldev.tracking.sync import Syncer
+    from mlmodeldev.trial import interrupt
 
-    runs_dir = Path(compose_settings(asked.overrides).artefacts.runs_dir).expanduser()
-    folders = list(wanting(runs_dir, asked.name))
-    if folders and not key_for(host()):
-        raise NO_KEY
-    up = sync(folders, asked.follow, quiet=asked.json)
-    lacking = [str(folder) for folder, complete in up.items() if not complete]
-    if asked.json:
-        complete = [str(folder) for folder, whole in up.items() if whole]
-        print(json.dumps({"uploaded": complete, "lacking": lacking}))
-    elif not up:
-        print(f"{runs_dir}: everything that wants to be in W&B is there")
-    return 1 if lacking else 0
+    runs_dir = _runs_dir(asked.runs_dir)
+    sweep = _sweep(asked.sweep, runs_dir)
+    warn_of_open_netrc()
+    try:
+        ask("query Viewer { viewer { entity } }")
+    except (Unreachable, Refused) as error:
+        if not asked.follow:
+            print(f"{error}; nothing is uploaded, try again later", file=sys.stderr)
+            return 1
+    interrupt.listen()
+    with Syncer(runs_dir, sweep, keep_open=asked.follow) as syncer:
+        known = _follow(syncer, asked) if asked.follow else _once(syncer, asked)
+    _show(known, asked.json)
+    if interrupt.requested():
+        return EXIT_INTERRUPTED
+    return 0 if all(status.up or _left_to_another(status) for status in known) else 1
+
+
+def _runs_dir(given: str | None) -> Path:
+    from mlmodeldev.settings.composition import compose_settings
+
+    path = Path(given or compose_settings().artefacts.runs_dir).expanduser()
+    if given and not path.is_dir():
+        raise UsageError(f"--runs-dir {given}: there is no such folder")
+    return path
+
+
+def _sweep(given: str | None, runs_dir: Path) -> str | None:
+    """Return the name of the sweep's folder."""
+    if given is None or (runs_dir / given).is_dir():
+        return given
+    from mlmodeldev.slurm.reconcile import folder_name
+    from mlmodeldev.sweep import load
+
+    name = folder_name(load(given)) if Path(given).is_file() else given
+    if not (runs_dir / name).is_dir():
+        allowed = [path.name for path in runs_dir.glob("[!.]*") if path.is_dir()]
+        raise UsageError(
+            f"--sweep {given}: there is no folder {runs_dir / name}{nearest(name, allowed)}"
+        )
+    return name
+
+
+def _once(syncer: Syncer, asked: argparse.Namespace) -> list[Status]:
+    known = syncer.visit()
+    for status in known:
+        _say(status, asked.json)
+    return known
+
+
+def _follow(syncer: Syncer, asked: argparse.Namespace) -> list[Status]:
+    """Visit until all trials have ended and are up, or a signal comes."""
+    from mlmodeldev.tracking.sync import wait
+    from mlmodeldev.trial import interrupt
+
+    said: dict[str, tuple[str, str]] = {}
+    sent: dict[str, int] = {}
+    quiet_since = time.monotonic()
+    while True:
+        known = syncer.visit()
+        for status in known:
+            sent[status.folder] = sent.get(status.folder, 0) + status.sent
+            if status.sent or said.get(status.folder) != (status.state, status.note):
+                said[status.folder] = (status.state, status.note)
+                quiet_since = time.monotonic()
+                _say(status, asked.json)
+        over = bool(known) and all(status.up and status.final for status in known)
+        lingered = time.monotonic() - quiet_since >= asked.linger * 60
+        if interrupt.requested() or (over and lingered):
+            for status in known:
+                status.sent = sent[status.folder]
+            return known
+        wait(FOLLOW_SECONDS, interrupt.requested)
+
+
+def _left_to_another(status: Status) -> bool:
+    return status.note == "another sync has it in hand"
+
+
+def _say(status: Status, as_json: bool) -> None:
+    stream = sys.stderr if as_json else sys.stdout
+    what = status.note or f"{status.rows} rows up, {status.sent} new"
+    print(f"{status.folder}  {status.state}  {what}", file=stream, flush=True)
+
+
+def _show(known: list[Status], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"trials": [status.as_dict() for status in known]}, indent=1))
+        return
+    up = sum(status.up for status in known)
+    sent = sum(status.sent for status in known)
+    print(f"{len(known)} trials, {up} up to date, {sent} rows sent")
