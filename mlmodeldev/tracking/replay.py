@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +99,10 @@ class Replay:
                 x_save_requirements=False,
             ),
         )
-        monitor, mode = (
-            (settings.training.monitor, settings.training.mode) if settings else ("", "max")
-        )
+        # the client names its service to child processes, which must not share this one's
+        os.environ.pop("WANDB_SERVICE", None)
+        training = settings.training if settings else None
+        monitor, mode = (training.monitor, training.mode) if training else ("", "max")
         return cls(run, folder, monitor, mode, state)
 
     def catch_up(self) -> int:
