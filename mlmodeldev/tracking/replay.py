@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.tracking.rows import STEP, read_rows
 from mlmodeldev.tracking.stopping import STOP_NOTE
+from mlmodeldev.trial.canonical import says_where
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -75,8 +76,13 @@ class Replay:
         began = (folder / "config.yaml").is_file()  # else it failed before it had settings
         settings = stored_settings(folder) if began else None
         chosen, sweep = settings and settings.logger.wandb, record.get("wandb_sweep")
+        about: dict[str, Any] = {"group": sweep}
+        if settings:
+            about = description(settings, record, sweep)
+        if settings and sweep:  # an agent would have sent the swept values under their own names
+            about["config"] |= {k: v for k, v in settings.overrides.items() if not says_where(k)}
         run = wandb.init(
-            **(description(settings, record, sweep) if settings else {"group": sweep}),
+            **about,
             id=record["wandb_id"],
             entity=record.get("wandb_entity") or (chosen.entity if chosen else None),
             project=record.get("wandb_project") or (chosen.project if chosen else None),
