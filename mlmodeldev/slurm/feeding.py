@@ -166,7 +166,7 @@ class Feeder:
             ended = self._ended(fed, fresh)
             if ended is not None:
                 self._fed.remove(fed)
-                self._leaving |= {fed.job} & self._queue.keys() if fed.job else set()
+                self._leaving |= {fed.job} if fed.job else set()
                 self._states.append(ended.state)
                 self.source.report(fed.work, ended)
 
