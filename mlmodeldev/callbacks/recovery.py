@@ -56,8 +56,8 @@ class Recovery(Checkpoint):
         self._last_beat = self._last_look = 0.0
         self._validation_due = False
         self._ending = False
-        self.pruned: str | None = None
-        """Who ended the trial for good before its time, if anyone did."""
+        self.reason: str | None = None
+        """Why the trial ended for good before its time; None if it did not."""
 
     @property
     def best_path(self) -> str:
@@ -205,7 +205,7 @@ class Recovery(Checkpoint):
         if trainer.world_size > 1:
             who = trainer.strategy.broadcast(who)
         if who:
-            self.pruned = who
+            self.reason = f"ended early by {who}"
             trainer.should_stop = True
         return bool(who)
 

@@ -35,6 +35,7 @@ class Declared:
         base: settings before a trial's own values.
         overrides: what the command line sets for every trial.
         entries: the declared trials, in the sweep's order.
+        seed, count: of random draws, as asked for.
     """
 
     file: Path
@@ -42,6 +43,8 @@ class Declared:
     base: Settings
     overrides: list[str]
     entries: list[Entry]
+    seed: int = 0
+    count: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -103,7 +106,7 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     if lint:
         _check(file)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
-    return Declared(file, sweep, base, overrides, entries)
+    return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count)
 
 
 def profile(asked: argparse.Namespace) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm import resources
 from mlmodeldev.slurm.reconcile import ENDED
 from mlmodeldev.trial.record import owned
@@ -35,7 +36,10 @@ class Plan:
         arrays: the jobs, cut at Slurm's MaxArraySize.
         left: trials that must wait for another submit, for the queue takes no more now.
         throttle: jobs at once.
-        hours: a trial's expected hours, and where that comes from.
+        hours: a trial's expected hours, and
+        basis: where that comes from.
+        states: of the trials, as `state` tells them.
+        searched: of a search: trials that its workers still draw; the jobs' lists are empty.
     """
 
     declared: Declared
@@ -46,6 +50,7 @@ class Plan:
     hours: float
     basis: str
     states: dict[str, str] = field(default_factory=dict)
+    searched: int = 0
 
     @property
     def cluster(self) -> Cluster:
@@ -55,12 +60,13 @@ class Plan:
     @property
     def trials(self) -> int:
         """Trials to run."""
-        return sum(len(task) for task in self.tasks)
+        return self.searched + sum(len(task) for task in self.tasks)
 
     @property
     def gpu_hours(self) -> float:
         """GPU-hours of all jobs; trials that share a GPU count once."""
-        rounds = sum(-(-len(task) // resources.slots(self.cluster)) for task in self.tasks)
+        slots = resources.slots(self.cluster)
+        rounds = -(-self.searched // slots) + sum(-(-len(task) // slots) for task in self.tasks)
         return round(rounds * self.hours * self.cluster.gpus, 3)
 
     @property
@@ -100,7 +106,12 @@ def make_plan(
         limits: what Slurm allows; None: not asked.
         in_queue: jobs of the user in the queue now.
         only: no others than these trials.
+
+    Raises:
+        UsageError: a search without a number of trials.
     """
+    if declared.sweep.method == "bayes":
+        return _search_plan(declared, len(queued), limits)
     cluster = declared.base.cluster
     states = {e.trial.id: state(e, e.trial.id in queued) for e in declared.entries}
     due = [e for e in declared.entries if is_due(e, states[e.trial.id], only)]
@@ -120,6 +131,29 @@ def make_plan(
         basis,
         states,
     )
+
+
+def _search_plan(declared: Declared, workers: int, limits: Limits | None) -> Plan:
+    """Plan workers for a search.
+
+    Args:
+        workers: those in the queue already.
+    """
+    cluster, cap = declared.base.cluster, declared.sweep.definition.run_cap
+    caps = [number for number in (declared.count, cap) if number is not None]
+    if not caps:
+        raise UsageError(
+            f"{declared.file}: a search ends by number: give run_cap in the file, or --count"
+        )
+    ended = sum(entry.state in ENDED for entry in declared.entries)
+    left = max(0, min(caps) - ended)
+    at_once = resources.concurrent_jobs(cluster)
+    wanted = max(0, min(at_once, -(-left // resources.slots(cluster))) - workers)
+    tasks: list[list[Entry]] = [[] for _ in range(wanted)]
+    hours, basis = estimate(declared)
+    states = {e.trial.id: e.state for e in declared.entries}
+    arrays = _cut(tasks, limits.max_array if limits else 1001)
+    return Plan(declared, tasks, arrays, 0, max(1, wanted), hours, basis, states, left)
 
 
 def state(entry: Entry, queued: bool) -> str:

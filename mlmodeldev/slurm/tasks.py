@@ -47,3 +47,12 @@ def live_arrays(sweep_folder: Path) -> list[str]:
         return []
     live = {task.partition("_")[0] for task in queue(numbers)}
     return [number for number in numbers if number in live]
+
+
+def workers(sweep_folder: Path) -> list[str]:
+    """Return the tasks of a search's workers that are still in the queue."""
+    names = [task for s in submissions(sweep_folder) for task, _ in s.tasks()]
+    if not names:
+        return []
+    known = queue({name.partition("_")[0] for name in names})
+    return [name for name in names if name in known]

@@ -53,9 +53,8 @@ def key_for(address: str) -> str | None:
     if given:
         return given
     try:
-        found = netrc.netrc(os.environ.get("NETRC")).authenticators(
-            urlsplit(address).hostname or ""
-        )
+        # by host and port, as the client writes and looks it up
+        found = netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(address).netloc)
     except (OSError, netrc.NetrcParseError):
         return None
     return found[2] if found and found[2] else None

@@ -13,6 +13,7 @@ Example::
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ BEAT_SECONDS = 5.0
 """Between two heartbeats, as ``wandb agent`` sends them."""
 RENEW_SECONDS = 60.0
 """Between two renewals of an agent's notes."""
+KILLS = 2
+"""How often a trial that was killed from outside goes on before it counts as failed."""
 PATIENCE_SECONDS = 1800.0
 """How long an agent without work waits for a server that does not answer."""
 
@@ -77,6 +80,7 @@ class AgentSource:
         self._waiting: list[Held] = []
         self._not_before = self._last_beat = self._last_renewal = 0.0
         self._silent_since: float | None = None
+        self._killed: list[str] = []
 
     # --- the pool's questions
 
@@ -96,19 +100,24 @@ class AgentSource:
             return LATER
         return self._ask()
 
-    def report(self, work: Work, ended: Ended) -> None:
+    def report(self, work: Work, ended: Ended) -> str | None:
         """Note how a trial ended."""
         _, held, _ = self._running.pop(work.id)
         self._not_before = self._last_beat = 0.0  # the next may be asked for at once
         self.say(f"run {held.run}  {ended.state}{_because(ended)}  {ended.seconds:.1f} s")
+        if ended.status == -signal.SIGKILL and self._killed.count(held.run) < KILLS:
+            self._killed.append(held.run)
+            self._waiting.append(held)  # out of memory, or someone's kill: once more from its state
+            return "pending"
         if ended.state == "interrupted":
             self.notes.write(held, active=False)
-            return
+            return None
         self.notes.remove(held.run)
         Path(work.environment[NOTE_VARIABLE]).unlink(missing_ok=True)
         self.failed += ended.state == "failed"
         self.done += ended.state != "failed"
         self._in_a_row = self._in_a_row + 1 if ended.state == "failed" else 0
+        return None
 
     def tick(self) -> None:
         """Send heartbeats for the runs that are under way, and do what is told of them."""
@@ -126,11 +135,8 @@ class AgentSource:
 
     def _own(self) -> Held | None:
         """Return a run of this agent's that can go on; one that lives on elsewhere waits."""
-        while held := self.notes.take_over():
-            self._waiting.append(held)
-            if held.run in self._running:
-                self._waiting.remove(held)
-                break
+        while found := self.notes.take_over():
+            self._waiting.append(found)
         for held in list(self._waiting):
             record = TrialFolder(self._path(held)).read() if self._path(held).is_dir() else {}
             if owned(record):

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.files import write_json
-from mlmodeldev.trial.record import LEASE_SECONDS, owned, start_ticks
+from mlmodeldev.trial.record import owned, owner_record
 
 RESERVED_SECONDS = 900.0
 """How long a trial waits for the job that was interrupted in it before others may take it."""
@@ -56,17 +56,9 @@ class Notes:
         """Write, or renew, the note of a run; not active: it waits for this job to come back."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self._active.add if active else self._active.discard)(held.run)
-        pid = os.getpid()
-        owner = {"host": socket.gethostname(), "pid": pid, "started": start_ticks(pid)}
-        note = {
-            **asdict(held),
-            "job": self.job,
-            "state": "running" if active else "interrupted",
-            "owner": owner if active else None,
-            "lease": time.time() + LEASE_SECONDS,
-            "updated": time.time(),
-            "slurm": {"job_id": os.environ.get("SLURM_JOB_ID")},
-        }
+        note = {**asdict(held), "job": self.job, "updated": time.time(), **owner_record()}
+        if not active:
+            note |= {"state": "interrupted", "owner": None}
         write_json(self._file(held.run), note)
 
     def remove(self, run: str) -> None:
@@ -81,7 +73,8 @@ class Notes:
                 if note["run"] in self._active:
                     continue
                 mine = self.job is not None and note.get("job") == self.job
-                if mine == own and (mine or _left(note)) and not _live(note, mine):
+                free = (mine or _left(note)) and not _live(note, mine)
+                if mine == own and free:
                     held = Held(str(note["run"]), dict(note["params"]))
                     if self._rename(file, held):
                         return held

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from mlmodeldev.callbacks.pruning import Pruning
+    from mlmodeldev.callbacks.recovery import Recovery
     from mlmodeldev.data.module import ExactDataModule
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.tracking.tracker import Tracker
@@ -82,7 +83,7 @@ class Attempt:
                 f"{self.checkpoint}: holds weights of another model (was model.py changed?);"
                 " artefacts.fresh=true begins anew"
             ) from None
-        self.pruned = _why_pruned(trainer)
+        self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
 
     def test(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
         """Measure the best weights on the test set; not those of a trial that fell behind."""
@@ -99,19 +100,11 @@ class Attempt:
                 self.folder.update(test=dict(results[0]))
 
 
-def _why_pruned(trainer: Trainer) -> str | None:
-    """Return why the trial was ended for good before its time: by W&B, or by a search."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    asked = next((c.pruned for c in callbacks if getattr(c, "pruned", None)), None)
-    if asked:
-        return f"ended early by {asked}"
-    return next((c.reason for c in _pruners(trainer) if c.reason), None)
-
-
-def _pruners(trainer: Trainer) -> list[Pruning]:
+def _pruners(trainer: Trainer) -> list[Pruning | Recovery]:
     from mlmodeldev.callbacks.pruning import Pruning
+    from mlmodeldev.callbacks.recovery import Recovery
 
-    return [callback for callback in trainer.callbacks if isinstance(callback, Pruning)]  # type: ignore[attr-defined]
+    return [c for c in trainer.callbacks if isinstance(c, Pruning | Recovery)]  # type: ignore[attr-defined]
 
 
 def _compile(model: LightningModule) -> None:

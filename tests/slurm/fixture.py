@@ -31,7 +31,7 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
             pytest.fail("--cluster-live: there is no sbatch here")
         yield Slurm()
         return
-    cluster = Cluster(nodes=8)
+    cluster = Cluster(nodes=8, max_array=40)
     try:
         cluster.start()
     except Missing as reason:

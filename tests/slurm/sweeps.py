@@ -50,6 +50,7 @@ class SmallSweep:
 
     Attributes:
         trials: identities, in the sweep's order.
+        seeds: the trials' seeds.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class SmallSweep:
         self.slurm, self.name = slurm, name
         self.file = folder / f"{name}.yaml"
         self.file.write_text(TEXT.format(name=name, seeds=list(range(trials))))
-        self.trials = [trial.id for trial in load(self.file).trials()]
+        declared = list(load(self.file).trials())
+        self.trials = [trial.id for trial in declared]
+        self.seeds = {trial.id: trial.overrides["training.seed"] for trial in declared}
         self.runs = folder / "runs"
         self.folder = self.runs / name
         self.fixed = [

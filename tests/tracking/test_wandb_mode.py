@@ -25,6 +25,11 @@ def listening(monkeypatch):
         yield server
 
 
+def place(listening) -> str:
+    """Host and port, as the client names a server in `.netrc`."""
+    return f"127.0.0.1:{listening.getsockname()[1]}"
+
+
 @pytest.fixture
 def closed(monkeypatch):
     """A port of this machine where nobody listens."""
@@ -44,7 +49,7 @@ def test_without_a_key_it_is_offline_and_says_why_in_one_line(listening, capsys)
     assert wandb_mode("auto") == "offline"
     said = capsys.readouterr().out
     assert "offline, because there is no key" in said
-    assert "wandb sync" in said
+    assert "SlurmTrain.py sync" in said
     assert said.count("\n") == 1
 
 
@@ -93,18 +98,18 @@ def test_the_environment_decides_for_auto_and_the_setting_over_it(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("machine 127.0.0.1 login user password {key}\n", "online"),
-        ("machine 127.0.0.1\n  login user\n  password {key}\n", "online"),
+        ("machine {here} login user password {key}\n", "online"),
+        ("machine {here}\n  login user\n  password {key}\n", "online"),
         ("machine other login user password x\ndefault login user password {key}\n", "online"),
         ("machine api.wandb.ai login user password {key}\n", "offline"),
-        ("machine 127.0.0.1 login user\n", "offline"),
+        ("machine {here} login user\n", "offline"),
         ("", "offline"),
-        ("machine 127.0.0.1 login user passwrd {key}\n", "offline"),
+        ("machine {here} login user passwrd {key}\n", "offline"),
     ],
 )
 def test_a_key_in_netrc_counts_when_it_is_for_this_host(listening, tmp_path, text, expected):
     file = tmp_path / "netrc"
-    file.write_text(text.format(key="k" * 40))
+    file.write_text(text.format(key="k" * 40, here=place(listening)))
     file.chmod(0o600)
     assert wandb_mode("auto") == expected
 
@@ -113,6 +118,6 @@ def test_the_home_folders_netrc_is_read_where_none_is_named(listening, tmp_path,
     monkeypatch.delenv("NETRC")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert wandb_mode("auto") == "offline"
-    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    (tmp_path / ".netrc").write_text(f"machine {place(listening)} login u password secret\n")
     (tmp_path / ".netrc").chmod(0o600)
     assert wandb_mode("auto") == "online"

@@ -49,8 +49,8 @@ class Client:
             **{k: v for k, v in server.environment().items() if k != "WANDB_ENTITY"},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "WANDB_DIR": str(folder),
-            "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.3",
-            "WANDB_X_DISABLE_STATS": "true",
+            "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1",  # whole seconds; 15 otherwise
+            "WANDB__DISABLE_STATS": "true",
             "OMP_NUM_THREADS": "1",
         }
 

@@ -97,9 +97,10 @@ def upsert_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
         run.summary = json.loads(given["summaryMetrics"])
     run.sweep = given.get("sweep") or run.sweep
     run.facts |= {k: v for k, v in given.items() if v is not None and k not in ("config",)}
-    run.state, run.seen = given.get("state") or "running", time.time()
-    run.starts += "id" not in given or given["id"] is None  # with one, it is an update
-    run.preempting = False
+    run.seen = time.time()
+    if given.get("id") is None:  # with one, it is an update
+        run.state, run.preempting = given.get("state") or "running", False
+        run.starts += 1
     sweep = store.sweeps.get(run.sweep or "")
     if sweep and run.name in sweep.preempted:
         sweep.preempted.remove(run.name)

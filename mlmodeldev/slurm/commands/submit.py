@@ -75,7 +75,9 @@ def to_cluster(
     jobs: list[str] = []
     if made.tasks:
         _confirm(made, yes)
-        jobs = [job for job, _ in launch(made, config_root(), live_arrays(known.folder)).arrays]
+        # workers of a search are counted instead
+        before = [] if known.sweep.method == "bayes" else live_arrays(known.folder)
+        jobs = [job for job, _ in launch(made, config_root(), before).arrays]
     if as_json:
         print(json.dumps({**made.as_dict(), "submitted": jobs}, indent=1))
     elif jobs:

@@ -1,0 +1,132 @@
+"""`sbatch slurm/agent.sh` on a real Slurm: whatever interrupts a job, its trial is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.wandb.conftest import ROOT, TINY, Client, steps_are_whole
+from tests.wandb.server import KEY
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SCRIPT = ROOT / "slurm" / "agent.sh"
+
+
+def submit(client: Client, slurm: Cluster, path: str, *options: str, env: str = "") -> str:
+    """Submit as the README says; the key lies in a `.netrc`, as `wandb login` leaves it."""
+    home = client.folder / "home"
+    home.mkdir(exist_ok=True)
+    machine = client.server.url.partition("//")[2]
+    (home / ".netrc").write_text(f"machine {machine} login user password {KEY}\n")
+    (home / ".netrc").chmod(0o600)
+    given = {
+        "HOME": str(home),
+        "WANDB_BASE_URL": client.server.url,
+        "MLMODELDEV_PYTHON": sys.executable,
+        "OMP_NUM_THREADS": "1",
+        "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1",
+    }
+    export = ",".join(f"{name}={value}" for name, value in given.items())
+    log = client.folder / "process-%a.log"
+    return slurm.sbatch(
+        f"--export={export}{env}", f"--output={log}", f"--chdir={ROOT}", "--cpus-per-task=1",
+        "--mem=200", "--time=20", *options, SCRIPT, path,
+    )  # fmt: skip
+
+
+def states(slurm: Cluster, job: str) -> dict[str, str]:
+    answer = slurm.run("squeue", "-h", "-r", "-t", "all", "-o", "%K %T", "-j", job, check=False)
+    return dict(line.split() for line in answer.splitlines())
+
+
+def ended(slurm: Cluster, job: str) -> bool:
+    """Whether all tasks have ended; those that Slurm lets wait after a requeue need not."""
+    found = states(slurm, job)
+    for task, state in found.items():
+        if state == "PENDING":
+            slurm.run("scontrol", "update", f"JobId={job}_{task}", "StartTime=now", check=False)
+    return set(found.values()) <= {"COMPLETED", "FAILED", "CANCELLED"}
+
+
+def trials(client: Client) -> dict[str, dict]:
+    """The records of all trials, by the array task that ran each last."""
+    found = {}
+    for file in client.runs_dir.glob("*/*/trial.json"):
+        record = json.loads(file.read_text())
+        if "slurm" in record:
+            found[record["slurm"].get("array_task_id", "")] = {**record, "path": file.parent}
+    return found
+
+
+def rows(folder: Path) -> int:
+    file = folder / "metrics.csv"
+    return len(file.read_text().splitlines()) - 1 if file.is_file() else 0
+
+
+def under_way(client: Client, count: int) -> dict[str, dict]:
+    """Wait until so many trials have rows, and a checkpoint to go back to."""
+
+    def ready() -> bool:
+        found = trials(client)
+        return len(found) == count and all(rows(each["path"]) > 8 for each in found.values())
+
+    client.until(ready, "trials under way", 240)
+    return trials(client)
+
+
+def undisturbed(client: Client, rates: list[float]) -> dict[float, bytes]:
+    """The weights of the same trials without any of it."""
+    weights = {}
+    for rate in rates:
+        folder = client.folder / "undisturbed"
+        tiny = {**TINY, "training.max_epochs": 14, "optimizer.lr": rate}
+        process = client.trial(
+            f"artefacts.runs_dir={folder}", f"artefacts.trial=t{rate}", "logger=csv",
+            *(f"{name}={str(value).lower()}" for name, value in tiny.items()),
+        )  # fmt: skip
+        process.join(200)
+        assert process.exitcode == 0, client.output()
+        weights[rate] = (folder / "single" / f"t{rate}" / "last/model.safetensors").read_bytes()
+    return weights
+
+
+def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm: Cluster):
+    slurm = own_slurm
+    rates = [0.01, 0.02, 0.03, 0.04]
+    path = client.sweep(
+        {"optimizer.lr": {"values": rates}, "training.max_epochs": {"value": 14}},
+    )
+    job = submit(client, slurm, path, "--array=1-4", "--ntasks-per-node=1", "--exclusive")
+    first = under_way(client, 4)
+    slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_1")  # as before the time limit
+    slurm.scontrol("requeue", f"{job}_2")
+    slurm.restart_slurmctld()
+    os.kill(first["3"]["owner"]["pid"], signal.SIGKILL)
+    node = slurm.run("squeue", "-h", "-o", "%N", "-j", f"{job}_4")
+    slurm.kill_node(node)
+    slurm.start_node(node)
+    whole = undisturbed(client, rates)
+    client.until(lambda: ended(slurm, job), "all jobs' end", 400)
+    assert set(states(slurm, job).values()) == {"COMPLETED"}, client.output()
+    assert [run.ends[-1] for run in client.runs] == [("finished", 0)] * 4, client.output()
+    assert len(client.runs) == 4
+    after = trials(client)
+    for task, record in after.items():
+        assert record["wandb_id"] == first[task]["wandb_id"], "each job came back to its own trial"
+        assert (record["state"], record["attempts"]) == ("done", 2)
+        run = next(run for run in client.runs if run.name == record["wandb_id"])
+        steps_are_whole(run, rows(record["path"]))
+        assert [end for end in run.ends if end[0] == "finished"] == [("finished", 0)]
+        weights = (record["path"] / "last" / "model.safetensors").read_bytes()
+        assert weights == whole[record["overrides"]["optimizer.lr"]]
+    log = client.output()
+    assert log.count("===== begin") >= 7
+    assert "the sweep is over" in log
+    assert KEY not in log
