@@ -60,7 +60,7 @@ def print_table(
 
 def _cells(entry: Entry, task: Task | None) -> list[str]:
     record = entry.record
-    now = state(entry, bool(task and task.queued)) if task else entry.state
+    now = state(entry, task) if task else entry.state
     return [
         entry.trial.id,
         entry.trial.name,

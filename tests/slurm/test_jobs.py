@@ -126,7 +126,7 @@ def test_cancel_stops_all_and_retry_runs_only_what_failed(
     slurm.wait_for(lambda: slurm.state(sweep.job(killed)) == "FAILED", 60, "the job's end")
     rows = json.loads(sweep.train("status", "--json").stdout)["trials"]
     assert {row["id"]: row["state"] for row in rows} == {
-        killed: "lost",
+        killed: "failed",
         **dict.fromkeys(others, "done"),
     }
 

@@ -72,7 +72,7 @@ def _row(entry: Entry, task: Task | None) -> dict[str, Any]:
     queued = task.queued
     return {
         **row,
-        "state": state(entry, queued is not None),
+        "state": state(entry, task),
         "job": task.job,
         "queue": queued and queued.state,
         "reason": queued and queued.reason,
