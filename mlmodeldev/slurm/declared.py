@@ -97,7 +97,7 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
 
     if asked.count is not None and asked.count < 1:
         raise UsageError(f"--count {asked.count}: must be at least 1")
-    overrides = [*_profile(asked), *asked.overrides]
+    overrides = fixed_overrides(asked)
     compose_settings(overrides)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(asked.sweep)
     sweep = load(file)
@@ -107,6 +107,11 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
         _check(file)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
     return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count)
+
+
+def fixed_overrides(asked: argparse.Namespace) -> list[str]:
+    """Return what the command line sets for every trial, the cluster's profile included."""
+    return [*_profile(asked), *asked.overrides]
 
 
 def _profile(asked: argparse.Namespace) -> list[str]:
