@@ -124,11 +124,11 @@ class SmallSweep:
         files = (self.folder / trial / "checkpoints").glob("step-*.ckpt")
         return max((int(f.stem.partition("-")[2]) for f in files), default=-1)
 
-    def wait_for_step(self, trial: str, step: int, seconds: float = 120) -> None:
+    def wait_for_step(self, trial: str, step: int, seconds: float = 300) -> None:
         """Wait until a trial has a checkpoint of this step or a later one."""
         self.slurm.wait_for(lambda: self.step(trial) >= step, seconds, f"step {step} of {trial}")
 
-    def wait_until(self, trial: str, state: str, seconds: float = 150) -> None:
+    def wait_until(self, trial: str, state: str, seconds: float = 300) -> None:
         """Wait for a trial's state."""
 
         def reached() -> bool:

@@ -18,6 +18,8 @@ from tests.slurm import sweeps
 from tests.slurm.cluster import Cluster
 from tests.slurm.sweeps import SmallSweep
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # all wait for the slowest
+
 STEP = 0.4
 """Seconds a step; a trial has 57 of them."""
 ALONE = ("cluster.cpus_per_task=4", "cluster.max_jobs=8")
@@ -66,7 +68,7 @@ class Disturbed:
                     del waiting[case]
             return not waiting
 
-        self.slurm.wait_for(one, 200, f"checkpoints of {list(waiting)}")
+        self.slurm.wait_for(one, 400, f"checkpoints of {list(waiting)}")
 
     def meet(self, case: str, sweep: SmallSweep, trial: str) -> None:
         """Let a trial meet with what its case is called after."""
@@ -95,7 +97,7 @@ class Disturbed:
 
     def wait(self) -> None:
         for case, (sweep, trial) in self.of.items():
-            sweep.wait_until(trial, "interrupted" if case == "cancelled" else "done", 200)
+            sweep.wait_until(trial, "interrupted" if case == "cancelled" else "done", 400)
 
 
 @pytest.fixture(scope="module")
