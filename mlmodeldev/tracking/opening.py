@@ -55,8 +55,9 @@ def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: 
     )
     folder.update(
         wandb_path=None if offline else getattr(run, "path", None),
-        wandb_entity=run.entity or None,  # for `sync`, which may have to find the place again
-        wandb_project=run.project,
+        wandb_entity=getattr(run, "entity", None)
+        or None,  # for `sync`, which may have to find the place again
+        wandb_project=getattr(run, "project", None),
     )
     return run
 
