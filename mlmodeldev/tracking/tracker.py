@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
 from mlmodeldev.tracking.rows import STEP, read_rows
+
+TABLE_SECONDS = 20.0
+"""How long the end of a trial waits for its tables; they are in its folder anyway."""
 
 _EXIT = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
 
@@ -50,9 +54,8 @@ class Tracker(Logger):
         self._there = int(getattr(run, "starting_step", 0) or 0)
         self._best: float | None = None
         self._media: dict[str, Any] = {}
+        self._tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
         self._lost = False
-        self.pictures: Path | None = None
-        """Folder of heat maps that `catch_up` shows beside the rows of their epochs."""
         with self._guarded():
             run.define_metric(STEP)
             run.define_metric("*", step_metric=STEP, step_sync=True)
@@ -83,15 +86,8 @@ class Tracker(Logger):
         """Send rows that were written since the last call; return how many rows there are."""
         for row in read_rows(self.file)[self._next :]:
             step = int(row.pop("step"))
-            if self.monitor in row and self._next >= self._there:
-                self._show_pictures(int(row.get("epoch", -1)) + 1)
             self.log_metrics(row, step)
         return self._next
-
-    def _show_pictures(self, epoch: int) -> None:
-        if self.pictures is not None:
-            for file in sorted(self.pictures.glob(f"*/epoch-{epoch:04d}.png")):
-                self.log_image(f"cka/{file.parent.name}/heatmap", [str(file)])
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -116,7 +112,7 @@ class Tracker(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run was begun with the settings."""
 
-    # --- pictures and tables: they travel with the next row
+    # --- pictures travel with the next row, tables come at the end
 
     @rank_zero_only
     def log_image(
@@ -135,11 +131,12 @@ class Tracker(Logger):
     def log_table(
         self, key: str, columns: list[str], data: list[list[Any]], step: int | None = None
     ) -> None:
-        """Show a table."""
-        import wandb
+        """Show a table, as it was last; it is sent at the end.
 
-        with self._guarded():
-            self._media[key] = wandb.Table(columns=[*columns], data=data)
+        The client asks the server before it sends one, and would hold the training up while the
+        server is gone.
+        """
+        self._tables[key] = (list(columns), data)
 
     def log_files(self, name: str, folder: Path, kind: str, aliases: Sequence[str]) -> None:
         """Keep a folder as an artifact."""
@@ -162,10 +159,24 @@ class Tracker(Logger):
             for key, value in self._media.items():
                 self.run.summary[key] = value
             self.run.summary["state"] = state
+            if self._tables and state != "interrupted":  # then seconds count
+                self._send_tables()
             if state == "interrupted":
                 self.run.mark_preempting()
             self.run.finish(exit_code=_EXIT.get(state, 1))
         return not self._lost and not getattr(self.run, "_finish_timed_out", None)
+
+    def _send_tables(self) -> None:
+        def send() -> None:
+            import wandb
+
+            with contextlib.suppress(Exception):
+                for key, (columns, data) in self._tables.items():
+                    self.run.summary[key] = wandb.Table(columns=[*columns], data=data)
+
+        thread = threading.Thread(target=send, daemon=True, name="wandb-tables")
+        thread.start()
+        thread.join(TABLE_SECONDS)
 
     @contextlib.contextmanager
     def _guarded(self) -> Any:

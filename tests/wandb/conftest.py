@@ -137,7 +137,8 @@ class Client:
         given = [f"artefacts.runs_dir={self.runs_dir}", f"artefacts.data_dir={self.data}"]
         tiny = [f"{name}={str(value).lower()}" for name, value in TINY.items()]
         log = self.folder / "process-trial.log"
-        variables = {"WANDB_MODE": "online", **{k: v for k, v in self.env.items() if "WANDB" in k}}
+        variables = {"WANDB_MODE": "online", "OMP_NUM_THREADS": "1"}
+        variables |= {name: value for name, value in self.env.items() if "WANDB" in name}
         return launch("trainer", [*given, *tiny, *overrides], log, {**variables, **env})
 
     def kill_all(self) -> None:

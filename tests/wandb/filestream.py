@@ -44,6 +44,7 @@ def end(store: Store, run: Run, code: int) -> None:
     else:
         run.state = "preempted" if run.preempting else "failed"
     run.ends.append((run.state, code))
+    run.times.append(("end", run.seen))
     sweep = store.sweeps.get(run.sweep or "")
     if sweep and run.state == "preempted":
         sweep.give_back(run)

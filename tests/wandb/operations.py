@@ -101,6 +101,7 @@ def upsert_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     if given.get("id") is None:  # with one, it is an update
         run.state, run.preempting = given.get("state") or "running", False
         run.starts += 1
+        run.times.append(("begin", run.seen))
     sweep = store.sweeps.get(run.sweep or "")
     if sweep and run.name in sweep.preempted:
         sweep.preempted.remove(run.name)

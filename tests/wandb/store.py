@@ -42,6 +42,7 @@ class Run:
     stop: bool = False
     created: float = field(default_factory=time.time)
     seen: float = field(default_factory=time.time)
+    times: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def name(self) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 
-from mlmodeldev.tracking.sync import lacks
 from tests.wandb.conftest import ROOT, Client, steps_are_whole
 
 pytestmark = pytest.mark.slow
@@ -44,7 +42,7 @@ def test_a_server_that_goes_for_good_holds_no_trial_and_sync_makes_up_for_it(cli
     assert run.ends == []
     client.server.faults.clear()
     for _ in range(2):  # the second finds nothing to do
-        client.sh(*SYNC, f"artefacts.runs_dir={client.runs_dir}")
+        client.sh(*SYNC, "--runs-dir", str(client.runs_dir))
     assert run.ends == [("finished", 0)]
     steps_are_whole(run, rows(folder))
     assert run.summary["val/accuracy"] == pytest.approx(record["metric"]["value"])
@@ -58,35 +56,3 @@ def test_errors_and_slowness_are_ridden_out(client: Client):
     (run,) = client.runs
     assert run.ends == [("finished", 0)]
     steps_are_whole(run, rows(client.runs_dir / "single" / "slow"))
-
-
-def test_trials_without_a_network_are_uploaded_while_they_grow_and_once(client: Client):
-    done = client.runs_dir / "single" / "sealed"
-    assert trial(client, "sealed", WANDB_MODE="offline") == 0, client.output()
-    assert client.runs == []
-    growing = client.runs_dir / "single" / "growing"
-    project = f"logger.wandb.project={client.project}"
-    process = client.trial(
-        "artefacts.trial=growing", "training.max_epochs=60", project, WANDB_MODE="offline"
-    )
-    client.until(lambda: rows(growing) > 4, "rows")
-    assert lacks(done)
-    assert lacks(growing)
-    follow = [client.start(*SYNC, "--follow", f"artefacts.runs_dir={client.runs_dir}")
-              for _ in range(2)]  # two at once  # fmt: skip
-
-    def live() -> bool:
-        return any(len(run.steps) > 4 and run.state == "running" for run in client.runs)
-
-    client.until(live, "rows of the growing trial")
-    process.join(150)
-    assert process.exitcode == 0, client.output()
-    assert [client.end(each) for each in follow] == [0, 0], client.output()
-    assert len(client.runs) == 2
-    for run in client.runs:
-        folder = client.folder_of(run)
-        steps_are_whole(run, rows(folder))
-        assert run.ends == [("finished", 0)]
-        assert run.facts["displayName"].startswith("width=16")
-        assert not lacks(folder)
-    assert time.time()

@@ -64,17 +64,24 @@ def test_an_agents_sigterm_is_told_from_a_preemption(client: Client):
     ended_well(client)
 
 
-def test_hyperband_of_the_server_ends_the_worse_trials(client: Client):
+def test_hyperband_of_the_server_ends_a_trial_that_is_worse_than_another(client: Client):
     path = client.sweep(
-        {
-            "optimizer.lr": {"values": [0.02, 1.0e-9]},
-            "training.max_epochs": {"value": 40},
-        },
+        {"optimizer.lr": {"value": 1.0e-9}, "training.max_epochs": {"value": 2000}},
+        method="random",
+        run_cap=2,
         early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2},
     )
+    entity, project, name = path.split("/")
+    sweep = client.server.store.sweeps[name]
+    good = client.server.store.run(entity, project, "good0001")
+    rows = [{"val/accuracy": 0.9, "_step": step} for step in range(8)]
+    good.streams["wandb-history.jsonl"] = {n: json.dumps(row) for n, row in enumerate(rows)}
+    sweep.runs.append(good)
     assert client.end(client.agent(path)) == 0
-    good, bad = client.runs
-    assert [good.ends, bad.ends] == [[("finished", 0)]] * 2, client.output()
-    assert (good.summary["state"], bad.summary["state"]) == ("done", "pruned")
-    assert len(bad.values("val/accuracy")) < 40
-    assert (client.folder_of(bad) / "best" / "model.safetensors").is_file()
+    (bad,) = client.runs
+    assert bad.ends == [("finished", 0)], client.output()
+    folder = client.folder_of(bad)
+    assert json.loads((folder / "trial.json").read_text())["state"] == "pruned"
+    assert bad.summary["state"] == "pruned"
+    assert (folder / "best" / "model.safetensors").is_file()
+    assert "the server says stop" in client.output()
