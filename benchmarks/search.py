@@ -40,7 +40,10 @@ parameters:
   optimizer.warmup_fraction: {{values: [0.0, 0.2]}}
   training.max_epochs: {{value: {EPOCHS}}}
 """
-FIXED = ("logger=csv", "callbacks=none", "training.test=false", "model.width=32")
+FIXED = (
+    *("logger=csv", "callbacks=none", "training.test=false"),
+    *("model.width=16", "processing.batch_size=128"),
+)
 
 Curve = list[float]
 """The best value so far, after each epoch that was spent."""
