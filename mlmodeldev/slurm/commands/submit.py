@@ -52,7 +52,7 @@ def run(asked: argparse.Namespace) -> int:
     if asked.count is None:
         strays.tell(known, asked.prune)
     if known.base.cluster.launcher == "local":
-        return _here(known, asked)
+        return here(known, asked)
     return to_cluster(known, asked.yes, asked.json)
 
 
@@ -80,7 +80,9 @@ def to_cluster(
     jobs: list[str] = []
     if made.tasks:
         _confirm(made, yes)
-        jobs = [job for job, _ in launch(made, config_root(), live_arrays(known.folder)).arrays]
+        # workers of a search are counted instead
+        before = [] if known.sweep.method == "bayes" else live_arrays(known.folder)
+        jobs = [job for job, _ in launch(made, config_root(), before).arrays]
     if as_json:
         print(json.dumps({**made.as_dict(), "submitted": jobs}, indent=1))
     elif jobs:
@@ -103,12 +105,16 @@ def _confirm(made: Plan, yes: bool) -> None:
         raise UsageError("nothing was submitted")
 
 
-def _here(known: Declared, asked: argparse.Namespace) -> int:
+def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | None = None) -> int:
     """Run on this machine."""
-    from mlmodeldev.slurm.local import run_here
+    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.slurm.local import run_here, run_local
 
     with _progress_to_stderr(asked.json):
-        outcome = run_here(known, asked.jobs, asked.seed, asked.count)
+        if only is None:
+            outcome = run_here(known, asked.jobs, asked.seed, asked.count)
+        else:
+            outcome = run_local(only, known.program, known.overrides, known.modules, config_root())
     again = declared.read(asked, lint=False).entries
     status.show(known.sweep, again, asked.json)
     if not asked.json and again:
