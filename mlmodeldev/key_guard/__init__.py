@@ -17,6 +17,7 @@ from mlmodeldev.key_guard.environment import (
 from mlmodeldev.key_guard.output import guard_output
 from mlmodeldev.key_guard.patterns import Found, find, mask
 from mlmodeldev.key_guard.refusal import (
+    key_in_changes,
     refuse_in_arguments,
     refuse_in_text,
     refuse_in_values,
@@ -28,6 +29,7 @@ __all__ = [
     "clean_environment",
     "find",
     "guard_output",
+    "key_in_changes",
     "mask",
     "refuse_in_arguments",
     "refuse_in_text",

@@ -11,6 +11,7 @@ Example::
 from __future__ import annotations
 
 import stat
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,25 @@ def refuse_secrets(paths: Iterable[Path]) -> None:
             text = _text_of(file)
             if text is not None:
                 refuse_in_text(text, str(file))
+
+
+def key_in_changes(folder: Path, program: Path) -> str | None:
+    """Return where a key stands in what a tracker may keep of the code, or None.
+
+    That is the program's file, and how the work tree differs from the last commit.
+    """
+    try:
+        refuse_secrets([program])
+    except UsageError as error:
+        return str(error)
+    try:
+        done = subprocess.run(
+            ["git", "diff", "HEAD"], cwd=folder, capture_output=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = next(find(done.stdout.decode("utf-8", "replace")), None)
+    return f"git diff: holds a key ({found.kind}); {ADVICE}" if found else None
 
 
 def _text_of(file: Path) -> str | None:

@@ -25,7 +25,9 @@ COMMANDS = (
     "logs",
     "cancel",
     "retry",
+    "collect",
     "clean",
+    "doctor",
     "sync",
     "bridge",
 )

@@ -97,7 +97,7 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
 
     if asked.count is not None and asked.count < 1:
         raise UsageError(f"--count {asked.count}: must be at least 1")
-    overrides = [*profile(asked), *asked.overrides]
+    overrides = fixed_overrides(asked)
     compose_settings(overrides)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(asked.sweep)
     sweep = load(file)
@@ -109,7 +109,12 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count)
 
 
-def profile(asked: argparse.Namespace) -> list[str]:
+def fixed_overrides(asked: argparse.Namespace) -> list[str]:
+    """Return what the command line sets for every trial, the cluster's profile included."""
+    return [*_profile(asked), *asked.overrides]
+
+
+def _profile(asked: argparse.Namespace) -> list[str]:
     """Return ``cluster=NAME``, or nothing where the settings' default holds."""
     if any(item.partition("=")[0] == "cluster" for item in asked.overrides):
         return []

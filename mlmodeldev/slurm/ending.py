@@ -2,7 +2,7 @@
 
     exec python -m mlmodeldev.slurm.ending STATUS
 
-Only standard modules are imported. A trial that saved and ended with 75 comes back in the same
+A trial that saved and ended with 75 comes back in the same
 job, unless Slurm requeues it anyway or the user has cancelled it. One that was killed from outside
 comes back some times. All else is the job's exit status, so that Slurm says FAILED.
 """
@@ -28,7 +28,10 @@ KILLED = (128 + 9, 128 + 7, 128 + 11)
 def main(status: int) -> int:
     """Requeue the job if it is to come back; return the job's exit status."""
     job = own_name()
-    if not job or status == 0 or not _wants_back(status):
+    if not job or status == 0:
+        return status
+    if not _wants_back(status):
+        bury(status)
         return status
     told = ask(job)
     print(f"trials ended with {status}; the job is {told.get('JobState', 'unknown')}", flush=True)
@@ -38,21 +41,43 @@ def main(status: int) -> int:
 
 
 def own_name() -> str:
-    """Return this task's name, ``1201_0``.
+    """Return this task's name, ``1201_0``."""
+    names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID")
+    variables = {name.lower(): os.environ.get(f"SLURM_{name}", "") for name in names}
+    return task_name(variables)
 
-    Never SLURM_JOB_ID within an array: the last task's number is the array's own, and requeueing
-    that requeues every task.
+
+def task_name(slurm: Mapping[str, str]) -> str:
+    """Return the name of a task, from ``job_id``, ``array_job_id`` and ``array_task_id``.
+
+    Never the job's number alone within an array: the last task's number is the array's own, and
+    requeueing that requeues every task.
     """
-    variables = os.environ
-    if "SLURM_ARRAY_JOB_ID" in variables:
-        return f"{variables['SLURM_ARRAY_JOB_ID']}_{variables['SLURM_ARRAY_TASK_ID']}"
-    return variables.get("SLURM_JOB_ID", "")
+    if slurm.get("array_job_id"):
+        return f"{slurm['array_job_id']}_{slurm['array_task_id']}"
+    return slurm.get("job_id", "")
 
 
 def _wants_back(status: int) -> bool:
     if status == INTERRUPTED or status in SIGNALS_TO_SAVE:
         return True
     return status in KILLED and _restarts_left()
+
+
+def bury(status: int) -> None:
+    """Write down how this task's trials ended, where they had no time to do so themselves."""
+    from mlmodeldev.slurm.submission import Submission
+    from mlmodeldev.trial.record import TrialFolder
+
+    with contextlib.suppress(Exception):  # the job's exit status must come out in any case
+        submission = Submission.read(Path(os.environ["MLMODELDEV_SUBMISSION"]))
+        for trial in dict(submission.tasks())[own_name()]:
+            folder = TrialFolder(submission.folder.parents[1] / trial)
+            record = folder.read()
+            job = (record.get("slurm") or {}).get("job_id")
+            if record.get("state") == "running" and job == os.environ["SLURM_JOB_ID"]:
+                reason = f"its job ended with exit status {status}"
+                folder.update(state="failed", reason=reason, owner=None, lease=None)
 
 
 def _restarts_left() -> bool:
@@ -94,14 +119,15 @@ def _seconds(text: str) -> int:
     return total + 86400 * int(days or 0)
 
 
-def ask(job: str) -> dict[str, str]:
+def ask(job: str, tries: int = 24) -> dict[str, str]:
     """Return what scontrol tells of the job, asked until the controller answers (two minutes)."""
-    for _ in range(24):
+    for _ in range(tries):
         done = _run("scontrol", "-o", "show", "job", job)
         told = dict(part.split("=", 1) for part in done.stdout.split() if "=" in part)
         if "JobState" in told:
             return told
-        time.sleep(5)
+        if tries > 1:
+            time.sleep(5)
     return {}
 
 

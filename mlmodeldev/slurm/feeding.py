@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 """Between two looks at the trials' folders."""
-QUEUE_SECONDS = 10.0
-"""Between two questions to squeue."""
+QUEUE_SECONDS, LEAVING_SECONDS = 10.0, 2.0
+"""Between two questions to squeue; shorter while a job is about to leave and another waits."""
 RETRY_SECONDS = 30.0
 """Until a job is submitted again that Slurm has not taken."""
 
@@ -78,6 +78,7 @@ class Feeder:
         self.source, self.cluster, self.folder, self.root = source, cluster, folder, root
         self.modules, self.slots = modules, slots
         self._fed: list[_Fed] = []
+        self._leaving: set[str] = set()  # jobs whose trial has ended, and that still have a node
         self._queue: dict[str, Queued] = {}
         self._asked_at = 0.0
         self._submission: Submission | None = None
@@ -97,7 +98,7 @@ class Feeder:
         return 1 if "failed" in self._states else 0
 
     def _fill(self) -> bool:
-        while len(self._fed) < self.slots:
+        while len(self._fed) + len(self._leaving) < self.slots:
             work = self.source.take()
             if work is None:
                 return False
@@ -165,13 +166,15 @@ class Feeder:
             ended = self._ended(fed, fresh)
             if ended is not None:
                 self._fed.remove(fed)
+                self._leaving |= {fed.job} if fed.job else set()
                 self._states.append(ended.state)
                 self.source.report(fed.work, ended)
 
     def _ask_queue(self) -> bool:
         """Ask squeue now and then; return whether the answer is new."""
-        jobs = {fed.job for fed in self._fed if fed.job}
-        if not jobs or time.monotonic() - self._asked_at < QUEUE_SECONDS:
+        jobs = {fed.job for fed in self._fed if fed.job} | self._leaving
+        pause = LEAVING_SECONDS if self._leaving else QUEUE_SECONDS
+        if not jobs or time.monotonic() - self._asked_at < pause:
             return False
         try:
             self._queue = queue({job.partition("_")[0] for job in jobs})
@@ -180,6 +183,7 @@ class Feeder:
             return False
         finally:
             self._asked_at = time.monotonic()
+        self._leaving &= self._queue.keys()
         return True
 
     def _ended(self, fed: _Fed, fresh: bool) -> Ended | None:

@@ -25,6 +25,9 @@ from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.record import LEASE_SECONDS, TrialFolder, owned, read_record
 from mlmodeldev.trial.work import Ended, Later, ListSource, Work
 
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
+"""States of a job that runs no more."""
+
 
 @dataclass
 class Job:
@@ -134,12 +137,18 @@ def _alone(work: Work) -> int:
 
 
 def _wait_for_lease(folder: TrialFolder) -> None:
-    """Wait for an owner that may be dead: on another node only its lease's end can tell."""
+    """Wait for an owner that may be dead: on another node Slurm, or its lease's end, can tell."""
+    from mlmodeldev.slurm.ending import ask, task_name
+
     deadline = time.monotonic() + LEASE_SECONDS + 30
     while not interrupt.requested() and time.monotonic() < deadline:
         try:
-            if not owned(folder.read()):
+            record = folder.read()
+            if not owned(record):
                 return
+            job = task_name(record.get("slurm") or {})
+            if job and ask(job, tries=1).get("JobState", "") in OVER:
+                folder.update(lease=0)
         except UsageError:
             return
         time.sleep(1)

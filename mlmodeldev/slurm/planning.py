@@ -2,13 +2,13 @@
 
 Example::
 
-    plan = make_plan(declared, queued={}, limits=ask_limits())
+    plan = make_plan(declared, {}, limits=ask_limits())
     plan.script, plan.gpu_hours, len(plan.tasks)
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlmodeldev.slurm.ask import Limits
     from mlmodeldev.slurm.declared import Declared
     from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.slurm.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Plan:
 
 def make_plan(
     declared: Declared,
-    queued: Collection[str],
+    tasks: Mapping[str, Task],
     limits: Limits | None,
     in_queue: int = 0,
     only: Collection[str] | None = None,
@@ -102,7 +103,7 @@ def make_plan(
     """Plan the trials that are due.
 
     Args:
-        queued: trials that are in the queue already.
+        tasks: the trials' jobs by identity; of a search: its workers that are in the queue.
         limits: what Slurm allows; None: not asked.
         in_queue: jobs of the user in the queue now.
         only: no others than these trials.
@@ -111,15 +112,15 @@ def make_plan(
         UsageError: a search without a number of trials.
     """
     if declared.sweep.method == "bayes":
-        return _search_plan(declared, len(queued), limits)
+        return _search_plan(declared, len(tasks), limits)
     cluster = declared.base.cluster
-    states = {e.trial.id: state(e, e.trial.id in queued) for e in declared.entries}
+    states = {e.trial.id: state(e, tasks.get(e.trial.id)) for e in declared.entries}
     due = [e for e in declared.entries if is_due(e, states[e.trial.id], only)]
-    tasks = _cut(due, resources.trials_per_task(cluster))
-    room = len(tasks)
+    jobs = _cut(due, resources.trials_per_task(cluster))
+    room = len(jobs)
     if limits and limits.max_submit is not None:
         room = max(0, limits.max_submit - in_queue)
-    now, later = tasks[:room], tasks[room:]
+    now, later = jobs[:room], jobs[room:]
     hours, basis = estimate(declared)
     return Plan(
         declared,
@@ -156,17 +157,23 @@ def _search_plan(declared: Declared, workers: int, limits: Limits | None) -> Pla
     return Plan(declared, tasks, arrays, 0, max(1, wanted), hours, basis, states, left)
 
 
-def state(entry: Entry, queued: bool) -> str:
+def state(entry: Entry, task: Task | None) -> str:
     """Return a trial's state as seen from here, where the queue is known.
 
-    ``queued``: a job waits for it or is at it; ``lost``: it says that it runs, but no one runs it.
+    ``queued``: a job waits for it or begins with it; ``lost``: it says that it runs, but its job
+    has left the queue, or no one renews its lease.
+
+    Args:
+        task: the trial's newest job, if it was ever submitted.
     """
     known = entry.state
-    if known in ENDED or (known == "running" and (queued or owned(entry.record))):
+    queued = task is not None and task.queued is not None
+    if known in ENDED:
         return known
-    if queued:
-        return "queued"
-    return "lost" if known == "running" else known
+    if known == "running":
+        gone = task is not None and not queued and task.runs(entry.record)
+        return known if queued or (owned(entry.record) and not gone) else "lost"
+    return "queued" if queued else known
 
 
 def is_due(entry: Entry, state: str, only: Collection[str] | None) -> bool:

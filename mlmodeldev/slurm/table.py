@@ -7,6 +7,7 @@ Example::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from mlmodeldev.slurm.reconcile import Entry
 if TYPE_CHECKING:
     from mlmodeldev.slurm.tasks import Task
 
+ROWS = 100
+"""Rows shown at most."""
+_QUIET = {"done", "pruned", "missing", "queued"}
 _COLOURS = {
     "done": "green",
     "failed": "red",
@@ -52,15 +56,37 @@ def print_table(
     names = ["trial", "name", "state", "epoch", _metric(entries), "test", "attempts"]
     for name in [*names, *(["job", "left", "node"] if tasks else [])]:
         table.add_column(name, overflow="fold")
-    for entry in ranked(entries):
+    for entry in _shown(entries, tasks):
         task = tasks.get(entry.trial.id)
         table.add_row(*_cells(entry, task), *(_queue_cells(task) if tasks else []))
     Console(soft_wrap=True).print(table)
+    print(_summary(entries, tasks))
+
+
+def _shown(entries: Sequence[Entry], tasks: Mapping[str, Task]) -> list[Entry]:
+    """Return the rows: all, or of many the best and those that something is going on with."""
+    order = ranked(entries)
+    if len(order) <= ROWS:
+        return order
+    best = order[: ROWS // 2]
+    others = [e for e in order[ROWS // 2 :] if _now(e, tasks) not in _QUIET]
+    return best + others[: ROWS - len(best)]
+
+
+def _summary(entries: Sequence[Entry], tasks: Mapping[str, Task]) -> str:
+    counts = Counter(_now(entry, tasks) for entry in entries)
+    told = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    more = "" if len(entries) <= ROWS else f"; {ROWS} rows at most are shown, --json has all"
+    return f"{len(entries)} trials: {told or 'none'}{more}"
+
+
+def _now(entry: Entry, tasks: Mapping[str, Task]) -> str:
+    return state(entry, tasks.get(entry.trial.id))
 
 
 def _cells(entry: Entry, task: Task | None) -> list[str]:
     record = entry.record
-    now = state(entry, bool(task and task.queued)) if task else entry.state
+    now = state(entry, task)
     return [
         entry.trial.id,
         entry.trial.name,

@@ -14,6 +14,7 @@ passed over by all readers alike.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -69,6 +70,14 @@ class Journal:
         direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
         return int(storage.create_new_study([direction], name))
 
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Write what is told within in one go: one wait for the disk, all of it or nothing."""
+        _ = self.storage
+        assert self._backend is not None
+        with self._backend.batch():
+            yield
+
 
 class _File(BaseJournalBackend):
     """Lines of JSON in a file."""
@@ -76,6 +85,7 @@ class _File(BaseJournalBackend):
     def __init__(self, path: Path, lock: FileLock) -> None:
         self._path, self._lock = path, lock
         self._count = self._offset = 0  # what has been read: entries, bytes
+        self._held: list[dict[str, Any]] | None = None
 
     def lost(self) -> bool:
         """Whether the file holds less than what was read of it."""
@@ -84,7 +94,20 @@ class _File(BaseJournalBackend):
         except FileNotFoundError:
             return self._offset > 0
 
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        self._held = []
+        try:
+            yield
+            held, self._held = self._held, None
+            self.append_logs(held)
+        finally:
+            self._held = None
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if self._held is not None:
+            self._held.extend(logs)
+            return
         text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
         with self._lock, writing_to(self._path), self._path.open("ab+") as file:
             _mend(file)

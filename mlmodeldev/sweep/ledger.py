@@ -102,8 +102,9 @@ class Ledger:
 
     def note(self, row: FrozenTrial, **attributes: Any) -> None:
         """Write attributes of a row that runs, such as its owner."""
+        storage = self._storage
         for name, value in attributes.items():
-            self._storage.set_trial_user_attr(row._trial_id, name, value)
+            storage.set_trial_user_attr(row._trial_id, name, value)
 
     def free(self, row: FrozenTrial) -> None:
         """Give a row up, for the next worker to go on with."""
@@ -116,18 +117,21 @@ class Ledger:
         if self.metric and value is None:
             self.fail(row, f"{self.metric} was never logged, or was never a finite number")
             return
-        for step in _thinned(len(values)):
-            self._storage.set_trial_intermediate_value(row._trial_id, step, values[step - 1])
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         # Without a metric there is nothing to search by, and Optuna wants some number.
-        self._storage.set_trial_state_values(
-            row._trial_id, state, [0.0 if value is None else value]
-        )
+        told = [0.0 if value is None else value]
+        storage, number = self._storage, row._trial_id
+        with self.journal.batch():
+            for step in _thinned(len(values)):
+                storage.set_trial_intermediate_value(number, step, values[step - 1])
+            storage.set_trial_state_values(number, state, told)
 
     def fail(self, row: FrozenTrial, reason: str | None) -> None:
         """Write that a row failed, and why."""
-        self.note(row, reason=reason)
-        self._storage.set_trial_state_values(row._trial_id, TrialState.FAIL)
+        storage = self._storage
+        with self.journal.batch():
+            self.note(row, reason=reason)
+            storage.set_trial_state_values(row._trial_id, TrialState.FAIL)
 
 
 def study_name(sweep: Sweep) -> str:

@@ -132,9 +132,14 @@ class Proposals:
     def _suggested(self, study: Study, number: int, attempt: int) -> dict[str, Any]:
         text = f"{self.seed}\n{number}\n{attempt}".encode()
         seed = int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
-        sampler = TPESampler(n_startup_trials=0, constant_liar=True, seed=seed)
+        sampler = TPESampler(n_startup_trials=0, multivariate=True, constant_liar=True, seed=seed)
         candidate = create_trial(state=TrialState.RUNNING)
-        return {
-            name: sampler.sample_independent(study, candidate, name, each)
-            for name, each in self.distributions.items()
-        }
+        # Together what all trials have, one by one what a condition leaves out of some.
+        alone = self.sweep.definition.conditions.keys()
+        joint = {name: each for name, each in self.distributions.items() if name not in alone}
+        spaces = [joint, *({name: self.distributions[name]} for name in alone)]
+        # Not sample_relative, which writes what it finds to a trial that is not there yet.
+        found: dict[str, Any] = {}
+        for space in spaces:
+            found |= sampler._sample(study, candidate, space) if space else {}
+        return found

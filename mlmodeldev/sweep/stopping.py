@@ -6,7 +6,7 @@ Example::
     verdict(rule, own, others, goal="maximize")             # None, or why it stops
 
 Ported from `hyperband_stop_runs` of W&B's `sweeps` 0.3.0, which its server runs; the same histories
-give the same decisions (`tests/sweep/test_wandb_agrees.py`). It is no Hyperband in the sense of
+give the same decisions (`tests/sweep/test_stopping.py`). It is no Hyperband in the sense of
 Li et al. (2018): there are no brackets, and trials stop one by one, without waiting.
 """
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.key_guard import key_in_changes
 from mlmodeldev.tracking.account import host
 from mlmodeldev.tracking.names import run_name
 
@@ -52,8 +55,9 @@ def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: 
     )
     folder.update(
         wandb_path=None if offline else getattr(run, "path", None),
-        wandb_entity=run.entity or None,  # for `sync`, which may have to find the place again
-        wandb_project=run.project,
+        wandb_entity=getattr(run, "entity", None)
+        or None,  # for `sync`, which may have to find the place again
+        wandb_project=getattr(run, "project", None),
     )
     return run
 
@@ -122,6 +126,11 @@ def _client_settings(**options: Any) -> Any:
 
     from mlmodeldev.trial import interrupt
 
+    # An account may be set to keep the code and its changes; a key in them must not leave.
+    key = key_in_changes(Path.cwd(), Path(sys.argv[0]))
+    if key:
+        print(f"Weights & Biases: gets no code: {key}", file=sys.stderr)
+        options |= {"save_code": False, "disable_code": True}
     # The client takes the process that imported it for the trial's, and that is the fork server.
     options.setdefault("x_stats_pid", os.getpid())
     # Otherwise the client sends SIGINT for "stop", which also means "save and come back".

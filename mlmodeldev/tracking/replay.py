@@ -15,11 +15,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.tracking.rows import STEP, read_rows
 from mlmodeldev.tracking.stopping import STOP_NOTE
+from mlmodeldev.trial.canonical import says_where
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -74,8 +76,13 @@ class Replay:
         began = (folder / "config.yaml").is_file()  # else it failed before it had settings
         settings = stored_settings(folder) if began else None
         chosen, sweep = settings and settings.logger.wandb, record.get("wandb_sweep")
+        about: dict[str, Any] = {"group": sweep}
+        if settings:
+            about = description(settings, record, sweep)
+        if settings and sweep:  # an agent would have sent the swept values under their own names
+            about["config"] |= {k: v for k, v in settings.overrides.items() if not says_where(k)}
         run = wandb.init(
-            **(description(settings, record, sweep) if settings else {"group": sweep}),
+            **about,
             id=record["wandb_id"],
             entity=record.get("wandb_entity") or (chosen.entity if chosen else None),
             project=record.get("wandb_project") or (chosen.project if chosen else None),
@@ -98,9 +105,10 @@ class Replay:
                 x_save_requirements=False,
             ),
         )
-        monitor, mode = (
-            (settings.training.monitor, settings.training.mode) if settings else ("", "max")
-        )
+        # the client names its service to child processes, which must not share this one's
+        os.environ.pop("WANDB_SERVICE", None)
+        training = settings.training if settings else None
+        monitor, mode = (training.monitor, training.mode) if training else ("", "max")
         return cls(run, folder, monitor, mode, state)
 
     def catch_up(self) -> int:

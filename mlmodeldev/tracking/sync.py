@@ -118,6 +118,7 @@ class Syncer:
     def __init__(self, runs_dir: Path, sweep: str | None = None, keep_open: bool = False) -> None:
         self.runs_dir, self.sweep, self.keep_open = runs_dir, sweep, keep_open
         self._open: dict[Path, _Open] = {}
+        self._trouble = False
         self._scratch = tempfile.TemporaryDirectory(prefix="sync-", ignore_cleanup_errors=True)
 
     def __enter__(self) -> Syncer:
@@ -134,16 +135,21 @@ class Syncer:
         folders = {*find(self.runs_dir, self.sweep)}
         for folder in set(self._open) - folders:
             self._close(folder)  # it went online by itself, or was moved aside
-        return [self.visit_one(folder) for folder in sorted(folders)]
+        statuses = []
+        for folder in sorted(folders):
+            if self._trouble and not _reachable():  # each would wait for its time-out in vain
+                statuses.append(_status(folder))
+                statuses[-1].note = "the server does not answer"
+                continue
+            self._trouble = False
+            statuses.append(self.visit_one(folder))
+        return statuses
 
     def visit_one(self, folder: Path) -> Status:
         """Upload what is new in one trial; what goes wrong is in the note."""
         record = stored_record(folder)  # before the rows: an end that is seen has all of them
-        state, memory = state_of(record), _memory(folder)
-        status = Status(str(folder), str(memory.get("run", "")), state, int(memory.get("rows", 0)))
-        status.final = state in ENDED
-        seen = _sign(folder, record, state)
-        if memory.get("seen") == seen and (folder not in self._open or not status.final):
+        status, seen = _status(folder, record), _sign(folder, record, state_of(record))
+        if _memory(folder).get("seen") == seen and (folder not in self._open or not status.final):
             status.up = True
             return status
         try:
@@ -152,6 +158,7 @@ class Syncer:
             status.note = "another sync has it in hand"
         except Exception as error:  # one trial's trouble is not the others'
             status.note = mask(_words(error))
+            self._trouble = not isinstance(error, UsageError)
             self._forget(folder)
         return status
 
@@ -212,7 +219,25 @@ def report(settings: Settings, folder: TrialFolder) -> None:
         print(f"Weights & Biases: {status.note}; 'python slurm/SlurmTrain.py sync' uploads later")
 
 
+def _reachable() -> bool:
+    from mlmodeldev.tracking.account import Refused, Unreachable, ask
+
+    try:
+        ask("query Viewer { viewer { entity } }", seconds=5)
+    except (Unreachable, Refused, UsageError):
+        return False
+    return True
+
+
 # --- what is remembered
+
+
+def _status(folder: Path, record: dict[str, Any] | None = None) -> Status:
+    """Return what is known without asking W&B."""
+    state = state_of(stored_record(folder) if record is None else record)
+    memory = _memory(folder)
+    rows, run = int(memory.get("rows", 0)), str(memory.get("run", ""))
+    return Status(str(folder), run, state, rows, final=state in ENDED)
 
 
 def _memory(folder: Path) -> dict[str, Any]:

@@ -35,14 +35,22 @@ def best(values: Sequence[float], goal: str) -> float | None:
     return max(values) if goal == "maximize" else min(values)
 
 
+def last_entry(folder: Path) -> dict[str, Any]:
+    """Return the newest entry of ``log.json``; an empty one where there is none."""
+    entries = _entries(folder / "log.json")
+    return entries[-1] if entries else {}
+
+
 def _from_log(file: Path, metric: str) -> list[Any]:
+    return [entry.get(metric) for entry in _entries(file)]
+
+
+def _entries(file: Path) -> list[dict[str, Any]]:
     try:
         entries = json.loads(file.read_text())
     except (OSError, ValueError):
         return []
-    if not isinstance(entries, list):
-        return []
-    return [entry.get(metric) for entry in entries if isinstance(entry, dict)]
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
 def _from_table(file: Path, metric: str) -> list[Any]:

@@ -12,6 +12,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import multiprocessing
@@ -19,7 +20,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -74,8 +76,23 @@ def launch(
     _ensure_server(overrides)
     arguments = (program, list(overrides), str(log), dict(environment or {}))
     process = _context.Process(target=_run, args=arguments)
-    process.start()
+    with _without_main():
+        process.start()
     return process
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide this process's main module, which each trial would otherwise import: 0.3 s for nothing.
+
+    multiprocessing does so for the sake of functions defined there; ours are not.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _ensure_server(overrides: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.key_guard import refuse_secrets, warn_of_open_netrc
+from mlmodeldev.key_guard import key_in_changes, refuse_secrets, warn_of_open_netrc
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.slurm.command import main
 from mlmodeldev.slurm.snapshot import take
@@ -141,6 +141,23 @@ def test_the_difference_kept_beside_the_code_shows_no_key(clone: Path, tmp_path:
     (clone / "model.py").write_text("KEY = None\n")
     copied = take(clone, tmp_path / "runs")
     assert "-KEY = '[W&B API key]'" in (copied / "snapshot.diff").read_text()
+
+
+def test_changes_with_a_key_are_not_for_a_tracker(clone: Path):
+    program = clone / "train.py"
+    program.write_text("import model\n")
+    git(clone, "add", "-A")
+    git(clone, "commit", "-qm", "begin")
+    assert key_in_changes(clone, program) is None
+    program.write_text("import model  # once more\n")
+    assert key_in_changes(clone, program) is None
+    (clone / "Makefile").write_text(f"login:\n\twandb login {HEX}\n")
+    said = key_in_changes(clone, program)
+    assert said is not None and said.startswith("git diff: holds a key (W&B API key)")
+    program.write_text(f"token = '{NEW}'\n")
+    said = key_in_changes(clone, program)
+    assert said is not None and f"{program}:1: holds a key" in said
+    assert HEX not in said and NEW not in said
 
 
 def test_the_project_itself_holds_none():

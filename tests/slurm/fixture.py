@@ -25,13 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
-    """A Slurm with eight nodes of 4 CPUs and 2 GPUs, or the machine's own."""
+    """A Slurm with ten nodes of 4 CPUs and 2 GPUs, or the machine's own."""
     if request.config.getoption("--cluster-live"):
         if not shutil.which("sbatch"):
             pytest.fail("--cluster-live: there is no sbatch here")
         yield Slurm()
         return
-    cluster = Cluster(nodes=8, max_array=40)
+    cluster = Cluster(nodes=10, max_array=40)
     try:
         cluster.start()
     except Missing as reason:

@@ -18,6 +18,8 @@ from tests.slurm import sweeps
 from tests.slurm.cluster import Cluster
 from tests.slurm.sweeps import SmallSweep
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # all wait for the slowest
+
 STEP = 0.4
 """Seconds a step; a trial has 57 of them."""
 ALONE = ("cluster.cpus_per_task=4", "cluster.max_jobs=8")
@@ -31,12 +33,13 @@ class Disturbed:
         self.slurm = slurm
         self.many = SmallSweep(slurm, folder, data, len(CASES), "many", STEP)
         self.nograce = SmallSweep(slurm, folder, data, 1, "nograce", STEP)
-        self.controller = SmallSweep(slurm, folder, data, 1, "controller", 3 * STEP)
+        self.slow = SmallSweep(slurm, folder, data, 2, "slow", 3 * STEP)
         self.stop = SmallSweep(slurm, folder, data, 1, "stop", STEP)
         self.walltime = SmallSweep(slurm, folder, data, 1, "walltime", 2 * STEP)
         self.of = {case: (self.many, t) for case, t in zip(CASES, self.many.trials, strict=True)}
         self.of["preempted-without-grace"] = (self.nograce, self.nograce.trials[0])
-        self.of["controller-restarted"] = (self.controller, self.controller.trials[0])
+        self.of["orphaned"] = (self.slow, self.slow.trials[0])
+        self.of["controller-restarted"] = (self.slow, self.slow.trials[1])
         self.of["cancelled"] = (self.stop, self.stop.trials[0])
         self.of["wall-time"] = (self.walltime, self.walltime.trials[0])
 
@@ -45,10 +48,12 @@ class Disturbed:
             *("submit", *ALONE, "cluster.minutes=1", "cluster.warn_seconds=10"),
             "training.max_epochs=4",
         )
-        self.nograce.train("submit", *ALONE, "cluster.partition=nograce")
+        # signals reach the loader's processes, too
+        workers = ("cluster.partition=nograce", "processing.num_workers=1")
+        self.nograce.train("submit", *ALONE, *workers)
         self.many.train("submit", *ALONE)
         self.stop.train("submit", *ALONE)
-        self.controller.train("submit", *ALONE)
+        self.slow.train("submit", *ALONE)
 
     def disturb(self) -> None:
         """Disturb each trial as soon as it has a checkpoint."""
@@ -63,7 +68,7 @@ class Disturbed:
                     del waiting[case]
             return not waiting
 
-        self.slurm.wait_for(one, 200, f"checkpoints of {list(waiting)}")
+        self.slurm.wait_for(one, 400, f"checkpoints of {list(waiting)}")
 
     def meet(self, case: str, sweep: SmallSweep, trial: str) -> None:
         """Let a trial meet with what its case is called after."""
@@ -75,6 +80,10 @@ class Disturbed:
             os.kill(sweep.record(trial)["owner"]["pid"], signal.SIGKILL)
         elif case == "node-died":
             self.slurm.kill_node(sweep.node(trial))
+        elif case == "orphaned":
+            node = sweep.node(trial)
+            self.slurm.kill_node(node, tasks=False)
+            self.slurm.scontrol("update", f"nodename={node}", "state=down", "reason=orphaned")
         elif case == "controller-restarted":
             self.slurm.restart_slurmctld()
         elif case == "cancelled":
@@ -90,7 +99,7 @@ class Disturbed:
 
     def wait(self) -> None:
         for case, (sweep, trial) in self.of.items():
-            sweep.wait_until(trial, "interrupted" if case == "cancelled" else "done", 200)
+            sweep.wait_until(trial, "interrupted" if case == "cancelled" else "done", 400)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +128,10 @@ def undisturbed(shared_trials: Trials) -> dict[int, Ended]:
     return {seed: run(seed) for seed in range(len(CASES))}
 
 
-@pytest.mark.parametrize("case", [*CASES, "preempted-without-grace", "controller-restarted"])
+ALL = [*CASES, "preempted-without-grace", "orphaned", "controller-restarted"]
+
+
+@pytest.mark.parametrize("case", ALL)
 def test_it_comes_back_as_the_same_trial(disturbed: Disturbed, undisturbed, case: str) -> None:
     import torch
 
@@ -135,6 +147,13 @@ def test_it_comes_back_as_the_same_trial(disturbed: Disturbed, undisturbed, case
     a, b = (torch.load(f, weights_only=True) for f in (mine, other))
     for name, tensor in a["state_dict"].items():
         assert torch.equal(tensor, b["state_dict"][name]), name
+
+
+def test_of_two_attempts_at_once_the_earlier_one_gives_way(disturbed: Disturbed) -> None:
+    sweep, trial = disturbed.of["orphaned"]
+    text = (sweep.folder / trial / "log.txt").read_text()
+    assert "LostLease" in text
+    assert "attempt 2 has taken over" in text
 
 
 def test_wall_time_is_no_end(disturbed: Disturbed) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from mlmodeldev.slurm.ask import minutes_of
 from mlmodeldev.slurm.ending import is_ours_to_requeue
-from tests.slurm.cluster import ROOT, Slurm
+from tests.slurm.cluster import ROOT, Cluster, Slurm
 from tests.slurm.sweeps import SmallSweep
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -33,7 +33,7 @@ def sweep(own_slurm: Slurm, tmp_path: Path, data_dir: Path) -> SmallSweep:
         ("cluster.gpus_per_task=3", "has 2"),
         ("cluster.cpus_per_task=5", "has 4"),
         ("cluster.mem_gb=64", "largest node of partition main has 3.9"),
-        ("cluster.nodes=9", "partition main has 8"),
+        ("cluster.nodes=11", "partition main has 10"),
         ("cluster.gpu_type=h100", "there is none"),
         ("cluster.python=/nowhere/python", "no such interpreter"),
         ("artefacts.runs_dir=/dev/shm/runs", "in the memory of this machine"),
@@ -112,7 +112,7 @@ def test_the_plan_shows_the_script_and_submits_nothing(own_slurm: Slurm, tmp_pat
 
 def test_jobs_keep_the_code_that_they_were_submitted_with(sweep: SmallSweep) -> None:
     """Held jobs, then another sweep file: the snapshot stays, and a second submit adds nothing."""
-    hold = "cluster.sbatch={hold: true}"
+    hold = "+cluster.sbatch.hold=true"
     first = json.loads(sweep.train("submit", hold, "--json").stdout)["submitted"]
     (copy,) = (sweep.runs / ".snapshots").iterdir()
     assert (copy / "trainer.py").read_bytes() == (ROOT / "trainer.py").read_bytes()
@@ -128,6 +128,20 @@ def test_jobs_keep_the_code_that_they_were_submitted_with(sweep: SmallSweep) -> 
     assert json.loads(sweep.train("cancel", "--json").stdout)["cancelled"] == first
     sweep.slurm.wait_for(lambda: not sweep.slurm.run("squeue", "-h"), 30, "an empty queue")
     assert json.loads(sweep.train("clean", "--json").stdout)["removed"] == [copy.name]
+
+
+def test_without_accounting_nothing_is_missing(tmp_path: Path, data_dir: Path) -> None:
+    """A cluster without slurmdbd: plan, submit and status work."""
+    stub = tmp_path / "python"
+    stub.write_text("#!/bin/sh\nexec sleep 60\n")
+    stub.chmod(0o755)
+    with Cluster(nodes=1, accounting=False) as bare:
+        sweep = SmallSweep(bare, tmp_path, data_dir, 2)
+        sweep.train("submit", f"cluster.python={stub}")
+        bare.wait_for(bare.running, 30)
+        rows = json.loads(sweep.train("status", "--json").stdout)["trials"]
+        assert {row["state"] for row in rows} == {"queued"}
+        assert {row["node"] for row in rows} == {"n1"}
 
 
 @pytest.mark.parametrize(

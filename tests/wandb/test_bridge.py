@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
+from mlmodeldev.slurm.submission import submissions
+from tests.slurm.cluster import Slurm
 from tests.wandb.conftest import Client, steps_are_whole
+from tests.wandb.server import KEY
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +30,7 @@ def records(client: Client, path: str) -> dict[str, dict]:
 
 def test_on_this_machine_survives_its_own_death(client: Client):
     path = client.sweep(
-        {"optimizer.lr": {"values": [0.001, 0.003, 0.01]}, "training.max_epochs": {"value": 3}}
+        {"optimizer.lr": {"values": [0.001, 0.003]}, "training.max_epochs": {"value": 3}}
     )
     first = bridge(client, path, "cluster=local")
     client.until(lambda: any(run.steps for run in client.runs), "rows of the first trial")
@@ -36,8 +39,8 @@ def test_on_this_machine_survives_its_own_death(client: Client):
     second = bridge(client, path, "cluster=local")
     assert client.end(second) == 0, client.output()
     runs = client.runs
-    assert [run.ends for run in runs] == [[("finished", 0)]] * 3, client.output()
-    assert {run.settings["optimizer.lr"] for run in runs} == {0.001, 0.003, 0.01}
+    assert [run.ends for run in runs] == [[("finished", 0)]] * 2, client.output()
+    assert {run.settings["optimizer.lr"] for run in runs} == {0.001, 0.003}
     known = records(client, path)
     assert sorted(known) == sorted(run.name for run in runs)
     for run in runs:
@@ -48,3 +51,43 @@ def test_on_this_machine_survives_its_own_death(client: Client):
         assert known[run.name]["uploaded"] is True
         # the trial itself had no network: nothing but the bridge talked
         assert known[run.name]["wandb_path"] is None
+
+
+def test_on_slurm_nodes_a_stop_reaches_the_trial_and_a_killed_bridge_its_job(
+    client: Client, slurm: Slurm
+):
+    path = client.sweep({"training.max_epochs": {"values": [3000, 2]}})
+    words = ["cluster=debug", "cluster.cpus_per_task=4", "--slots", "1"]
+    reaches = {k: v for k, v in slurm.env.items() if os.environ.get(k) != v}
+    first = bridge(client, path, *words, **reaches)
+    long = client.until(lambda: next((r for r in client.runs if r.steps), None), "rows", 200)
+    assert long.state == "running"
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    before = len(long.steps)
+    second = bridge(client, path, *words, **reaches)
+    client.until(lambda: len(long.steps) > before, "rows after the kill")
+    long.stop = True  # "stop run" in the browser
+    most = 0
+
+    def over() -> bool:
+        nonlocal most
+        most = max(most, len(slurm.running("-n", long.sweep or "")))
+        return second.poll() is not None
+
+    client.until(over, "the end of the bridge", 250)
+    assert second.returncode == 0, client.output()
+    short = next(run for run in client.runs if run is not long)
+    assert [long.ends, short.ends] == [[("finished", 0)]] * 2
+    known = records(client, path)
+    assert [known[run.name]["state"] for run in (long, short)] == ["pruned", "done"]
+    assert known[long.name]["reason"] == "ended early by W&B"
+    assert known[long.name]["attempts"] == 1
+    steps_are_whole(long)
+    steps_are_whole(short)
+    folder = client.runs_dir / str(long.sweep)
+    jobs = [job for each in submissions(folder) for job, _ in each.tasks()]
+    assert (len(jobs), most) == (2, 1)
+    # the nodes had no key, and what sbatch was given holds none
+    written = [file for file in folder.rglob("*") if file.is_file()]
+    assert [file for file in written if KEY.encode() in file.read_bytes()] == []

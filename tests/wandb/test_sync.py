@@ -32,6 +32,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def environment(server: Server, tmp_path: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    kept["WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL"] = "0.3"  # seconds; the client's own is 15
     return {**kept, **server.environment(), "NETRC": str(tmp_path / "netrc")}
 
 

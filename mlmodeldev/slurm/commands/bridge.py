@@ -45,12 +45,12 @@ def run(asked: argparse.Namespace) -> int:
 
     from mlmodeldev.key_guard import warn_of_open_netrc
     from mlmodeldev.settings.composition import compose_settings
-    from mlmodeldev.slurm.declared import profile
+    from mlmodeldev.slurm.declared import fixed_overrides
     from mlmodeldev.tracking.account import Unreachable
     from mlmodeldev.tracking.sweep_server import RemoteSweep
 
     _check(asked)
-    overrides = [*profile(asked), *asked.overrides]
+    overrides = fixed_overrides(asked)
     settings = compose_settings(overrides)
     warn_of_open_netrc()
     try:

@@ -54,14 +54,12 @@ def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
     if not slurm_is_here():
         check_alone(cluster)
         print("no Slurm on this machine: its limits are not checked", file=sys.stderr)
-        return make_plan(known, (), None, only=only)
+        return make_plan(known, {}, None, only=only)
     limits = ask_limits(cluster.qos)
     check(cluster, limits, known.folder.parent)
-    queued: Collection[str] = {t for t, task in tasks(known.folder).items() if task.queued}
-    if known.sweep.method == "bayes":
-        queued = workers(known.folder)
+    mine = (workers if known.sweep.method == "bayes" else tasks)(known.folder)
     in_queue = len(queue()) if limits.max_submit is not None else 0
-    return make_plan(known, queued, limits, in_queue, only)
+    return make_plan(known, mine, limits, in_queue, only)
 
 
 def in_words(plan: Plan) -> str:

@@ -23,8 +23,7 @@ def run(asked: argparse.Namespace) -> int:
 
     known = declared.read(asked)
     tasks = in_queue(known)
-    queued = {trial for trial, task in tasks.items() if task.queued}
-    failed = [e for e in known.entries if state(e, e.trial.id in queued) in ("failed", "lost")]
+    failed = [e for e in known.entries if state(e, tasks.get(e.trial.id)) in ("failed", "lost")]
     if known.base.cluster.launcher == "local":
         return submit.here(known, asked, failed)
     return submit.to_cluster(known, asked.yes, asked.json, {e.trial.id for e in failed})

@@ -66,13 +66,12 @@ def show(
 def _row(entry: Entry, task: Task | None) -> dict[str, Any]:
     from mlmodeldev.slurm.planning import state
 
-    row = entry.as_dict()
+    row = {**entry.as_dict(), "state": state(entry, task)}
     if task is None:
         return row
     queued = task.queued
     return {
         **row,
-        "state": state(entry, queued is not None),
         "job": task.job,
         "queue": queued and queued.state,
         "reason": queued and queued.reason,

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import declared, strays
 from mlmodeldev.slurm.commands import plan, status
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="on this machine: trials at once (default: cluster.trials_per_gpu on each GPU)",
     )
+    parser.add_argument(
+        "--prune", action="store_true", help="end trials that the file no longer declares"
+    )
     add_yes(parser)
 
 
@@ -46,6 +49,8 @@ def run(asked: argparse.Namespace) -> int:
     if asked.dry_run:
         return plan.run(asked)
     known = declared.read(asked)
+    if asked.count is None:
+        strays.tell(known, asked.prune)
     if known.base.cluster.launcher == "local":
         return here(known, asked)
     return to_cluster(known, asked.yes, asked.json)
