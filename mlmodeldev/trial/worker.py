@@ -32,10 +32,7 @@ from mlmodeldev.trial import interrupt
 
 _context: ForkServerContext = multiprocessing.get_context("forkserver")
 
-HEAVY = (
-    *("torch", "pytorch_lightning", "transformers", "mlmodeldev.callbacks.stack"),
-    "mlmodeldev.trial.warm",
-)
+HEAVY = ("torch", "pytorch_lightning", "transformers", "mlmodeldev.callbacks.stack")
 """What every trial imports. Imports only: a fork after threads or CUDA began would hang."""
 
 WARM = "MLMODELDEV_WARM"
@@ -53,7 +50,7 @@ def start_server(modules: Sequence[str], root: Path) -> None:
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(root) not in path:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, path)])
-    _context.set_forkserver_preload([*HEAVY, *modules])
+    _context.set_forkserver_preload([*HEAVY, *modules, "mlmodeldev.trial.warm"])
 
 
 def launch(

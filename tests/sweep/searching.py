@@ -85,7 +85,7 @@ command: ["${{env}}", "${{interpreter}}", "${{program}}", "${{args_no_hyphens}}"
 WORKER = """
 import sys
 from mlmodeldev.trial import worker
-worker.HEAVY = ("mlmodeldev.trial.warm", "mlmodeldev.sweep.stopping", "mlmodeldev.trial.history")
+worker.HEAVY = ("mlmodeldev.sweep.stopping", "mlmodeldev.trial.history")
 from mlmodeldev.sweep.search import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -56,7 +56,7 @@ import json, resource, sys
 from pathlib import Path
 from mlmodeldev.trial import worker
 from mlmodeldev.trial.pool import ListSource, Work, run_pool
-worker.HEAVY = ("mlmodeldev.trial.warm",)
+worker.HEAVY = ()
 here, slots, cases = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 work = []
 for number, case in enumerate(cases):
