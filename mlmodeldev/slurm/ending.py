@@ -17,6 +17,10 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlmodeldev.trial.record import TrialFolder
 
 INTERRUPTED = 75
 SIGNALS_TO_SAVE = (128 + 10, 128 + 12, 128 + 15)
@@ -30,7 +34,7 @@ def main(status: int) -> int:
     job = own_name()
     if not job or status == 0:
         return status
-    if not _wants_back(status):
+    if not (_wants_back(status) or saved()):
         bury(status)
         return status
     told = ask(job)
@@ -64,20 +68,41 @@ def _wants_back(status: int) -> bool:
     return status in KILLED and _restarts_left()
 
 
+def saved() -> bool:
+    """Whether a trial of this start of the job has saved to go on later, whatever srun says.
+
+    Where another task's end is taken for this one's, the trial is told to end, and srun's status
+    is the other's.
+    """
+    mine = [record.get("state") for _, record in own_trials()]
+    return "interrupted" in mine
+
+
 def bury(status: int) -> None:
     """Write down how this task's trials ended, where they had no time to do so themselves."""
+    for folder, record in own_trials():
+        if record.get("state") == "running":
+            reason = f"its job ended with exit status {status}"
+            with contextlib.suppress(Exception):  # the job's own status must come out in any case
+                folder.update(state="failed", reason=reason, owner=None, lease=None)
+
+
+def own_trials() -> list[tuple[TrialFolder, dict[str, Any]]]:
+    """Return this task's trials with their records, as far as this start of the job ran them."""
     from mlmodeldev.slurm.submission import Submission
     from mlmodeldev.trial.record import TrialFolder
 
-    with contextlib.suppress(Exception):  # the job's exit status must come out in any case
+    found = []
+    with contextlib.suppress(Exception):
         submission = Submission.read(Path(os.environ["MLMODELDEV_SUBMISSION"]))
         for trial in dict(submission.tasks())[own_name()]:
             folder = TrialFolder(submission.folder.parents[1] / trial)
             record = folder.read()
-            job = (record.get("slurm") or {}).get("job_id")
-            if record.get("state") == "running" and job == os.environ["SLURM_JOB_ID"]:
-                reason = f"its job ended with exit status {status}"
-                folder.update(state="failed", reason=reason, owner=None, lease=None)
+            slurm = record.get("slurm") or {}
+            start = (slurm.get("job_id"), slurm.get("restart_count", "0"))
+            if start == (os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_RESTART_COUNT", "0")):
+                found.append((folder, record))
+    return found
 
 
 def _restarts_left() -> bool:

@@ -11,6 +11,10 @@ Example::
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +124,8 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
     except TrialInterrupted as error:
         _finish(attempt, "interrupted", str(error))
         raise
-    except LostLease:
+    except LostLease as error:
+        _step_aside(folder, error)
         raise
     except BaseException as error:
         with contextlib.suppress(UsageError, LostLease):  # a full disk takes no record either
@@ -133,6 +138,22 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
         if attempt.data is not None:
             attempt.data.close()
         world.leave()
+
+
+def _step_aside(folder: TrialFolder, error: LostLease) -> None:
+    """Stand still for good, where a later start of this very job has taken over.
+
+    Slurm has given this task up for dead, and knows its successor by the same job and step: an
+    exit of this one would be taken for the other's, and end it.
+    """
+    job = (folder.read().get("slurm") or {}).get("job_id")
+    if job is None or job != os.environ.get("SLURM_JOB_ID"):
+        return
+    print(f"{error}; standing still until Slurm ends this task", file=sys.stderr, flush=True)
+    for number in interrupt.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
 
 
 def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
