@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ _context: ForkServerContext = multiprocessing.get_context("forkserver")
 HEAVY = ("torch", "pytorch_lightning", "transformers", "mlmodeldev.callbacks.stack")
 """What every trial imports. Imports only: a fork after threads or CUDA began would hang."""
 
+_PAUSES = (0.1, 0.5, 2.0)
 WARM = "MLMODELDEV_WARM"
 """Environment variable: overrides that choose files of ``conf/``, as JSON, for `trial.warm`."""
 
@@ -70,8 +72,16 @@ def launch(
         log: the file.
         environment: variables of this trial alone. ``OMP_NUM_THREADS`` also sets torch's threads.
     """
-    _ensure_server(overrides)
     arguments = (program, list(overrides), str(log), dict(environment or {}))
+    for seconds in _PAUSES:
+        with contextlib.suppress(EOFError, ConnectionError):
+            return _start(arguments)
+        time.sleep(seconds)  # the server has just been killed; the next has its own
+    return _start(arguments)
+
+
+def _start(arguments: tuple[str, list[str], str, dict[str, str]]) -> ForkServerProcess:
+    _ensure_server(arguments[1])
     process = _context.Process(target=_run, args=arguments)
     with _without_main():
         process.start()
