@@ -308,7 +308,7 @@ def log_classification(
         if name == "loss":
             metric.update(F.cross_entropy(logits, labels), weight=len(labels))
         else:
-            metric.update(logits, labels)
+            metric.update(logits.argmax(-1), labels)
         module.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
     probability, prediction = logits.float().softmax(-1).max(-1)
     return {

@@ -97,9 +97,10 @@ class ExactDataModule(LightningDataModule):
     def prepared(self, name: str, key: Mapping[str, Any], make: Make) -> Prepared:
         """Return what ``make`` prepares of this key: made once, then mapped; see `prepared`.
 
-        It lies in ``<data_dir>/<path>``, and is copied to the node as ``processing.stage`` says.
+        It lies in ``<data_dir>/prepared/<name>``, apart from what it was made of, and is copied to
+        the node as ``processing.stage`` says.
         """
-        path = Path(self.data_dir).expanduser().absolute() / name
+        path = Path(self.data_dir).expanduser().absolute() / "prepared" / name
         made = prepared(path.parent, path.name, key, make)
         return staged(made, self.processing.stage)
 

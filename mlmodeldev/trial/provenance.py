@@ -21,8 +21,8 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
     Outside of a git repository commit and difference are None.
     """
     root = root or Path(__file__).resolve().parents[2]
-    sha = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain", "--untracked-files=no") if sha else None
+    sha = git(root, "rev-parse", "HEAD")
+    status = git(root, "status", "--porcelain", "--untracked-files=no") if sha else None
     digest = hashlib.sha256()
     for name in FRONT_ROOMS:
         file = root / name
@@ -34,7 +34,8 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
     }
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
+    """Return what a git command prints, or None where there is no repository or no git."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True

@@ -108,7 +108,7 @@ def test_a_mirror_with_other_bytes_is_not_believed(tmp_path, manifests, monkeypa
         monkeypatch.setenv("MLMODELDEV_MIRROR", f"{bad.url('')} {good.url('')}")
         folder = manifest.prepare("sst2", tmp_path, progress=False)
         assert (folder / "SST-2.zip").read_bytes() == body
-        assert (len(bad.requests), len(good.requests)) == (1, 1)
+        assert (len(bad.requests), len(good.requests)) == (1, 2)
 
 
 def test_wrong_variables_are_told(tmp_path, monkeypatch):
@@ -290,7 +290,7 @@ def test_corrupt_photographs_are_an_error_with_their_number(torn, tmp_path):
         UsageError, match=r"2 of the images can't be decoded, such as .*000005\.jpg"
     ):
         prepared(CocoCaptions, tmp_path, folder=str(torn), image_size=16)
-    assert list((tmp_path / "coco_2014").glob("images-*")) == []  # nothing half done is left
+    assert list((tmp_path / "prepared").rglob("images-*")) == []  # nothing half done is left
 
 
 def test_corrupt_photographs_can_be_left_out_and_are_counted(torn, tmp_path, caplog):
