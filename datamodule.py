@@ -27,7 +27,7 @@ from mlmodeldev.data.datasets import CaptionedImages, ImageCaptions, Rows, as_lo
 from mlmodeldev.data.images import decode_all
 from mlmodeldev.data.manifest import load
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.prepared import Prepared
+from mlmodeldev.data.prepared import Prepared, new_array
 from mlmodeldev.data.readers import (
     Captioned,
     Row,
@@ -477,11 +477,8 @@ class CocoCaptions(ExactDataModule):
     def _make_images(self, folder: Path) -> dict[str, Any]:
         records = read_karpathy(self._splits())
         stored = self.image_size * 9 // 8
-        images = np.lib.format.open_memmap(
-            folder / "images.npy", "w+", np.uint8, (len(records), stored, stored, 3)
-        )
+        images = new_array(folder / "images.npy", np.uint8, (len(records), stored, stored, 3))
         problems = decode_all(self._paths(records), images)
-        images.flush()
         self._refuse_corrupt(problems)
         return {"corrupt": problems}
 

@@ -20,8 +20,8 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ import numpy as np
 
 from mlmodeldev.data.files import (
     SIDE,
+    free_bytes,
+    human,
     make_folder,
     publish,
     remove,
@@ -107,17 +109,23 @@ def make_once(target: Path, key: Mapping[str, Any], make: Make) -> Prepared:
     with writing_to(target):
         side = make_folder(target.parent / SIDE)
     found = open_prepared(target, key)
-    while found is None:
-        lock = side / f"{target.name}.lock"
-        with (
-            suppress(ClaimLost),
-            one_worker(lock, lambda: open_prepared(target, key) is not None, _tell(target)) as ours,
-        ):
-            if ours is not None:
-                _make(target, key, make, ours)
-        found = open_prepared(target, key)
-    remove_if_empty(side)
+    try:
+        while found is None:
+            _make_or_wait(target, key, make)
+            found = open_prepared(target, key)
+    finally:
+        remove_if_empty(side)
     return found
+
+
+def _make_or_wait(target: Path, key: Mapping[str, Any], make: Make) -> None:
+    def ready() -> bool:
+        return open_prepared(target, key) is not None
+
+    lock = target.parent / SIDE / f"{target.name}.lock"
+    with suppress(ClaimLost), one_worker(lock, ready, _tell(target)) as claim:
+        if claim is not None:
+            _make(target, key, make, claim)
 
 
 def open_prepared(folder: Path, key: Mapping[str, Any]) -> Prepared | None:
@@ -137,7 +145,7 @@ def _make(target: Path, key: Mapping[str, Any], make: Make, claim: Claim) -> Non
         if left.is_dir():
             remove(left)
     staged = side / f"{target.name}.{claim.token[:16]}"
-    with writing_to(target):
+    with writing_to(target), _whole_arrays(target):
         try:
             facts = make(make_folder(staged))
             content = {"key": key, "facts": dict(facts or {}), "files": _describe(staged)}
@@ -148,6 +156,35 @@ def _make(target: Path, key: Mapping[str, Any], make: Make, claim: Claim) -> Non
             publish(staged, target)
         finally:
             remove(staged)
+
+
+@contextmanager
+def _whole_arrays(target: Path) -> Iterator[None]:
+    """numpy tells of a full disk without its error number: "100 requested and 60 written"."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and "requested" in str(error):
+            raise UsageError(f"{target}: the disk or the quota is full ({error})") from None
+        raise
+
+
+def new_array(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a memory map of a new ``.npy`` file, for arrays larger than memory.
+
+    Its place on the disk is taken first: writing to a map whose disk is full ends the process.
+
+    Raises:
+        UsageError: there is too little room.
+    """
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    free = free_bytes(file.parent)
+    if size > free:
+        raise UsageError(f"{file.parent}: {human(size)} are needed, {human(free)} are free")
+    array: np.ndarray = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    with file.open("rb+") as opened:
+        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return array
 
 
 def _describe(folder: Path) -> dict[str, dict[str, Any]]:
