@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint quick lock bench clean
+.PHONY: help venv demo test lint quick lock bench clean data-version test-dvc
 
 help:  ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## make .venv with the pinned packages
 
@@ -30,6 +30,15 @@ quick: venv  ## the tests that take no training
 
 bench: venv  ## measure; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
+
+.venv-dvc:  ## make DVC's own environment (about a minute)
+	@$(PYTHON) -m venv .venv-dvc && .venv-dvc/bin/pip install --quiet --disable-pip-version-check -r tools/dvc.lock
+
+data-version: .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=..., ENDPOINT=...)
+	@bash tools/data_version.sh $(DATA) $(REMOTE) $(ENDPOINT)
+
+test-dvc: venv .venv-dvc  ## the tests that run DVC for real
+	@$(BIN)/python -m pytest tests/data/test_dvc.py
 
 lock: venv  ## resolve pyproject.toml anew into requirements.lock
 	@bash tools/lock.sh $(BIN)/python
