@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint quick lock bench clean data-version test-dvc
+.PHONY: help venv demo test lint quick lock bench slurm slurm-down clean data-version test-dvc
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,7 @@ demo: venv  ## a small sweep of the bundled data: results, heat map, next comman
 	@$(BIN)/python slurm/SlurmTrain.py
 
 test: venv lint  ## all tests (about 20 minutes on 2 cores)
+	@bash tools/slurm.sh
 	@$(BIN)/python -m pytest
 
 lint: venv  ## ruff and mypy
@@ -39,6 +40,12 @@ data-version: .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=
 
 test-dvc: venv .venv-dvc  ## the tests that run DVC for real
 	@$(BIN)/python -m pytest tests/data/test_dvc.py
+
+slurm: venv  ## leave a Slurm of four nodes up to play with (root on Debian)
+	@$(BIN)/python -m tests.slurm up
+
+slurm-down: venv  ## end it
+	@$(BIN)/python -m tests.slurm down
 
 lock: venv  ## resolve pyproject.toml anew into requirements.lock
 	@bash tools/lock.sh $(BIN)/python

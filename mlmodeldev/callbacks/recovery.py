@@ -25,6 +25,9 @@ from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.checkpoint import prune, step_path
 from mlmodeldev.trial.record import HEARTBEAT_SECONDS, TrialFolder
 
+LOOK_SECONDS = 2.0
+"""How often an owner looks whether it still is one; shorter than a successor takes to begin."""
+
 
 class Recovery(Checkpoint):
     """Keep a trial recoverable.
@@ -49,7 +52,7 @@ class Recovery(Checkpoint):
         self.best_epoch = self.best_step = 0
         self.stopping = False
         self._last_step = 0
-        self._last_beat = 0.0
+        self._last_beat = self._last_look = 0.0
         self._validation_due = False
         self._ending = False
 
@@ -180,6 +183,8 @@ class Recovery(Checkpoint):
         return float(metrics[self.monitor])
 
     def _save(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            self.folder.check_owner()
         checkpoints = self.folder.path / "checkpoints"
         trainer.save_checkpoint(step_path(checkpoints, trainer.global_step))
         if trainer.is_global_zero:
@@ -192,10 +197,19 @@ class Recovery(Checkpoint):
         )
 
     def _heartbeat(self, trainer: Trainer) -> None:
+        """Renew the lease now and then; more often, see whether another attempt has taken over.
+
+        A task that outlives its node's death in Slurm's eyes must not write beside its successor.
+        """
         now = time.monotonic()
-        if trainer.is_global_zero and now - self._last_beat > HEARTBEAT_SECONDS:
-            self._last_beat = now
+        if not trainer.is_global_zero:
+            return
+        if now - self._last_beat > HEARTBEAT_SECONDS:
+            self._last_beat = self._last_look = now
             self.folder.heartbeat()
+        elif now - self._last_look > LOOK_SECONDS:
+            self._last_look = now
+            self.folder.check_owner()
 
     def _record(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:

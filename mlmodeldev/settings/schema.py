@@ -226,10 +226,64 @@ class Callbacks(Group):
 
 
 class Cluster(Group):
-    """What a trial asks of the cluster."""
+    """What a job asks of the cluster, and how many at once (docs/clusters.md)."""
 
     name: str = "local"
     """Name of the profile under conf/cluster/."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Where `SlurmTrain.py` runs trials: on this machine, or in Slurm jobs."""
+    partition: str | None = None
+    """Partition (queue); null: the cluster's default."""
+    account: str | None = None
+    """Account or project that is charged; null: yours."""
+    qos: str | None = None
+    """Quality of service; null: the default."""
+    constraint: str | None = None
+    """Features that nodes must have, such as a100."""
+    minutes: Positive = 60
+    """Time limit of a job; a trial that needs longer goes on in the next one."""
+    nodes: Positive = 1
+    """Nodes of one trial."""
+    tasks_per_node: Positive = 1
+    """Processes (ranks) of one trial on each node."""
+    cpus_per_task: Positive = 4
+    """CPU cores of each process."""
+    gpus_per_task: Annotated[int, Field(ge=0)] = 1
+    """GPUs of each process; 0: none."""
+    gpu_type: str | None = None
+    """Type of GPU as the cluster names it (gres), such as a100."""
+    mem_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory on each node; null: the cluster's default."""
+    max_gpus: Positive = 8
+    """GPUs of this sweep at once, all jobs together."""
+    max_jobs: Positive = 32
+    """Jobs of this sweep at once."""
+    trials_per_job: Positive = 1
+    """Trials that one job runs, one after the other."""
+    trials_per_gpu: Positive = 1
+    """Trials at once on one GPU (on one job, where it has none)."""
+    warn_seconds: Annotated[int, Field(ge=1)] = 120
+    """Time before the limit at which a trial is told to save."""
+    restarts_after_kill: Annotated[int, Field(ge=0)] = 2
+    """How often a job comes back whose trial was killed from outside (lack of memory, kill -9)."""
+    confirm_gpu_hours: Annotated[float, Field(ge=0)] = 4.0
+    """More GPU-hours than this are submitted only after a yes."""
+    python: str | None = None
+    """Interpreter of the jobs; null: the one that submits."""
+    setup: list[str] = []
+    """Lines of shell that a job runs first, such as "module load cuda/12.4"."""
+    sbatch: dict[str, str | int | bool] = {}
+    """Any other option of sbatch, such as {reservation: course}."""
+
+    @property
+    def tasks(self) -> int:
+        """Processes of one trial."""
+        return self.nodes * self.tasks_per_node
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one job."""
+        return self.tasks * self.gpus_per_task
 
 
 class Settings(Group):

@@ -1,28 +1,29 @@
-"""Run a sweep's trials on this machine, one after the other.
+"""Run a sweep's trials on this machine, one after the other or several at once.
 
 Example::
 
-    run_local(entries, sweep, settings)     # exit status
+    run_local(entries, "trainer", fixed=["logger=csv"], modules=["model", "datamodule"], slots=2)
 """
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
 from mlmodeldev.slurm.reconcile import ENDED, Entry
 from mlmodeldev.trial.overrides import to_overrides
-from mlmodeldev.trial.worker import launch, start_server
+from mlmodeldev.trial.pool import Ended, Work, run_pool
 
 
 def run_local(
-    entries: Sequence[Entry], program: str, fixed: Sequence[str], modules: Sequence[str], root: Path
+    entries: Sequence[Entry],
+    program: str,
+    fixed: Sequence[str],
+    modules: Sequence[str],
+    root: Path,
+    slots: int = 1,
 ) -> int:
     """Run what has not ended yet; say a line for each trial.
 
@@ -32,34 +33,48 @@ def run_local(
         fixed: overrides of every trial, beside its own.
         modules: what the trials import beside the program.
         root: the project's folder.
+        slots: trials at once.
 
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
     """
-    start_server([program, *modules], root)
-    failed = 0
-    for number, entry in enumerate(entries, 1):
-        head = f"[{number}/{len(entries)}] {entry.trial.id}  {entry.trial.name}"
-        if entry.state in ENDED:
-            print(f"{head}  {entry.state} already", flush=True)
-            continue
-        print(f"{head}  ...", flush=True)
-        begun = time.monotonic()
-        status, interrupted = _run_one(entry, program, fixed)
-        print(f"{head}  {_outcome(entry.again(), status)}  {time.monotonic() - begun:.1f} s")
-        failed += status not in (0, EXIT_INTERRUPTED)
-        if interrupted:
-            print("interrupted; the same command goes on where it was", file=sys.stderr)
-            return EXIT_INTERRUPTED
-    return 1 if failed else 0
+    source = EntrySource(entries, program, fixed)
+    status = run_pool(source, slots, [program, *modules], root)
+    if status == EXIT_INTERRUPTED:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+    return status
 
 
-def _run_one(entry: Entry, program: str, fixed: Sequence[str]) -> tuple[int, bool]:
-    overrides = trial_overrides(entry, fixed)
-    process = launch(program, overrides, entry.folder / "log.txt")
-    with _passing_on(process) as received:
-        process.join()
-    return process.exitcode or 0, bool(received)
+class EntrySource:
+    """The pool's source of an enumeration: entries that have not ended, a line said for each."""
+
+    def __init__(self, entries: Sequence[Entry], program: str, fixed: Sequence[str]) -> None:
+        self.program, self.fixed = program, list(fixed)
+        self._ahead = iter(enumerate(entries, 1))
+        self._total = len(entries)
+
+    def take(self) -> Work | None:
+        for number, entry in self._ahead:
+            head = f"[{number}/{self._total}] {entry.trial.id}  {entry.trial.name}"
+            if entry.state in ENDED:
+                print(f"{head}  {entry.state} already", flush=True)
+                continue
+            print(f"{head}  ...", flush=True)
+            return entry_work(entry, self.program, self.fixed, tag=(head, entry))
+        return None
+
+    def report(self, work: Work, ended: Ended) -> None:
+        head, entry = work.tag
+        print(f"{head}  {outcome(entry.again(), ended)}  {ended.seconds:.1f} s", flush=True)
+
+    def tick(self) -> None:
+        """A list has nothing to renew."""
+
+
+def entry_work(entry: Entry, program: str, fixed: Iterable[str], tag: object = None) -> Work:
+    """Return a declared trial as the pool's work."""
+    overrides = trial_overrides(entry, list(fixed))
+    return Work(entry.trial.id, entry.folder, overrides, program, tag=tag)
 
 
 def trial_overrides(entry: Entry, fixed: Sequence[str]) -> list[str]:
@@ -72,29 +87,8 @@ def trial_overrides(entry: Entry, fixed: Sequence[str]) -> list[str]:
     return [*fixed, *to_overrides(entry.trial.overrides), *to_overrides(where)]
 
 
-@contextlib.contextmanager
-def _passing_on(process: Any) -> Iterator[list[int]]:
-    """Pass signals on to the trial, which saves its state; then nothing new is begun."""
-    received: list[int] = []
-
-    def handle(signum: int, frame: Any) -> None:
-        received.append(signum)
-        # Ctrl-C in a terminal has reached the trial already (one process group)
-        if signum != signal.SIGINT and process.pid:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _outcome(entry: Entry, status: int) -> str:
-    if entry.value is not None and entry.state == "done":
-        return f"done  {entry.record['metric']['name']} {entry.value:.4f}"
-    reason = entry.record.get("reason") or f"exit status {status}"
-    return f"{entry.state if entry.state != 'missing' else 'failed'} ({reason}; see log.txt)"
+def outcome(entry: Entry, ended: Ended) -> str:
+    """Say in a few words how a trial ended."""
+    if ended.state in ENDED and entry.value is not None:
+        return f"{ended.state}  {entry.record['metric']['name']} {entry.value:.4f}"
+    return f"{ended.state} ({ended.reason}; see log.txt)"

@@ -1,9 +1,10 @@
 """The processes that train one trial together, whoever started them.
 
-``torchrun`` and ``accelerate launch`` start them and set RANK, WORLD_SIZE and so on. Where nobody
-did and several devices are asked for, this file starts the others, with the same settings. From
-then on there is one way: all processes join one group before any of them touches the trial's
-folder, the first decides, and its decision or its error reaches all.
+``torchrun`` and ``accelerate launch`` start them and set RANK, WORLD_SIZE and so on; ``srun`` has
+variables of its own (`mlmodeldev.training.srun`). Where nobody did and several devices are asked
+for, this file starts the others, with the same settings. From then on there is one way: all
+processes join one group before any of them touches the trial's folder, the first decides, and its
+decision or its error reaches all.
 
 Example::
 
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.cli import SETTINGS_VARIABLE
+from mlmodeldev.training import srun
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -45,6 +47,8 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    part: Callable[[], None] | None = None
+    """Called when the group is left."""
 
     @property
     def first(self) -> bool:
@@ -84,6 +88,8 @@ class World:
 
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+        if self.part:
+            self.part()
         _wait_for(self.children)
 
 
@@ -95,21 +101,47 @@ def join(settings: Settings) -> World:
     """
     asked_devices = settings.training.devices
     asked_nodes = settings.training.num_nodes
+    place = srun.find()
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
-        world = _from_environment()
+        world, place = _from_environment(), None
+    elif place:
+        world = World(place.rank, place.size, place.local_rank, place.local_size)
     elif asked_nodes not in ("auto", 1):
         raise UsageError(
             f"training.num_nodes={asked_nodes}: a process on each node must be started for it, by"
             " torchrun or srun"
         )
     elif asked_devices in ("auto", 1):
+        _check_tasks(settings, 1)
         return World()
     else:
         world = _start_others(settings, int(asked_devices))
     _check_size(world, asked_devices, asked_nodes)
-    if world.size > 1:
+    if place:
+        _check_tasks(settings, place.size)
+        _meet(settings, world, place)
+    elif world.size > 1:
         _form_group(settings)
     return world
+
+
+def _meet(settings: Settings, world: World, place: srun.Place) -> None:
+    runs = Path(settings.artefacts.runs_dir).expanduser().absolute()
+    os.environ["LOCAL_RANK"] = str(place.local_rank)
+    store = srun.meet(place, runs)
+    _form_group(settings, store=store, rank=place.rank, world_size=place.size)
+    world.part = lambda: srun.part(store, place, runs)
+
+
+def _check_tasks(settings: Settings, started: int) -> None:
+    """Refuse a job step with other ranks than the cluster's settings ask for."""
+    cluster = settings.cluster
+    in_step = "SLURM_STEP_NUM_TASKS" in os.environ and cluster.launcher == "slurm"
+    if in_step and cluster.tasks != started:
+        raise UsageError(
+            f"cluster.nodes={cluster.nodes} with cluster.tasks_per_node={cluster.tasks_per_node}"
+            f" makes {cluster.tasks} processes, but srun started {started}"
+        )
 
 
 def _from_environment() -> World:
@@ -176,7 +208,7 @@ def _check_devices(settings: Settings, count: int) -> None:
             raise UsageError(f"training.devices={count}: this machine has {have} GPU(s)")
 
 
-def _form_group(settings: Settings) -> None:
+def _form_group(settings: Settings, **how: Any) -> None:
     import torch
     import torch.distributed as dist
 
@@ -185,7 +217,7 @@ def _form_group(settings: Settings) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    dist.init_process_group("nccl" if gpu else "gloo")
+    dist.init_process_group("nccl" if gpu else "gloo", **how)
 
 
 def _free_port() -> int:

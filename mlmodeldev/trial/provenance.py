@@ -7,10 +7,15 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
+
+SNAPSHOT_FILE = "snapshot.json"
+"""In a copy of the code: the provenance of what was copied (`mlmodeldev.slurm.snapshot`)."""
 
 FRONT_ROOMS = ("trainer.py", "model.py", "datamodule.py")
 
@@ -21,6 +26,9 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
     Outside of a git repository commit and difference are None.
     """
     root = root or Path(__file__).resolve().parents[2]
+    with contextlib.suppress(OSError, ValueError):
+        copied: dict[str, Any] = json.loads((root / SNAPSHOT_FILE).read_text())
+        return copied
     sha = git(root, "rev-parse", "HEAD")
     status = git(root, "status", "--porcelain", "--untracked-files=no") if sha else None
     digest = hashlib.sha256()

@@ -167,9 +167,8 @@ class TrialFolder:
             LostLease: another attempt owns the trial now.
         """
         with writing_to(self.path), self._lock:
+            self.check_owner()
             record = self.read()
-            if self.attempt and record.get("attempts", self.attempt) != self.attempt:
-                raise LostLease(f"{self.path}: attempt {record['attempts']} has taken over")
             record = {**record, **changes, "updated": time.time()}
             write_json(self.path / "trial.json", record)
             return record
@@ -197,6 +196,7 @@ class TrialFolder:
                     "state": "running",
                     "reason": None,
                     "attempts": attempt,
+                    "begun": time.time(),
                     "owner": _me(),
                     "lease": time.time() + LEASE_SECONDS,
                     "slurm": _slurm(),
@@ -213,23 +213,51 @@ class TrialFolder:
         """
         self.update(lease=time.time() + LEASE_SECONDS)
 
+    def check_owner(self) -> None:
+        """Read whether the trial still belongs to this attempt.
+
+        Raises:
+            LostLease: another attempt owns it now.
+        """
+        attempts = self.read().get("attempts", self.attempt)
+        if self.attempt and attempts != self.attempt:
+            raise LostLease(f"{self.path}: attempt {attempts} has taken over")
+
     def finish(self, state: State, reason: str | None = None, **changes: Any) -> None:
         """Write the state that this attempt ends in and give the trial up."""
-        self.update(state=state, reason=reason, owner=None, lease=None, **changes)
+        record = self.read()
+        seconds = record.get("seconds", 0.0) + time.time() - record.get("begun", time.time())
+        ended = {"state": state, "reason": reason, "owner": None, "lease": None}
+        self.update(**ended, seconds=round(seconds, 3), **changes)
+
+    def bury(self, state: State, reason: str | None) -> None:
+        """Write how an attempt ended that had no time to say so itself; others are left alone."""
+        if not (self.path / "trial.json").is_file():
+            return
+        with writing_to(self.path), self._lock:
+            record = self.read()
+            if record.get("state") == "running" and not owned(record):
+                self.update(state=state, reason=reason, owner=None, lease=None)
 
     def _refuse_if_owned(self, record: Mapping[str, Any]) -> None:
-        owner = record.get("owner")
-        if record.get("state") != "running" or not owner or not _alive(owner, record):
+        if not owned(record):
             return
+        owner = record["owner"]
         raise UsageError(
             f"{self.path}: this trial is running already (host {owner['host']}, process"
             f" {owner['pid']}); stop it first, or wait"
         )
 
 
+def owned(record: Mapping[str, Any]) -> bool:
+    """Return whether a live process runs the trial that this record tells of."""
+    owner = record.get("owner")
+    return record.get("state") == "running" and owner is not None and _alive(owner, record)
+
+
 def _me() -> dict[str, Any]:
     pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": _start_ticks(pid)}
+    return {"host": socket.gethostname(), "pid": pid, "started": start_ticks(pid)}
 
 
 def _slurm() -> dict[str, str]:
@@ -238,15 +266,25 @@ def _slurm() -> dict[str, str]:
 
 
 def _alive(owner: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    if _requeued_since(record.get("slurm") or {}):
+        return False  # if the job's former self lives on after all, its writes are refused
     if owner["host"] == socket.gethostname() and owner["started"] is not None:
-        return owner["pid"] != os.getpid() and _start_ticks(owner["pid"]) == owner["started"]
-    job = (record.get("slurm") or {}).get("job_id")
-    if job and job == os.environ.get("SLURM_JOB_ID"):
-        return False  # the same job, requeued on another node: Slurm has ended its former self
+        return owner["pid"] != os.getpid() and start_ticks(owner["pid"]) == owner["started"]
     return time.time() < float(record.get("lease") or 0)
 
 
-def _start_ticks(pid: int) -> int | None:
+def _requeued_since(slurm: Mapping[str, Any]) -> bool:
+    """Whether this process belongs to a later start of the job that the record tells of."""
+    job = slurm.get("job_id")
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return (
+        job is not None
+        and job == os.environ.get("SLURM_JOB_ID")
+        and int(restarts) > int(slurm.get("restart_count", "0"))
+    )
+
+
+def start_ticks(pid: int) -> int | None:
     """Start time of a process in clock ticks since boot (proc(5), stat, field 22), if it lives.
 
     Together with the process id it names a process for good; ids alone are used again.

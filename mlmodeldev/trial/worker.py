@@ -15,14 +15,17 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.threads import share_cores
+from mlmodeldev.trial import interrupt
 
 _context: ForkServerContext = multiprocessing.get_context("forkserver")
 
@@ -38,31 +41,61 @@ def start_server(modules: Sequence[str], root: Path) -> None:
         root: the folder that they lie in.
     """
     share_cores()
-    path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *([path] if path else [])])
+    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(root) not in path:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, path)])
     _context.set_forkserver_preload([*HEAVY, *modules])
 
 
-def launch(program: str, overrides: Sequence[str], log: Path) -> ForkServerProcess:
-    """Start a trial; its output goes to the end of a file.
+def launch(
+    program: str,
+    overrides: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+) -> ForkServerProcess:
+    """Start a trial in a process group of its own; its output goes to the end of a file.
+
+    A signal that arrives before the trial listens (`mlmodeldev.trial.interrupt`) waits for it.
 
     Args:
         program: module that has ``train(settings)``.
         overrides: as on the command line of trainer.py.
         log: the file.
+        environment: variables of this trial alone. ``OMP_NUM_THREADS`` also sets torch's threads.
     """
-    process = _context.Process(target=_run, args=(program, list(overrides), str(log)))
+    _ensure_server()
+    arguments = (program, list(overrides), str(log), dict(environment or {}))
+    process = _context.Process(target=_run, args=arguments)
     process.start()
     return process
 
 
-def _run(program: str, overrides: list[str], log: str) -> None:
+def _ensure_server() -> None:
+    """Start the fork server if need be, deaf to the signals that are meant for trials.
+
+    Slurm and ``kill -- -GROUP`` signal every process. A server that died of it would take the
+    exit status of each trial with it, while they still save. Masks are inherited over exec.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, interrupt.SIGNALS)
+    try:
+        resource_tracker.ensure_running()  # unblocks SIGINT and SIGTERM on its way
+        signal.pthread_sigmask(signal.SIG_BLOCK, interrupt.SIGNALS)
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _run(program: str, overrides: list[str], log: str, environment: dict[str, str]) -> None:
     from mlmodeldev.settings.cli import TrialInterrupted
     from mlmodeldev.settings.composition import compose_settings
 
+    os.setpgid(0, 0)
+    interrupt.listen()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
     # Inherited from the server otherwise: loader workers would start servers of their own.
     multiprocessing.set_start_method("fork", force=True)
-    _write_to(log)
+    write_to(log)
+    _take_share(environment)
     status = 0
     try:
         importlib.import_module(program).train(compose_settings(overrides))
@@ -80,7 +113,15 @@ def _run(program: str, overrides: list[str], log: str) -> None:
     sys.exit(status)
 
 
-def _write_to(log: str) -> None:
+def _take_share(environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    # torch has read the variable when the server imported it
+    if "OMP_NUM_THREADS" in environment and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(int(environment["OMP_NUM_THREADS"]))
+
+
+def write_to(log: str) -> None:
+    """Send this process's output to the end of a file."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):

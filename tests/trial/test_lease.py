@@ -130,7 +130,7 @@ def test_a_requeued_job_follows_itself_at_once(folder, monkeypatch):
 
 def test_where_start_times_are_unknown_the_lease_decides(folder, monkeypatch):
     """No /proc, as on a Mac: a dead owner must not look alive for ever."""
-    monkeypatch.setattr(module, "_start_ticks", lambda pid: None)
+    monkeypatch.setattr(module, "start_ticks", lambda pid: None)
     host = {"host": socket.gethostname(), "pid": 1, "started": None}
     owned_elsewhere(folder, owner=host)
     with pytest.raises(UsageError):

@@ -1,0 +1,156 @@
+"""What would make every job fail, told before any is submitted.
+
+Example::
+
+    check(settings.cluster, ask_limits(), Path("runs"))     # UsageError for the first mistake
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.slurm.resources import concurrent_jobs, python_of
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Cluster
+    from mlmodeldev.slurm.ask import Limits, Node
+
+_OF_ONE_MACHINE = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+
+
+def check(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
+    """Refuse what Slurm would refuse, or leave pending for ever.
+
+    Raises:
+        UsageError: what was asked, and what there is.
+    """
+    check_alone(cluster)
+    _partition(cluster, limits)
+    _account(cluster, limits)
+    _time(cluster, limits)
+    _nodes(cluster, limits)
+    _python(cluster)
+    _shared(runs_dir)
+
+
+def check_alone(cluster: Cluster) -> None:
+    """Refuse settings that contradict each other; no Slurm is asked.
+
+    Raises:
+        UsageError: for the first of them.
+    """
+    if cluster.gpus and not concurrent_jobs(cluster):
+        raise UsageError(
+            f"cluster.max_gpus={cluster.max_gpus}: one job alone takes {cluster.gpus} GPUs"
+            f" ({cluster.nodes} nodes × {cluster.tasks_per_node} tasks × {cluster.gpus_per_task})"
+        )
+    if cluster.tasks > 1 and cluster.trials_per_job * cluster.trials_per_gpu > 1:
+        raise UsageError(
+            "cluster.trials_per_job, cluster.trials_per_gpu: several trials share one task; not"
+            f" with {cluster.tasks} tasks a trial"
+        )
+
+
+def _partition(cluster: Cluster, limits: Limits) -> None:
+    partition = limits.partition(cluster.partition)
+    if cluster.partition is not None and partition is None:
+        raise _unknown("cluster.partition", cluster.partition, limits.partitions)
+    if partition is None:
+        names = ", ".join(sorted(limits.partitions))
+        raise UsageError(f"cluster.partition=null: this cluster has no default; one of {names}")
+    if not partition.up:
+        raise UsageError(f"cluster.partition={partition.name}: is down (scontrol show partition)")
+
+
+def _account(cluster: Cluster, limits: Limits) -> None:
+    partition = limits.partition(cluster.partition)
+    for key, value, allowed in (
+        ("cluster.account", cluster.account, limits.accounts),
+        ("cluster.qos", cluster.qos, limits.qos),
+        ("cluster.account", cluster.account, partition and partition.accounts),
+        ("cluster.qos", cluster.qos, partition and partition.qos),
+    ):
+        if value is not None and allowed is not None and value not in allowed:
+            raise _unknown(key, value, allowed)
+
+
+def _time(cluster: Cluster, limits: Limits) -> None:
+    partition = limits.partition(cluster.partition)
+    most = partition.minutes if partition else None
+    if partition and most is not None and cluster.minutes > most:
+        longer = [p.name for p in limits.partitions.values() if p.minutes is None]
+        longer += [
+            f"{p.name} ({p.minutes})"
+            for p in limits.partitions.values()
+            if p.minutes is not None and p.minutes >= cluster.minutes
+        ]
+        raise UsageError(
+            f"cluster.minutes={cluster.minutes}: partition {partition.name} allows {most}"
+            + (f"; longer: {', '.join(longer)}" if longer else "")
+        )
+
+
+def _nodes(cluster: Cluster, limits: Limits) -> None:
+    partition = limits.partition(cluster.partition)
+    nodes = [n for n in limits.nodes if partition is None or partition.name in n.partitions]
+    where = f"partition {partition.name}" if partition else "this cluster"
+    if not nodes:
+        return
+    if cluster.nodes > len(nodes):
+        raise UsageError(f"cluster.nodes={cluster.nodes}: {where} has {len(nodes)}")
+    if cluster.gpu_type and not any(cluster.gpu_type in n.gpu_types for n in nodes):
+        types = frozenset().union(*(n.gpu_types for n in nodes))
+        raise _unknown("cluster.gpu_type", cluster.gpu_type, types)
+    each = cluster.tasks_per_node
+    for name, asked, have in (
+        ("gpus_per_task", each * cluster.gpus_per_task, _most(nodes, lambda n: n.gpus)),
+        ("cpus_per_task", each * cluster.cpus_per_task, _most(nodes, lambda n: n.cpus)),
+        ("mem_gb", (cluster.mem_gb or 0) * 1024, _most(nodes, lambda n: n.memory)),
+    ):
+        if asked > have:
+            scale = 1024 if name == "mem_gb" else 1
+            raise UsageError(
+                f"cluster.{name}={getattr(cluster, name)}: makes {asked / scale:g} on a node with"
+                f" {each} tasks; the largest node of {where} has {have / scale:g}"
+            )
+
+
+def _most(nodes: Collection[Node], what: Callable[[Node], int]) -> int:
+    return max(what(node) for node in nodes)
+
+
+def _python(cluster: Cluster) -> None:
+    python = python_of(cluster)
+    found = shutil.which(python)
+    if found is None or not os.access(found, os.X_OK):
+        raise UsageError(f"cluster.python={python}: no such interpreter on this machine")
+
+
+def _shared(runs_dir: Path) -> None:
+    kind = file_system(runs_dir)
+    if kind in _OF_ONE_MACHINE:
+        raise UsageError(
+            f"artefacts.runs_dir={runs_dir}: lies in the memory of this machine ({kind}), where no"
+            " job sees it; use a file system that all nodes share"
+        )
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system that a path (or its nearest parent) lies on."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    above = [(m, kind) for m, kind in mounts if path.is_relative_to(m)]
+    return max(above, key=lambda mount: len(mount[0]))[1] if above else ""
+
+
+def _unknown(key: str, value: str, allowed: Collection[str]) -> UsageError:
+    names = sorted(allowed)
+    listed = ", ".join(names) or "none"
+    return UsageError(f"{key}={value}: there is none{nearest(value, names)} (there are: {listed})")

@@ -1,0 +1,11 @@
+"""The sub-commands of ``slurm/SlurmTrain.py``, a module each, listed in `slurm/command.py`.
+
+A module has::
+
+    HELP = "one line for --help"
+
+    def arguments(parser): ...      # options of its own; the shared ones: declared.add_options
+    def run(asked) -> int: ...      # the exit status; bad input raises UsageError
+
+Heavy imports stay inside of functions: ``--help`` imports all of them.
+"""

@@ -1,0 +1,111 @@
+"""``SlurmTrain.py plan``: what submit would run; nothing is started."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlmodeldev.slurm import declared
+
+if TYPE_CHECKING:
+    from mlmodeldev.slurm.declared import Declared
+    from mlmodeldev.slurm.planning import Plan
+    from mlmodeldev.slurm.reconcile import Entry
+
+HELP = "say what submit would run; start nothing"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    declared.add_options(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Print the plan."""
+    known = declared.read(asked)
+    if known.base.cluster.launcher == "local":
+        return _here(known, asked.json)
+    plan = on_cluster(known)
+    if asked.json:
+        print(json.dumps(plan.as_dict(), indent=1))
+    else:
+        print(in_words(plan))
+        print(plan.script if plan.tasks else "", end="")
+    return 0
+
+
+def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
+    """Plan Slurm jobs; where there is no Slurm its limits are not known, and it is said.
+
+    Raises:
+        UsageError: Slurm would refuse, or never start them.
+    """
+    import sys
+
+    from mlmodeldev.slurm.ask import ask_limits, queue, slurm_is_here
+    from mlmodeldev.slurm.check import check, check_alone
+    from mlmodeldev.slurm.planning import make_plan
+    from mlmodeldev.slurm.tasks import tasks
+
+    cluster = known.base.cluster
+    if not slurm_is_here():
+        check_alone(cluster)
+        print("no Slurm on this machine: its limits are not checked", file=sys.stderr)
+        return make_plan(known, (), None, only=only)
+    limits = ask_limits(cluster.qos)
+    check(cluster, limits, known.folder.parent)
+    queued = {trial for trial, task in tasks(known.folder).items() if task.queued}
+    in_queue = len(queue()) if limits.max_submit is not None else 0
+    return make_plan(known, queued, limits, in_queue, only)
+
+
+def in_words(plan: Plan) -> str:
+    """Say in a line or two what would be submitted."""
+    cluster, declared_trials = plan.cluster, len(plan.declared.entries)
+    lines = [
+        f"{declared_trials} trials declared, {plan.trials} to run in {len(plan.tasks)} jobs,"
+        f" {plan.throttle} at once"
+        + (f", {len(plan.arrays)} arrays one after the other" if len(plan.arrays) > 1 else "")
+    ]
+    if cluster.gpus:
+        lines.append(
+            f"{plan.gpu_hours:g} GPU-hours ({plan.basis}); {plan.throttle * cluster.gpus} GPUs at"
+            f" once of cluster.max_gpus={cluster.max_gpus}"
+        )
+    if plan.left:
+        lines.append(
+            f"{plan.left} more trials do not fit into the queue (MaxSubmitJobs): submit again later"
+        )
+    return "\n".join(lines)
+
+
+def _here(known: Declared, as_json: bool) -> int:
+    from mlmodeldev.slurm.reconcile import ENDED
+
+    due = [entry for entry in known.entries if entry.state not in ENDED]
+    plan: dict[str, Any] = {
+        "trials": [
+            {"id": e.trial.id, "overrides": e.trial.overrides, "state": e.state}
+            for e in known.entries
+        ],
+        "jobs": len(due),
+        "gpu_hours": 0.0,  # this machine's hours are not counted
+        "script": _script(due, known.overrides),
+    }
+    if as_json:
+        print(json.dumps(plan, indent=1))
+        return 0
+    count = len(known.entries)
+    print(f"{count} trials declared, {count - len(due)} ended, {len(due)} to run here:")
+    print(plan["script"], end="")
+    return 0
+
+
+def _script(due: Sequence[Entry], overrides: Sequence[str]) -> str:
+    from mlmodeldev.slurm.local import trial_overrides
+
+    lines = [shlex.join(["python", "trainer.py", *trial_overrides(e, overrides)]) for e in due]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,127 @@
+"""``SlurmTrain.py submit``: run what is missing, interrupted or failed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.slurm import declared
+from mlmodeldev.slurm.commands import plan, status
+
+if TYPE_CHECKING:
+    from mlmodeldev.slurm.declared import Declared
+    from mlmodeldev.slurm.planning import Plan
+    from mlmodeldev.slurm.reconcile import Entry
+
+HELP = "run what is missing, interrupted or failed (the default)"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    declared.add_options(parser)
+    parser.add_argument("--dry-run", action="store_true", help="the same as plan")
+    add_yes(parser)
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """Add the option that answers the question."""
+    parser.add_argument(
+        "-y", "--yes", action="store_true", help="don't ask before many GPU-hours are submitted"
+    )
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Run the trials that have not ended."""
+    if asked.dry_run:
+        return plan.run(asked)
+    known = declared.read(asked)
+    if known.base.cluster.launcher == "local":
+        return _here(known, asked.json)
+    return to_cluster(known, asked.yes, asked.json)
+
+
+def to_cluster(
+    known: Declared, yes: bool, as_json: bool, only: Collection[str] | None = None
+) -> int:
+    """Submit Slurm jobs and return at once.
+
+    Args:
+        yes: ask no question.
+        only: no others than these trials.
+    """
+    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.slurm.ask import slurm_is_here
+    from mlmodeldev.slurm.launch import launch
+    from mlmodeldev.slurm.tasks import live_arrays
+
+    if not slurm_is_here():
+        raise UsageError(
+            f"cluster={known.base.cluster.name}: there is no Slurm on this machine (sbatch);"
+            " cluster=local runs the trials here, plan shows what would be submitted"
+        )
+    made = plan.on_cluster(known, only)
+    print(plan.in_words(made), file=sys.stderr)
+    jobs: list[str] = []
+    if made.tasks:
+        _confirm(made, yes)
+        jobs = [job for job, _ in launch(made, config_root(), live_arrays(known.folder)).arrays]
+    if as_json:
+        print(json.dumps({**made.as_dict(), "submitted": jobs}, indent=1))
+    elif jobs:
+        print(f"submitted: {' '.join(jobs)}")
+        print("next:      python slurm/SlurmTrain.py status")
+    else:
+        print("nothing to submit")
+    return 0
+
+
+def _confirm(made: Plan, yes: bool) -> None:
+    """Ask for a yes where much is asked for."""
+    most = made.cluster.confirm_gpu_hours
+    if yes or made.gpu_hours <= most:
+        return
+    asks = f"{made.gpu_hours:g} GPU-hours are more than cluster.confirm_gpu_hours={most:g}"
+    if not sys.stdin.isatty():
+        raise UsageError(f"{asks}: add --yes")
+    if input(f"{asks}. Submit? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UsageError("nothing was submitted")
+
+
+def _here(known: Declared, as_json: bool) -> int:
+    """Run on this machine."""
+    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.slurm.local import run_local
+
+    with _progress_to_stderr(as_json):
+        outcome = run_local(
+            known.entries, known.program, known.overrides, known.modules, config_root()
+        )
+    again = [entry.again() for entry in known.entries]
+    status.show(known.sweep, again, as_json)
+    if not as_json and again:
+        _next_steps(again)
+    return outcome
+
+
+def _progress_to_stderr(as_json: bool) -> Any:
+    """Keep standard output to the JSON object alone."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+
+
+def _next_steps(entries: Sequence[Entry]) -> None:
+    from mlmodeldev.slurm.table import ranked
+
+    best = ranked(entries)[0]
+    pictures = sorted((best.folder / "cka").glob("*.png"))
+    print(f"folder:    {best.folder.parent}")
+    for picture in pictures:
+        print(f"CKA:       {picture}")
+    if best.value is not None:
+        print(f"best:      {best.folder / 'best'}")
+        print(f"next:      python inference.py {best.folder} IMAGE_OR_TEXT")
+        print("           python slurm/SlurmTrain.py status")

@@ -1,0 +1,134 @@
+"""What a sub-command is told: the sweep file, the settings of every trial, the declared trials.
+
+Example::
+
+    declared = read(asked)             # asked: the options of `add_options`
+    for entry in declared.entries: ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlmodeldev.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.sweep import Sweep
+
+CLUSTER_VARIABLE = "MLMODELDEV_CLUSTER"
+"""Names the profile under conf/cluster/ that is used where no other is asked for."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A sweep and its trials.
+
+    Attributes:
+        file: the sweep file.
+        base: settings before a trial's own values.
+        overrides: what the command line sets for every trial.
+        entries: the declared trials, in the sweep's order.
+    """
+
+    file: Path
+    sweep: Sweep
+    base: Settings
+    overrides: list[str]
+    entries: list[Entry]
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder, which holds its trials' folders."""
+        from mlmodeldev.slurm.reconcile import folder_name
+
+        return Path(self.base.artefacts.runs_dir).expanduser().absolute() / folder_name(self.sweep)
+
+    @property
+    def program(self) -> str:
+        """The module that has ``train``."""
+        return Path(self.sweep.definition.texts.get("program", "trainer.py")).stem
+
+    @property
+    def modules(self) -> list[str]:
+        """The front rooms that a trial imports beside the program."""
+        groups = (self.base.model, self.base.data)
+        return [str(group["_target_"]).rpartition(".")[0] for group in groups]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a sweep."""
+    parser.add_argument("--sweep", default="sweep/config.yaml", help="sweep file")
+    parser.add_argument("--count", type=int, help="at most so many trials")
+    parser.add_argument("--seed", type=int, default=0, help="of random draws (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--cluster",
+        metavar="NAME",
+        help="profile under conf/cluster/, as cluster=NAME; default: generic where there is"
+        f" Slurm, else local ({CLUSTER_VARIABLE} changes it)",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting of every trial")
+
+
+def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
+    """Read the sweep file and the settings.
+
+    Args:
+        lint: refuse a sweep whose keys or values the trainer would refuse, trial after trial.
+
+    Raises:
+        UsageError: for the first mistake.
+    """
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.slurm.reconcile import reconcile
+    from mlmodeldev.sweep import load
+
+    if asked.count is not None and asked.count < 1:
+        raise UsageError(f"--count {asked.count}: must be at least 1")
+    overrides = [*_profile(asked), *asked.overrides]
+    base = compose_settings(overrides)
+    file = _sweep_file(asked.sweep)
+    sweep = load(file)
+    if lint:
+        _check(file)
+    entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
+    return Declared(file, sweep, base, overrides, entries)
+
+
+def _profile(asked: argparse.Namespace) -> list[str]:
+    """Return ``cluster=NAME``, or nothing where the settings' default holds."""
+    if any(item.partition("=")[0] == "cluster" for item in asked.overrides):
+        return []
+    name = asked.cluster or os.environ.get(CLUSTER_VARIABLE)
+    if name is None:
+        from mlmodeldev.slurm.ask import slurm_is_here
+
+        name = "generic" if slurm_is_here() else None
+    return [] if name in (None, "local") else [f"cluster={name}"]
+
+
+def _sweep_file(name: str) -> Path:
+    """Return the file; a relative name is looked for here and in the project's folder."""
+    from mlmodeldev.settings.cli import config_root
+
+    path = Path(name)
+    return path if path.exists() or path.is_absolute() else config_root() / path
+
+
+def _check(file: Path) -> None:
+    from mlmodeldev.settings.composition import refusal
+    from mlmodeldev.sweep import check
+
+    problems = check(file, refusal)
+    for problem in problems:
+        if problem.severity == "error":
+            raise UsageError(str(problem).replace(": error:", ":", 1))
+    for problem in problems:
+        print(problem, file=sys.stderr)

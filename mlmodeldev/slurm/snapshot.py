@@ -1,0 +1,101 @@
+"""The code that jobs run: a copy made at submit, so that later edits don't reach queued trials.
+
+One copy for each content, ``runs/.snapshots/<digest>/``, which appears whole or not at all; beside
+the files lie the commit and what differed from it.
+
+Example::
+
+    code = take(root, Path("runs"))        # runs/.snapshots/3f0c9a12/
+    remove_unused(Path("runs"), keep={code})
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.files import whole_folder, write_json
+from mlmodeldev.trial.provenance import SNAPSHOT_FILE, provenance
+
+FOLDER = ".snapshots"
+LARGEST = 100 * 2**20
+"""Bytes of a copy at most; code is small, data belongs where git does not look."""
+_LEFT_OUT = {".git", ".venv", "__pycache__", "runs", "data", "wandb", "build", "dist"}
+
+
+def take(root: Path, runs_dir: Path) -> Path:
+    """Copy the project's tracked and unignored files, unless that copy is there already.
+
+    Raises:
+        UsageError: they are too large, or can't be written.
+    """
+    files = code_files(root)
+    _check_size(root, files)
+    target = runs_dir / FOLDER / digest_of(root, files)
+    if (target / SNAPSHOT_FILE).is_file():
+        return target
+    with whole_folder(target) as folder:
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, folder / name)
+        (folder / "snapshot.diff").write_text(_git(root, "diff", "HEAD") or "")
+        write_json(folder / SNAPSHOT_FILE, provenance(root))
+    return target
+
+
+def code_files(root: Path) -> list[str]:
+    """Return the files that git tracks or would; outside of git, all but data and hidden ones."""
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = listed.split("\0") if listed is not None else _walk(root)
+    return sorted(name for name in set(names) if name and (root / name).is_file())
+
+
+def _walk(root: Path) -> Iterable[str]:
+    for path in root.rglob("*"):
+        parts = path.relative_to(root).parts
+        hidden = any(part.startswith(".") for part in parts)
+        if path.is_file() and not hidden and not _LEFT_OUT.intersection(parts):
+            yield str(path.relative_to(root))
+
+
+def digest_of(root: Path, files: Iterable[str]) -> str:
+    """Return a digest of names, contents and modes."""
+    whole = hashlib.sha256()
+    for name in files:
+        path = root / name
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        whole.update(f"{name}\0{path.stat().st_mode & 0o111}\0{content}\n".encode())
+    return whole.hexdigest()[:16]
+
+
+def _check_size(root: Path, files: Iterable[str]) -> None:
+    sizes = {name: (root / name).stat().st_size for name in files}
+    if sum(sizes.values()) > LARGEST:
+        name = max(sizes, key=lambda name: sizes[name])
+        raise UsageError(
+            f"{root / name}: {sizes[name] / 2**20:.0f} MiB; the code is copied for the jobs, and"
+            f" may be {LARGEST / 2**20:.0f} MiB in all: put data where git ignores it"
+        )
+
+
+def remove_unused(runs_dir: Path, keep: Collection[Path]) -> list[Path]:
+    """Remove the copies that are not to be kept; return them."""
+    folders = [p for p in (runs_dir / FOLDER).glob("*") if p.is_dir()]
+    unused = [folder for folder in sorted(folders) if folder not in keep]
+    for folder in unused:
+        shutil.rmtree(folder)
+    return unused
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout

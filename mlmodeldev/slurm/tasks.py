@@ -1,0 +1,49 @@
+"""A sweep's trials in Slurm's queue: which job each has, and what squeue says of it.
+
+Example::
+
+    found = tasks(declared)
+    found["gtsqtqg3"].job, found["gtsqtqg3"].queued      # "1201_0", Queued(state="RUNNING", ...)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlmodeldev.slurm.ask import Queued, queue
+from mlmodeldev.slurm.submission import jobs_of, submissions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial's newest job."""
+
+    job: str
+    queued: Queued | None
+    """None: no longer in the queue."""
+
+
+def tasks(sweep_folder: Path) -> dict[str, Task]:
+    """Return the newest job of each trial that was ever submitted, by the trial's identity.
+
+    Raises:
+        UsageError: Slurm does not answer.
+    """
+    jobs = jobs_of(sweep_folder)
+    if not jobs:
+        return {}
+    known = queue({job.partition("_")[0] for job in jobs.values()})
+    return {trial: Task(job, known.get(job)) for trial, job in jobs.items()}
+
+
+def live_arrays(sweep_folder: Path) -> list[str]:
+    """Return the numbers of the sweep's arrays that are still in the queue."""
+    numbers = [job for s in submissions(sweep_folder) for job, _ in s.arrays]
+    if not numbers:
+        return []
+    live = {task.partition("_")[0] for task in queue(numbers)}
+    return [number for number in numbers if number in live]

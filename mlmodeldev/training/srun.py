@@ -1,0 +1,131 @@
+"""The ranks that ``srun`` started: who they are, and how they find each other.
+
+No port is fixed or guessed: the first rank opens one that is free and writes it into the runs
+folder, which all nodes share; the file's name carries job, step and restart.
+
+Example, on each of 2 × 2 tasks of a step::
+
+    place = find()                              # Place(rank=3, size=4, local_rank=1, local_size=2)
+    store = meet(place, Path("runs"))
+    dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.size)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.files import write_json
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
+
+SECONDS = 300.0
+"""How long ranks wait for each other to begin."""
+_LEFT = "mlmodeldev/left"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A task's place in its step."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def find(variables: Mapping[str, str] = os.environ) -> Place | None:
+    """Return this task's place, or None outside of a step of several tasks.
+
+    Raises:
+        UsageError: the nodes have different numbers of tasks.
+    """
+    size = int(variables.get("SLURM_STEP_NUM_TASKS", "1"))
+    if size == 1 or "SLURM_PROCID" not in variables:
+        return None
+    counts = _tasks_per_node(variables.get("SLURM_STEP_TASKS_PER_NODE", str(size)))
+    if len(set(counts)) > 1:
+        raise UsageError(
+            f"srun started {'+'.join(map(str, counts))} tasks on {len(counts)} nodes: each node"
+            " must have as many; give --ntasks-per-node"
+        )
+    return Place(int(variables["SLURM_PROCID"]), size, int(variables["SLURM_LOCALID"]), counts[0])
+
+
+def _tasks_per_node(text: str) -> list[int]:
+    """Read Slurm's ``2(x3),1``: two tasks on each of three nodes, one on a fourth."""
+    counts: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        counts += [int(match[1])] * int(match[2] or 1) if match else []
+    return counts or [1]
+
+
+def meet(place: Place, runs_dir: Path) -> TCPStore:
+    """Open the store that the ranks form their group with, or find the first rank's.
+
+    Raises:
+        UsageError: the first rank does not show up.
+    """
+    from torch.distributed import TCPStore
+
+    file = runs_dir / ".meeting" / _step_name()
+    if place.rank == 0:
+        store = TCPStore("127.0.0.1", 0, place.size, is_master=True, wait_for_workers=False)
+        host = _host()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"host": host, "port": store.port})
+    else:
+        host, port = _read(file)
+        wait = timedelta(seconds=SECONDS)
+        store = TCPStore(host, port, place.size, is_master=False, timeout=wait)
+    os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(store.port))
+    return store
+
+
+def _host() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+def _step_name() -> str:
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    return "-".join(os.environ.get(name, "0") for name in names) + ".json"
+
+
+def _read(file: Path) -> tuple[str, int]:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError):
+            list(file.parent.iterdir())  # a network file system forgets that it was missing
+            known = json.loads(file.read_text())
+            return str(known["host"]), int(known["port"])
+        time.sleep(0.2)
+    raise UsageError(
+        f"{file}: the first rank of this step did not write it within {SECONDS:.0f} s; is the runs"
+        " folder on a file system that all nodes share?"
+    )
+
+
+def part(store: TCPStore, place: Place, runs_dir: Path) -> None:
+    """Let the first rank end first.
+
+    ``srun --kill-on-bad-exit`` kills the others as soon as one ends with 75, and the first one
+    still has to write the trial's record.
+    """
+    with contextlib.suppress(Exception):  # the store is gone with the first rank: it has ended
+        if place.rank == 0:
+            store.set(_LEFT, "1")
+            (runs_dir / ".meeting" / _step_name()).unlink(missing_ok=True)
+        else:
+            store.wait([_LEFT], timedelta(seconds=60))

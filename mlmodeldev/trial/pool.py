@@ -1,0 +1,154 @@
+"""Several trials at once on one machine, without start-up, until a source has no more.
+
+Example, inside of a Slurm job or on a laptop; enumeration::
+
+    work = [Work(trial.id, folder, overrides=["optimizer.lr=0.003"]) for ...]
+    status = run_pool(ListSource(work), slots=4, modules=["model", "datamodule"])
+
+A trial is a fork of a process that has only imported (`mlmodeldev.trial.worker`), or a process
+of its own where it needs several processes or is a foreign program (`Work.command`). What it
+does to itself, a crash or running out of memory, fails it alone. On SIGTERM, SIGUSR1, SIGUSR2 or
+Ctrl-C the running trials are told once, nothing new is begun, and the status is 75.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from mlmodeldev.errors import EXIT_INTERRUPTED
+from mlmodeldev.trial import interrupt
+from mlmodeldev.trial.running import Running, begin
+from mlmodeldev.trial.shares import shares
+from mlmodeldev.trial.work import LATER, Ended, ListSource, Source, Work
+from mlmodeldev.trial.worker import start_server
+
+__all__ = ["LATER", "Ended", "ListSource", "Source", "Work", "run_pool"]
+
+POLL_SECONDS = 0.5
+"""How often a source that has nothing for the moment is asked again."""
+
+
+def run_pool(
+    source: Source,
+    slots: int = 1,
+    modules: Sequence[str] = ("trainer",),
+    root: Path | None = None,
+) -> int:
+    """Run a source's trials until it has no more.
+
+    Args:
+        source: gives trials and is told how they ended; both in this thread.
+        slots: trials at once; they share cores and GPUs (`mlmodeldev.trial.shares`).
+        modules: what trials import beside torch, Lightning and the callbacks.
+        root: the folder that the modules lie in; the project's own by default.
+
+    Returns:
+        Exit status: 0 all ended well, 1 some failed, 75 interrupted.
+    """
+    from mlmodeldev.settings.cli import config_root
+
+    start_server(modules, root or config_root())
+    pool = _Pool(source, shares(slots))
+    with pool.listening():
+        return pool.run()
+
+
+class _Pool:
+    def __init__(self, source: Source, environments: list[dict[str, str]]) -> None:
+        self.source = source
+        self.free = deque(enumerate(environments))
+        self.running: list[Running] = []
+        self.received: list[int] = []
+        self.failed = self.interrupted = 0
+
+    def run(self) -> int:
+        more = True
+        while more or self.running:
+            more = more and not self.received and self._fill()
+            self._forward()
+            waiting = more and bool(self.free)
+            self._collect(POLL_SECONDS if waiting or self._must_ask() else 5.0)
+            self.source.tick()
+        if self.received or self.interrupted:
+            return EXIT_INTERRUPTED
+        return 1 if self.failed else 0
+
+    def _fill(self) -> bool:
+        """Begin trials while there is room; return whether the source has or may have more."""
+        while self.free and not self.received:
+            work = self.source.take()
+            if work is None:
+                return False
+            if work is LATER:
+                break
+            assert isinstance(work, Work)
+            self._begin(work)
+        return True
+
+    def _begin(self, work: Work) -> None:
+        slot, environment = self.free[0]
+        running = begin(work, slot, environment)
+        if isinstance(running, Running):
+            self.free.popleft()
+            self.running.append(running)
+        else:
+            self._report(work, running)
+
+    def _must_ask(self) -> bool:
+        return any(running.sentinel is None for running in self.running)
+
+    def _collect(self, seconds: float) -> None:
+        """Wait for one to end, and report all that have."""
+        sentinels = [r.sentinel for r in self.running if r.sentinel is not None]
+        if sentinels:
+            connection.wait(sentinels, seconds)
+        else:
+            time.sleep(min(seconds, POLL_SECONDS))
+        for running in list(self.running):
+            running.tick()
+            ended = running.ended()
+            if ended is not None:
+                self.running.remove(running)
+                self.free.append((running.slot, running.environment))
+                self._report(running.work, ended)
+
+    def _report(self, work: Work, ended: Ended) -> None:
+        self.failed += ended.state == "failed"
+        self.interrupted += ended.state == "interrupted"
+        self.source.report(work, ended)
+
+    # --- signals
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Pass signals on while the pool runs; outside of the main thread Python allows none."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._handle) for number in interrupt.SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        second_ctrl_c = signum == signal.SIGINT and signal.SIGINT in self.received
+        self.received.append(signum)
+        self._forward()
+        if second_ctrl_c:
+            for running in self.running:
+                running.kill()
+
+    def _forward(self) -> None:
+        if self.received:
+            for running in self.running:
+                running.tell()

@@ -1,0 +1,98 @@
+"""What a pool runs: a trial, how it ended, and the source that gives trials.
+
+Example::
+
+    class Draws:                                    # a source
+        def take(self): return Work(...)            # or LATER, or None
+        def report(self, work, ended): ...
+        def tick(self): ...
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Work:
+    """One trial to run.
+
+    Attributes:
+        id: its identity, or any name that is its own.
+        folder: the trial's folder; its output goes to ``log.txt`` in it.
+        overrides: as on the command line of trainer.py; they must name the folder.
+        program: module that has ``train(settings)``.
+        command: run this command line as a process of its own instead of a fork.
+        foreign: the command keeps no ``trial.json``: the pool claims the folder and writes there
+            how it ended.
+        tag: whatever the source wants to find again.
+    """
+
+    id: str
+    folder: Path
+    overrides: Sequence[str] = ()
+    program: str = "trainer"
+    command: Sequence[str] | None = None
+    foreign: bool = False
+    tag: Any = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial's process ended.
+
+    Attributes:
+        status: exit status; negative: the signal that killed it.
+        state: the trial's state after it: done, pruned, interrupted or failed.
+        reason: why, in words; None if it is done.
+        seconds: how long it ran.
+    """
+
+    status: int
+    state: str
+    reason: str | None
+    seconds: float
+
+
+class Later(enum.Enum):
+    """What a source says that has nothing to run now, but may have soon."""
+
+    LATER = enum.auto()
+
+
+LATER = Later.LATER
+
+
+class Source(Protocol):
+    """Where the pool's trials come from, and who is told how they ended."""
+
+    def take(self) -> Work | Later | None:
+        """Return the next trial; LATER if there may be one soon; None if there is no more."""
+
+    def report(self, work: Work, ended: Ended) -> None:
+        """Take note of how a trial ended."""
+
+    def tick(self) -> None:
+        """Do what is due from time to time, such as renewing a lease; called every few seconds."""
+
+
+class ListSource:
+    """The source of an enumeration: these trials, one after the other."""
+
+    def __init__(self, work: Iterable[Work]) -> None:
+        self._ahead = iter(work)
+        self.ended: list[tuple[Work, Ended]] = []
+        """What ran, and how it ended."""
+
+    def take(self) -> Work | Later | None:
+        return next(self._ahead, None)
+
+    def report(self, work: Work, ended: Ended) -> None:
+        self.ended.append((work, ended))
+
+    def tick(self) -> None:
+        """A list has nothing to renew."""

@@ -1,0 +1,50 @@
+"""pytest's view of the cluster: the fixture ``slurm``, one cluster for the whole session.
+
+``--cluster-live`` runs the tests on the machine's own Slurm instead. Where there can be no
+cluster the tests are skipped, under ``SLURM_TESTS=require`` (as in CI) they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.slurm.cluster import Cluster, Missing, Slurm
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cluster-live",
+        action="store_true",
+        help="run the Slurm tests on this machine's own Slurm (partition: SLURM_TEST_PARTITION)",
+    )
+
+
+@pytest.fixture(scope="session")
+def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
+    """A Slurm with eight nodes of 4 CPUs and 2 GPUs, or the machine's own."""
+    if request.config.getoption("--cluster-live"):
+        if not shutil.which("sbatch"):
+            pytest.fail("--cluster-live: there is no sbatch here")
+        yield Slurm()
+        return
+    cluster = Cluster(nodes=8)
+    try:
+        cluster.start()
+    except Missing as reason:
+        (pytest.fail if os.environ.get("SLURM_TESTS") == "require" else pytest.skip)(str(reason))
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def own_slurm(slurm: Slurm) -> Cluster:
+    """The session's cluster, for tests that kill daemons and nodes."""
+    if not isinstance(slurm, Cluster):
+        pytest.skip("kills daemons: not on a live cluster")
+    return slurm

@@ -1,0 +1,223 @@
+"""Several trials at once: shares, isolation, signals, foreign programs.
+
+A fork server belongs to a process, so each scenario is a process of its own; the programs here
+need no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlmodeldev.trial.shares import shares, visible_gpus
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import ctypes, json, os, signal, sys, time
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.trial import interrupt
+from mlmodeldev.trial.record import TrialFolder
+
+def train(settings):
+    folder = TrialFolder.open(settings)
+    folder.claim()
+    case = settings.training.monitor
+    begun = time.time()
+    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_PORT")
+    note = {"pid": os.getpid(), "begun": begun, **{n: os.environ.get(n) for n in names}}
+    (folder.path / "note.json").write_text(json.dumps(note))
+    if case == "segfault": ctypes.string_at(0)
+    if case == "killed": os.kill(os.getpid(), signal.SIGKILL)
+    if case == "silent": os._exit(0)
+    if case == "defect":
+        folder.finish("failed", "ValueError: a defect")
+        raise ValueError("a defect")
+    if case == "fat": held = b"x" * 300_000_000
+    seconds = {"long": 60.0, "short": 0.3}.get(case, 0.0)
+    while time.time() < begun + seconds:
+        if interrupt.requested():
+            folder.finish("interrupted", interrupt.requested())
+            raise TrialInterrupted(interrupt.requested())
+        time.sleep(0.01)
+    folder.finish("done", note=time.time())
+"""
+
+DRIVER = """
+import json, resource, sys
+from pathlib import Path
+from mlmodeldev.trial import worker
+from mlmodeldev.trial.pool import ListSource, Work, run_pool
+worker.HEAVY = ()
+here, slots, cases = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+work = []
+for number, case in enumerate(cases):
+    name = f"t{number}"
+    asked = [f"artefacts.runs_dir={here}/runs", f"artefacts.trial={name}"]
+    if isinstance(case, list):
+        work.append(Work(name, here / "runs/single" / name, command=case, foreign=True))
+    else:
+        asked.append(case if "=" in case else f"training.monitor={case}")
+        work.append(Work(name, here / "runs/single" / name, asked, "program"))
+class Told(ListSource):
+    def report(self, work, ended):
+        super().report(work, ended)
+        print(json.dumps([work.id, ended.status, ended.state, ended.reason]), flush=True)
+status = run_pool(Told(work), slots, ["program"], here)
+print(json.dumps(status))
+"""
+
+
+class Pool:
+    """A pool in a process of its own."""
+
+    def __init__(self, here: Path, slots: int, cases: list, **environment: str) -> None:
+        (here / "program.py").write_text(PROGRAM)
+        self.runs = here / "runs" / "single"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(here), str(slots), json.dumps(cases)],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def record(self, name: str) -> dict:
+        return json.loads((self.runs / name / "trial.json").read_text())
+
+    def note(self, name: str) -> dict:
+        return json.loads((self.runs / name / "note.json").read_text())
+
+    def wait_for(self, name: str) -> dict:
+        """Return a trial's note once it runs."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if (self.runs / name / "note.json").exists():
+                return self.note(name)
+            time.sleep(0.02)
+        raise AssertionError(f"{name} never began")
+
+    def end(self) -> tuple[int, dict[str, list]]:
+        """Return the pool's status, and how each trial ended."""
+        out, _ = self.process.communicate(timeout=100)
+        *told, status = [json.loads(line) for line in out.splitlines()]
+        return status, {name: rest for name, *rest in told}
+
+
+def test_a_fault_fails_its_own_trial_and_says_why(tmp_path):
+    cases = ["segfault", "killed", "defect", "silent", "optimizer.lrr=1", "good", "fat", "good"]
+    pool = Pool(tmp_path, 2, cases, OMP_NUM_THREADS="3", CUDA_VISIBLE_DEVICES="4,7")
+    status, told = pool.end()
+    assert status == 1
+    assert [told[f"t{i}"][0] for i in range(8)] == [-11, -9, 1, 0, 2, 0, 0, 0]
+    assert [told[f"t{i}"][1] for i in range(8)] == ["failed"] * 5 + ["done"] * 3
+    assert "SIGSEGV" in pool.record("t0")["reason"]
+    assert "memory" in pool.record("t1")["reason"]
+    assert pool.record("t2")["reason"] == "ValueError: a defect"
+    assert pool.record("t3")["state"] == "failed"
+    assert "did you mean 'lr'" in told["t4"][2]
+    notes = [pool.note(f"t{i}") for i in (5, 6, 7)]
+    assert {note["OMP_NUM_THREADS"] for note in notes} == {"3"}
+    assert {note["CUDA_VISIBLE_DEVICES"] for note in notes} <= {"4", "7"}
+
+
+def test_slots_run_at_once_with_ports_and_gpus_of_their_own(tmp_path):
+    pool = Pool(tmp_path, 3, ["short"] * 6, CUDA_VISIBLE_DEVICES="0,1,2")
+    status, told = pool.end()
+    assert status == 0
+    assert len(told) == 6
+    spans = [(pool.note(f"t{i}")["begun"], pool.record(f"t{i}")["note"]) for i in range(6)]
+    at_once = [sum(a <= begun < b for a, b in spans) for begun, _ in spans]
+    assert max(at_once) == 3
+    for name in ("MASTER_PORT", "CUDA_VISIBLE_DEVICES"):
+        assert len({pool.note(f"t{i}")[name] for i in range(6)}) == 3
+
+
+@pytest.mark.parametrize("to_group", [False, True], ids=["the pool", "all processes"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda n: n.name)
+def test_a_signal_is_passed_on_and_nothing_new_begins(number, to_group, tmp_path):
+    pool = Pool(tmp_path, 2, ["long"] * 4)
+    pids = [pool.wait_for(name)["pid"] for name in ("t0", "t1")]
+    if to_group:  # as Slurm does: the fork server must not die of it
+        for pid in _family(pool.process.pid):
+            os.kill(pid, number)
+    else:
+        os.kill(pool.process.pid, number)
+    status, told = pool.end()
+    assert status == 75
+    assert told == {name: [75, "interrupted", told[name][2]] for name in ("t0", "t1")}
+    assert not any((pool.runs / name).exists() for name in ("t2", "t3"))
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in listed for one in _family(int(child)))]
+
+
+def test_a_killed_server_takes_no_trial_with_it(tmp_path):
+    pool = Pool(tmp_path, 2, ["long", "long", "good"])
+    pids = [pool.wait_for(name)["pid"] for name in ("t0", "t1")]
+    server = int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    assert server != pool.process.pid
+    os.kill(server, signal.SIGKILL)
+    os.kill(pids[0], signal.SIGTERM)
+    pool.wait_for("t2")  # from a new server
+    os.kill(pids[1], signal.SIGKILL)
+    status, told = pool.end()
+    assert status == 75
+    assert [told[name][1] for name in ("t0", "t1", "t2")] == ["interrupted", "failed", "done"]
+
+
+def test_a_foreign_program_is_recorded_and_its_children_end_with_it(tmp_path):
+    leave = "import subprocess; p = subprocess.Popen(['sleep', '300']); print(p.pid)"
+    cases = [[sys.executable, "-c", leave], ["false"], ["/no/such/program"]]
+    pool = Pool(tmp_path, 2, cases)
+    status, told = pool.end()
+    assert status == 1
+    assert [told[f"t{i}"][1] for i in range(3)] == ["done", "failed", "failed"]
+    assert pool.record("t0")["state"] == "done"
+    assert pool.record("t1")["reason"] == "exit status 1"
+    assert "/no/such/program" in told["t2"][2]
+    left = int((pool.runs / "t0" / "log.txt").read_text())
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{left}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{left}").exists()
+
+
+@pytest.mark.parametrize(
+    ("visible", "slots", "expected"),
+    [
+        ("0,1", 4, ["0", "1", "0", "1"]),
+        ("0,1,2,3", 2, ["0,2", "1,3"]),
+        ("GPU-a,GPU-b", 2, ["GPU-a", "GPU-b"]),
+        ("", 2, [None, None]),
+        ("-1", 2, [None, None]),
+    ],
+)
+def test_gpus_are_shared_out(visible, slots, expected, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    given = shares(slots)
+    assert [share.get("CUDA_VISIBLE_DEVICES") for share in given] == expected
+    assert len({share["MASTER_PORT"] for share in given}) == slots
+
+
+def test_threads_are_shared_out_and_one_trial_gets_all(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert {share["OMP_NUM_THREADS"] for share in shares(3)} == {"2"}
+    assert {share["OMP_NUM_THREADS"] for share in shares(20)} == {"1"}
+    assert shares(1) == [{}]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert isinstance(visible_gpus(), list)
