@@ -58,6 +58,7 @@ class ExactDataModule(LightningDataModule):
         self.overfit = settings.training.overfit_batches > 0
         self.data_dir = settings.artefacts.data_dir
         self.inputs: dict[str, str] = {}
+        self.folders: dict[str, Path] = {}
         self._told: set[str] = set()
         tell_in_log()
         self.shard = Shard(world.rank, world.size)
@@ -83,7 +84,9 @@ class ExactDataModule(LightningDataModule):
         Raises:
             UsageError: it can't be had; the message says what to place where.
         """
-        return manifest.prepare(name, self.data_dir, only=only, **options)
+        folder = manifest.prepare(name, self.data_dir, only=only, **options)
+        self.folders[name] = folder
+        return folder
 
     def digest(self, path: Path) -> str:
         """Return the SHA-256 of an input, and note it for the trial's record."""
@@ -102,6 +105,7 @@ class ExactDataModule(LightningDataModule):
         """
         path = Path(self.data_dir).expanduser().absolute() / "prepared" / name
         made = prepared(path.parent, path.name, key, make)
+        self.folders[name] = made.folder
         return staged(made, self.processing.stage)
 
     def tell(self, text: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
-COMMANDS = ("submit", "plan", "status")
+COMMANDS = ("submit", "plan", "status", "prefetch")
 """Names of the modules in `mlmodeldev.slurm.commands`, in the order of --help; add yours here."""
 
 DEFAULT = "submit"
