@@ -101,6 +101,12 @@ def test_push_wipe_pull_and_train_on_an_older_version(lab, tmp_path, trials):
     assert [entry["md5"] for entry in now.record["data"]["dvc"]] == [second]
 
     run(lab, "git", "checkout", "-q", "HEAD~1", "--", "data/cola.dvc")
+    run(lab, DVC, "pull", "-q", "data/cola.dvc")  # its files are not in the cache any more
+    assert train_file(lab).read_text() == old
+    run(lab, "git", "checkout", "-q", "HEAD", "--", "data/cola.dvc")
+    run(lab, DVC, "checkout", "-q", "data/cola.dvc")  # both are, now
+    assert train_file(lab).read_text() == new
+    run(lab, "git", "checkout", "-q", "HEAD~1", "--", "data/cola.dvc")
     run(lab, DVC, "checkout", "-q", "data/cola.dvc")
     assert train_file(lab).read_text() == old
     run(lab, "git", "commit", "-qm", "Back to the first version")
