@@ -144,24 +144,29 @@ class ImageCaptions(Examples):
         """Return a batch, drawn from (seed, epoch, number) of each image."""
         numbers = self.numbers(items)
         spare = self.images.shape[1] - self.size
+        tops, lefts, mirrored, which = self._draws(numbers, items[0].epoch, spare)
         pixels = np.empty((len(items), self.size, self.size, 3), np.uint8)
-        which = np.zeros(len(items), np.int64)
-        top = left = spare // 2
-        for place, (item, number) in enumerate(zip(items, numbers.tolist(), strict=True)):
-            mirrored = 0
-            if self.augment:
-                draw = generator(self.seed, "augment", item.epoch, number)
-                top, left = (int(at) for at in draw.integers(0, spare + 1, size=2))
-                mirrored = int(draw.integers(2))
-                which[place] = draw.integers(self.captions["input_ids"].shape[1])
+        for place, (number, top, left) in enumerate(zip(numbers, tops, lefts, strict=True)):
             part = self.images[number, top : top + self.size, left : left + self.size]
-            pixels[place] = part[:, ::-1] if mirrored else part
+            pixels[place] = part[:, ::-1] if mirrored[place] else part
         return {
             "index": torch.tensor([item.index for item in items]),
             "image": normalised(pixels, *self.scale),
             "label": torch.tensor([item.index for item in items]),
             **{name: as_long(tokens[numbers, which]) for name, tokens in self.captions.items()},
         }
+
+    def _draws(self, numbers: np.ndarray, epoch: int, spare: int) -> tuple[np.ndarray, ...]:
+        """Return top and left edge, whether mirrored, and which caption, of each image."""
+        if not self.augment:
+            middle, none = np.full(len(numbers), spare // 2), np.zeros(len(numbers), np.int64)
+            return middle, middle, none, none
+        draws = keys(numbers.tolist(), self.seed, "augment", epoch)
+        drawn = []
+        for choices in (spare + 1, spare + 1, 2, self.captions["input_ids"].shape[1]):
+            draws, one = np.divmod(draws, choices)
+            drawn.append(one)
+        return tuple(drawn)
 
 
 def as_long(values: np.ndarray) -> Tensor:

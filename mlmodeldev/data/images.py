@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,27 +34,33 @@ def read_image(
     Raises:
         UsageError: the file is missing or no image.
     """
-    return normalised(read_pixels(path, size, channels, crop)[None], mean, std)[0]
+    image = _read(path, size, channels, crop)
+    pixels = np.array(image, dtype=np.float32).reshape(size, size, channels).transpose(2, 0, 1)
+    return torch.from_numpy((pixels / 255 - mean) / std)
 
 
-def read_pixels(path: Path, size: int, channels: int, crop: bool = False) -> np.ndarray:
-    """Read an image file as (size, size, channels), uint8; see `read_image`."""
+def read_pixels(path: Path, size: int) -> np.ndarray:
+    """Read the middle of a photograph as (size, size, 3), uint8; see `read_image`."""
+    return np.array(_read(path, size, 3, crop=True), dtype=np.uint8)
+
+
+def _read(path: Path, size: int, channels: int, crop: bool) -> Any:
+    """Return a Pillow image: colours as bytes; grey as floats, which nothing is rounded in."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as image:
             if channels == 3 and crop:
                 image.draft("RGB", (size, size))  # a JPEG is decoded at 1/2 to 1/8: much faster
-            converted = image.convert("L" if channels == 1 else "RGB")
-            box = _middle(converted.size) if crop else None
-            finer = min(converted.size) >= size
+            colours = image.convert("L").convert("F") if channels == 1 else image.convert("RGB")
+            box = _middle(colours.size) if crop else None
+            finer = min(colours.size) >= size
             filter_ = Image.Resampling.BOX if finer else Image.Resampling.BILINEAR
-            resized = converted.resize((size, size), filter_, box)
+            return colours.resize((size, size), filter_, box)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UsageError(f"{path}: is no image ({error})") from None
-    return np.array(resized, dtype=np.uint8).reshape(size, size, channels)
 
 
 def _middle(shape: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -84,7 +91,7 @@ def decode_all(paths: Sequence[Path], out: np.ndarray) -> dict[int, str]:
 
     def one(number: int) -> str:
         try:
-            out[number] = read_pixels(paths[number], size, 3, crop=True)
+            out[number] = read_pixels(paths[number], size)
         except UsageError as error:
             return str(error)
         return ""

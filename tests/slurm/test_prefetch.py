@@ -119,7 +119,7 @@ def test_what_cannot_be_had_is_one_line(machine):
     done = machine(
         "slurm/SlurmTrain.py", "prefetch", "--sweep", str(machine.sweep), "data=cola",
         "model=text_classifier", f"artefacts.data_dir={machine.folder / 'data'}",
-        "data.release=glue", MLMODELDEV_OFFLINE="1",
+        "data.release=glue", MLMODELDEV_OFFLINE="1", MLMODELDEV_MIRROR="", MLMODELDEV_MANIFESTS="",
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
