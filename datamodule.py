@@ -23,20 +23,25 @@ from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from mlmodeldev.data.coco import (
+    Captioned,
+    five_captions,
+    photograph_paths,
+    read_karpathy,
+    splits_file,
+)
 from mlmodeldev.data.datasets import CaptionedImages, ImageCaptions, Rows, as_long, shift, split
 from mlmodeldev.data.images import decode_all
 from mlmodeldev.data.manifest import load
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.prepared import Prepared, new_array
 from mlmodeldev.data.readers import (
-    Captioned,
     Row,
     digits_file,
     read_cifar10,
     read_cola,
     read_digits,
     read_idx,
-    read_karpathy,
     read_sst2,
 )
 from mlmodeldev.data.source import FetchError
@@ -393,7 +398,7 @@ class CocoCaptions(ExactDataModule):
     def setup(self, stage: str | None = None) -> None:
         images, tokens = self._images(), self._tokens()
         self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
-        self.records = read_karpathy(self._splits())
+        self.records = self._records()
         corrupt = {int(number) for number in images.facts["corrupt"]}
         whole = [number not in corrupt for number in range(len(self.records))]
         captions = {n: tokens.array(n) for n in ("input_ids", "attention_mask")}
@@ -452,33 +457,22 @@ class CocoCaptions(ExactDataModule):
         names = ["caption_datasets.zip", f"train{self.year}.zip", f"val{self.year}.zip"]
         return self.dataset(f"coco_{self.year}", only=names, keep_archives=False)
 
-    def _splits(self) -> Path:
-        name = "dataset_coco.json"
-        places = [self._source() / "karpathy" / name, self._source() / name]
-        return next((place for place in places if place.is_file()), places[0])
-
-    def _paths(self, records: list[Captioned]) -> list[Path]:
-        """Return the file of each image; 2017 names them by their number alone."""
-        source = self._source()
-        if self.year == 2014:
-            return [source / record.folder / record.file for record in records]
-        names = [f"{record.coco_id:012d}.jpg" for record in records]
-        validation = {path.name for path in (source / "val2017").glob("*.jpg")}
-        return [source / ("val2017" if n in validation else "train2017") / n for n in names]
+    def _records(self) -> list[Captioned]:
+        return read_karpathy(splits_file(self._source()))
 
     def _images(self) -> Prepared:
         source = self._source()
-        files = [self._splits(), source / f"train{self.year}", source / f"val{self.year}"]
+        files = [splits_file(source), source / f"train{self.year}", source / f"val{self.year}"]
         key = {"files": [self.digest(file) for file in files], "size": self.image_size}
         made = self.prepared(f"coco_{self.year}/images", key, self._make_images)
         self._refuse_corrupt(made.facts["corrupt"])
         return made
 
     def _make_images(self, folder: Path) -> dict[str, Any]:
-        records = read_karpathy(self._splits())
+        records = self._records()
         stored = self.image_size * 9 // 8
         images = new_array(folder / "images.npy", np.uint8, (len(records), stored, stored, 3))
-        problems = decode_all(self._paths(records), images)
+        problems = decode_all(photograph_paths(self._source(), self.year, records), images)
         self._refuse_corrupt(problems)
         return {"corrupt": problems}
 
@@ -493,19 +487,18 @@ class CocoCaptions(ExactDataModule):
 
     def _tokens(self) -> Prepared:
         key = {
-            "file": self.digest(self._splits()),
+            "file": self.digest(splits_file(self._source())),
             "tokenizer": tokenizer_key(self.tokenizer_name),
             "max_length": self.max_length,
         }
         return self.prepared(f"coco_{self.year}/tokens", key, self._make_tokens)
 
     def _make_tokens(self, folder: Path) -> None:
-        records = read_karpathy(self._splits())
+        records = self._records()
         training = chain.from_iterable(r.captions for r in records if r.split == "train")
         tokenizer = make_tokenizer(self.tokenizer_name, training, vocabulary=8000)
         tokenizer.save_pretrained(folder / "tokenizer")
-        # Some images have six or seven captions; the first five are what is compared in papers.
-        texts = [r.captions[n % len(r.captions)] for r in records for n in range(5)]
+        texts = list(chain.from_iterable(map(five_captions, records)))
         for name, array in tokenized(tokenizer, texts, self.max_length).items():
             np.save(folder / f"{name}.npy", array.reshape(len(records), 5, -1))
 

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import json
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -122,47 +119,3 @@ def _rows(file: Path, columns: int, wanted: tuple[int, int], shape: str, head: b
     if not rows:
         raise UsageError(f"{file}: is empty")
     return rows
-
-
-@dataclass(frozen=True)
-class Captioned:
-    """An image of the Karpathy splits.
-
-    Attributes:
-        folder: of 2014, such as ``val2014``.
-        file: name in it.
-        coco_id: the number that both years share.
-        split: train, val or test (``restval`` belongs to train).
-        captions: what people wrote, five or more.
-    """
-
-    folder: str
-    file: str
-    coco_id: int
-    split: str
-    captions: tuple[str, ...]
-
-
-def read_karpathy(file: Path) -> list[Captioned]:
-    """Return the images of ``dataset_coco.json`` (Karpathy & Fei-Fei 2015), in its order.
-
-    Raises:
-        UsageError: the file is of another kind, or an image has no caption.
-    """
-    try:
-        images: list[dict[str, Any]] = json.loads(file.read_bytes())["images"]
-        found = [_captioned(image) for image in images]
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: has not the form of dataset_coco.json ({error})") from None
-    for image in found:
-        if not image.captions:
-            raise UsageError(f"{file}: {image.file} has no caption")
-    return found
-
-
-def _captioned(image: dict[str, Any]) -> Captioned:
-    split = {"train": "train", "restval": "train", "val": "val", "test": "test"}[image["split"]]
-    captions = tuple(" ".join(sentence["raw"].split()) for sentence in image["sentences"])
-    return Captioned(image["filepath"], image["filename"], int(image["cocoid"]), split, captions)
