@@ -31,7 +31,7 @@ from mlmodeldev.data.coco import (
     splits_file,
 )
 from mlmodeldev.data.datasets import CaptionedImages, ImageCaptions, Rows, as_long, shift, split
-from mlmodeldev.data.images import decode_all
+from mlmodeldev.data.images import decode_all, mean_and_std
 from mlmodeldev.data.manifest import load
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.prepared import Prepared, new_array
@@ -221,14 +221,14 @@ class Images(Digits):
         else:
             arrays = [read_idx(file) for file in files]
             pairs = [(a[..., None], b) for a, b in zip(arrays[::2], arrays[1::2], strict=True)]
-        training = pairs[0][0].astype(np.float64) / 255
+        training = pairs[0][0]
         images, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         if len(images) != len(labels):
             raise UsageError(f"{self.name}: {len(images)} images have {len(labels)} labels")
         np.save(folder / "images.npy", images)
         np.save(folder / "labels.npy", labels)
-        scale = {"mean": float(training.mean()), "std": float(training.std())}
-        return {"training": len(training), **scale}
+        mean, std = mean_and_std(training)
+        return {"training": len(training), "mean": mean, "std": std}
 
 
 class Sentences(ExactDataModule):

@@ -79,6 +79,16 @@ def normalised(pixels: np.ndarray, mean: float, std: float) -> Tensor:
     return values.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
 
 
+def mean_and_std(pixels: np.ndarray) -> tuple[float, float]:
+    """Return both of all pixels (images, ...), uint8, scaled to 0..1, without a larger copy."""
+    counts = np.zeros(256)
+    for at in range(0, len(pixels), 1000):
+        counts += np.bincount(pixels[at : at + 1000].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    mean = float(np.average(values, weights=counts))
+    return mean, float(np.average((values - mean) ** 2, weights=counts) ** 0.5)
+
+
 def decode_all(paths: Sequence[Path], out: np.ndarray) -> dict[int, str]:
     """Read images into ``out`` (count, size, size, 3), uint8, in threads; the middle of each.
 
