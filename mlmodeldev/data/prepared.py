@@ -15,6 +15,7 @@ with a torn or missing file is made again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
 import json
@@ -183,7 +184,11 @@ def new_array(file: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise UsageError(f"{file.parent}: {human(size)} are needed, {human(free)} are free")
     array: np.ndarray = np.lib.format.open_memmap(file, "w+", dtype, shape)
     with file.open("rb+") as opened:
-        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        try:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # some file systems can't
+                raise
     return array
 
 
