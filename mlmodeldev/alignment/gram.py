@@ -10,7 +10,7 @@ can call this on a live output.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,17 +58,23 @@ class Gram:
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Multiply matrices in the precision of their inputs: no autocast, TF32 or bf16 passes."""
-    mkldnn: Any = torch.backends.mkldnn  # typed without the `matmul` that it has
-    backends = [torch.backends.cuda.matmul, mkldnn.matmul]
-    saved = [backend.fp32_precision for backend in backends]
+    backend: Any = torch.backends.mkldnn  # typed without the `matmul` that it has
+    matmul = torch.backends.cuda.matmul if device.type == "cuda" else backend.matmul
+    saved = matmul.fp32_precision
     try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False), torch.no_grad():
+        if saved != "ieee":
+            matmul.fp32_precision = "ieee"
+        with torch.no_grad(), _no_autocast(device.type):
             yield
     finally:
-        for backend, precision in zip(backends, saved, strict=True):
-            backend.fp32_precision = precision
+        if saved != "ieee":
+            matmul.fp32_precision = saved
+
+
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    """Leave autocast, which takes longer than a small product, only where it is on."""
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -> Gram:

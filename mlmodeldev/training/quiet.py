@@ -21,6 +21,7 @@ _CHATTER = (
     r".*`weights_only` was not set.*",
     r".*torch.distributed.nn.functional.all_gather is deprecated.*",
     r".*`_get_pg_default_device` .*",
+    r".*The `srun` command is available on your system.*",  # on a login node that is meant so
 )
 
 

@@ -109,6 +109,20 @@ def test_a_large_mean_costs_no_digits(wide):
     assert got[0, 1].item() == pytest.approx(want, abs=1e-6)
 
 
+@pytest.mark.parametrize("mean", [0.5, 2.0, 30.0])
+@pytest.mark.parametrize("ends", ["like the rest", "far from the rest", "alike"])
+def test_no_mean_costs_digits_whatever_the_first_and_last_sample_are(mean, ends):
+    x = features(0, 48, 3000) + mean
+    if ends == "far from the rest":
+        x[0], x[-1] = -mean, 2 * mean
+    if ends == "alike":
+        x[-1] = x[0]
+    y = torch.cat([x[:, :200] + features(1, 48, 200), features(2, 48, 100)], dim=1) + 1e3
+    want = oracles.cka([(x.double().numpy(), y.double().numpy())])
+    got = measure({"x": x, "y": y}, layers=["x", "y"])
+    assert got[0, 1].item() == pytest.approx(want, abs=2e-7)
+
+
 def test_one_batch_of_everything_is_the_full_set():
     x, y = features(0, 1000, 20), features(1, 1000, 5)
     y = y + x[:, :5]
