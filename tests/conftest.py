@@ -28,6 +28,7 @@ pytest_plugins = ["tests.slurm.fixture"]
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MLMODELDEV_CLUSTER"] = "local"  # on a login node, no test submits by accident
 for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
     os.environ.pop(name, None)
 

@@ -215,6 +215,7 @@ class Recovery(Checkpoint):
         if trainer.is_global_zero:
             self.folder.update(
                 epoch=trainer.current_epoch + 1,
+                epochs=trainer.max_epochs,
                 step=trainer.global_step,
                 stopped=self.stopping,
                 metric={

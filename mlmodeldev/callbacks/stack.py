@@ -55,6 +55,8 @@ def make_callbacks(
         stack.append(Export(folder.path, recovery, _state(settings, model_arguments)))
     if chosen.cka.enabled:
         stack.extend(_cka(settings, folder, model))
+    if chosen.pruning.enabled:
+        stack.append(_pruning(settings, folder))
     if training.patience is not None:
         stack.append(_early_stopping(settings))
     for callback in stack:
@@ -107,6 +109,12 @@ def _cka(settings: Settings, folder: TrialFolder, model: LightningModule) -> lis
             reference_call="forward" if own_forward else "validation_step",
         )
     ]
+
+
+def _pruning(settings: Settings, folder: TrialFolder) -> Callback:
+    from mlmodeldev.callbacks.pruning import Pruning
+
+    return Pruning(folder.path, settings.callbacks.pruning)
 
 
 def _early_stopping(settings: Settings) -> Callback:

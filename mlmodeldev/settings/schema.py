@@ -215,6 +215,35 @@ class Progress(Switch):
     """Seconds between two lines where there is no terminal."""
 
 
+class Pruning(Switch):
+    """Ending a trial early that falls behind the others of its sweep (docs/sweeps.md)."""
+
+    enabled: bool = False
+    """Whether to; a sweep file with ``early_terminate`` turns it on."""
+    rule: Literal["hyperband", "median", "successive_halving", "optuna_hyperband"] = "hyperband"
+    """W&B's hyperband, or a rule of Optuna's, which only a search has."""
+    metric: str = "val/accuracy"
+    """What is compared, as logged in validation."""
+    goal: Literal["minimize", "maximize"] = "maximize"
+    """Whether a smaller or a larger ``metric`` is better."""
+    min_iter: Positive | None = None
+    """Validations before the first comparison."""
+    max_iter: Positive | None = None
+    """Validations from which the comparisons are counted down; instead of ``min_iter``."""
+    s: Annotated[float, Field(gt=0)] | None = None
+    """How many comparisons, with ``max_iter``."""
+    eta: Annotated[float, Field(gt=1)] = 3.0
+    """The best 1/eta go on; the bands are this factor apart."""
+    strict: bool = True
+    """Compare the value at the band, not the best so far."""
+    journal: str | None = None
+    """Journal of the search that the trial belongs to; set by its worker."""
+    study: str | None = None
+    """Name of the search in the journal."""
+    number: Annotated[int, Field(ge=0)] | None = None
+    """The trial's number in it."""
+
+
 class Callbacks(Group):
     """What is measured and written beside the training itself."""
 
@@ -223,6 +252,7 @@ class Callbacks(Group):
     samples: Samples = Samples()
     throughput: Switch = Switch()
     progress: Progress = Progress()
+    pruning: Pruning = Pruning()
 
 
 class Cluster(Group):

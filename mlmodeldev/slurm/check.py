@@ -68,13 +68,12 @@ def _partition(cluster: Cluster, limits: Limits) -> None:
 
 
 def _account(cluster: Cluster, limits: Limits) -> None:
+    known = [("account", limits.accounts), ("qos", limits.qos)]
     partition = limits.partition(cluster.partition)
-    for key, value, allowed in (
-        ("cluster.account", cluster.account, limits.accounts),
-        ("cluster.qos", cluster.qos, limits.qos),
-        ("cluster.account", cluster.account, partition and partition.accounts),
-        ("cluster.qos", cluster.qos, partition and partition.qos),
-    ):
+    if partition:
+        known += [("account", partition.accounts), ("qos", partition.qos)]
+    for name, allowed in known:
+        key, value = f"cluster.{name}", getattr(cluster, name)
         if value is not None and allowed is not None and value not in allowed:
             raise _unknown(key, value, allowed)
 

@@ -17,7 +17,10 @@ from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
-COMMANDS = ("submit", "plan", "status", "prefetch")
+COMMANDS = (
+    *("submit", "plan", "status", "logs", "cancel", "retry", "collect", "clean"),
+    *("prefetch", "doctor"),
+)
 """Names of the modules in `mlmodeldev.slurm.commands`, in the order of --help; add yours here."""
 
 DEFAULT = "submit"

@@ -35,6 +35,7 @@ class Declared:
         base: settings before a trial's own values.
         overrides: what the command line sets for every trial.
         entries: the declared trials, in the sweep's order.
+        seed, count: of random draws, as asked for.
     """
 
     file: Path
@@ -42,6 +43,8 @@ class Declared:
     base: Settings
     overrides: list[str]
     entries: list[Entry]
+    seed: int = 0
+    count: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -52,8 +55,9 @@ class Declared:
 
     @property
     def program(self) -> str:
-        """The module that has ``train``."""
-        return Path(self.sweep.definition.texts.get("program", "trainer.py")).stem
+        """The module that has ``train``: ``trainer``, or ``folder.name`` of another file."""
+        file = Path(self.sweep.definition.texts.get("program", "trainer.py"))
+        return ".".join(file.with_suffix("").parts)
 
     @property
     def modules(self) -> list[str]:
@@ -89,17 +93,25 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.slurm.reconcile import reconcile
     from mlmodeldev.sweep import load
+    from mlmodeldev.sweep.launching import pruning
 
     if asked.count is not None and asked.count < 1:
         raise UsageError(f"--count {asked.count}: must be at least 1")
-    overrides = [*_profile(asked), *asked.overrides]
-    base = compose_settings(overrides)
+    overrides = fixed_overrides(asked)
+    compose_settings(overrides)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(asked.sweep)
     sweep = load(file)
+    overrides = [*pruning(sweep), *overrides]
+    base = compose_settings(overrides)
     if lint:
         _check(file)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
-    return Declared(file, sweep, base, overrides, entries)
+    return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count)
+
+
+def fixed_overrides(asked: argparse.Namespace) -> list[str]:
+    """Return what the command line sets for every trial, the cluster's profile included."""
+    return [*_profile(asked), *asked.overrides]
 
 
 def _profile(asked: argparse.Namespace) -> list[str]:

@@ -2,7 +2,7 @@
 
     exec python -m mlmodeldev.slurm.ending STATUS
 
-Only standard modules are imported. A trial that saved and ended with 75 comes back in the same
+A trial that saved and ended with 75 comes back in the same
 job, unless Slurm requeues it anyway or the user has cancelled it. One that was killed from outside
 comes back some times. All else is the job's exit status, so that Slurm says FAILED.
 """
@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 INTERRUPTED = 75
@@ -23,23 +23,39 @@ SIGNALS_TO_SAVE = (128 + 10, 128 + 12, 128 + 15)
 """USR1, USR2, TERM: a trial that had not begun to listen yet dies of them."""
 KILLED = (128 + 9, 128 + 7, 128 + 11)
 """KILL, BUS, SEGV."""
-COMES_BACK = frozenset({"RUNNING", "TIMEOUT", "COMPLETING", "NODE_FAIL", "DEADLINE"})
-"""States in which the job returns only if we say so. CANCELLED is the user's wish; PENDING,
-REQUEUED and PREEMPTED jobs are on their way back already."""
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def main(status: int) -> int:
     """Requeue the job if it is to come back; return the job's exit status."""
-    job = os.environ.get("SLURM_JOB_ID", "")
-    if not job or status == 0 or not _wants_back(status):
+    job = own_name()
+    if not job or status == 0:
         return status
-    state = job_state(job)
-    print(f"trials ended with {status}; the job is {state or 'unknown'}", flush=True)
-    if state in COMES_BACK and requeue(job):
+    if not _wants_back(status):
+        bury(status)
+        return status
+    told = ask(job)
+    print(f"trials ended with {status}; the job is {told.get('JobState', 'unknown')}", flush=True)
+    if is_ours_to_requeue(told) and requeue(job):
         time.sleep(120)  # Slurm ends this shell; what ends by itself would not be requeued
     return status
+
+
+def own_name() -> str:
+    """Return this task's name, ``1201_0``."""
+    names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID")
+    variables = {name.lower(): os.environ.get(f"SLURM_{name}", "") for name in names}
+    return task_name(variables)
+
+
+def task_name(slurm: Mapping[str, str]) -> str:
+    """Return the name of a task, from ``job_id``, ``array_job_id`` and ``array_task_id``.
+
+    Never the job's number alone within an array: the last task's number is the array's own, and
+    requeueing that requeues every task.
+    """
+    if slurm.get("array_job_id"):
+        return f"{slurm['array_job_id']}_{slurm['array_task_id']}"
+    return slurm.get("job_id", "")
 
 
 def _wants_back(status: int) -> bool:
@@ -48,14 +64,28 @@ def _wants_back(status: int) -> bool:
     return status in KILLED and _restarts_left()
 
 
+def bury(status: int) -> None:
+    """Write down how this task's trials ended, where they had no time to do so themselves."""
+    from mlmodeldev.slurm.submission import Submission
+    from mlmodeldev.trial.record import TrialFolder
+
+    with contextlib.suppress(Exception):  # the job's exit status must come out in any case
+        submission = Submission.read(Path(os.environ["MLMODELDEV_SUBMISSION"]))
+        for trial in dict(submission.tasks())[own_name()]:
+            folder = TrialFolder(submission.folder.parents[1] / trial)
+            record = folder.read()
+            job = (record.get("slurm") or {}).get("job_id")
+            if record.get("state") == "running" and job == os.environ["SLURM_JOB_ID"]:
+                reason = f"its job ended with exit status {status}"
+                folder.update(state="failed", reason=reason, owner=None, lease=None)
+
+
 def _restarts_left() -> bool:
     """Count a kill; whether the job may come back after it."""
     submission = Path(os.environ.get("MLMODELDEV_SUBMISSION", ""))
-    task = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
-    job = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ.get("SLURM_JOB_ID", ""))
     try:
         allowed = int(json.loads(submission.read_text())["restarts_after_kill"])
-        counter = submission.parent / f"killed-{job}_{task}"
+        counter = submission.parent / f"killed-{own_name()}"
         kills = 1 + (len(counter.read_text()) if counter.exists() else 0)
         counter.write_text("k" * kills)
     except (OSError, ValueError, KeyError):
@@ -64,18 +94,41 @@ def _restarts_left() -> bool:
     return kills <= allowed
 
 
-def job_state(job: str) -> str:
-    """Return the job's base state, asked until the controller answers, for two minutes at most.
+def is_ours_to_requeue(told: Mapping[str, str]) -> bool:
+    """Whether the job comes back only if we say so.
 
-    squeue shows COMPLETING over the reason why a job ends; ``scontrol`` shows the reason.
+    A running job does: its trial was warned of the time limit, or of a preemption that waits for
+    it to end. A job that is being ended (COMPLETING hides why) does at its time limit only;
+    otherwise the user has cancelled it, which means stop, or Slurm itself requeues it.
     """
-    for _ in range(24):
+    state = told.get("JobState", "")
+    return state == "RUNNING" or (
+        state in ("COMPLETING", "TIMEOUT")
+        and _seconds(told.get("RunTime", "")) >= _seconds(told.get("TimeLimit", "")) > 0
+    )
+
+
+def _seconds(text: str) -> int:
+    """Read Slurm's ``1-02:03:04``; 0 for words such as UNLIMITED."""
+    days, _, clock = text.rpartition("-")
+    if not clock.replace(":", "").isdigit():
+        return 0
+    total = 0
+    for part in clock.split(":"):
+        total = total * 60 + int(part)
+    return total + 86400 * int(days or 0)
+
+
+def ask(job: str, tries: int = 24) -> dict[str, str]:
+    """Return what scontrol tells of the job, asked until the controller answers (two minutes)."""
+    for _ in range(tries):
         done = _run("scontrol", "-o", "show", "job", job)
-        fields = dict(part.split("=", 1) for part in done.stdout.split() if "=" in part)
-        if "JobState" in fields:
-            return fields["JobState"]
-        time.sleep(5)
-    return ""
+        told = dict(part.split("=", 1) for part in done.stdout.split() if "=" in part)
+        if "JobState" in told:
+            return told
+        if tries > 1:
+            time.sleep(5)
+    return {}
 
 
 def requeue(job: str) -> bool:

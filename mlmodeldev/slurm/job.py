@@ -17,11 +17,16 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.trial import interrupt
-from mlmodeldev.trial.record import LEASE_SECONDS, TrialFolder, owned
-from mlmodeldev.trial.work import ListSource, Work
+from mlmodeldev.trial.record import LEASE_SECONDS, TrialFolder, owned, read_record
+from mlmodeldev.trial.work import Ended, Later, ListSource, Work
+
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
+"""States of a job that runs no more."""
 
 
 @dataclass
@@ -42,24 +47,67 @@ class Job:
         """Run; never returns, so that submitit adds nothing of its own."""
         interrupt.listen()
         _say_where()
-        status = _alone(self.trials[0]) if len(self.trials) == 1 else self._together()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        sys.exit(status)
+        _leave(_alone(self.trials[0]) if len(self.trials) == 1 else self._together())
 
     def _together(self) -> int:
         from mlmodeldev.trial.pool import run_pool
 
-        source = _Told(self.trials)
-        return run_pool(source, self.slots, list(self.modules))
+        return run_pool(_Told(self.trials), self.slots, list(self.modules))
+
+
+@dataclass
+class SearchJob:
+    """One worker of a search, which draws its trials itself (`mlmodeldev.sweep.search`).
+
+    Attributes:
+        file: copy of the sweep file, made at submit.
+        runs_dir: holds the sweep's folder.
+        overrides: of every trial.
+        slots: trials at once.
+        modules: what trials import beside the program.
+        seed, count: of the search.
+    """
+
+    file: Path
+    runs_dir: Path
+    overrides: Sequence[str]
+    slots: int
+    modules: Sequence[str]
+    seed: int = 0
+    count: int | None = None
+
+    def __call__(self) -> None:
+        """Work until there is nothing left to do; never returns."""
+        interrupt.listen()
+        _say_where()
+        from mlmodeldev.sweep import load
+        from mlmodeldev.sweep.search import search
+
+        sweep, where = load(self.file), self.runs_dir
+        _leave(
+            search(sweep, where, self.overrides, self.slots, self.modules, None, (), self.seed,
+                   self.count)
+        )  # fmt: skip
+
+
+def _leave(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(status)
 
 
 class _Told(ListSource):
-    """A list of trials that says in the job's log how each ended."""
+    """The job's trials; what has ended in an earlier start of the job is passed over."""
 
-    def report(self, work: Work, ended: object) -> None:
-        state, reason = getattr(ended, "state", ""), getattr(ended, "reason", None)
-        print(f"{work.id}  {state}{f' ({reason})' if reason else ''}", flush=True)
+    def take(self) -> Work | Later | None:
+        while isinstance(work := super().take(), Work):
+            if read_record(work.folder).get("state") not in ("done", "pruned"):
+                return work
+        return work
+
+    def report(self, work: Work, ended: Ended) -> None:
+        super().report(work, ended)
+        print(f"{work.id}  {ended.state}{f' ({ended.reason})' if ended.reason else ''}", flush=True)
 
 
 def _alone(work: Work) -> int:
@@ -88,12 +136,18 @@ def _alone(work: Work) -> int:
 
 
 def _wait_for_lease(folder: TrialFolder) -> None:
-    """Wait for an owner that may be dead: on another node only its lease's end can tell."""
+    """Wait for an owner that may be dead: on another node Slurm, or its lease's end, can tell."""
+    from mlmodeldev.slurm.ending import ask, task_name
+
     deadline = time.monotonic() + LEASE_SECONDS + 30
     while not interrupt.requested() and time.monotonic() < deadline:
         try:
-            if not owned(folder.read()):
+            record = folder.read()
+            if not owned(record):
                 return
+            job = task_name(record.get("slurm") or {})
+            if job and ask(job, tries=1).get("JobState", "") in OVER:
+                folder.update(lease=0)
         except UsageError:
             return
         time.sleep(1)

@@ -9,13 +9,14 @@ Example::
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm import resources
-from mlmodeldev.slurm.job import Job
+from mlmodeldev.slurm.job import Job, SearchJob
 from mlmodeldev.slurm.local import entry_work
 from mlmodeldev.slurm.snapshot import take
 from mlmodeldev.slurm.submission import Submission
@@ -41,6 +42,8 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
         sweep_folder, code, gpus=cluster.gpus, restarts_after_kill=cluster.restarts_after_kill
     )
     submission.save()
+    # what is edited later does not reach the jobs
+    shutil.copy2(plan.declared.file, submission.folder / "sweep.yaml")
     for tasks in plan.arrays:
         job = _submit(plan, submission, tasks, after)
         submission.add(job, [[entry.trial.id for entry in task] for task in tasks])
@@ -66,17 +69,21 @@ def _submit(
     )
     try:
         with executor.batch():
-            jobs = [executor.submit(_job(plan, task)) for task in tasks]
+            jobs = [executor.submit(_job(plan, task, submission)) for task in tasks]
     except (FailedJobError, FailedSubmissionError) as error:
         raise UsageError(f"sbatch refuses: {_reason(error)}") from None
     return str(jobs[0].job_id).partition("_")[0]
 
 
-def _job(plan: Plan, entries: Sequence[Entry]) -> Job:
-    declared = plan.declared
+def _job(plan: Plan, entries: Sequence[Entry], submission: Submission) -> Job | SearchJob:
+    declared, slots = plan.declared, resources.slots(plan.cluster)
+    modules = [declared.program, *declared.modules]
+    if declared.sweep.method == "bayes":
+        file, runs = submission.folder / "sweep.yaml", declared.folder.parent
+        overrides, seed, count = declared.overrides, declared.seed, declared.count
+        return SearchJob(file, runs, overrides, slots, declared.modules, seed, count)
     work = [entry_work(e, declared.program, declared.overrides) for e in entries]
-    slots = min(resources.slots(plan.cluster), len(work))
-    return Job(work, slots, [declared.program, *declared.modules])
+    return Job(work, min(slots, len(work)), modules)
 
 
 def _reason(error: Any) -> str:

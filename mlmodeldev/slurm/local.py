@@ -10,11 +10,52 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlmodeldev.errors import EXIT_INTERRUPTED
+from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.reconcile import ENDED, Entry
-from mlmodeldev.trial.overrides import to_overrides
+from mlmodeldev.sweep.launching import trial_arguments
 from mlmodeldev.trial.pool import Ended, Work, run_pool
+from mlmodeldev.trial.record import owned
+from mlmodeldev.trial.shares import visible_gpus
+
+if TYPE_CHECKING:
+    from mlmodeldev.slurm.declared import Declared
+
+
+def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | None = None) -> int:
+    """Run a declared sweep on this machine: its list, or a search.
+
+    Args:
+        known: the sweep and its settings.
+        slots: trials at once; None: ``cluster.trials_per_gpu`` on each GPU.
+        seed, count: of a search.
+
+    Raises:
+        UsageError: less than one trial at once.
+    """
+    from mlmodeldev.settings.cli import config_root
+
+    if slots is None:
+        slots = known.base.cluster.trials_per_gpu * max(1, len(visible_gpus()))
+    if slots < 1:
+        raise UsageError(f"--jobs {slots}: must be at least 1")
+    root = config_root()
+    if known.sweep.method == "bayes":
+        from mlmodeldev.sweep.search import search
+
+        return search(
+            known.sweep,
+            known.folder.parent,
+            known.overrides,
+            slots,
+            known.modules,
+            root,
+            seed=seed,
+            count=count,
+            retry=True,
+        )
+    return run_local(known.entries, known.program, known.overrides, known.modules, root, slots)
 
 
 def run_local(
@@ -59,6 +100,9 @@ class EntrySource:
             if entry.state in ENDED:
                 print(f"{head}  {entry.state} already", flush=True)
                 continue
+            if owned(entry.record):
+                print(f"{head}  running elsewhere; left to it", flush=True)
+                continue
             print(f"{head}  ...", flush=True)
             return entry_work(entry, self.program, self.fixed, tag=(head, entry))
         return None
@@ -79,12 +123,7 @@ def entry_work(entry: Entry, program: str, fixed: Iterable[str], tag: object = N
 
 def trial_overrides(entry: Entry, fixed: Sequence[str]) -> list[str]:
     """Return the command line of a trial: its own values, and where it lies."""
-    where = {
-        "artefacts.runs_dir": str(entry.folder.parents[1].absolute()),
-        "artefacts.sweep": entry.folder.parent.name,
-        "artefacts.trial": entry.trial.id,
-    }
-    return [*fixed, *to_overrides(entry.trial.overrides), *to_overrides(where)]
+    return trial_arguments(entry.trial.overrides, entry.folder, fixed)
 
 
 def outcome(entry: Entry, ended: Ended) -> str:

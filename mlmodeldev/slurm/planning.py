@@ -2,16 +2,17 @@
 
 Example::
 
-    plan = make_plan(declared, queued={}, limits=ask_limits())
+    plan = make_plan(declared, {}, limits=ask_limits())
     plan.script, plan.gpu_hours, len(plan.tasks)
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm import resources
 from mlmodeldev.slurm.reconcile import ENDED
 from mlmodeldev.trial.record import owned
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mlmodeldev.slurm.ask import Limits
     from mlmodeldev.slurm.declared import Declared
     from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.slurm.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Plan:
         arrays: the jobs, cut at Slurm's MaxArraySize.
         left: trials that must wait for another submit, for the queue takes no more now.
         throttle: jobs at once.
-        hours: a trial's expected hours, and where that comes from.
+        hours: a trial's expected hours, and
+        basis: where that comes from.
+        states: of the trials, as `state` tells them.
+        searched: of a search: trials that its workers still draw; the jobs' lists are empty.
     """
 
     declared: Declared
@@ -46,6 +51,7 @@ class Plan:
     hours: float
     basis: str
     states: dict[str, str] = field(default_factory=dict)
+    searched: int = 0
 
     @property
     def cluster(self) -> Cluster:
@@ -55,12 +61,13 @@ class Plan:
     @property
     def trials(self) -> int:
         """Trials to run."""
-        return sum(len(task) for task in self.tasks)
+        return self.searched + sum(len(task) for task in self.tasks)
 
     @property
     def gpu_hours(self) -> float:
         """GPU-hours of all jobs; trials that share a GPU count once."""
-        rounds = sum(-(-len(task) // resources.slots(self.cluster)) for task in self.tasks)
+        slots = resources.slots(self.cluster)
+        rounds = -(-self.searched // slots) + sum(-(-len(task) // slots) for task in self.tasks)
         return round(rounds * self.hours * self.cluster.gpus, 3)
 
     @property
@@ -88,7 +95,7 @@ class Plan:
 
 def make_plan(
     declared: Declared,
-    queued: Collection[str],
+    tasks: Mapping[str, Task],
     limits: Limits | None,
     in_queue: int = 0,
     only: Collection[str] | None = None,
@@ -96,19 +103,24 @@ def make_plan(
     """Plan the trials that are due.
 
     Args:
-        queued: trials that are in the queue already.
+        tasks: the trials' jobs by identity; of a search: its workers that are in the queue.
         limits: what Slurm allows; None: not asked.
         in_queue: jobs of the user in the queue now.
         only: no others than these trials.
+
+    Raises:
+        UsageError: a search without a number of trials.
     """
+    if declared.sweep.method == "bayes":
+        return _search_plan(declared, len(tasks), limits)
     cluster = declared.base.cluster
-    states = {e.trial.id: state(e, e.trial.id in queued) for e in declared.entries}
+    states = {e.trial.id: state(e, tasks.get(e.trial.id)) for e in declared.entries}
     due = [e for e in declared.entries if is_due(e, states[e.trial.id], only)]
-    tasks = _cut(due, resources.trials_per_task(cluster))
-    room = len(tasks)
+    jobs = _cut(due, resources.trials_per_task(cluster))
+    room = len(jobs)
     if limits and limits.max_submit is not None:
         room = max(0, limits.max_submit - in_queue)
-    now, later = tasks[:room], tasks[room:]
+    now, later = jobs[:room], jobs[room:]
     hours, basis = estimate(declared)
     return Plan(
         declared,
@@ -122,17 +134,46 @@ def make_plan(
     )
 
 
-def state(entry: Entry, queued: bool) -> str:
+def _search_plan(declared: Declared, workers: int, limits: Limits | None) -> Plan:
+    """Plan workers for a search.
+
+    Args:
+        workers: those in the queue already.
+    """
+    cluster, cap = declared.base.cluster, declared.sweep.definition.run_cap
+    caps = [number for number in (declared.count, cap) if number is not None]
+    if not caps:
+        raise UsageError(
+            f"{declared.file}: a search ends by number: give run_cap in the file, or --count"
+        )
+    ended = sum(entry.state in ENDED for entry in declared.entries)
+    left = max(0, min(caps) - ended)
+    at_once = resources.concurrent_jobs(cluster)
+    wanted = max(0, min(at_once, -(-left // resources.slots(cluster))) - workers)
+    tasks: list[list[Entry]] = [[] for _ in range(wanted)]
+    hours, basis = estimate(declared)
+    states = {e.trial.id: e.state for e in declared.entries}
+    arrays = _cut(tasks, limits.max_array if limits else 1001)
+    return Plan(declared, tasks, arrays, 0, max(1, wanted), hours, basis, states, left)
+
+
+def state(entry: Entry, task: Task | None) -> str:
     """Return a trial's state as seen from here, where the queue is known.
 
-    ``queued``: a job waits for it or is at it; ``lost``: it says that it runs, but no one runs it.
+    ``queued``: a job waits for it or begins with it; ``lost``: it says that it runs, but its job
+    has left the queue, or no one renews its lease.
+
+    Args:
+        task: the trial's newest job, if it was ever submitted.
     """
     known = entry.state
-    if known in ENDED or (known == "running" and (queued or owned(entry.record))):
+    queued = task is not None and task.queued is not None
+    if known in ENDED:
         return known
-    if queued:
-        return "queued"
-    return "lost" if known == "running" else known
+    if known == "running":
+        gone = task is not None and not queued and task.runs(entry.record)
+        return known if queued or (owned(entry.record) and not gone) else "lost"
+    return "queued" if queued else known
 
 
 def is_due(entry: Entry, state: str, only: Collection[str] | None) -> bool:

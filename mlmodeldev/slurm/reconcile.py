@@ -2,19 +2,27 @@
 
 Example::
 
-    for entry in reconcile(load("sweep/config.yaml"), Path("runs")):
-        entry.state         # "missing", or the state in trial.json
+    entries = list(reconcile(load("sweep/config.yaml"), Path("runs")))
+    entries[0].state                    # "missing", or the state in trial.json
+    undeclared(entries, Path("runs/digits"))
+
+What is missing or interrupted is run, what failed is run again when the sweep is submitted again,
+what is done or pruned is skipped, what runs is left alone. A trial that the file no longer
+declares is told of; its folder stays.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
+import os
+import signal
+import socket
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mlmodeldev.trial.record import owned, read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep import Sweep, Trial
@@ -33,11 +41,7 @@ class Entry:
     @cached_property
     def record(self) -> dict[str, Any]:
         """The trial's record; empty where it never ran or can't be read."""
-        try:
-            record: dict[str, Any] = json.loads((self.folder / "trial.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return record
+        return read_record(self.folder)
 
     @property
     def state(self) -> str:
@@ -72,12 +76,67 @@ class Entry:
 def reconcile(
     sweep: Sweep, runs_dir: Path, count: int | None = None, seed: int = 0
 ) -> Iterator[Entry]:
-    """Yield the declared trials with their folders, in the sweep's order."""
+    """Yield the declared trials with their folders, in the sweep's order.
+
+    A search declares no list: of ``method: bayes`` the trials are those that were begun.
+    """
     base = runs_dir / folder_name(sweep)
+    if sweep.method == "bayes":
+        yield from begun(sweep, base)
+        return
     for trial in sweep.trials(count, seed):
         yield Entry(trial, base / trial.id)
 
 
+def begun(sweep: Sweep, base: Path) -> Iterator[Entry]:
+    """Yield a sweep's trials that have a folder, in the order of their beginning."""
+    from mlmodeldev.sweep import Trial
+
+    keys = sweep.space.keys
+    found = []
+    for folder in trial_folders(base):
+        record = read_record(folder)
+        overrides = record.get("overrides")
+        if isinstance(overrides, dict):
+            point = {key: overrides[key] for key in keys if key in overrides}
+            trial = Trial(point, sweep.naming)
+            if trial.id == folder.name:
+                found.append((record.get("created") or 0.0, Entry(trial, folder)))
+    yield from (entry for _, entry in sorted(found, key=lambda pair: pair[0]))
+
+
+def trial_folders(base: Path) -> list[Path]:
+    """Return the folders of a sweep that hold a trial, by name."""
+    try:
+        listed = sorted(os.scandir(base), key=lambda item: item.name)
+    except OSError:
+        return []
+    return [
+        Path(item.path)
+        for item in listed
+        if not item.name.startswith(".") and Path(item.path, "trial.json").is_file()
+    ]
+
+
+def undeclared(entries: Iterable[Entry], base: Path) -> list[Path]:
+    """Return the folders of trials that the sweep file no longer declares."""
+    declared = {entry.trial.id for entry in entries}
+    return [folder for folder in trial_folders(base) if folder.name not in declared]
+
+
+def stop(folder: Path) -> bool:
+    """Ask a trial that runs on this machine to save its state and end; return whether it was."""
+    record = read_record(folder)
+    owner = record.get("owner") or {}
+    if not owned(record) or owner.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(int(owner["pid"]), signal.SIGTERM)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
 def folder_name(sweep: Sweep) -> str:
     """Return the sweep's name as a folder's name."""
-    return re.sub(r"[^\w.-]+", "-", sweep.name).strip("-.") or "sweep"
+    return sweep.folder

@@ -8,10 +8,12 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.slurm.ask import Queued, queue
+from mlmodeldev.slurm.ending import task_name
 from mlmodeldev.slurm.submission import jobs_of, submissions
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ class Task:
     job: str
     queued: Queued | None
     """None: no longer in the queue."""
+
+    def runs(self, record: Mapping[str, Any]) -> bool:
+        """Whether this is the job that a trial's record tells of."""
+        return self.job == task_name(record.get("slurm") or {})
 
 
 def tasks(sweep_folder: Path) -> dict[str, Task]:
@@ -47,3 +53,12 @@ def live_arrays(sweep_folder: Path) -> list[str]:
         return []
     live = {task.partition("_")[0] for task in queue(numbers)}
     return [number for number in numbers if number in live]
+
+
+def workers(sweep_folder: Path) -> dict[str, Task]:
+    """Return a search's workers that are still in the queue, by their names."""
+    names = [task for s in submissions(sweep_folder) for task, _ in s.tasks()]
+    if not names:
+        return {}
+    known = queue({name.partition("_")[0] for name in names})
+    return {name: Task(name, known[name]) for name in names if name in known}

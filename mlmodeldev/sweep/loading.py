@@ -11,6 +11,7 @@ Example::
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +66,11 @@ class Sweep:
     def name(self) -> str:
         """The file's ``name``, or the file's own name without its ending."""
         return self.definition.texts.get("name") or Path(self.definition.file).stem
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder's name: trials lie in ``<runs_dir>/<folder>/<trial>``."""
+        return re.sub(r"[^\w.-]+", "-", self.name).strip("-.") or "sweep"
 
     @property
     def method(self) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NoReturn
 
 from mlmodeldev.errors import UsageError
@@ -56,6 +56,11 @@ class Space:
         """The parameters that are walked, drawn or searched: neither constant nor replicated."""
         self.replicated = [p for p in varied if p.name in definition.replicates]
         """The parameters whose every value repeats each point."""
+
+    @property
+    def keys(self) -> Collection[str]:
+        """The dotted keys that the sweep sets, constants included."""
+        return self._template.keys()
 
     def walk(self) -> Iterator[Point]:
         """Yield every point of a grid, coarse levels first, all points for each replicate."""
@@ -144,9 +149,11 @@ class Space:
 
         Replicated parameters are not set. None if a constraint does not hold there.
         """
-        raw = dict(self._template)
-        for parameter in self.searched:
-            raw[parameter.name] = quantile(parameter, quantiles[parameter.name])
+        return self.assemble({p.name: quantile(p, quantiles[p.name]) for p in self.searched})
+
+    def assemble(self, values: Mapping[str, Any]) -> Point | None:
+        """Return the point with these values of the searched parameters, as `point` does."""
+        raw = {**self._template, **values}
         for parameter in self.replicated:
             del raw[parameter.name]
         return self.rules.apply(raw)
@@ -164,10 +171,10 @@ class Space:
             point = self._fresh(seed, index, seen)
             if point is None:
                 break
-            yield from self._repeated(point)
+            yield from self.repeated(point)
         if not seen:
             self._refuse(f"none of {MAX_REDRAWS} random points fits the constraints")
-        yield from self._left_over(seen)
+        yield from self.left_over(seen)
 
     def _fresh(self, seed: int, index: int, seen: set[str]) -> Point | None:
         names = [parameter.name for parameter in self.searched]
@@ -181,7 +188,8 @@ class Space:
                 return point
         return None
 
-    def _repeated(self, point: Point) -> Iterator[Point]:
+    def repeated(self, point: Point) -> Iterator[Point]:
+        """Yield a point once for each combination of the replicated parameters' values."""
         if not self.replicated:
             yield point
             return
@@ -189,7 +197,7 @@ class Space:
             both = {**point, **repeat}
             yield self.rules.tie({key: both[key] for key in self._template if key in both})
 
-    def _left_over(self, seen: set[str]) -> Iterator[Point]:
+    def left_over(self, seen: set[str]) -> Iterator[Point]:
         """Yield what random draws have not met, if the space can be walked with equal chances."""
         for parameter in self.searched:
             listed = parameter.distribution in ("categorical", "int_uniform")
@@ -203,7 +211,7 @@ class Space:
             key = identity(point)
             if key not in seen:
                 seen.add(key)
-                yield from self._repeated(point)
+                yield from self.repeated(point)
 
 
 def uniform(seed: int, index: int, attempt: int, name: str) -> float:

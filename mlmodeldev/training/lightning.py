@@ -119,7 +119,11 @@ def _strategy(training: Training, world: World) -> Any:
         return "auto"
     from pytorch_lightning.strategies import DDPStrategy
 
-    return DDPStrategy(gradient_as_bucket_view=True)
+    # DDP lays its gradient buckets out anew after the first step, so a resumed trial would add over
+    # ranks in another order than an undisturbed one (two ranks can't differ). Looking for unused
+    # parameters keeps the first layout.
+    keep_layout = training.deterministic and world.size > 2
+    return DDPStrategy(gradient_as_bucket_view=True, find_unused_parameters=keep_layout)
 
 
 def _profiler(training: Training, folder: Path) -> Any:

@@ -27,6 +27,7 @@ from mlmodeldev.trial.record import LostLease, TrialFolder
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
+    from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.data.module import ExactDataModule
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.training.world import World
@@ -43,6 +44,7 @@ class Attempt:
         done: whether there is nothing left to do.
         best: best value of the monitored metric so far.
         state: how the trial ended.
+        pruned: why it was ended before its time; None if it was not.
     """
 
     folder: TrialFolder
@@ -53,6 +55,7 @@ class Attempt:
     done: bool = False
     best: float | None = None
     state: str = "running"
+    pruned: str | None = None
     data: ExactDataModule | None = None
 
     def fit(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
@@ -76,10 +79,14 @@ class Attempt:
                 f"{self.checkpoint}: holds weights of another model (was model.py changed?);"
                 " artefacts.fresh=true begins anew"
             ) from None
+        self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
 
     def test(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
-        """Measure the best weights on the test set."""
+        """Measure the best weights on the test set; not those of a trial that fell behind."""
         from mlmodeldev.callbacks.export import load_weights
+
+        if self.pruned:
+            return
 
         best = self.folder.path / "checkpoints" / "best.ckpt"
         if self.settings.training.test and data.test_set is not None and best.is_file():
@@ -87,6 +94,12 @@ class Attempt:
             results = trainer.test(model, datamodule=data, verbose=False)
             if self.world.first and results:
                 self.folder.update(test=dict(results[0]))
+
+
+def _pruners(trainer: Trainer) -> list[Pruning]:
+    from mlmodeldev.callbacks.pruning import Pruning
+
+    return [callback for callback in trainer.callbacks if isinstance(callback, Pruning)]  # type: ignore[attr-defined]
 
 
 def _compile(model: LightningModule) -> None:
@@ -118,7 +131,7 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
         raise
     else:
         if not attempt.done:
-            _finish(attempt, "done", None)
+            _finish(attempt, "pruned" if attempt.pruned else "done", attempt.pruned)
     finally:
         if attempt.data is not None:
             attempt.data.close()
@@ -131,11 +144,12 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
     record = folder.read()
     facts: dict[str, Any] = {"attempt": 0, "best": _best(record)}
     source = provenance()
-    if record.get("state") == "done" and _reached(record, settings):
+    if record.get("state") in ("done", "pruned") and _reached(record, settings):
         changed = record.get("source") != source["source"]
         note = "; model.py, datamodule.py or trainer.py has changed since" if changed else ""
-        print(f"this trial is done already{note} (artefacts.fresh=true trains it again)")
-        return folder.path, {**facts, "done": True, "state": "done"}
+        state = record["state"]
+        print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
+        return folder.path, {**facts, "done": True, "state": state}
     folder.claim()
     folder.update(**source, overrides=settings.overrides)
     checkpoint = newest_whole(folder.path / "checkpoints")

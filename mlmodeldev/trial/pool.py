@@ -67,7 +67,7 @@ class _Pool:
         self.free = deque(enumerate(environments))
         self.running: list[Running] = []
         self.received: list[int] = []
-        self.failed = self.interrupted = 0
+        self.states: dict[str, str] = {}  # of each trial that ended, as it ended last
 
     def run(self) -> int:
         more = True
@@ -77,9 +77,9 @@ class _Pool:
             waiting = more and bool(self.free)
             self._collect(POLL_SECONDS if waiting or self._must_ask() else 5.0)
             self.source.tick()
-        if self.received or self.interrupted:
+        if self.received or "interrupted" in self.states.values():
             return EXIT_INTERRUPTED
-        return 1 if self.failed else 0
+        return 1 if "failed" in self.states.values() else 0
 
     def _fill(self) -> bool:
         """Begin trials while there is room; return whether the source has or may have more."""
@@ -121,9 +121,7 @@ class _Pool:
                 self._report(running.work, ended)
 
     def _report(self, work: Work, ended: Ended) -> None:
-        self.failed += ended.state == "failed"
-        self.interrupted += ended.state == "interrupted"
-        self.source.report(work, ended)
+        self.states[work.id] = self.source.report(work, ended) or ended.state
 
     # --- signals
 

@@ -255,6 +255,21 @@ def owned(record: Mapping[str, Any]) -> bool:
     return record.get("state") == "running" and owner is not None and _alive(owner, record)
 
 
+def owner_record() -> dict[str, Any]:
+    """Return what a record says of a live owner, for this process: owner, lease, Slurm's ids."""
+    lease = time.time() + LEASE_SECONDS
+    return {"state": "running", "owner": _me(), "lease": lease, "slurm": _slurm()}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of the trial in a folder; an empty one where none can be read."""
+    try:
+        record = json.loads((folder / "trial.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def _me() -> dict[str, Any]:
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "started": start_ticks(pid)}

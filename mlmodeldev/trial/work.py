@@ -73,8 +73,13 @@ class Source(Protocol):
     def take(self) -> Work | Later | None:
         """Return the next trial; LATER if there may be one soon; None if there is no more."""
 
-    def report(self, work: Work, ended: Ended) -> None:
-        """Take note of how a trial ended."""
+    def report(self, work: Work, ended: Ended) -> str | None:
+        """Take note of how a trial ended.
+
+        Returns:
+            What counts instead of `Ended.state` for the pool's exit status, such as ``pending``
+            for a trial that was killed and will be gone on with; None: the state itself.
+        """
 
     def tick(self) -> None:
         """Do what is due from time to time, such as renewing a lease; called every few seconds."""

@@ -43,7 +43,7 @@ class Layout:
     cpus: int = 4
     memory: int = 4000
     gpus: int = 2
-    grace: int = 20
+    grace: int = 10
     accounting: bool = True
     user_signal: bool = False
     max_array: int = 1001
@@ -80,7 +80,8 @@ def write(layout: Layout) -> None:
 
 def _slurm(layout: Layout) -> str:
     folder, ports = layout.folder, layout.ports
-    # cred_expire is also how long a requeued job must wait before it may start again
+    # cred_expire is also how long a requeued job must wait before it may start again;
+    # below 5 it counts as the default, 120
     return f"""\
 ClusterName=test
 SlurmctldHost={socket.gethostname()}(127.0.0.1)
@@ -89,7 +90,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={layout.munge_socket},cred_expire=2
+AuthInfo=socket={layout.munge_socket},cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/run/slurmctld.pid

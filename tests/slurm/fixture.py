@@ -25,13 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
-    """A Slurm with eight nodes of 4 CPUs and 2 GPUs, or the machine's own."""
+    """A Slurm with ten nodes of 4 CPUs and 2 GPUs, or the machine's own."""
     if request.config.getoption("--cluster-live"):
         if not shutil.which("sbatch"):
             pytest.fail("--cluster-live: there is no sbatch here")
         yield Slurm()
         return
-    cluster = Cluster(nodes=8)
+    cluster = Cluster(nodes=10, max_array=40)
     try:
         cluster.start()
     except Missing as reason:
@@ -42,9 +42,9 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
         cluster.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def own_slurm(slurm: Slurm) -> Cluster:
-    """The session's cluster, for tests that kill daemons and nodes."""
+    """The session's cluster, for tests that kill daemons and nodes (and `heal` them after)."""
     if not isinstance(slurm, Cluster):
         pytest.skip("kills daemons: not on a live cluster")
     return slurm

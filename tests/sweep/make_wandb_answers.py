@@ -1,4 +1,4 @@
-"""Write `wandb_answers.json`: what W&B's published engine says, for `test_wandb_agrees.py`.
+"""Write `wandb_answers.json` and `wandb_stops.json`: what W&B's published engine says.
 
 Run it in an environment of its own, for `sweeps` would bring numpy below 2::
 
@@ -9,11 +9,14 @@ Run it in an environment of its own, for `sweeps` would bring numpy below 2::
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import sweeps
 from sweeps.grid_search import grid_search_next_runs
+from sweeps.hyperband_stopping import hyperband_stop_runs
 from sweeps.params import HyperParameter
+from sweeps.run import RunState, SweepRun
 
 HERE = Path(__file__).parent
 QUANTILES = [0.001, 0.0371, 0.2123, 0.4567, 0.5001, 0.7123, 0.9009, 0.9991]
@@ -69,6 +72,48 @@ SCHEMA = {
 }
 
 
+RULES = [
+    {"min_iter": 1, "eta": 2},
+    {"min_iter": 2},
+    {"min_iter": 3, "eta": 1.5, "strict": False},
+    {"min_iter": 2, "eta": 2.7, "strict": True},
+    {"max_iter": 27, "s": 2, "eta": 3},
+    {"max_iter": 10, "s": 4, "eta": 2, "strict": False},
+    {"max_iter": 5, "s": 2, "eta": 2, "strict": True},
+]
+
+
+def stops(rule: dict, goal: str, seed: int) -> dict:
+    """Return made-up histories, and which of them the engine stops."""
+    draw = random.Random(seed)
+    histories = []
+    for _ in range(draw.randint(1, 9)):
+        level = draw.random()
+        length = draw.randint(0, 14)
+        histories.append(
+            [round(level + draw.gauss(0, 0.3), draw.randint(0, 4)) for _ in range(length)]
+        )
+    config = {
+        "method": "random",
+        "metric": {"name": "m", "goal": goal},
+        "early_terminate": {"type": "hyperband", **rule},
+        "parameters": {"a": {"values": [1, 2]}},
+    }
+    runs = [
+        SweepRun(name=str(i), state=RunState.running, history=[{"m": v} for v in history])
+        for i, history in enumerate(histories)
+    ]
+    stopped = sorted(int(run.name) for run in hyperband_stop_runs(runs, config))
+    info = runs[0].early_terminate_info
+    return {
+        "rule": rule,
+        "goal": goal,
+        "histories": histories,
+        "bands": info["bands"][:6],
+        "stopped": stopped,
+    }
+
+
 def plain(value: object) -> object:
     """Return numpy values as Python's."""
     return value.item() if hasattr(value, "item") else value
@@ -89,7 +134,7 @@ def violations(config: dict) -> list[str]:
 
 
 def main() -> None:
-    """Write the answers beside this file."""
+    """Write both files of answers beside this one."""
     drawn = []
     for spec in DISTRIBUTIONS:
         parameter = HyperParameter("p", spec)
@@ -102,6 +147,13 @@ def main() -> None:
         "schema": {name: violations(config) for name, config in SCHEMA.items()},
     }
     (HERE / "wandb_answers.json").write_text(json.dumps(answers, indent=1) + "\n")
+    cases = [
+        json.dumps(stops(rule, goal, 100 * i + j))
+        for i, rule in enumerate(RULES)
+        for goal in ("minimize", "maximize")
+        for j in range(12)
+    ]
+    (HERE / "wandb_stops.json").write_text("[\n" + ",\n".join(cases) + "\n]\n")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
 import ctypes, json, os, signal, sys, time
-from mlmodeldev.errors import UsageError
+from mlmodeldev.files import write_json
 from mlmodeldev.settings.cli import TrialInterrupted
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.record import TrialFolder
@@ -34,7 +34,7 @@ def train(settings):
     begun = time.time()
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_PORT")
     note = {"pid": os.getpid(), "begun": begun, **{n: os.environ.get(n) for n in names}}
-    (folder.path / "note.json").write_text(json.dumps(note))
+    write_json(folder.path / "note.json", note)
     if case == "segfault": ctypes.string_at(0)
     if case == "killed": os.kill(os.getpid(), signal.SIGKILL)
     if case == "silent": os._exit(0)
@@ -56,7 +56,7 @@ import json, resource, sys
 from pathlib import Path
 from mlmodeldev.trial import worker
 from mlmodeldev.trial.pool import ListSource, Work, run_pool
-worker.HEAVY = ()
+worker.HEAVY = ("mlmodeldev.trial.warm",)
 here, slots, cases = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 work = []
 for number, case in enumerate(cases):

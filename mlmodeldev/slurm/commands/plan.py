@@ -48,25 +48,26 @@ def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
     from mlmodeldev.slurm.ask import ask_limits, queue, slurm_is_here
     from mlmodeldev.slurm.check import check, check_alone
     from mlmodeldev.slurm.planning import make_plan
-    from mlmodeldev.slurm.tasks import tasks
+    from mlmodeldev.slurm.tasks import tasks, workers
 
     cluster = known.base.cluster
     if not slurm_is_here():
         check_alone(cluster)
         print("no Slurm on this machine: its limits are not checked", file=sys.stderr)
-        return make_plan(known, (), None, only=only)
+        return make_plan(known, {}, None, only=only)
     limits = ask_limits(cluster.qos)
     check(cluster, limits, known.folder.parent)
-    queued = {trial for trial, task in tasks(known.folder).items() if task.queued}
+    mine = (workers if known.sweep.method == "bayes" else tasks)(known.folder)
     in_queue = len(queue()) if limits.max_submit is not None else 0
-    return make_plan(known, queued, limits, in_queue, only)
+    return make_plan(known, mine, limits, in_queue, only)
 
 
 def in_words(plan: Plan) -> str:
     """Say in a line or two what would be submitted."""
     cluster, declared_trials = plan.cluster, len(plan.declared.entries)
+    begun = "begun" if plan.searched else "declared"
     lines = [
-        f"{declared_trials} trials declared, {plan.trials} to run in {len(plan.tasks)} jobs,"
+        f"{declared_trials} trials {begun}, {plan.trials} to run in {len(plan.tasks)} jobs,"
         f" {plan.throttle} at once"
         + (f", {len(plan.arrays)} arrays one after the other" if len(plan.arrays) > 1 else "")
     ]

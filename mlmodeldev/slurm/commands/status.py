@@ -1,19 +1,23 @@
-"""``SlurmTrain.py status``: the table of trials."""
+"""``SlurmTrain.py status``: the table of trials, with what Slurm's queue says of them."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm import declared
 
 if TYPE_CHECKING:
+    from mlmodeldev.slurm.declared import Declared
     from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.slurm.tasks import Task
     from mlmodeldev.sweep import Sweep
 
-HELP = "the table of trials"
+HELP = "the table of trials: state, progress, best value, time left, node"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,16 +27,54 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Print the table."""
-    known = declared.read(asked)
-    show(known.sweep, known.entries, asked.json)
+    known = declared.read(asked, lint=False)
+    show(known.sweep, known.entries, asked.json, in_queue(known))
     return 0
 
 
-def show(sweep: Sweep, entries: Sequence[Entry], as_json: bool) -> None:
+def in_queue(known: Declared) -> dict[str, Task]:
+    """Return the trials' jobs; nothing, and a word, where Slurm does not answer."""
+    from mlmodeldev.slurm.submission import FOLDER
+    from mlmodeldev.slurm.tasks import tasks
+
+    if not (known.folder / FOLDER).is_dir():
+        return {}
+    try:
+        return tasks(known.folder)
+    except UsageError as error:
+        print(f"{error}; what follows is from the trials' folders alone", file=sys.stderr)
+        return {}
+
+
+def show(
+    sweep: Sweep,
+    entries: Sequence[Entry],
+    as_json: bool,
+    tasks: dict[str, Task] | None = None,
+) -> None:
     """Print the trials as a table, or as one JSON object."""
+    tasks = tasks or {}
     if as_json:
-        print(json.dumps({"sweep": sweep.name, "trials": [e.as_dict() for e in entries]}, indent=1))
+        rows = [_row(entry, tasks.get(entry.trial.id)) for entry in entries]
+        print(json.dumps({"sweep": sweep.name, "trials": rows}, indent=1))
         return
     from mlmodeldev.slurm.table import print_table
 
-    print_table(entries, sweep.name)
+    print_table(entries, sweep.name, tasks)
+
+
+def _row(entry: Entry, task: Task | None) -> dict[str, Any]:
+    from mlmodeldev.slurm.planning import state
+
+    row = {**entry.as_dict(), "state": state(entry, task)}
+    if task is None:
+        return row
+    queued = task.queued
+    return {
+        **row,
+        "job": task.job,
+        "queue": queued and queued.state,
+        "reason": queued and queued.reason,
+        "time_left": queued and queued.time_left,
+        "node": queued and queued.node,
+    }

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import declared, strays
 from mlmodeldev.slurm.commands import plan, status
 
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     declared.add_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="the same as plan")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="K",
+        help="on this machine: trials at once (default: cluster.trials_per_gpu on each GPU)",
+    )
+    parser.add_argument(
+        "--prune", action="store_true", help="end trials that the file no longer declares"
+    )
     add_yes(parser)
 
 
@@ -40,8 +49,10 @@ def run(asked: argparse.Namespace) -> int:
     if asked.dry_run:
         return plan.run(asked)
     known = declared.read(asked)
+    if asked.count is None:
+        strays.tell(known, asked.prune)
     if known.base.cluster.launcher == "local":
-        return _here(known, asked.json)
+        return here(known, asked)
     return to_cluster(known, asked.yes, asked.json)
 
 
@@ -69,7 +80,9 @@ def to_cluster(
     jobs: list[str] = []
     if made.tasks:
         _confirm(made, yes)
-        jobs = [job for job, _ in launch(made, config_root(), live_arrays(known.folder)).arrays]
+        # workers of a search are counted instead
+        before = [] if known.sweep.method == "bayes" else live_arrays(known.folder)
+        jobs = [job for job, _ in launch(made, config_root(), before).arrays]
     if as_json:
         print(json.dumps({**made.as_dict(), "submitted": jobs}, indent=1))
     elif jobs:
@@ -92,18 +105,19 @@ def _confirm(made: Plan, yes: bool) -> None:
         raise UsageError("nothing was submitted")
 
 
-def _here(known: Declared, as_json: bool) -> int:
+def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | None = None) -> int:
     """Run on this machine."""
     from mlmodeldev.settings.cli import config_root
-    from mlmodeldev.slurm.local import run_local
+    from mlmodeldev.slurm.local import run_here, run_local
 
-    with _progress_to_stderr(as_json):
-        outcome = run_local(
-            known.entries, known.program, known.overrides, known.modules, config_root()
-        )
-    again = [entry.again() for entry in known.entries]
-    status.show(known.sweep, again, as_json)
-    if not as_json and again:
+    with _progress_to_stderr(asked.json):
+        if only is None:
+            outcome = run_here(known, asked.jobs, asked.seed, asked.count)
+        else:
+            outcome = run_local(only, known.program, known.overrides, known.modules, config_root())
+    again = declared.read(asked, lint=False).entries
+    status.show(known.sweep, again, asked.json)
+    if not asked.json and again:
         _next_steps(again)
     return outcome
 

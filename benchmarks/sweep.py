@@ -1,0 +1,207 @@
+"""What a sweep costs beside its training: starting trials, planning, asking and telling, reading.
+
+    python -m benchmarks sweep
+
+A trial is one epoch of the digits without callbacks. Its overhead is what passes from one trial's
+end to the next one's, less the training itself, which a wrapper around `trainer.train` times. The
+same training is taken off the time of a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.table import Goal, Table
+from mlmodeldev.slurm.reconcile import ENDED, reconcile
+from mlmodeldev.sweep import Sweep, loads
+from mlmodeldev.trial.work import Ended, ListSource, Work
+
+ROOT = Path(__file__).resolve().parents[1]
+POINTS = 10_000
+KNOWN = 1_000
+WORKERS = 4
+TRIALS = 12
+QUICK = ("logger=csv", "callbacks=none", "training.max_epochs=1", "training.test=false")
+TIMED = """
+import time, trainer
+def train(settings):
+    begun = time.perf_counter()
+    result = trainer.train(settings)
+    (result.folder / "seconds.txt").write_text(str(time.perf_counter() - begun))
+"""
+GRID = f"""
+name: grid
+method: grid
+parameters:
+  optimizer.lr: {{distribution: q_uniform, min: 0.001, max: 0.1, q: 0.001}}
+  optimizer.weight_decay: {{min: 1, max: {POINTS // 99 + 1}}}
+"""
+SEARCH = """
+name: search
+method: bayes
+metric: {name: val/accuracy, goal: maximize}
+parameters:
+  optimizer.lr: {distribution: log_uniform_values, min: 0.0001, max: 0.1}
+  optimizer.weight_decay: {distribution: log_uniform_values, min: 0.0001, max: 0.1}
+  optimizer.warmup_fraction: {min: 0.0, max: 0.5}
+  model.dropout: {distribution: q_uniform, min: 0.0, max: 0.5, q: 0.05}
+  processing.batch_size: {values: [16, 32, 64, 128]}
+"""
+
+
+def run() -> Table:
+    """Measure all four."""
+    table = Table(
+        "Sweep",
+        ["what", "time", "goal"],
+        note=(
+            f"Overhead of a one-epoch digits trial: medians of {TRIALS} trials in a warm worker and"
+            f" of 3 processes. Ask and tell: a search of 5 parameters with {KNOWN} trials behind"
+            f" it, {WORKERS} workers at once; the time from trial to trial over all workers, and"
+            " what one worker waits."
+        ),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        _starts(table, Path(folder) / "starts")
+        _lists(table, Path(folder) / "lists")
+        _asks(table, Path(folder) / "asks")
+    return table
+
+
+def _row(table: Table, name: str, seconds: float, limit: float | None = None) -> None:
+    unit, factor = ("s", 1.0) if seconds >= 1 or (limit or 0) >= 1 else ("ms", 1000.0)
+    text = "" if limit is None else f"≤ {limit * factor:g} {unit}"
+    table.add(name, f"{seconds * factor:.3g} {unit}", text)
+    if limit is not None:
+        table.goals.append(Goal(name, seconds * factor, limit * factor, f" {unit}"))
+
+
+class _Clock(ListSource):
+    """A list of trials that notes when each ended."""
+
+    def __init__(self, work: list[Work]) -> None:
+        super().__init__(work)
+        self.times: list[float] = []
+
+    def report(self, work: Work, ended: Ended) -> None:
+        assert ended.state == "done", ended
+        self.times.append(time.perf_counter())
+
+
+def _starts(table: Table, base: Path) -> None:
+    from mlmodeldev.trial.pool import run_pool
+
+    base.mkdir()
+    (base / "timed_trainer.py").write_text(TIMED)
+    where = [f"artefacts.runs_dir={base}/runs", f"artefacts.data_dir={base}/data"]
+    work = []
+    for number in range(TRIALS + 1):
+        asked = [*QUICK, *where, f"artefacts.trial=t{number}", f"optimizer.lr=0.00{number + 1}"]
+        work.append(Work(f"t{number}", base / f"runs/single/t{number}", asked, "timed_trainer"))
+    source = _Clock(work)
+    rooms = ["timed_trainer", "trainer", "model", "datamodule"]
+    sys.path.insert(0, str(ROOT))
+    run_pool(source, 1, rooms, base)
+    passed = [b - a for a, b in zip(source.times, source.times[1:], strict=False)]
+    trained = [float((w.folder / "seconds.txt").read_text()) for w in work[1:]]
+    training = statistics.median(trained)
+    warm = statistics.median(p - t for p, t in zip(passed, trained, strict=True))
+    alone = statistics.median(_process(where, number) for number in range(3)) - training
+    _row(table, "training of the trial itself", training)
+    _row(table, "overhead, a process for each trial", alone)
+    _row(table, "overhead, warm worker", warm, 0.1)
+    table.add("process / worker", f"{alone / warm:.0f}×", "≥ 40×")
+    table.goals.append(Goal("40 / (process / worker)", 40 * warm / alone, 1.0, ""))
+
+
+def _process(where: list[str], number: int) -> float:
+    command = [sys.executable, "trainer.py", *QUICK, *where, f"artefacts.trial=p{number}"]
+    begun = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return time.perf_counter() - begun
+
+
+def _lists(table: Table, base: Path) -> None:
+    begun = time.perf_counter()
+    sweep = loads(GRID)
+    entries = list(reconcile(sweep, base))
+    due = [(e.trial.id, e.trial.name) for e in entries if e.state not in ENDED]
+    planned = time.perf_counter() - begun
+    assert len(due) >= POINTS
+    for entry in entries:
+        entry.folder.mkdir(parents=True)
+        record = {"state": "done", "metric": {"name": "val/accuracy", "value": 0.5}, "attempts": 1}
+        (entry.folder / "trial.json").write_text(json.dumps(record, indent=1))
+    begun = time.perf_counter()
+    assert not [e for e in reconcile(loads(GRID), base) if e.state not in ENDED]
+    _row(table, f"plan of {len(due)} points", planned, 1.0)
+    _row(table, f"reconcile {len(due)} finished trials", time.perf_counter() - begun, 2.0)
+
+
+def _asks(table: Table, runs: Path) -> None:
+    sweep = loads(SEARCH)
+    _prefill(sweep, runs)
+    context = multiprocessing.get_context("spawn")
+    gate, results = context.Barrier(WORKERS), context.Queue()
+    workers = [
+        context.Process(target=_worker, args=(runs, number, gate, results))
+        for number in range(WORKERS)
+    ]
+    for worker in workers:
+        worker.start()
+    taken = [results.get(timeout=300) for _ in workers]
+    for worker in workers:
+        worker.join()
+    begun, ended = min(t[0] for t in taken), max(t[1] for t in taken)
+    waits = [wait for t in taken for wait in t[2]]
+    _row(table, "ask + tell, trial to trial", (ended - begun) / len(waits), 0.02)
+    _row(table, "ask + tell, a worker's wait", statistics.median(waits))
+
+
+def _prefill(sweep: Sweep, runs: Path) -> None:
+    from mlmodeldev.sweep.search import SearchSource
+
+    source = SearchSource(sweep, runs, seed=9)
+    source.proposals.startup = 10**9  # random points are enough to fill it
+    for _ in range(KNOWN):
+        _turn(source)
+
+
+def _turn(source: Any) -> float:
+    """Ask and tell; return the seconds both took."""
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        begun = time.perf_counter()
+        work = source.take()
+        asked = time.perf_counter() - begun
+        work.folder.mkdir(parents=True)
+        lr = float(work.overrides[-8].partition("=")[2]) if len(work.overrides) > 8 else 0.5
+        (work.folder / "log.json").write_text(json.dumps([{"val/accuracy": lr}] * 5))
+        begun = time.perf_counter()
+        source.report(work, Ended(0, "done", None, 1.0))
+    return asked + time.perf_counter() - begun
+
+
+def _worker(runs: Path, seed: int, gate: Any, results: Any) -> None:
+    from mlmodeldev.sweep.search import SearchSource
+
+    source = SearchSource(loads(SEARCH), runs, seed=seed)
+    _turn(source)
+    gate.wait(120)
+    begun = time.time()
+    waits = [_turn(source) for _ in range(25)]
+    results.put((begun, time.time(), waits))
+
+
+if __name__ == "__main__":
+    print(run().text())

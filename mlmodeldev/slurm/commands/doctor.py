@@ -1,0 +1,31 @@
+"""``SlurmTrain.py doctor``: what may be wrong here, and what to do about it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+from mlmodeldev.slurm import declared
+
+HELP = "look at Python, disk, Slurm, profile and tracker; a fix for what is wrong"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    declared.add_options(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Say what was found; 1 if something is wrong."""
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.slurm.doctor import examine
+
+    findings = list(examine(compose_settings(declared.fixed_overrides(asked))))
+    if asked.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    for finding in [] if asked.json else findings:
+        print(f"{'ok   ' if finding.ok else 'WRONG'} {finding.what}")
+        if finding.fix:
+            print(f"      {finding.fix}")
+    return 0 if all(finding.ok for finding in findings) else 1

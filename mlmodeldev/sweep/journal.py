@@ -1,0 +1,180 @@
+"""The file that a search's workers share: Optuna's journal, under one lock, mended when torn.
+
+Example::
+
+    journal = Journal(runs / "digits" / ".search")
+    with journal.lock:
+        study = journal.study("digits", "maximize")
+
+Optuna's own file backend stops for good at a line that a crash or a full disk has torn. Here each
+access happens under a lock of the operating system, which is free again when its holder is killed;
+a torn end is cut off before anything is read or written after it, and a line that is no JSON is
+passed over by all readers alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.study import StudyDirection
+
+from mlmodeldev.files import writing_to
+
+log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 300.0
+"""How long to wait for the lock: reading a long journal on a slow disk is the longest hold."""
+
+
+class Journal:
+    """A search's journal.
+
+    Attributes:
+        lock: to be held over everything that must not be mixed with another worker's doings.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "journal.log"
+        self.lock = FileLock(folder / "lock", timeout=LOCK_SECONDS)
+        self._backend: _File | None = None
+        self._storage: JournalStorage | None = None
+
+    @property
+    def storage(self) -> JournalStorage:
+        """The storage, brought up to date; read anew if the file has become shorter."""
+        if self._storage is None or self._backend is None or self._backend.lost():
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
+            self._backend = _File(self.path, self.lock)
+            self._storage = JournalStorage(self._backend)
+        return self._storage
+
+    def study(self, name: str, goal: str) -> int:
+        """Return the id of the study of this name, made if there is none."""
+        storage = self.storage
+        for study in storage.get_all_studies():
+            if study.study_name == name:
+                return int(study._study_id)
+        direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
+        return int(storage.create_new_study([direction], name))
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Write what is told within in one go: one wait for the disk, all of it or nothing."""
+        _ = self.storage
+        assert self._backend is not None
+        with self._backend.batch():
+            yield
+
+
+class _File(BaseJournalBackend):
+    """Lines of JSON in a file."""
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self._path, self._lock = path, lock
+        self._count = self._offset = 0  # what has been read: entries, bytes
+        self._held: list[dict[str, Any]] | None = None
+
+    def lost(self) -> bool:
+        """Whether the file holds less than what was read of it."""
+        try:
+            return self._path.stat().st_size < self._offset
+        except FileNotFoundError:
+            return self._offset > 0
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        self._held = []
+        try:
+            yield
+            held, self._held = self._held, None
+            self.append_logs(held)
+        finally:
+            self._held = None
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if self._held is not None:
+            self._held.extend(logs)
+            return
+        text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
+        with self._lock, writing_to(self._path), self._path.open("ab+") as file:
+            _mend(file)
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        if log_number_from != self._count:
+            self._count = self._offset = 0
+        with self._lock:
+            entries = [e for e in self._new() if e is not None]
+        skipped = log_number_from - (self._count - len(entries))
+        yield from entries[max(0, skipped) :]
+
+    def _new(self) -> Iterator[dict[str, Any] | None]:
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # torn, and cut off before the next is written
+                self._offset += len(line)
+                entry = _parsed(line)
+                if entry is None:
+                    log.warning("%s: a damaged line is passed over", self._path)
+                else:
+                    self._count += 1
+                yield entry
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and "op_code" in entry else None
+
+
+def _mend(file: Any) -> None:
+    """Cut off what a killed writer has left after the last whole line."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return
+    begin = _line_begin(file, size)
+    file.seek(begin)
+    if _parsed(file.read()) is not None:
+        file.write(b"\n")  # whole but for its end
+        return
+    log.warning("%s: the torn last line is cut off", file.name)
+    file.truncate(begin)
+
+
+def _line_begin(file: Any, end: int) -> int:
+    """Return where the line begins that goes up to this place."""
+    while end > 0:
+        begin = max(0, end - 65536)
+        file.seek(begin)
+        found = file.read(end - begin).rfind(b"\n")
+        if found >= 0:
+            return int(begin + found + 1)
+        end = begin
+    return 0
+
+
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

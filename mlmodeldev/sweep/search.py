@@ -1,0 +1,311 @@
+"""Search a sweep without a server: workers that share a journal, and may come and go.
+
+Example, inside of a Slurm job or on a laptop, as often and in as many places as there is room::
+
+    python -m mlmodeldev.sweep.search worker --sweep sweep/bayes.yaml --slots 2 logger=csv
+
+Each worker takes a trial, runs it, and tells what came of it; nobody coordinates. What a dead
+worker has left is taken over with the same parameters in the same folder, so it goes on from its
+checkpoint. ``optuna-dashboard RUNS/SWEEP/.search/journal.log`` shows the search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.sweep.journal import Journal
+from mlmodeldev.sweep.launching import pruning, trial_arguments
+from mlmodeldev.sweep.leases import Leases
+from mlmodeldev.sweep.ledger import Ledger
+from mlmodeldev.sweep.loading import Sweep, load
+from mlmodeldev.sweep.prior import adopt, import_prior
+from mlmodeldev.sweep.proposals import Proposal, Proposals
+from mlmodeldev.trial.pool import LATER, Ended, Work, run_pool
+from mlmodeldev.trial.record import TrialFolder, owned, read_record
+from mlmodeldev.trial.work import Later
+
+FOLDER = ".search"
+"""Beside the sweep's trials: journal, lock, the workers' leases."""
+MAX_DEATHS = 4
+"""A trial that was killed so many times, or whose worker was, has failed; before, it goes on."""
+SIGKILLED = -9
+
+_OVER = {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+class SearchSource:
+    """The pool's source of a searched sweep (`mlmodeldev.trial.pool.Source`).
+
+    Args:
+        sweep: any method; grid and random give the trials that enumeration gives.
+        runs_dir: trials lie in ``<runs_dir>/<sweep>/<trial>``.
+        fixed: overrides of every trial.
+        program: module that has ``train``.
+        seed: of draws and suggestions.
+        count: at most so many trials in all, over all workers; the file's ``run_cap`` besides.
+        retry: run trials again that had failed before this worker began.
+        linger: wait for the trials of other workers, to take them over should those die. Else a
+            worker that finds nothing to do leaves; what then dies waits for the next worker.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        runs_dir: Path,
+        fixed: Iterable[str] = (),
+        program: str = "trainer",
+        seed: int = 0,
+        count: int | None = None,
+        retry: bool = False,
+        linger: bool = False,
+    ) -> None:
+        self.sweep, self.program, self.fixed = sweep, program, list(fixed)
+        self.retry, self.linger = retry, linger
+        self.base = runs_dir.expanduser().absolute() / sweep.folder
+        caps = [c for c in (count, sweep.definition.run_cap) if c is not None]
+        self.cap = min(caps, default=None)
+        self.journal = Journal(self.base / FOLDER)
+        self.ledger = Ledger(self.journal, sweep)
+        self.proposals = Proposals(sweep, seed, count)
+        self.leases = Leases(self.base / FOLDER / "workers")
+        self.mine: dict[str, FrozenTrial] = {}
+        self.begun = datetime.now()
+        self.leases.renew()
+        with self.journal.lock:
+            if sweep.method == "bayes":
+                adopt(self.ledger, self.proposals, self.base)
+
+    # --- what the pool calls
+
+    def take(self) -> Work | Later | None:
+        with self.journal.lock:
+            rows = self.ledger.rows()
+            row = self._left_behind(rows) or self._retried(rows) or self._new()
+            if row is not None:
+                self.mine[row.user_attrs["id"]] = row
+                return self._work(row)
+            if self.mine or (self.linger and self._others()):
+                return LATER
+            return None
+
+    def report(self, work: Work, ended: Ended) -> str | None:
+        with self.journal.lock:
+            row = self.journal.storage.get_trial(self.mine.pop(work.id)._trial_id)
+            print(f"{work.id}  {row.user_attrs['name']}  {ended.state}", flush=True)
+            if ended.state in ("done", "pruned"):
+                self.ledger.finish(row, work.folder, ended.state == "pruned")
+            elif ended.state == "interrupted":
+                self.ledger.free(row)
+            elif ended.status == SIGKILLED and self._may_go_on(row):
+                # else whoever finds it freed would take it for one that failed by itself
+                if (work.folder / "trial.json").is_file():
+                    TrialFolder(work.folder).update(state="interrupted")
+                self.ledger.free(row)
+                return "pending"
+            else:
+                self.ledger.fail(row, ended.reason)
+        return None
+
+    def tick(self) -> None:
+        self.leases.renew()
+
+    def close(self) -> None:
+        """Give the worker's lease up."""
+        self.leases.give_up()
+
+    # --- parts
+
+    def _may_go_on(self, row: FrozenTrial) -> bool:
+        """Count a death; return whether the trial may be gone on with."""
+        deaths = row.user_attrs.get("deaths", 0) + 1
+        self.ledger.note(row, deaths=deaths)
+        return deaths < MAX_DEATHS
+
+    def _left_behind(self, rows: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        """Tell what others' folders say meanwhile; take over a trial that nobody runs."""
+        for row in rows:
+            if row.state is TrialState.RUNNING and row.user_attrs["id"] not in self.mine:
+                taken = self._settle(row)
+                if taken is not None:
+                    return taken
+        return None
+
+    def _settle(self, row: FrozenTrial) -> FrozenTrial | None:
+        folder = self.base / row.user_attrs["id"]
+        record = read_record(folder)
+        state = record.get("state")
+        if owned(record) or self.leases.alive(row.user_attrs["owner"]):
+            return None
+        if state in ("done", "pruned"):
+            self.ledger.finish(row, folder, state == "pruned")
+        elif state == "failed" and not self.retry:
+            self.ledger.fail(row, record.get("reason"))
+        elif state == "running" and not self._may_go_on(row):
+            self.ledger.fail(row, f"died {MAX_DEATHS} times")
+        else:
+            self.ledger.note(row, owner=self.leases.name)
+            return row
+        return None
+
+    def _retried(self, rows: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        if not self.retry:
+            return None
+        again = {row.user_attrs.get("retry_of") for row in rows}
+        for row in rows:
+            ended = row.datetime_complete if row.state is TrialState.FAIL else None
+            if ended is not None and ended < self.begun and row.number not in again:
+                trial = self.proposals.trial(row.user_attrs["overrides"])
+                proposal = Proposal(trial, row.params, row.distributions)
+                return self.ledger.begin(proposal, self.leases.name, retry_of=row.number)
+        return None
+
+    def _new(self) -> FrozenTrial | None:
+        """Begin a point that nobody has begun; points whose folder is finished are told at once."""
+        while True:
+            rows = [row for row in self.ledger.rows() if "retry_of" not in row.user_attrs]
+            if self._is_over(rows):
+                return None
+            known = {row.user_attrs["id"] for row in rows}
+            proposal = self.proposals.next(self.ledger.study(), known, rows)
+            if proposal is None:
+                return None
+            row = self.ledger.begin(proposal, self.leases.name)
+            if not read_record(self.base / proposal.trial.id):
+                return row
+            self.ledger.free(row)
+            if (taken := self._settle(self.journal.storage.get_trial(row._trial_id))) is not None:
+                return taken
+
+    def _is_over(self, rows: Sequence[FrozenTrial]) -> bool:
+        if self.cap is not None and len(rows) >= self.cap:
+            return True
+        metric = self.sweep.definition.metric
+        if metric is None or metric.target is None:
+            return False
+        sign = 1 if metric.goal == "maximize" else -1
+        found = [row.value for row in rows if row.state in _OVER and row.value is not None]
+        return any(sign * value >= sign * metric.target for value in found)
+
+    def _others(self) -> bool:
+        return any(row.state is TrialState.RUNNING for row in self.ledger.rows())
+
+    def _work(self, row: FrozenTrial) -> Work:
+        name = row.user_attrs["id"]
+        folder = self.base / name
+        own = pruning(self.sweep, self.journal.path, self.ledger.name, row.number)
+        overrides = trial_arguments(row.user_attrs["overrides"], folder, [*own, *self.fixed])
+        print(f"{name}  {row.user_attrs['name']}  ...", flush=True)
+        return Work(name, folder, overrides, self.program)
+
+
+def search(
+    sweep: Sweep,
+    runs_dir: Path,
+    fixed: Sequence[str] = (),
+    slots: int = 1,
+    modules: Sequence[str] = (),
+    root: Path | None = None,
+    prior: Sequence[Path] = (),
+    seed: int = 0,
+    count: int | None = None,
+    retry: bool = False,
+    linger: bool = False,
+) -> int:
+    """Be a worker until there is nothing left to do.
+
+    Args:
+        sweep: the sweep.
+        runs_dir: trials lie in ``<runs_dir>/<sweep>/<trial>``.
+        fixed: overrides of every trial.
+        slots: trials at once on this machine.
+        modules: what trials import beside the sweep's ``program``.
+        root: the folder that the modules lie in; the project's own by default.
+        prior: folders of earlier sweeps whose results the search begins with.
+        seed, count, retry, linger: as for `SearchSource`.
+
+    Returns:
+        Exit status: 0 all ended well, 1 some failed, 75 interrupted.
+    """
+    program = Path(sweep.definition.texts.get("program", "trainer.py")).stem
+    source = SearchSource(sweep, runs_dir, fixed, program, seed, count, retry, linger)
+    try:
+        for folder in prior:
+            with source.journal.lock:
+                added = import_prior(source.ledger, source.proposals, folder)
+            print(f"{added} results of {folder} are known now")
+        status = run_pool(source, slots, [program, *modules], root)
+    finally:
+        source.close()
+    if status == EXIT_INTERRUPTED:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+    return status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer the command line; return the exit status."""
+    asked = _parser().parse_args(arguments)
+    try:
+        return _worker(asked)
+    except UsageError as error:
+        print(f"search: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def _worker(asked: argparse.Namespace) -> int:
+    from mlmodeldev.settings.composition import compose_settings
+
+    sweep = load(asked.sweep)
+    base = compose_settings(asked.overrides)
+    # The front rooms, which the fork server imports once; a program from elsewhere has its own.
+    rooms = () if asked.root else (base.model, base.data)
+    modules = [str(group["_target_"]).rpartition(".")[0] for group in rooms]
+    for name in ("slots", "count"):
+        if (value := getattr(asked, name)) is not None and value < 1:
+            raise UsageError(f"--{name} {value}: must be at least 1")
+    return search(
+        sweep,
+        Path(asked.runs or base.artefacts.runs_dir),
+        asked.overrides,
+        asked.slots,
+        modules,
+        Path(asked.root) if asked.root else None,
+        [Path(folder) for folder in asked.prior],
+        asked.seed,
+        asked.count,
+        asked.retry,
+        asked.linger,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mlmodeldev.sweep.search",
+        description="Search a sweep offline. Start as many workers as there is room for.",
+        epilog="Exit status: 0 done, 1 a trial failed, 2 bad input, 75 interrupted.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    worker = actions.add_parser("worker", help="run trials until there is nothing left to do")
+    worker.add_argument("--sweep", default="sweep/bayes.yaml", help="sweep file")
+    worker.add_argument("--runs", help="folder of all sweeps' trials (artefacts.runs_dir)")
+    worker.add_argument("--slots", type=int, default=1, help="trials at once (1)")
+    worker.add_argument("--seed", type=int, default=0, help="of draws and suggestions (0)")
+    worker.add_argument("--count", type=int, help="at most so many trials, over all workers")
+    worker.add_argument("--retry", action="store_true", help="run failed trials again")
+    worker.add_argument("--linger", action="store_true", help="wait for other workers' trials")
+    worker.add_argument(
+        "--prior", action="append", default=[], metavar="DIR", help="learn from a sweep's folder"
+    )
+    worker.add_argument("--root", help="folder of the sweep's program, where it is not this one")
+    worker.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of every trial")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What a trial has logged, read from its folder.
+
+Example::
+
+    history(Path("runs/digits/ab12cd34"), "val/accuracy")       # [0.31, 0.62, 0.78]
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def history(folder: Path, metric: str) -> list[float]:
+    """Return the finite values of a metric, one for each time that it was logged.
+
+    ``log.json`` is read (an entry an epoch), ``metrics.csv`` where it tells nothing.
+    """
+    return _finite(_from_log(folder / "log.json", metric)) or _finite(
+        _from_table(folder / "metrics.csv", metric)
+    )
+
+
+def best(values: Sequence[float], goal: str) -> float | None:
+    """Return the largest or smallest value, by ``maximize`` or ``minimize``; None of none.
+
+    As on W&B, whose bayes takes the best value that a run has logged, not the last.
+    """
+    if not values:
+        return None
+    return max(values) if goal == "maximize" else min(values)
+
+
+def last_entry(folder: Path) -> dict[str, Any]:
+    """Return the newest entry of ``log.json``; an empty one where there is none."""
+    entries = _entries(folder / "log.json")
+    return entries[-1] if entries else {}
+
+
+def _from_log(file: Path, metric: str) -> list[Any]:
+    return [entry.get(metric) for entry in _entries(file)]
+
+
+def _entries(file: Path) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return []
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+
+
+def _from_table(file: Path, metric: str) -> list[Any]:
+    try:
+        with file.open(newline="") as opened:
+            return [row.get(metric) for row in csv.DictReader(opened)]
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def _finite(values: Sequence[Any]) -> list[float]:
+    found = []
+    for value in values:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            continue
+        if math.isfinite(number):
+            found.append(number)
+    return found

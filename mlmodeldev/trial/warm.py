@@ -1,0 +1,22 @@
+"""Import this, and settings compose at once: what the fork server does before it forks trials.
+
+Example::
+
+    MLMODELDEV_WARM='["logger=csv"]' python -c "import mlmodeldev.trial.warm"
+
+Hydra reads and merges the files of ``conf/`` for 0.1 s; a trial that chooses the same files as the
+first one inherits the outcome.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.trial.worker import WARM
+
+# What is wrong with them the trial itself will say.
+with contextlib.suppress(Exception):
+    compose_settings(json.loads(os.environ.get(WARM, "[]")))

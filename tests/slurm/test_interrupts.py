@@ -1,0 +1,179 @@
+"""SlurmTrain's trials come back from every interruption as the same trial, bit for bit.
+
+All disturbances happen at once, each to a trial that has a node to itself; the tests then look at
+how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Ended, Trials
+from tests.slurm import sweeps
+from tests.slurm.cluster import Cluster
+from tests.slurm.sweeps import SmallSweep
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # all wait for the slowest
+
+STEP = 0.4
+"""Seconds a step; a trial has 57 of them."""
+ALONE = ("cluster.cpus_per_task=4", "cluster.max_jobs=8")
+CASES = ("preempted", "requeued", "killed", "node-died")
+
+
+class Disturbed:
+    """The sweeps and which trial met with what."""
+
+    def __init__(self, slurm: Cluster, folder: Path, data: Path) -> None:
+        self.slurm = slurm
+        self.many = SmallSweep(slurm, folder, data, len(CASES), "many", STEP)
+        self.nograce = SmallSweep(slurm, folder, data, 1, "nograce", STEP)
+        self.slow = SmallSweep(slurm, folder, data, 2, "slow", 3 * STEP)
+        self.stop = SmallSweep(slurm, folder, data, 1, "stop", STEP)
+        self.walltime = SmallSweep(slurm, folder, data, 1, "walltime", 2 * STEP)
+        self.of = {case: (self.many, t) for case, t in zip(CASES, self.many.trials, strict=True)}
+        self.of["preempted-without-grace"] = (self.nograce, self.nograce.trials[0])
+        self.of["orphaned"] = (self.slow, self.slow.trials[0])
+        self.of["controller-restarted"] = (self.slow, self.slow.trials[1])
+        self.of["cancelled"] = (self.stop, self.stop.trials[0])
+        self.of["wall-time"] = (self.walltime, self.walltime.trials[0])
+
+    def submit(self) -> None:
+        self.walltime.train(
+            *("submit", *ALONE, "cluster.minutes=1", "cluster.warn_seconds=10"),
+            "training.max_epochs=4",
+        )
+        # signals reach the loader's processes, too
+        workers = ("cluster.partition=nograce", "processing.num_workers=1")
+        self.nograce.train("submit", *ALONE, *workers)
+        self.many.train("submit", *ALONE)
+        self.stop.train("submit", *ALONE)
+        self.slow.train("submit", *ALONE)
+
+    def disturb(self) -> None:
+        """Disturb each trial as soon as it has a checkpoint."""
+        waiting = dict(self.of)
+
+        def one() -> bool:
+            for case, (sweep, trial) in list(waiting.items()):
+                if case == "controller-restarted" and len(waiting) > 1:
+                    continue  # nodes register anew then, which delays what else is going on
+                if sweep.step(trial) >= 5:
+                    self.meet(case, sweep, trial)
+                    del waiting[case]
+            return not waiting
+
+        self.slurm.wait_for(one, 400, f"checkpoints of {list(waiting)}")
+
+    def meet(self, case: str, sweep: SmallSweep, trial: str) -> None:
+        """Let a trial meet with what its case is called after."""
+        if case.startswith("preempted"):
+            self.preempt(sweep, trial)
+        elif case == "requeued":
+            self.slurm.scontrol("requeue", sweep.job(trial))
+        elif case == "killed":
+            os.kill(sweep.record(trial)["owner"]["pid"], signal.SIGKILL)
+        elif case == "node-died":
+            self.slurm.kill_node(sweep.node(trial))
+        elif case == "orphaned":
+            self.slurm.kill_node(sweep.node(trial), tasks=False)
+        elif case == "controller-restarted":
+            self.slurm.restart_slurmctld()
+        elif case == "cancelled":
+            self.slurm.run("scancel", sweep.job(trial))
+
+    def preempt(self, sweep: SmallSweep, trial: str) -> None:
+        """Let a job of higher priority take the trial's node for a few seconds."""
+        job = self.slurm.sbatch(
+            *("-p", "high", "-w", sweep.node(trial), "-c", "4", "-o", "/dev/null"),
+            *("--wrap", "sleep 3"),
+        )
+        self.slurm.wait_for(lambda: self.slurm.state(job) != "PENDING", 60, "preemption")
+
+    def wait(self) -> None:
+        for case, (sweep, trial) in self.of.items():
+            sweep.wait_until(trial, "interrupted" if case == "cancelled" else "done", 400)
+
+
+@pytest.fixture(scope="module")
+def disturbed(
+    own_slurm: Cluster, tmp_path_factory: pytest.TempPathFactory, data_dir: Path
+) -> Disturbed:
+    made = Disturbed(own_slurm, tmp_path_factory.mktemp("disturbed"), data_dir)
+    made.submit()
+    with contextlib.ExitStack() as stack:
+        stack.callback(own_slurm.heal)
+        made.disturb()
+        made.wait()
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shared_trials: Trials) -> dict[int, Ended]:
+    """The same trials by their seeds, run to their end in one go."""
+
+    def run(seed: int) -> Ended:
+        name = f"undisturbed-{seed}"
+        ended = shared_trials.run(*sweeps.SMALL, f"training.seed={seed}", name=name)
+        assert ended.code == 0, ended.output
+        return ended
+
+    return {seed: run(seed) for seed in range(len(CASES))}
+
+
+ALL = [*CASES, "preempted-without-grace", "orphaned", "controller-restarted"]
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_it_comes_back_as_the_same_trial(disturbed: Disturbed, undisturbed, case: str) -> None:
+    import torch
+
+    sweep, trial = disturbed.of[case]
+    record = sweep.record(trial)
+    assert record["id"] == trial
+    assert record["attempts"] == (1 if case == "controller-restarted" else 2), sweep.told(trial)
+    log = (sweep.folder / trial / "log.txt").read_text()
+    assert log.count("going on from step") == record["attempts"] - 1
+    mine = max((sweep.folder / trial / "checkpoints").glob("step-*.ckpt"))
+    other = undisturbed[sweep.seeds[trial]].checkpoint
+    assert mine.name == other.name
+    a, b = (torch.load(f, weights_only=True) for f in (mine, other))
+    for name, tensor in a["state_dict"].items():
+        assert torch.equal(tensor, b["state_dict"][name]), name
+
+
+def test_of_two_attempts_at_once_the_earlier_one_gives_way(disturbed: Disturbed) -> None:
+    sweep, trial = disturbed.of["orphaned"]
+    text = (sweep.folder / trial / "log.txt").read_text()
+    assert "LostLease" in text
+    assert "attempt 2 has taken over" in text
+
+
+def test_wall_time_is_no_end(disturbed: Disturbed) -> None:
+    sweep, trial = disturbed.of["wall-time"]
+    record = sweep.record(trial)
+    assert record["attempts"] >= 2
+    assert record["epoch"] == 4
+    assert int(record["slurm"]["restart_count"]) >= 1, "the same job, requeued"
+
+
+def test_cancelled_means_stop(disturbed: Disturbed) -> None:
+    sweep, trial = disturbed.of["cancelled"]
+    assert sweep.record(trial)["attempts"] == 1
+    assert disturbed.slurm.state(sweep.job(trial)) in ("CANCELLED", "")
+
+
+def test_no_trial_ran_twice_and_no_row_is_double(disturbed: Disturbed) -> None:
+    import csv
+
+    for case, (sweep, trial) in disturbed.of.items():
+        if case == "cancelled":
+            continue  # it had not come to a row yet
+        with (sweep.folder / trial / "metrics.csv").open() as file:
+            steps = [(r["step"], r["val/accuracy"] != "") for r in csv.DictReader(file)]
+        assert len(steps) == len(set(steps)), (trial, steps)
