@@ -124,3 +124,36 @@ def test_what_cannot_be_had_is_one_line(machine):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "Offline: place CoLA.zip" in done.stderr
+
+
+def kinds_of(text: str, tmp_path, *overrides: str) -> list[tuple]:
+    """What differs among the settings that prefetch goes through."""
+    import argparse
+
+    from mlmodeldev.slurm import declared
+    from mlmodeldev.slurm.commands import prefetch
+
+    (tmp_path / "s.yaml").write_text(text)
+    parser = argparse.ArgumentParser()
+    prefetch.arguments(parser)
+    where = f"artefacts.runs_dir={tmp_path}/runs"
+    asked = parser.parse_args(["--sweep", str(tmp_path / "s.yaml"), where, *overrides])
+    found = prefetch.kinds(declared.read(asked, lint=False))
+    return [(s.data["max_length"], s.model["encoder"], s.processing.stage) for s in found]
+
+
+@pytest.mark.parametrize("method", ["grid", "bayes"])
+def test_each_kind_of_trial_once_and_no_more(tmp_path, method):
+    """Rates, seeds and widths need nothing; encoders and the data's settings do."""
+    text = f"""
+method: {method}
+metric: {{name: val/accuracy, goal: maximize}}
+parameters:
+  optimizer.lr: {{values: [0.01, 0.02, 0.03]}}
+  model.width: {{values: [16, 32]}}
+  model.encoder: {{values: [null, lab/tiny]}}
+  data.max_length: {{values: [16, 32]}}
+"""
+    found = kinds_of(text, tmp_path, "data=cola", "model=text_classifier")
+    wanted = [(n, name, "never") for n in (16, 32) for name in (None, "lab/tiny")]
+    assert sorted(found, key=str) == sorted(wanted, key=str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -46,18 +47,43 @@ def run(asked: argparse.Namespace) -> int:
 
 
 def kinds(known: Declared) -> Iterator[Settings]:
-    """Yield settings of each kind of trial: those that differ in data or model."""
+    """Yield settings of each kind of trial: those that differ in what they need."""
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.trial.overrides import to_overrides
 
     seen: set[str] = set()
-    for entry in known.entries:
-        own = {k: v for k, v in entry.trial.overrides.items() if k.partition(".")[0] in _ROOTS}
+    for point in _points(known):
+        own = {key: value for key, value in point.items() if _decides(key, value)}
         if (text := _canonical(own)) in seen:
             continue
         seen.add(text)
         # A compute node's own disk is not here.
         yield compose_settings([*known.overrides, *to_overrides(own), "processing.stage=never"])
+
+
+def _points(known: Declared) -> Iterator[dict[str, Any]]:
+    """Yield the declared trials' values; of a search, each combination of listed values."""
+    if known.entries:
+        yield from (entry.trial.overrides for entry in known.entries)
+        return
+    listed = {
+        parameter.name: parameter.fields.get("values", [parameter.fields.get("value")])
+        for parameter in known.sweep.definition.parameters
+        if parameter.distribution in ("categorical", "constant")
+    }
+    # Only what decides is combined: nobody waits for all rates times all seeds.
+    values = {
+        name: [value for value in some if _decides(name, value)] for name, some in listed.items()
+    }
+    deciding = {name: some for name, some in values.items() if some}
+    for combination in itertools.product(*deciding.values()):
+        yield dict(zip(deciding, combination, strict=True))
+
+
+def _decides(key: str, value: Any) -> bool:
+    """Whether a value changes what must be there: a model's width does not, its encoder does."""
+    root = key.partition(".")[0]
+    return root in _ROOTS and (root == "data" or not isinstance(value, int | float))
 
 
 def _canonical(values: dict[str, Any]) -> str:
