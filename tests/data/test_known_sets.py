@@ -10,12 +10,14 @@ import io
 import os
 import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fault_server import Answer, FaultServer
 from PIL import Image
+from safetensors.torch import load_file
 
 from datamodule import CocoCaptions, Cola, Images, Sst2
 from mlmodeldev.data import manifest, tokens
@@ -365,3 +367,36 @@ def test_a_trial_of_coco_captions_from_nothing(mirror, manifests, tmp_path, tria
     samples = (ended.folder / "samples.csv").read_text()
     assert "COCO_val2014" in samples
     assert (ended.folder / "best" / "model.safetensors").is_file()
+
+
+def test_a_killed_trial_of_coco_captions_ends_with_the_same_weights(manifests, shared, trials):
+    """Cutting, mirroring and captions are drawn in two worker processes."""
+    trials.data = shared
+    asked = (
+        "data=coco_captions",
+        "data.image_size=16",
+        "processing.batch_size=9",
+        "processing.num_workers=2",
+        "training.max_epochs=3",
+        "training.checkpoint_every_n_steps=1",
+        "training.test=false",
+        *SMALL,
+    )
+    patch = partial(use_mirror, "file:///nowhere", manifests)  # all is there already
+    whole = trials.run(*asked, name="whole", patch=patch)
+    assert whole.code == 0, whole.output
+    trials.run(*asked, name="killed", patch=patch, kill_at=5)
+    killed = trials.run(*asked, name="killed", patch=patch)
+    assert killed.code == 0, killed.output
+    assert killed.record["attempts"] == 2
+    weights = [load_file(each.folder / "last" / "model.safetensors") for each in (whole, killed)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert whole.rows == killed.rows
+
+
+def test_the_stage_setting_reaches_the_data(shared, tmp_path):
+    made = prepared(Cola, shared, f"processing.stage={tmp_path}/node")
+    (local,) = (tmp_path / "node").glob("tokens-*")
+    assert Path(made.val_set.arrays["input_ids"].filename).parent == local
+    assert made.folders["cola/tokens"].is_relative_to(shared)
