@@ -7,8 +7,8 @@ Example::
 
 A file that ``fetch`` has verified, and a folder that ``unpack`` has made, have their digests in a
 marker; other files are read, and large ones get a marker of size, time and digest. A folder that
-somebody else filled is told by the names and sizes of what lies in it: reading 20 GB of pictures
-at each start would be worse than not noticing a change that keeps every size.
+somebody else filled is told by the names and sizes of what lies in it (beyond 10,000 files, by the
+names): reading 20 GB of pictures at each start would be worse than not noticing such a change.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from mlmodeldev.errors import UsageError
 
 _MARK_BYTES = 16_000_000
 """Smaller files are read each time; larger ones are marked."""
+
+_MOST_SIZES = 10_000
+"""In larger folders only names are looked at: a size costs each rank a request to the server."""
 
 
 def fingerprint(path: Path) -> str:
@@ -53,11 +56,14 @@ def _folder(path: Path) -> str:
 
 
 def _listing(path: Path) -> str:
-    digest = hashlib.sha256()
+    files = []
     for parent, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            file = Path(parent) / name
-            line = f"{file.relative_to(path)}\0{file.stat().st_size}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
+        files += [Path(parent) / name for name in sorted(names)]
+    with_sizes = len(files) <= _MOST_SIZES
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size if with_sizes else ""
+        line = f"{file.relative_to(path)}\0{size}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

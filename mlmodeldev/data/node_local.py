@@ -26,6 +26,7 @@ from mlmodeldev.files import writing_to
 
 _CHUNK = 4 << 20
 _SLACK_BYTES = 64_000_000
+_WORTH_TELLING = 100_000_000
 
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ def _no_room(source: Prepared, folder: Path) -> str:
 
 
 def _copy(source: Prepared, folder: Path) -> Mapping[str, Any]:
-    _logger.info("%s: copying %s to this node", source.folder.name, human(source.bytes))
+    if source.bytes >= _WORTH_TELLING:
+        _logger.info("%s: copying %s to this node", source.folder.name, human(source.bytes))
     for name, known in source.files.items():
         digest = hashlib.sha256()
         target = folder / name

@@ -336,3 +336,14 @@ def test_a_folder_differs_by_names_and_sizes(tmp_path):
     assert folder({"a/y.jpg": b"12", "b.jpg": b""}) != first
     with pytest.raises(UsageError, match="gone: No such file"):
         fingerprint(tmp_path / "gone")
+
+
+def test_a_folder_of_many_files_differs_by_names(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlmodeldev.data.fingerprint._MOST_SIZES", 2)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("")
+    first = fingerprint(tmp_path)
+    (tmp_path / "c").write_text("longer")
+    assert fingerprint(tmp_path) == first
+    (tmp_path / "c").rename(tmp_path / "d")
+    assert fingerprint(tmp_path) != first
