@@ -12,6 +12,7 @@ from (seed, epoch, index), so that any batch can be made again. Epochs of each r
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -82,7 +83,7 @@ def run(rows: int = 20_000, images: int = 3_000, epochs: int = 5) -> Table:
         ["data", "workers", "ours, examples/s", "DataLoader, examples/s", "ours as a ratio"],
         note=f"Batches of {BATCH} from memory maps: sentences of {LENGTH} tokens; decoded images,"
         f" cut to {SIZE}x{SIZE}, mirrored, normalised, with a caption. {epochs} epochs of each in"
-        " turn, medians.",
+        f" turn, medians. Load of the machine before, by other jobs: {os.getloadavg()[0]:.1f}.",
     )
     with tempfile.TemporaryDirectory() as folder:
         ways = {"tokens": _tokens(Path(folder), rows), "images": _images(Path(folder), images)}

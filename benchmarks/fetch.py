@@ -165,7 +165,8 @@ def run(mib: int = 1024, repeats: int = 3) -> Table:
         "Fetch",
         ["what", "way", "s", "time of ours as a ratio to it"],
         note=f"From a server on 127.0.0.1, the best of {repeats}. Ours includes SHA-256 and fsync;"
-        " the others do neither.",
+        " the others do neither. Load of the machine before, by other jobs:"
+        f" {os.getloadavg()[0]:.1f}.",
     )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
