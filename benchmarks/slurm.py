@@ -46,7 +46,7 @@ def run(trials: int = TRIALS) -> Table:
 
 def _many(table: Table, sweep: SmallSweep) -> None:
     """Submit, show and cancel many trials; nothing of them runs."""
-    hold = "cluster.sbatch={hold: true}"
+    hold = "+cluster.sbatch.hold=true"
     sweep.train("plan", hold)  # reads what the disk has cold
     whole = _timed(lambda: sweep.train("submit", hold))
     sweep.train("cancel")

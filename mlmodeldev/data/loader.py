@@ -15,6 +15,7 @@ Example::
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -90,6 +91,18 @@ class _Batched(Dataset[Any]):
         self.__getitems__ = make
 
 
+_LAST_SECONDS = 120
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """Let a loader's process live on for a while when Slurm signals every process of a trial.
+
+    torch's own handler would end it, and its death raises an error in the middle of whatever the
+    trial does, such as saving. The other signals only set a flag here, as in the trial itself.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
@@ -148,6 +161,7 @@ class ExactLoader:
             persistent_workers=workers > 0,
             pin_memory=pin,
             collate_fn=collate,
+            worker_init_fn=_outlive_sigterm,
         )
 
     def __len__(self) -> int:

@@ -303,7 +303,7 @@ class Cluster(Group):
     setup: list[str] = []
     """Lines of shell that a job runs first, such as "module load cuda/12.4"."""
     sbatch: dict[str, str | int | bool] = {}
-    """Any other option of sbatch, such as {reservation: course}."""
+    """Any other option of sbatch: ``+cluster.sbatch.reservation=course``."""
 
     @property
     def tasks(self) -> int:

@@ -30,6 +30,8 @@ from mlmodeldev.trial.canonical import canonical_text
 
 EDGE = 2.0**-40
 """Quantiles this close to 0 and 1 are not searched: the tails of a normal have no end."""
+NEAR = 1e-4
+"""A value this close to what a quantile gives, relative to its size, is that quantile's."""
 _EXACT_INTEGER = 2**53
 
 
@@ -110,9 +112,9 @@ def _inverse(parameter: Parameter, value: float) -> float | None:
     first = _crossing(parameter, value, strict=False)
     last = _crossing(parameter, value, strict=True)
     middle = min(max((first + last) / 2, EDGE), 1 - EDGE)
-    found = quantile(parameter, middle)
-    near = math.isclose(found, value, rel_tol=1e-6, abs_tol=1e-300)
-    return middle if near else None
+    width = abs(quantile(parameter, 0.75) - quantile(parameter, 0.25))
+    off = abs(quantile(parameter, middle) - value)
+    return middle if off <= NEAR * max(abs(value), width) else None
 
 
 def _crossing(parameter: Parameter, value: float, strict: bool) -> float:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +49,19 @@ def test_an_epoch_holds_each_example_once_and_says_its_number(epoch):
     assert sorted(indices(found)) == list(range(23))
     assert {number for batch in found for _, number in batch} == {epoch}
     assert [len(batch) for batch in found] == [4, 4, 4, 4, 4, 3]
+
+
+def test_a_worker_outlives_the_signals_that_slurm_sends_to_every_process():
+    loader = ExactLoader(Numbers(80), 4, seed=0, workers=1, prefetch=1, collate=list)
+    found = iter(loader)
+    first = next(found)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGTERM)
+    assert indices([first, *found]) == list(range(80))
+    assert worker.is_alive()
+    loader.close()
+    assert not worker.is_alive()
 
 
 def test_epochs_and_seeds_differ_in_order():

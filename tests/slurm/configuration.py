@@ -120,7 +120,7 @@ MinJobAge=600
 # quick failures
 ReturnToService=2
 SlurmdTimeout=10
-KillWait=10
+KillWait=30
 MessageTimeout=10
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE

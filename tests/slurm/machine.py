@@ -116,9 +116,9 @@ def processes(folder: Path) -> list[int]:
     return found
 
 
-def kill_processes(folder: Path, seconds: float = 10) -> None:
+def kill_processes(folder: Path, seconds: float = 3) -> None:
     """End a cluster's processes: SIGTERM, then SIGKILL."""
-    for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, seconds)):
+    for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 10)):
         for pid in processes(folder):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

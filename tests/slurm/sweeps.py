@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,20 +125,28 @@ class SmallSweep:
         files = (self.folder / trial / "checkpoints").glob("step-*.ckpt")
         return max((int(f.stem.partition("-")[2]) for f in files), default=-1)
 
+    def wait_for(self, trial: str, reached: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait for a condition on a trial; where it doesn't come, say what is known of it."""
+        try:
+            self.slurm.wait_for(reached, seconds, what)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}\n{self.told(trial)}") from None
+
     def wait_for_step(self, trial: str, step: int, seconds: float = 300) -> None:
         """Wait until a trial has a checkpoint of this step or a later one."""
-        self.slurm.wait_for(lambda: self.step(trial) >= step, seconds, f"step {step} of {trial}")
+        self.wait_for(trial, lambda: self.step(trial) >= step, seconds, f"step {step} of {trial}")
+
+    def wait_for_attempt(self, trial: str, attempt: int, seconds: float = 300) -> None:
+        """Wait until an attempt has begun."""
+
+        def begun() -> bool:
+            return self.record(trial).get("attempts") == attempt
+
+        self.wait_for(trial, begun, seconds, f"attempt {attempt} of {trial}")
 
     def wait_until(self, trial: str, state: str, seconds: float = 300) -> None:
         """Wait for a trial's state."""
-
-        def reached() -> bool:
-            return self.state(trial) == state
-
-        try:
-            self.slurm.wait_for(reached, seconds, f"{trial}: {state}")
-        except TimeoutError as error:
-            raise AssertionError(f"{error}\n{self.told(trial)}") from None
+        self.wait_for(trial, lambda: self.state(trial) == state, seconds, f"{trial}: {state}")
 
     def told(self, trial: str) -> str:
         """Return what is known of a trial, for a failing test."""

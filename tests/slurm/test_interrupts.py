@@ -81,7 +81,9 @@ class Disturbed:
         elif case == "node-died":
             self.slurm.kill_node(sweep.node(trial))
         elif case == "orphaned":
-            self.slurm.kill_node(sweep.node(trial), tasks=False)
+            node = sweep.node(trial)
+            self.slurm.kill_node(node, tasks=False)
+            self.slurm.scontrol("update", f"nodename={node}", "state=down", "reason=orphaned")
         elif case == "controller-restarted":
             self.slurm.restart_slurmctld()
         elif case == "cancelled":

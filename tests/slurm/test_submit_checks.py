@@ -112,7 +112,7 @@ def test_the_plan_shows_the_script_and_submits_nothing(own_slurm: Slurm, tmp_pat
 
 def test_jobs_keep_the_code_that_they_were_submitted_with(sweep: SmallSweep) -> None:
     """Held jobs, then another sweep file: the snapshot stays, and a second submit adds nothing."""
-    hold = "cluster.sbatch={hold: true}"
+    hold = "+cluster.sbatch.hold=true"
     first = json.loads(sweep.train("submit", hold, "--json").stdout)["submitted"]
     (copy,) = (sweep.runs / ".snapshots").iterdir()
     assert (copy / "trainer.py").read_bytes() == (ROOT / "trainer.py").read_bytes()
