@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.slurm.cluster import Cluster
+from tests.wandb.server import KEY, Server
+
 ROOT = Path(__file__).resolve().parents[1]
+CLUSTER = "## On a cluster"
 
 
-def commands() -> list[str]:
-    """The lines of the README's shell blocks, without comments."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def commands(cluster: bool = False) -> list[str]:
+    """The lines of the README's shell blocks, without comments: on a cluster, or all others."""
+    sections = re.split(r"^(?=## )", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    text = "".join(part for part in sections if part.startswith(CLUSTER) == cluster)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
 
@@ -40,14 +47,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def run(command: str, clone: Path) -> str:
-    environment = {**os.environ, "PATH": f"{clone}/.venv/bin:{os.environ['PATH']}"}
+def run(command: str, clone: Path, **variables: str) -> str:
+    path = f"{clone}/.venv/bin:{os.environ['PATH']}"
+    environment = {**os.environ, **variables, "PATH": path}
     done = subprocess.run(
         ["bash", "-c", command], cwd=clone, env=environment, capture_output=True, text=True,
         timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return done.stdout + (done.stderr if command.startswith("wandb ") else "")
 
 
 @pytest.mark.slow
@@ -66,6 +74,42 @@ def test_the_readme_runs(clone: Path) -> None:
     assert record["metric"]["value"] >= 0.95
     seven = next(text for command, text in shown.items() if command.endswith("seven.png"))
     assert seven.startswith("seven ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_readme_runs_on_a_cluster(clone: Path, own_slurm: Cluster, tmp_path: Path) -> None:
+    """W&B's agents and SlurmTrain.py, on a real Slurm, with W&B's client and a server of ours."""
+    own_slurm.heal()
+    shutil.rmtree(clone / "runs", ignore_errors=True)  # what the other test has left
+    server = Server()
+    # what `wandb login` leaves; and a site's defaults, as jobs get nothing of this environment
+    netrc = tmp_path / "netrc"
+    netrc.touch(mode=0o600)
+    netrc.write_text(f"machine {server.url.partition('//')[2]} login user password {KEY}\n")
+    site = {"WANDB_BASE_URL": server.url, "NETRC": str(netrc), "OMP_NUM_THREADS": "1"}
+    profile = clone / "slurm" / "profile.sh"
+    profile.write_text("".join(f"export {name}={value}\n" for name, value in site.items()))
+    here = {**site, "SLURM_CONF": own_slurm.env["SLURM_CONF"], "WANDB_MODE": "online"}
+    here |= {"MLMODELDEV_CLUSTER": "generic"}
+    shown, sweep = {}, "ENTITY/PROJECT/ID"
+    for command in commands(cluster=True):
+        if command.endswith("status"):
+            own_slurm.wait_for(lambda: not own_slurm.run("squeue", "-h"), 600, "an empty queue")
+        shown[command] = run(command.replace("ENTITY/PROJECT/ID", sweep), clone, **here)
+        if command.startswith("wandb sweep"):
+            sweep = re.findall(r"wandb agent (\S+)", shown[command])[-1]
+    logs = "".join(log.read_text() for log in clone.glob("agent-*.log"))
+    runs = [r for r in server.store.runs.values() if r.sweep == sweep.rpartition("/")[2]]
+    server.close()
+    profile.unlink()
+    assert sweep != "ENTITY/PROJECT/ID"
+    assert [run.ends for run in runs] == [[("finished", 0)]] * 4, logs
+    assert server.store.unknown == []
+    assert KEY not in logs
+    submitted = [json.loads(f.read_text()) for f in clone.glob("runs/digits/*/trial.json")]
+    assert sorted(record["state"] for record in submitted) == ["done"] * 4, shown
+    assert shown["python slurm/SlurmTrain.py status"].count("done") >= 4
 
 
 def test_links_of_the_readme_and_docs_lead_somewhere() -> None:

@@ -25,7 +25,8 @@ from mlmodeldev.trial.provenance import SNAPSHOT_FILE, provenance
 FOLDER = ".snapshots"
 LARGEST = 100 * 2**20
 """Bytes of a copy at most; code is small, data belongs where git does not look."""
-_LEFT_OUT = {".git", ".venv", "__pycache__", "runs", "data", "wandb", "build", "dist"}
+_NO_CODE = {"runs", "data", "wandb", "build", "dist", "outputs", "multirun"}
+"""Top-level folders that are not copied where git can't say what is code."""
 
 
 def take(root: Path, runs_dir: Path) -> Path:
@@ -59,8 +60,8 @@ def code_files(root: Path) -> list[str]:
 def _walk(root: Path) -> Iterable[str]:
     for path in root.rglob("*"):
         parts = path.relative_to(root).parts
-        hidden = any(part.startswith(".") for part in parts)
-        if path.is_file() and not hidden and not _LEFT_OUT.intersection(parts):
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if path.is_file() and not hidden and parts[0] not in _NO_CODE:
             yield str(path.relative_to(root))
 
 
