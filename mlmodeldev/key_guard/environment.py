@@ -2,7 +2,7 @@
 
 Example::
 
-    secret_names({"WANDB_API_KEY": "...", "HOME": "/home/me"})     # ["WANDB_API_KEY"]
+    secret_names({"WANDB_API_KEY": "...", "LANG": "C"})     # ["WANDB_API_KEY"]
     subprocess.run(["sbatch", script], env=clean_environment(os.environ))
 """
 

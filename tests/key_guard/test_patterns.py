@@ -50,9 +50,9 @@ def test_the_values_of_secret_variables_and_of_netrc_are_known(monkeypatch, tmp_
 def test_an_environment_without_keys_keeps_all_else():
     keys = {"WANDB_API_KEY": NEW, "HF_TOKEN": KEYS["Hugging Face"], "MY_SECRET": "s3cr3t-s3cr3t"}
     plain = {
-        "HOME": "/home/me",
+        "LANG": "en_GB.UTF-8",
         "TOKENIZERS_PARALLELISM": "false",
-        "SSH_KEY": "/home/me/.ssh/id_rsa",
+        "SSH_KEY": "~/.ssh/id_rsa",
         "SLURM_JOB_ID": "7",
         "SORT_KEY": "accuracy",
         "GIT_COMMIT": HEX,
