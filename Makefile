@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint quick lock bench slurm slurm-down hooks clean
+.PHONY: help venv demo test lint quick lock bench slurm slurm-down hooks clean data-version test-dvc
 
 help:  ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## make .venv with the pinned packages
 
@@ -31,6 +31,15 @@ quick: venv  ## the tests that take no training
 
 bench: venv  ## measure; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
+
+.venv-dvc:  ## make DVC's own environment (about a minute)
+	@$(PYTHON) -m venv .venv-dvc && .venv-dvc/bin/pip install --quiet --disable-pip-version-check -r tools/dvc.lock
+
+data-version: .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=..., ENDPOINT=...)
+	@bash tools/data_version.sh $(DATA) $(REMOTE) $(ENDPOINT)
+
+test-dvc: venv .venv-dvc  ## the tests that run DVC for real
+	@$(BIN)/python -m pytest tests/data/test_dvc.py
 
 slurm: venv  ## leave a Slurm of four nodes up to play with (root on Debian)
 	@$(BIN)/python -m tests.slurm up

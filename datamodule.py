@@ -2,7 +2,9 @@
 
 A DataModule makes its datasets in `setup`; the base class turns them into loaders that resume
 exactly and share batches among devices. A dataset answers ``dataset[Item(index, epoch)]`` with a
-dict of tensors, and draws its augmentation from (seed, epoch, index) only.
+dict of tensors, and draws its augmentation from (seed, epoch, index) only (mlmodeldev/data/
+datasets.py has some). What takes long is prepared once, for all trials: ``self.prepared(name, key,
+make)`` returns what ``make(folder)`` wrote for this key, as memory maps.
 
 To add yours: write the class here, and conf/data/NAME.yaml with ``_target_: datamodule.YourClass``;
 then ``python trainer.py data=NAME``.
@@ -10,13 +12,10 @@ then ``python trainer.py data=NAME``.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,16 +23,37 @@ from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from mlmodeldev.data.loader import Item
+from mlmodeldev.data.coco import (
+    Captioned,
+    five_captions,
+    photograph_paths,
+    read_karpathy,
+    splits_file,
+)
+from mlmodeldev.data.datasets import CaptionedImages, ImageCaptions, Rows, as_long, shift, split
+from mlmodeldev.data.images import decode_all, mean_and_std
+from mlmodeldev.data.manifest import load
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.seeding import generator, keys
-from mlmodeldev.data.tokens import make_tokenizer, tokenizer_key
+from mlmodeldev.data.prepared import Prepared, new_array
+from mlmodeldev.data.readers import (
+    Row,
+    digits_file,
+    read_cifar10,
+    read_cola,
+    read_digits,
+    read_idx,
+    read_sst2,
+)
+from mlmodeldev.data.source import FetchError
+from mlmodeldev.data.tokens import make_tokenizer, tokenized, tokenizer_key
 from mlmodeldev.errors import UsageError
-from mlmodeldev.files import whole_file, whole_folder
+
+__all__ = ["CocoCaptions", "Cola", "Digits", "Images", "Sst2", "read_cola", "read_digits", "shift"]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Size = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 PHRASINGS = [
@@ -43,6 +63,10 @@ PHRASINGS = [
     "{} written by hand",
     "someone wrote a {}",
 ]
+CLOTHES = ["t-shirt", "trousers", "pullover", "dress", "coat"]
+CLOTHES += ["sandal", "shirt", "sneaker", "bag", "ankle boot"]
+THINGS = ["airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+PHOTOS = ["a photo of a {}", "a small picture of a {}", "the {}", "one {}", "this is a {}"]
 
 
 class Digits(ExactDataModule):
@@ -53,7 +77,10 @@ class Digits(ExactDataModule):
     """
 
     in_memory = True
-    label_names: ClassVar[list[str]] = WORDS
+    label_names: list[str] = WORDS
+    phrasings: ClassVar[list[str]] = PHRASINGS
+    name = "digits"
+    size, channels = 8, 1
     mean, std = 0.305, 0.376  # of all pixels, scaled to 0..1
 
     def __init__(
@@ -69,16 +96,11 @@ class Digits(ExactDataModule):
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
 
     def prepare_data(self) -> None:
-        folder = self._tokenizer_folder()
-        if not folder.is_dir():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            texts = chain.from_iterable(captions())
-            with whole_folder(folder) as target:
-                make_tokenizer(self.tokenizer_name, texts, vocabulary=128).save_pretrained(target)
+        self._tokenizer()
 
     def setup(self, stage: str | None = None) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(self._tokenizer_folder())
-        self.prompts = tokenize(self.tokenizer, captions())
+        self._read_prompts()
+        self.digest(digits_file())
         images, labels = read_digits()
         pixels = torch.from_numpy((images / 16 - self.mean) / self.std).unsqueeze(1)
         parts = split(len(labels), self.split_seed, self.val_fraction, self.test_fraction)
@@ -87,20 +109,23 @@ class Digits(ExactDataModule):
             for index, train in zip(parts, (True, False, False), strict=True)
         )
 
+    def captions(self) -> list[list[str]]:
+        """Return the phrasings of each class."""
+        return [[phrasing.format(w) for phrasing in self.phrasings] for w in self.label_names]
+
     @property
     def structure(self) -> dict[str, Any]:
-        length = self.prompts["input_ids"].shape[-1]
         return {
-            "image_size": 8,
-            "channels": 1,
-            "classes": len(WORDS),
+            "image_size": self.size,
+            "channels": self.channels,
+            "classes": len(self.label_names),
             "vocabulary": len(self.tokenizer),
-            "max_length": length,
+            "max_length": self.prompts["input_ids"].shape[-1],
         }
 
     def card(self) -> dict[str, Any]:
-        image = {"size": 8, "channels": 1, "mean": self.mean, "std": self.std}
-        return {"labels": WORDS, "captions": captions(), "image": image}
+        image = {"size": self.size, "channels": self.channels, "mean": self.mean, "std": self.std}
+        return {"labels": self.label_names, "captions": self.captions(), "image": image}
 
     def describe(self, index: int) -> dict[str, str]:
         """Show an example as a line of text in the samples table."""
@@ -108,60 +133,111 @@ class Digits(ExactDataModule):
         rows = ["".join(" .:*#"[int(p * 4.99)] for p in row) for row in pixels.clamp(0, 1).tolist()]
         return {"image": "/".join(rows)}
 
-    def _tokenizer_folder(self) -> Path:
-        text = repr((tokenizer_key(self.tokenizer_name), captions(), 128)).encode()
-        return Path(self.data_dir) / "digits" / f"tokenizer-{hashlib.sha256(text).hexdigest()[:8]}"
+    def _tokenizer(self) -> Prepared:
+        key = {"tokenizer": tokenizer_key(self.tokenizer_name), "captions": self.captions()}
+        return self.prepared(f"{self.name}/tokenizer", key, self._make_tokenizer)
+
+    def _make_tokenizer(self, folder: Path) -> None:
+        texts = chain.from_iterable(self.captions())
+        make_tokenizer(self.tokenizer_name, texts, vocabulary=128).save_pretrained(folder)
+
+    def _read_prompts(self) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(self._tokenizer().folder)
+        self.prompts = tokenize(self.tokenizer, self.captions())
 
 
-class CaptionedImages:
-    """Images in memory, each with one of several captions of its class."""
+class Images(Digits):
+    """MNIST, Fashion-MNIST or CIFAR-10 with captions of their classes; downloaded once.
+
+    LeCun & Cortes 1998; Xiao, Rasul & Vollgraf 2017; Krizhevsky 2009. Validation is a part of the
+    training images, the test is the published one.
+    """
+
+    names: ClassVar[dict[str, list[str]]] = {
+        "mnist": WORDS,
+        "fashion_mnist": CLOTHES,
+        "cifar10": THINGS,
+    }
 
     def __init__(
         self,
-        images: Tensor,
-        labels: np.ndarray,
-        prompts: dict[str, Tensor],
-        index: np.ndarray,
-        seed: int,
-        augment: bool,
+        name: Literal["mnist", "fashion_mnist", "cifar10"] = "mnist",
+        tokenizer: str | None = None,
+        augment: bool = True,
+        val_fraction: Share = 0.1,
+        split_seed: Seed = 0,
     ) -> None:
-        self.images, self.labels, self.prompts = images, labels, prompts
-        self.index, self.seed, self.augment = index, seed, augment
+        super().__init__(tokenizer, augment, val_fraction, split_seed=split_seed)
+        self.name, self.label_names = name, self.names[name]
+        self.phrasings = PHRASINGS if name == "mnist" else PHOTOS  # type: ignore[misc]
 
-    def __len__(self) -> int:
-        return len(self.index)
+    def prepare_data(self) -> None:
+        self._tokenizer()
+        self._arrays()
 
-    def make_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """Return a batch, drawn from (seed, epoch, number) of each image."""
-        numbers = self.index[[item.index for item in items]]
-        epoch = items[0].epoch if self.augment else 0
-        draws = keys(numbers.tolist(), self.seed, "augment", epoch)
-        images = self.images[numbers]
-        if self.augment:
-            # One in eight images moves up, one down; one in eight left, one right.
-            sides = (draws // 8 % 8, draws // 64 % 8)
-            images = shift(images, *((side == 0).astype(int) - (side == 1) for side in sides))
-        labels, phrasings = self.labels[numbers], draws % len(PHRASINGS)
-        return {
-            "index": torch.from_numpy(numbers),
-            "image": images,
-            "label": torch.from_numpy(labels),
-            **{name: tokens[labels, phrasings] for name, tokens in self.prompts.items()},
-        }
+    def setup(self, stage: str | None = None) -> None:
+        self._read_prompts()
+        arrays = self._arrays()
+        self.mean, self.std = arrays.facts["mean"], arrays.facts["std"]
+        images, labels = arrays.array("images"), arrays.array("labels").astype(np.int64)
+        self.size, self.channels = images.shape[1], images.shape[3]
+        training = arrays.facts["training"]
+        train, val = split(training, self.split_seed, self.val_fraction)
+        parts = (train, val, np.arange(training, len(labels)))
+        self.train_set, self.val_set, self.test_set = (
+            CaptionedImages(
+                images,
+                labels,
+                self.prompts,
+                index,
+                self.seed,
+                self.augment and augmented,
+                (self.mean, self.std),
+            )
+            for index, augmented in zip(parts, (True, False, False), strict=True)
+        )
 
-    def __getitem__(self, item: Item) -> dict[str, Tensor]:
-        return {name: values[0] for name, values in self.make_batch([item]).items()}
+    def describe(self, index: int) -> dict[str, str]:
+        """Tell which image of the prepared array an example is."""
+        return {"image": f"{self.name} {index}"}
+
+    def _files(self) -> list[Path]:
+        """Return training images and labels, then those of the test; or CIFAR-10's six files."""
+        folder = self.dataset(self.name)
+        if self.name == "cifar10":
+            names = [f"data_batch_{number}.bin" for number in range(1, 6)]
+            return [folder / "cifar-10-batches-bin" / name for name in [*names, "test_batch.bin"]]
+        kinds = ("images-idx3", "labels-idx1")
+        return [folder / f"{part}-{k}-ubyte.gz" for part in ("train", "t10k") for k in kinds]
+
+    def _arrays(self) -> Prepared:
+        key = {"name": self.name, "files": [self.digest(file) for file in self._files()]}
+        return self.prepared(f"{self.name}/images", key, self._make_arrays)
+
+    def _make_arrays(self, folder: Path) -> dict[str, Any]:
+        files = self._files()
+        if self.name == "cifar10":
+            pairs = [read_cifar10(files[:5]), read_cifar10(files[5:])]
+        else:
+            arrays = [read_idx(file) for file in files]
+            pairs = [(a[..., None], b) for a, b in zip(arrays[::2], arrays[1::2], strict=True)]
+        training = pairs[0][0]
+        images, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        if len(images) != len(labels):
+            raise UsageError(f"{self.name}: {len(images)} images have {len(labels)} labels")
+        np.save(folder / "images.npy", images)
+        np.save(folder / "labels.npy", labels)
+        mean, std = mean_and_std(training)
+        return {"training": len(training), "mean": mean, "std": std}
 
 
-class Cola(ExactDataModule):
-    """CoLA, the Corpus of Linguistic Acceptability (Warstadt, Singh & Bowman 2019).
-
-    Reads ``in_domain_train.tsv`` and ``in_domain_dev.tsv`` of the public release, from
-    ``<data_dir>/cola/``. Sentences are tokenized once, into a cache keyed by their digest.
-    """
+class Sentences(ExactDataModule):
+    """Sentences with one of two labels; tokenized once. A subclass says where the files are."""
 
     in_memory = True
-    label_names: ClassVar[list[str]] = ["unacceptable", "acceptable"]
+    label_names: list[str]
+    name: str
+    read: Callable[[Path], list[Row]]
 
     def __init__(
         self,
@@ -174,43 +250,24 @@ class Cola(ExactDataModule):
         self.tokenizer_name, self.max_length = tokenizer, max_length
         self.test_fraction, self.split_seed = test_fraction, split_seed
 
+    def files(self) -> dict[str, Path]:
+        """Return the files ``train`` and ``dev``, fetched if need be."""
+        raise NotImplementedError
+
     def prepare_data(self) -> None:
-        files = self._files()
-        target = self._cache()
-        if target.is_dir():
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sentences = {name: read_cola(file) for name, file in files.items()}
-        training = (text for text, _ in sentences["train"])
-        tokenizer = make_tokenizer(self.tokenizer_name, training, vocabulary=4000)
-        with whole_folder(target) as folder:
-            tokenizer.save_pretrained(folder / "tokenizer")
-            for name, rows in sentences.items():
-                texts, labels = zip(*rows, strict=True)
-                tokens = tokenizer(
-                    list(texts),
-                    padding="max_length",
-                    truncation=True,
-                    max_length=self.max_length,
-                    return_tensors="np",
-                )
-                with whole_file(folder / f"{name}.npz") as file:
-                    np.savez(
-                        file,
-                        input_ids=tokens["input_ids"],
-                        attention_mask=tokens["attention_mask"],
-                        label=np.array(labels),
-                    )
+        self._tokens()
 
     def setup(self, stage: str | None = None) -> None:
-        folder = self._cache()
-        self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-        arrays = {name: dict(np.load(folder / f"{name}.npz")) for name in ("train", "dev")}
-        self.sentences = [text for text, _ in read_cola(self._files()["dev"])]
-        count = len(arrays["train"]["label"])
-        train, test = split(count, self.split_seed, self.test_fraction)
-        self.train_set, self.test_set = (Rows(arrays["train"], part) for part in (train, test))
-        self.val_set = Rows(arrays["dev"], np.arange(len(arrays["dev"]["label"])))
+        tokens = self._tokens()
+        self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
+        names = ("input_ids", "attention_mask", "label")
+        training, dev = (
+            {name: tokens.array(f"{part}_{name}") for name in names} for part in ("train", "dev")
+        )
+        self.sentences = [text for text, _ in type(self).read(self.files()["dev"])]
+        train, test = split(len(training["label"]), self.split_seed, self.test_fraction)
+        self.train_set, self.test_set = (Rows(training, part) for part in (train, test))
+        self.val_set = Rows(dev, np.arange(len(dev["label"])))
 
     @property
     def structure(self) -> dict[str, Any]:
@@ -227,86 +284,223 @@ class Cola(ExactDataModule):
         """Show a validation sentence in the samples table."""
         return {"text": self.sentences[index]}
 
-    def _files(self) -> dict[str, Path]:
-        names = {"train": "in_domain_train.tsv", "dev": "in_domain_dev.tsv"}
-        placed = Path(self.data_dir) / "cola"
-        fetched = Path(self.data_dir) / "cola_public" / "cola_public" / "raw"
-        for folder in (placed, fetched):
-            files = {part: folder / name for part, name in names.items()}
-            if all(file.is_file() for file in files.values()):
-                return files
-        missing = [name for name in names.values() if not (placed / name).is_file()]
-        raise UsageError(
-            f"{placed}: {' and '.join(missing)} not found; run 'python -m mlmodeldev.data fetch"
-            f" cola_public --directory {self.data_dir}', or unpack the raw folder of"
-            " https://nyu-mll.github.io/CoLA/cola_public_1.1.zip (md5"
-            " 9f6d88c3558ec424cd9d66ea03589aba) there [data=cola]"
-        )
+    def _tokens(self) -> Prepared:
+        key = {
+            "files": {name: self.digest(file) for name, file in self.files().items()},
+            "tokenizer": tokenizer_key(self.tokenizer_name),
+            "max_length": self.max_length,
+        }
+        return self.prepared(f"{self.name}/tokens", key, self._make_tokens)
 
-    def _cache(self) -> Path:
-        made_by = tokenizer_key(self.tokenizer_name), self.max_length
-        digest = hashlib.sha256(repr(made_by).encode())
-        for file in self._files().values():
-            digest.update(file.read_bytes())
-        return Path(self.data_dir) / "cola" / f"tokens-{digest.hexdigest()[:12]}"
+    def _make_tokens(self, folder: Path) -> None:
+        rows = {part: type(self).read(file) for part, file in self.files().items()}
+        training = (text for text, _ in rows["train"])
+        tokenizer = make_tokenizer(self.tokenizer_name, training, vocabulary=4000)
+        tokenizer.save_pretrained(folder / "tokenizer")
+        for part, pairs in rows.items():
+            texts, labels = zip(*pairs, strict=True)
+            arrays = tokenized(tokenizer, texts, self.max_length)
+            for name, array in {**arrays, "label": np.array(labels, np.uint8)}.items():
+                np.save(folder / f"{part}_{name}.npy", array)
 
 
-class Rows:
-    """Some rows of equally long arrays."""
+class Cola(Sentences):
+    """CoLA, the Corpus of Linguistic Acceptability (Warstadt, Singh & Bowman 2019).
 
-    def __init__(self, arrays: dict[str, np.ndarray], index: np.ndarray) -> None:
-        self.arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        self.index = index
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def make_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        """Return a batch."""
-        numbers = torch.from_numpy(self.index[[item.index for item in items]])
-        return {"index": numbers, **{name: array[numbers] for name, array in self.arrays.items()}}
-
-    def __getitem__(self, item: Item) -> dict[str, Tensor]:
-        return {name: values[0] for name, values in self.make_batch([item]).items()}
-
-
-def read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return images (1797, 8, 8), float32 in 0..16, and labels (1797,), int64."""
-    # The package is found, not imported: importing scikit-learn would cost a second.
-    spec = importlib.util.find_spec("sklearn")
-    if spec is None or not spec.submodule_search_locations:
-        raise UsageError("data=digits is read from the scikit-learn wheel, which is not installed")
-    file = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    with gzip.open(file, "rt") as lines:
-        table = np.loadtxt(lines, delimiter=",", dtype=np.float32)
-    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
-
-
-def read_cola(file: Path) -> list[tuple[str, int]]:
-    """Return sentences and labels of a CoLA file: source, label, star, sentence, by tabs.
-
-    Raises:
-        UsageError: a line has another shape, or there is none.
+    Args:
+        release: ``public``, of its authors: validation is the in-domain part (527 sentences);
+            ``glue``: in- and out-of-domain (1043), as GLUE's figures are measured.
     """
-    rows = []
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
-        try:
-            row = line.decode("utf-8").split("\t")
-        except UnicodeDecodeError:
-            raise UsageError(f"{file}:{number}: is no UTF-8 text") from None
-        if len(row) != 4 or row[1] not in ("0", "1"):
+
+    name = "cola"
+    label_names: list[str] = ["unacceptable", "acceptable"]  # noqa: RUF012
+    read = staticmethod(read_cola)
+
+    def __init__(
+        self,
+        tokenizer: str | None = None,
+        max_length: Size = 48,
+        test_fraction: Share = 0.1,
+        split_seed: Seed = 0,
+        release: Literal["public", "glue"] = "public",
+    ) -> None:
+        super().__init__(tokenizer, max_length, test_fraction, split_seed)
+        self.release = release
+
+    def files(self) -> dict[str, Path]:
+        """Return what lies in ``<data_dir>/cola/``, or else is fetched."""
+        if self.release == "glue":
+            folder = self.dataset("cola") / "CoLA"
+            return {part: folder / f"{part}.tsv" for part in ("train", "dev")}
+        names = {part: f"in_domain_{part}.tsv" for part in ("train", "dev")}
+        folder = Path(self.data_dir) / "cola"
+        missing = [name for name in names.values() if not (folder / name).is_file()]
+        advice = f"{folder}: {' and '.join(missing)} not found [data=cola]"
+        if len(missing) == 1:
+            source = load("cola_public").entries[0].source
             raise UsageError(
-                f"{file}:{number}: must be source, label (0 or 1), mark and sentence, by tabs"
+                f"{advice}, though the other file is there: place it too, from"
+                f" {source.shown_urls[-1]} ({' '.join(source.digest or ())})"
             )
-        rows.append((row[3], int(row[1])))
-    if not rows:
-        raise UsageError(f"{file}: is empty")
-    return rows
+        try:
+            folder = self.dataset("cola_public") / "cola_public" / "raw" if missing else folder
+        except FetchError as error:
+            raise UsageError(f"{advice}; {error}") from None
+        return {part: folder / name for part, name in names.items()}
 
 
-def captions() -> list[list[str]]:
-    """Return the phrasings of each class."""
-    return [[phrasing.format(word) for phrasing in PHRASINGS] for word in WORDS]
+class Sst2(Sentences):
+    """SST-2, sentences of film reviews (Socher 2013), as GLUE distributes them."""
+
+    name = "sst2"
+    label_names: list[str] = ["negative", "positive"]  # noqa: RUF012
+    read = staticmethod(read_sst2)
+
+    def files(self) -> dict[str, Path]:
+        folder = self.dataset("sst2") / "SST-2"
+        return {part: folder / f"{part}.tsv" for part in ("train", "dev")}
+
+
+class CocoCaptions(ExactDataModule):
+    """COCO photographs with five captions each (Chen 2015), in Karpathy's splits.
+
+    Decoded and made smaller once, to ``image_size`` and an eighth more, from which training cuts
+    a part at random. Every image is its own class: validation is retrieval, the share of images
+    whose own captions, as a mean, are nearest (recall at 1 among the 5,000 images).
+
+    Args:
+        folder: COCO as it lies somewhere already (``train2014/``, ``val2014/`` or 2017's, and
+            ``karpathy/dataset_coco.json`` or ``dataset_coco.json``); null: fetched, 20 GB.
+        on_corrupt: an image that can't be decoded is left out of its split, or an error.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str | None = None,
+        year: Literal[2014, 2017] = 2014,
+        folder: str | None = None,
+        image_size: Size = 64,
+        max_length: Size = 32,
+        augment: bool = True,
+        on_corrupt: Literal["skip", "raise"] = "raise",
+        mean: Share = 0.449,
+        std: Positive = 0.277,
+    ) -> None:
+        super().__init__()
+        self.tokenizer_name, self.year, self.folder = tokenizer, year, folder
+        self.image_size, self.max_length, self.augment = image_size, max_length, augment
+        self.on_corrupt, self.mean, self.std = on_corrupt, mean, std
+
+    def prepare_data(self) -> None:
+        self._images()
+        self._tokens()
+
+    def setup(self, stage: str | None = None) -> None:
+        images, tokens = self._images(), self._tokens()
+        self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
+        self.records = self._records()
+        corrupt = {int(number) for number in images.facts["corrupt"]}
+        whole = [number not in corrupt for number in range(len(self.records))]
+        captions = {n: tokens.array(n) for n in ("input_ids", "attention_mask")}
+        parts = {
+            name: np.array(
+                [n for n, r in enumerate(self.records) if r.split == name and whole[n]], np.int64
+            )
+            for name in ("train", "val", "test")
+        }
+        self.train_set, self.val_set, self.test_set = (
+            ImageCaptions(
+                images.array("images"),
+                captions,
+                index,
+                self.seed,
+                self.augment and name == "train",
+                self.image_size,
+                (self.mean, self.std),
+            )
+            for name, index in parts.items()
+        )
+        self.label_names = [self.records[number].captions[0] for number in parts["val"]]
+        self._prompts = {
+            part: {name: as_long(array[parts[part]]) for name, array in captions.items()}
+            for part in ("val", "test")
+        }
+
+    @property
+    def prompts(self) -> dict[str, Tensor]:
+        """The captions of the images that are being looked for."""
+        testing = self.trainer is not None and self.trainer.testing
+        return self._prompts["test" if testing else "val"]
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        return {
+            "image_size": self.image_size,
+            "channels": 3,
+            "classes": max(len(prompts["input_ids"]) for prompts in self._prompts.values()),
+            "vocabulary": len(self.tokenizer),
+            "max_length": self.max_length,
+        }
+
+    def card(self) -> dict[str, Any]:
+        scale = {"mean": self.mean, "std": self.std, "crop": True}
+        return {"labels": [], "image": {"size": self.image_size, "channels": 3, **scale}}
+
+    def describe(self, index: int) -> dict[str, str]:
+        """Name the file of a validation image."""
+        number = self.val_set.index[index]  # type: ignore[attr-defined]
+        return {"image": self.records[number].file}
+
+    def _source(self) -> Path:
+        if self.folder is not None:
+            return Path(self.folder).expanduser()
+        names = ["caption_datasets.zip", f"train{self.year}.zip", f"val{self.year}.zip"]
+        return self.dataset(f"coco_{self.year}", only=names, keep_archives=False)
+
+    def _records(self) -> list[Captioned]:
+        return read_karpathy(splits_file(self._source()))
+
+    def _images(self) -> Prepared:
+        source = self._source()
+        files = [splits_file(source), source / f"train{self.year}", source / f"val{self.year}"]
+        key = {"files": [self.digest(file) for file in files], "size": self.image_size}
+        made = self.prepared(f"coco_{self.year}/images", key, self._make_images)
+        self._refuse_corrupt(made.facts["corrupt"])
+        return made
+
+    def _make_images(self, folder: Path) -> dict[str, Any]:
+        records = self._records()
+        stored = self.image_size * 9 // 8
+        images = new_array(folder / "images.npy", np.uint8, (len(records), stored, stored, 3))
+        problems = decode_all(photograph_paths(self._source(), self.year, records), images)
+        self._refuse_corrupt(problems)
+        return {"corrupt": problems}
+
+    def _refuse_corrupt(self, problems: dict[Any, str]) -> None:
+        if not problems:
+            return
+        first = next(iter(problems.values()))
+        count = f"{len(problems)} of the images can't be decoded, such as {first}"
+        if self.on_corrupt == "raise":
+            raise UsageError(f"{count}; data.on_corrupt=skip leaves them out")
+        self.tell(f"{count}; left out")
+
+    def _tokens(self) -> Prepared:
+        key = {
+            "file": self.digest(splits_file(self._source())),
+            "tokenizer": tokenizer_key(self.tokenizer_name),
+            "max_length": self.max_length,
+        }
+        return self.prepared(f"coco_{self.year}/tokens", key, self._make_tokens)
+
+    def _make_tokens(self, folder: Path) -> None:
+        records = self._records()
+        training = chain.from_iterable(r.captions for r in records if r.split == "train")
+        tokenizer = make_tokenizer(self.tokenizer_name, training, vocabulary=8000)
+        tokenizer.save_pretrained(folder / "tokenizer")
+        texts = list(chain.from_iterable(map(five_captions, records)))
+        for name, array in tokenized(tokenizer, texts, self.max_length).items():
+            np.save(folder / f"{name}.npy", array.reshape(len(records), 5, -1))
 
 
 def tokenize(tokenizer: Any, texts: list[list[str]]) -> dict[str, Tensor]:
@@ -314,22 +508,3 @@ def tokenize(tokenizer: Any, texts: list[list[str]]) -> dict[str, Tensor]:
     tokens = tokenizer(list(chain.from_iterable(texts)), padding=True, return_tensors="pt")
     shape = (len(texts), len(texts[0]), -1)
     return {name: tokens[name].view(shape) for name in ("input_ids", "attention_mask")}
-
-
-def split(count: int, seed: int, *fractions: float) -> list[np.ndarray]:
-    """Cut ``range(count)`` at random into the rest and one part for each fraction."""
-    order = generator(seed, "split").permutation(count)
-    sizes = [round(count * fraction) for fraction in fractions]
-    rest = count - sum(sizes)
-    if rest < 1:
-        raise UsageError("data: val_fraction and test_fraction leave nothing to train on")
-    return np.split(order, np.cumsum([rest, *sizes])[:-1])
-
-
-def shift(images: Tensor, down: np.ndarray, right: np.ndarray) -> Tensor:
-    """Move each image (batch, channels, height, width) by its pixels; the edge is repeated."""
-    height, width = images.shape[-2:]
-    rows = (np.arange(height) - down[:, None]).clip(0, height - 1)
-    columns = (np.arange(width) - right[:, None]).clip(0, width - 1)
-    each = np.arange(len(images))[:, None, None]
-    return images.movedim(1, -1)[each, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)

@@ -132,9 +132,14 @@ class DualEncoder(LightningModule):
     def embed_classes(self, prompts: Batch) -> Tensor:
         """Embed captions (classes, phrasings, length) as (classes, projection): their mean."""
         count, phrasings = prompts["input_ids"].shape[:2]
-        flat = {name: ids.flatten(0, 1).to(self.device) for name, ids in prompts.items()}
-        embedded = self.embed_texts(flat).view(count, phrasings, -1)
-        return F.normalize(embedded.mean(1), dim=-1)
+        flat = {name: ids.flatten(0, 1) for name, ids in prompts.items()}
+        embedded = [  # in parts: COCO has 25,000 captions to look among
+            self.embed_texts(
+                {name: ids[at : at + 512].to(self.device) for name, ids in flat.items()}
+            )
+            for at in range(0, count * phrasings, 512)
+        ]
+        return F.normalize(torch.cat(embedded).view(count, phrasings, -1).mean(1), dim=-1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return self._evaluate(batch, "val")
@@ -174,6 +179,8 @@ class DualEncoder(LightningModule):
         if not images:
             raise UsageError("this model labels images: give the path of one (texts are captions)")
         names = list(texts) or card["labels"]
+        if not names:
+            raise UsageError("this model knows no classes: give candidate captions by --text")
         captions = [[text] for text in texts] or card["captions"]
         tokenizer = AutoTokenizer.from_pretrained(folder)
         flat = [caption for group in captions for caption in group]
@@ -301,7 +308,7 @@ def log_classification(
         if name == "loss":
             metric.update(F.cross_entropy(logits, labels), weight=len(labels))
         else:
-            metric.update(logits, labels)
+            metric.update(logits.argmax(-1), labels)
         module.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
     probability, prediction = logits.float().softmax(-1).max(-1)
     return {

@@ -2,22 +2,19 @@
 
 Example::
 
-    python benchmarks/fetch.py                       # prints the table, about two minutes
-    python benchmarks/fetch.py --write docs/benchmarks_fetch.md
-    python benchmarks/fetch.py --mib 64 --repeats 1  # a quick look
+    python -m benchmarks fetch                       # two minutes; writes docs/benchmarks.md
+    python -c "from benchmarks.fetch import run; print(run(mib=64, repeats=1).text())"
 
 The server is a process of its own on 127.0.0.1 and sends with sendfile. Every way is run in turn,
-``--repeats`` times, and the best of each is compared: only the ratios mean something elsewhere.
+some times, and the best of each is compared: only the ratios mean something elsewhere.
 ``fetch`` checks size and SHA-256 and syncs to disk; curl and pySmartDL do neither here. The HTTP
 client is imported before the clock starts, as it is in a training process.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -26,6 +23,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from benchmarks.table import Goal, Table
 
 MIB = 1 << 20
 SERVER = r"""
@@ -103,6 +102,10 @@ class Case:
 
         SmartDL(self.url, str(folder / "f"), progress_bar=False, threads=4).start()
 
+    def ways(self) -> dict[str, Callable[[Path], None]]:
+        """Return each way by its name."""
+        return {"ours": self.ours, "curl": self.curl, "pySmartDL": self.smartdl}
+
     def crowd(self, count: int) -> float:
         """Return the seconds until the file is there for the last of ``count`` processes.
 
@@ -154,50 +157,55 @@ def second_start(case: Case) -> float:
     return seconds
 
 
-def measure(work: Path, mib: int, repeats: int) -> list[tuple[str, str, str, str]]:
-    """Return rows of (what, times, ratio, wanted)."""
+def run(mib: int = 1024, repeats: int = 3) -> Table:
+    """Measure all; see the module's docstring."""
     import requests  # noqa: F401
 
+    table = Table(
+        "Fetch",
+        ["what", "way", "s", "time of ours as a ratio to it"],
+        note=f"From a server on 127.0.0.1, the best of {repeats}. Ours includes SHA-256 and fsync;"
+        " the others do neither. Load of the machine before, by other jobs:"
+        f" {os.getloadavg()[0]:.1f}.",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        _whole_line(table, work, mib, repeats)
+        _limited_line(table, work, min(mib, 128))
+    return table
+
+
+def _whole_line(table: Table, work: Path, mib: int, repeats: int) -> None:
     big, digest = make_file(work / "big", mib)
     with serve(big) as url:
         case = Case(url, big, digest, work)
-        ways = {"ours": case.ours, "curl": case.curl, "pySmartDL": case.smartdl}
-        cold = case.best(ways, repeats)
+        cold = case.best(case.ways(), repeats)
+        _compare(table, f"cold, {mib} MiB", cold)
+        table.goals.append(Goal("cold fetch beside curl", cold["ours"] / cold["curl"], 1.25))
         again = second_start(case)
+        table.add(f"second start, {mib} MiB verified", "ours", f"{again:.4f}", "")
+        table.goals.append(Goal("second start", again * 1000, 50, " ms"))
         alone = min(case.crowd(1) for _ in range(repeats))
         crowd = min(case.crowd(32) for _ in range(repeats))
-    slow_mib = min(mib, 128)
-    slow, digest = make_file(work / "slow", slow_mib)
+        table.add(f"one process, {mib} MiB", "ours", f"{alone:.2f}", "")
+        table.add("32 processes at once", "ours", f"{crowd:.2f}", "")
+        table.goals.append(Goal("32 processes beside one", crowd / alone, 1.3))
+
+
+def _limited_line(table: Table, work: Path, mib: int) -> None:
+    slow, digest = make_file(work / "slow", mib)
     with serve(slow, rate=8 * MIB) as url:
         case = Case(url, slow, digest, work)
-        limited = case.best({"ours": case.ours, "curl": case.curl, "pySmartDL": case.smartdl}, 1)
-    return [
-        row(f"cold fetch, {mib} MiB", cold, "≥ 0.8 × curl"),
-        row(f"{slow_mib} MiB, server gives 8 MiB/s a connection", limited, "≥ 3 × curl"),
-        (
-            f"second start, {mib} MiB verified",
-            f"{again * 1000:.1f} ms",
-            "–",
-            "< 50 ms",
-        ),
-        (
-            f"32 processes at once, {mib} MiB",
-            f"{crowd:.2f} s; one process {alone:.2f} s",
-            f"{crowd / alone:.2f} × the time of one",
-            "≤ 1.3 ×",
-        ),
-    ]
+        limited = case.best(case.ways(), 1)
+    _compare(table, f"{mib} MiB, 8 MiB/s a connection", limited)
+    ratio = limited["ours"] / limited["curl"]
+    table.goals.append(Goal("limited line beside curl", ratio, round(1 / 3, 3)))
 
 
-def row(what: str, seconds: dict[str, float], wanted: str) -> tuple[str, str, str, str]:
-    """Compare the speed of ours with that of each other way."""
-    times = "; ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
-    ratios = "; ".join(
-        f"{value / seconds['ours']:.2f} × {name}"
-        for name, value in seconds.items()
-        if name != "ours"
-    )
-    return what, times, ratios, wanted
+def _compare(table: Table, what: str, seconds: dict[str, float]) -> None:
+    for name, value in seconds.items():
+        ratio = "" if name == "ours" else f"{seconds['ours'] / value:.2f}"
+        table.add(what, name, f"{value:.2f}", ratio)
 
 
 def make_file(path: Path, mib: int) -> tuple[Path, str]:
@@ -211,38 +219,5 @@ def make_file(path: Path, mib: int) -> tuple[Path, str]:
     return path, value.hexdigest()
 
 
-def table(rows: list[tuple[str, str, str, str]]) -> str:
-    """Return the page, in Markdown."""
-    version = f"Python {platform.python_version()}, {os.cpu_count()} cores"
-    lines = [
-        "# Speed of fetch",
-        "",
-        f"Made by `python benchmarks/fetch.py --write …` ({version}); best of each, one run.",
-        "Ours includes SHA-256 and fsync; the others do neither.",
-        "",
-        "| what | time | speed of ours | wanted |",
-        "|---|---|---|---|",
-        *("| " + " | ".join(cells) + " |" for cells in rows),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of fetch beside curl and pySmartDL.")
-    parser.add_argument("--mib", type=int, default=1024, help="size of the large file (1024)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each way (3)")
-    parser.add_argument("--directory", help="where to work (default: the temporary folder)")
-    parser.add_argument("--write", type=Path, help="write the table to this file too")
-    options = parser.parse_args()
-    work = Path(tempfile.mkdtemp(dir=options.directory))
-    try:
-        page = table(measure(work, options.mib, options.repeats))
-    finally:
-        shutil.rmtree(work)
-    sys.stdout.write(page)
-    if options.write:
-        options.write.write_text(page, "utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    print(run().text())

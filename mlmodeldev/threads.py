@@ -1,4 +1,5 @@
-"""How threads of OpenMP wait for each other: asleep, so that a shared core goes to who needs it.
+"""Cores: how many there are, and how OpenMP's threads wait for each other: asleep, so that a
+shared core goes to who needs it.
 
 Example::
 
@@ -19,3 +20,8 @@ def share_cores() -> None:
     costs on an idle machine is a few percent for small models, and nothing for large ones.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def cores() -> int:
+    """Return the CPUs that this process may use: of its Slurm task, else of its affinity."""
+    return int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or len(os.sched_getaffinity(0))

@@ -49,7 +49,7 @@ def test_malformed_line_is_named(tmp_path, line) -> None:
     with pytest.raises(UsageError, match=r"in_domain_dev\.tsv:81: ") as caught:
         prepared(Cola, tmp_path)
     assert "\n" not in str(caught.value)
-    assert list(folder.glob("tokens-*")) == []  # nothing half done is left
+    assert list(tmp_path.rglob("tokens-*")) == []  # nothing half done is left
 
 
 def test_empty_file_is_named(tmp_path) -> None:
@@ -77,7 +77,7 @@ def test_tokens_are_made_once_and_again_for_other_content(tmp_path) -> None:
     folder = write_cola(tmp_path)
 
     def caches() -> dict[Path, int]:
-        return {file: file.stat().st_mtime_ns for file in folder.glob("tokens-*/*")}
+        return {file: file.stat().st_mtime_ns for file in tmp_path.rglob("tokens-*/*.npy")}
 
     prepared(Cola, tmp_path)
     first = caches()

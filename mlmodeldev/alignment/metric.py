@@ -156,6 +156,16 @@ class CKA(Metric):
             rank_zero_warn(f"CKA: {line}", UserWarning)
         return self.cross / own_a[:, None] / own_b[None, :]
 
+    def _wrap_compute(self, compute: Any) -> Any:
+        wrapped = super()._wrap_compute(compute)
+
+        def with_its_shape(*args: Any, **kwargs: Any) -> Tensor:
+            """torchmetrics makes a number of a matrix of one layer by one."""
+            matrix: Tensor = wrapped(*args, **kwargs)
+            return matrix.reshape(len(self.layers_a), len(self.layers_b))
+
+        return with_its_shape
+
     def report(self) -> list[str]:
         """Return one line for each layer or batch that has no CKA, with its count."""
         batches, small = int(self.batches), int(self.small_batches)

@@ -15,7 +15,9 @@ about its size is not believed: the bytes that come out are counted.
 from __future__ import annotations
 
 import lzma
+import shutil
 import stat
+import subprocess
 import tarfile
 import zipfile
 import zlib
@@ -192,7 +194,7 @@ def _is_zstandard(archive: Path) -> bool:
 
 
 def _zstandard(archive: Path) -> Any:
-    """Open by the standard library (Python 3.14 on) or by the package ``zstandard``."""
+    """Open by the standard library (Python 3.14 on), the package ``zstandard`` or the program."""
     try:
         from compression import zstd
 
@@ -201,8 +203,27 @@ def _zstandard(archive: Path) -> Any:
         pass
     try:
         import zstandard
+
+        return zstandard.open(archive, "rb")
     except ImportError:
+        pass
+    program = shutil.which("zstd")
+    if program is None:
         raise ArchiveError(
-            f"{archive}: reading zstd needs a package: python -m pip install zstandard"
-        ) from None
-    return zstandard.open(archive, "rb")
+            f"{archive}: reading zstd needs the program zstd, or a package: python -m pip install"
+            " zstandard"
+        )
+    return _by_program(program, archive)
+
+
+@contextmanager
+def _by_program(program: str, archive: Path) -> Iterator[IO[bytes]]:
+    """Read what ``zstd -dc`` writes; a damaged archive is told by its exit status, too."""
+    command = [program, "-dcq", str(archive)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        yield process.stdout
+        while process.stdout.read(1 << 20):  # padding after the last member
+            pass
+        if process.wait():
+            raise ArchiveError(f"{archive}: broken or cut short (zstd can't read it)")

@@ -139,9 +139,12 @@ def _try(job: Job, address: _Address) -> dict[str, str] | None:
         address.problem, address.dead = str(error), True
     except _WrongContent as error:
         # Bytes of several connections may not belong together: only an address that sent them
-        # all in one go has shown that it is wrong.
+        # all in one go has shown that it is wrong. Any other is asked for all of them at once,
+        # before one that sends too few can put its own in front again.
         address.problem, address.dead = str(error), fresh and not job.was_split
         job.staging.restart()
+        if not address.dead:
+            return _try(job, address)
     _logger.warning("%s: %s: %s", job.source.name, redact(address.url), address.problem)
     return None
 

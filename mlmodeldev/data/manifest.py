@@ -7,20 +7,30 @@ Example::
 
 A manifest is a YAML file; those in ``manifests/`` are found by name, any other by its path.
 ``docs/data.md`` describes the format and how to add one.
+
+A laboratory's own copies: ``MLMODELDEV_MIRROR`` holds base addresses (``http``, ``https`` or
+``file``, separated by spaces); each file is asked for as ``BASE/DATASET/FILE`` there first.
+``MLMODELDEV_MANIFESTS`` names a folder of manifests that are found by name before ours, for
+datasets of one's own or other versions of a known one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mlmodeldev.data.source import FetchError, Source
 from mlmodeldev.errors import UsageError, nearest
 
 FOLDER = Path(__file__).parent / "manifests"
+MIRROR_VARIABLE = "MLMODELDEV_MIRROR"
+FOLDER_VARIABLE = "MLMODELDEV_MANIFESTS"
 _KEYS = ("title", "homepage", "licence", "files", "layout")
 _SOURCE_KEYS = ("urls", "name", "bytes", "sha256", "md5", "headers")
 _FILE_KEYS = (*_SOURCE_KEYS, "unpack", "flatten", "max_bytes")
@@ -81,8 +91,16 @@ class Manifest:
 
 
 def names() -> list[str]:
-    """Return the names of the manifests that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """Return the names of all manifests: the package's and those of ``MLMODELDEV_MANIFESTS``."""
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")})
+
+
+def _folders() -> list[Path]:
+    """Where manifests are looked for by name, the first one first."""
+    own = os.environ.get(FOLDER_VARIABLE)
+    if own and not Path(own).expanduser().is_dir():
+        raise UsageError(f"{FOLDER_VARIABLE}={own}: there is no such folder")
+    return [*([Path(own).expanduser()] if own else []), FOLDER]
 
 
 def load(name: str | Path) -> Manifest:
@@ -93,13 +111,34 @@ def load(name: str | Path) -> Manifest:
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        path = FOLDER / f"{name}.yaml"
+        path = next(
+            (f / f"{name}.yaml" for f in _folders() if (f / f"{name}.yaml").is_file()), path
+        )
         if str(name) not in names():
             raise UsageError(
                 f"no dataset is called {str(name)!r}; known are {', '.join(names())}, or give "
                 f"the path of a .yaml file{nearest(str(name), names())}"
             )
-    return _parse(path.stem, path, _read(path))
+    return _mirrored(_parse(path.stem, path, _read(path)))
+
+
+def _mirrored(manifest: Manifest) -> Manifest:
+    """Put the addresses of ``MLMODELDEV_MIRROR`` before the published ones."""
+    bases = os.environ.get(MIRROR_VARIABLE, "").split()
+    if not bases:
+        return manifest
+
+    def mirrored(entry: Entry) -> Entry:
+        source = entry.source
+        own = [f"{base.rstrip('/')}/{manifest.name}/{quote(source.name)}" for base in bases]
+        try:
+            # A name taken from the first address stays: files are found under it later.
+            changed = dataclasses.replace(source, urls=[*own, *source.urls], name=source.name)
+        except UsageError as error:
+            raise UsageError(f"{MIRROR_VARIABLE}: {error}") from None
+        return dataclasses.replace(entry, source=changed)
+
+    return dataclasses.replace(manifest, entries=tuple(map(mirrored, manifest.entries)))
 
 
 def prepare(

@@ -11,17 +11,28 @@ Example::
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, ClassVar
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import LightningDataModule
 
+from mlmodeldev.data import manifest
+from mlmodeldev.data.fingerprint import fingerprint
 from mlmodeldev.data.loader import ExactLoader, Place, Shard, Sized
+from mlmodeldev.data.node_local import staged
+from mlmodeldev.data.prepared import Make, Prepared, prepared
+from mlmodeldev.data.progress import tell_in_log
+from mlmodeldev.threads import cores
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.training.world import World
+
+
+_logger = logging.getLogger(__name__)
 
 
 class ExactDataModule(LightningDataModule):
@@ -36,7 +47,7 @@ class ExactDataModule(LightningDataModule):
     train_set: Sized
     val_set: Sized
     test_set: Sized | None = None
-    label_names: ClassVar[list[str]]
+    label_names: list[str]
     in_memory = False
 
     def attach(self, settings: Settings, world: World) -> None:
@@ -46,6 +57,10 @@ class ExactDataModule(LightningDataModule):
         self.seed = settings.training.seed
         self.overfit = settings.training.overfit_batches > 0
         self.data_dir = settings.artefacts.data_dir
+        self.inputs: dict[str, str] = {}
+        self.folders: dict[str, Path] = {}
+        self._told: set[str] = set()
+        tell_in_log()
         self.shard = Shard(world.rank, world.size)
         self.on_gpu = settings.training.accelerator != "cpu" and torch.cuda.is_available()
 
@@ -57,6 +72,47 @@ class ExactDataModule(LightningDataModule):
     def card(self) -> dict[str, Any]:
         """Facts of the data that inference needs; written into ``training_state.json``."""
         return {"labels": self.label_names}
+
+    def dataset(self, name: str, only: Sequence[str] | None = None, **options: Any) -> Path:
+        """Return the folder of a dataset with a manifest, fetched if it is not there.
+
+        Args:
+            name: of the manifest (``python -m mlmodeldev.data list``), or its path.
+            only: files wanted; None: all.
+            options: more arguments of `mlmodeldev.data.manifest.prepare`.
+
+        Raises:
+            UsageError: it can't be had; the message says what to place where.
+        """
+        folder = manifest.prepare(name, self.data_dir, only=only, **options)
+        self.folders[name] = folder
+        return folder
+
+    def digest(self, path: Path) -> str:
+        """Return the SHA-256 of an input, and note it for the trial's record."""
+        try:
+            name = str(path.absolute().relative_to(Path(self.data_dir).expanduser().absolute()))
+        except ValueError:  # not of the data folder
+            name = str(path)
+        self.inputs[name] = fingerprint(path)
+        return self.inputs[name]
+
+    def prepared(self, name: str, key: Mapping[str, Any], make: Make) -> Prepared:
+        """Return what ``make`` prepares of this key: made once, then mapped; see `prepared`.
+
+        It lies in ``<data_dir>/prepared/<name>``, apart from what it was made of, and is copied to
+        the node as ``processing.stage`` says.
+        """
+        path = Path(self.data_dir).expanduser().absolute() / "prepared" / name
+        made = prepared(path.parent, path.name, key, make)
+        self.folders[name] = made.folder
+        return staged(made, self.processing.stage)
+
+    def tell(self, text: str) -> None:
+        """Say something once, on the first process of the trial."""
+        if self.shard.rank == 0 and text not in self._told:
+            self._told.add(text)
+            _logger.warning(text)
 
     def train_dataloader(self) -> ExactLoader:
         return self._loader(self.train_set, train=True)
@@ -98,8 +154,7 @@ class ExactDataModule(LightningDataModule):
             return asked
         if self.in_memory:
             return 0
-        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or len(os.sched_getaffinity(0))
-        return max(1, min(16, cpus - 1))
+        return max(1, min(16, cores() - 1))
 
     def _place(self) -> Place:
         trainer = self.trainer

@@ -26,6 +26,19 @@ Report = Callable[[int, int | None], None]
 _logger = logging.getLogger(__name__)
 
 
+def tell_in_log() -> None:
+    """Let what this package tells through ``logging`` reach standard error, unless it does.
+
+    A trial that waits for 20 GB must not look as if it hung.
+    """
+    package = logging.getLogger("mlmodeldev.data")
+    if not package.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+
+
 class Progress:
     """A bar on a terminal, else lines through ``logging``; or a function of the caller.
 

@@ -8,9 +8,11 @@ Example::
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -37,6 +39,24 @@ def tokenizer_key(name: str | None) -> str:
         if file.name.startswith(("token", "vocab", "merges", "spiece", "added", "special")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def tokenized(tokenizer: Any, texts: Sequence[str], max_length: int) -> dict[str, np.ndarray]:
+    """Return ``input_ids``, int32, and ``attention_mask``, uint8, each (texts, max_length).
+
+    Longer texts are cut, shorter ones padded. The types keep files and memory small.
+    """
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length",
+        truncation=True,
+        max_length=max_length,
+        return_tensors="np",
+    )
+    return {
+        "input_ids": tokens["input_ids"].astype(np.int32),
+        "attention_mask": tokens["attention_mask"].astype(np.uint8),
+    }
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

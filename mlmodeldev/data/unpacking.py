@@ -90,6 +90,12 @@ def is_unpacked(directory: Path, origin: dict[str, Any]) -> bool:
     return all(known.get(key) == origin.get(key) for key in ("bytes", "mtime_ns"))
 
 
+def unpacked_digest(directory: Path) -> str | None:
+    """Return the SHA-256 of the archive that ``unpack`` made ``directory`` of, if it is known."""
+    digest = _read_marker(directory).get("sha256")
+    return digest if isinstance(digest, str) else None
+
+
 def renew(directory: Path) -> None:
     """Set the times of every file and folder below ``directory`` to now."""
     for parent, _, names in os.walk(directory):

@@ -38,6 +38,8 @@ class Artefacts(Group):
     """Name of the sweep; trials started by hand belong to ``single``."""
     trial: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] | None = None
     """Folder name of the trial; null: its identity, a hash of the overrides."""
+    changed_data: Literal["refuse", "warn"] = "refuse"
+    """When a trial goes on and its data are others than before: an error, or a warning."""
     fresh: bool = False
     """Begin anew: an existing folder of this trial is moved aside first, never deleted."""
 
@@ -74,6 +76,8 @@ class Processing(Group):
     """Batches that each worker loads ahead."""
     pin_memory: bool | Literal["auto"] = "auto"
     """Page-locked host memory; auto: when training on a GPU."""
+    stage: Annotated[str, Field(min_length=1)] = "auto"
+    """Copy prepared data to the node's disk: auto ($SLURM_TMPDIR, a job's $TMPDIR), never, DIR."""
 
 
 class Training(Group):

@@ -19,17 +19,8 @@ from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 from mlmodeldev.key_guard import guard_output, refuse_in_arguments
 
 COMMANDS = (
-    "submit",
-    "plan",
-    "status",
-    "logs",
-    "cancel",
-    "retry",
-    "collect",
-    "clean",
-    "doctor",
-    "sync",
-    "bridge",
+    *("submit", "plan", "status", "logs", "cancel", "retry", "collect", "clean"),
+    *("prefetch", "doctor", "sync", "bridge"),
 )
 """Names of the modules in `mlmodeldev.slurm.commands`, in the order of --help; add yours here."""
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.training.world import World
 
+_PREPARE_SECONDS = 86400.0
+"""20 GB of photographs take longer than the ten minutes that NCCL waits for a message."""
+
 
 def datamodule(settings: Settings, world: World) -> ExactDataModule:
     """Make the DataModule, prepare its data once (on the first process) and set it up."""
@@ -32,7 +35,7 @@ def datamodule(settings: Settings, world: World) -> ExactDataModule:
             f"data._target_={settings.data['_target_']}: must be a subclass of ExactDataModule"
         )
     made.attach(settings, world)
-    world.agree(made.prepare_data)
+    world.agree(made.prepare_data, patience=_PREPARE_SECONDS)
     made.setup("fit")
     return made
 

@@ -26,6 +26,7 @@ from mlmodeldev.tracking.stopping import STOP_NOTE
 from mlmodeldev.tracking.sync import report
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.checkpoint import newest_whole
+from mlmodeldev.trial.data_record import record_data
 from mlmodeldev.trial.provenance import provenance
 from mlmodeldev.trial.record import LostLease, TrialFolder
 
@@ -78,6 +79,8 @@ class Attempt:
         if self.settings.training.compile:
             _compile(model)
         self.data = data
+        policy, goes_on = self.settings.artefacts.changed_data, self.checkpoint is not None
+        self.world.agree(lambda: record_data(self.folder, data, policy, goes_on))
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
         except RuntimeError as error:

@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,6 +48,7 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _waits: int = field(default=0, repr=False)
     part: Callable[[], None] | None = None
     """Called when the group is left."""
 
@@ -60,8 +62,13 @@ class World:
         """Number of machines."""
         return self.size // self.local_size
 
-    def agree(self, decide: Callable[[], T]) -> T:
-        """Run ``decide`` on the first process; return its result, or raise its error, on all."""
+    def agree(self, decide: Callable[[], T], patience: float | None = None) -> T:
+        """Run ``decide`` on the first process; return its result, or raise its error, on all.
+
+        Args:
+            patience: seconds that the others wait for it; None: as long as torch waits for any
+                message, which is ten minutes on GPUs. A dead first process is noticed at once.
+        """
         if self.size == 1:
             return decide()
         import torch.distributed as dist
@@ -72,11 +79,24 @@ class World:
                 box[0] = decide()
             except Exception as error:
                 box[1] = error
+        if patience is not None:
+            self._wait_for_first(patience)
         dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
             raise box[1]
         decided: T = box[0]
         return decided
+
+    def _wait_for_first(self, seconds: float) -> None:
+        import torch.distributed as dist
+
+        self._waits += 1
+        store = dist.distributed_c10d._get_default_store()
+        key = f"mlmodeldev/decided/{self._waits}"
+        if self.first:
+            store.set(key, "yes")
+        else:
+            store.wait([key], timedelta(seconds=seconds))
 
     def leave(self) -> None:
         """End the group and see the processes out that this one started.

@@ -29,8 +29,8 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         copied: dict[str, Any] = json.loads((root / SNAPSHOT_FILE).read_text())
         return copied
-    sha = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain", "--untracked-files=no") if sha else None
+    sha = git(root, "rev-parse", "HEAD")
+    status = git(root, "status", "--porcelain", "--untracked-files=no") if sha else None
     digest = hashlib.sha256()
     for name in FRONT_ROOMS:
         file = root / name
@@ -42,7 +42,8 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
     }
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
+    """Return what a git command prints, or None where there is no repository or no git."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True

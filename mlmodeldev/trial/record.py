@@ -48,6 +48,7 @@ _MAY_CHANGE = (
     "processing.num_workers",
     "processing.pin_memory",
     "processing.prefetch_factor",
+    "processing.stage",
     "training.accelerator",
     "training.checkpoint_every_n_steps",
     "training.check_val_every_n_epoch",

@@ -281,3 +281,10 @@ def test_bad_settings_are_named(options, message):
 def test_bad_batches_are_named(batch, message):
     with pytest.raises(UsageError, match=message):
         CKA(["x", "y"]).update(batch)
+
+
+def test_one_layer_by_one_is_still_a_matrix() -> None:
+    metric = CKA(["x"])
+    metric.update({"x": torch.randn(8, 3, generator=torch.Generator().manual_seed(0))})
+    assert metric.compute().shape == (1, 1)
+    assert torch.allclose(metric.compute(), torch.ones(1, 1, dtype=torch.float64))

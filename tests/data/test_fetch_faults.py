@@ -309,3 +309,12 @@ def test_unset_variable_names_the_header_not_its_value(server, body, get):
     os.environ.pop("NOT_SET", None)
     with pytest.raises(Exception, match="Authorization needs the environment variable NOT_SET"):
         get("a", known={"headers": {"Authorization": "Bearer ${NOT_SET}"}})
+
+
+def test_a_mirror_that_sends_too_few_wrong_bytes_does_not_spoil_the_good_one(server, body, get):
+    """Joined with its bytes, those of the good one would be wrong round after round."""
+    server.add("bad", body, then=Answer(body=b"another file", length=False))
+    server.add("good", body)
+    assert get("bad", "good").read_bytes() == body
+    assert [request.path for request in server.requests] == ["/bad", "/good", "/good"]
+    assert server.ranges("good") == ["bytes=12-", None]

@@ -60,3 +60,20 @@ def test_what_is_no_image_is_told_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"none\.png: no such file"):
         read_image(tmp_path / "none.png", 8, 1, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 5])
+def test_a_bitmap_is_read_as_the_digits_were_made(tmp_path, scale):
+    """Theirs: 32x32 points, of which the dark ones are counted in squares of 4x4, 0 to 16."""
+    points = np.random.default_rng(0).integers(0, 2, (32, 32))
+    counts = points.reshape(8, 4, 8, 4).sum((1, 3))
+    larger = np.kron(points, np.ones((scale, scale)))
+    found = read_image(write(tmp_path / "a.png", larger * 255), 8, 1, mean=0.0, std=1.0)
+    assert torch.allclose(found[0] * 16, torch.from_numpy(counts).float(), atol=1e-4)
+
+
+def test_cropping_keeps_the_middle_and_the_proportions(tmp_path):
+    wide = np.zeros((10, 30, 3))
+    wide[:, 10:20] = [255, 0, 0]
+    found = read_image(write(tmp_path / "a.png", wide), 4, 3, mean=0.0, std=1.0, crop=True)
+    assert torch.equal(found, torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand(3, 4, 4))

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -81,19 +82,29 @@ def test_the_same_as_other_tools(tmp_path):
     subprocess.run(["diff", "-r", origin, folder], check=True)
 
 
-def test_zstandard_if_there_is_a_reader_else_says_what_to_install(tmp_path):
+def test_zstandard_without_a_reader_says_what_to_install(tmp_path, monkeypatch):
     path = tmp_path / "x.tar.zst"
     path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
-    try:
-        zstandard = pytest.importorskip("zstandard")
-    except pytest.skip.Exception:
-        with pytest.raises(ArchiveError, match="pip install zstandard"):
-            unpack(path, tmp_path / "out")
-    else:
-        plain = make_tar(tmp_path / "x.tar", FILES).read_bytes()
-        path.write_bytes(zstandard.ZstdCompressor().compress(plain))
-        assert tree(unpack(path, tmp_path / "out")) == FILES
-    assert not (tmp_path / ".fetch").exists()
+    monkeypatch.setattr(archive.shutil, "which", lambda name: None)
+    for package in ("zstandard", "compression"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ArchiveError, match="pip install zstandard"):
+        unpack(path, tmp_path / "out")
+    assert everything(tmp_path) == ["x.tar.zst"]
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd here (apt-get install zstd)")
+def test_zstandard_by_the_program(tmp_path):
+    plain = make_tar(tmp_path / "x.tar", FILES)
+    subprocess.run(["zstd", "-q", plain], check=True)
+    packed = tmp_path / "x.tar.zst"
+    assert tree(unpack(packed, tmp_path / "out")) == FILES
+    content = packed.read_bytes()
+    for number, damaged in enumerate((content[:-20], content[:60], content[:40] + b"xyz")):
+        packed.write_bytes(damaged)
+        with pytest.raises(ArchiveError, match=r"broken or cut short|not an archive"):
+            unpack(packed, tmp_path / f"out{number}")
+        assert not (tmp_path / f"out{number}").exists()
 
 
 BAD_NAMES = ["../out.txt", "/abs.txt", "a/../../b", "C:/x", "a\\..\\b", "ok/../../../etc/x"]

@@ -1,0 +1,102 @@
+"""Which version of the data, where DVC keeps it: read from its pointer files, without DVC.
+
+Example::
+
+    versions([Path("data/cola/in_domain_train.tsv")])
+    # [{"pointer": "data/cola.dvc", "md5": "1f0c….dir", "commit": "9a0d…", "committed": True,
+    #   "matches": True}]
+
+DVC puts a small YAML file beside what it tracks, ``cola.dvc`` beside ``cola/``, and git keeps
+that file. Its MD5 is the version of the data; the commit says where to find it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mlmodeldev.trial.provenance import git
+
+_CHECK_BYTES = 64_000_000
+"""Larger data are not read again to compare them with their pointer."""
+
+
+def versions(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Return what DVC's pointers say of these files and folders; nothing where there are none.
+
+    Each entry has ``pointer`` (relative to its git repository), ``md5``, ``commit``, ``committed``
+    (whether the commit holds this pointer), ``matches`` (whether the data are those of the
+    pointer; None: they are large and were not read) and, for imported data, ``revision`` and
+    ``url`` of their registry.
+    """
+    pointers = {pointer: None for path in paths for pointer in _pointers(path.absolute())}
+    return [entry for pointer in pointers for entry in _read(pointer)]
+
+
+def _pointers(path: Path) -> list[Path]:
+    """Return the pointer of the path or of the nearest folder that has one."""
+    places = (place.parent / f"{place.name}.dvc" for place in (path, *path.parents) if place.name)
+    return [pointer for pointer in places if pointer.is_file()][:1]
+
+
+def _read(pointer: Path) -> list[dict[str, Any]]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(pointer.read_text("utf-8"))
+        outs = [(pointer.parent / out["path"], str(out["md5"])) for out in content["outs"]]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return []  # not DVC's, or in the middle of a merge
+    root = git(pointer.parent, "rev-parse", "--show-toplevel")
+    name = str(pointer.relative_to(root)) if root else str(pointer)
+    changed = git(pointer.parent, "status", "--porcelain", "--", pointer.name)
+    entry = {
+        "pointer": name,
+        "commit": git(pointer.parent, "rev-parse", "HEAD"),
+        "committed": None if changed is None else not changed,
+        **_registry(content),
+    }
+    return [{**entry, "md5": md5, "matches": _matches(path, md5)} for path, md5 in outs]
+
+
+def _registry(content: dict[str, Any]) -> dict[str, Any]:
+    """Return where ``dvc import`` took the data from."""
+    for dependency in content.get("deps") or ():
+        repo = dependency.get("repo") if isinstance(dependency, dict) else None
+        if repo:
+            return {"url": repo.get("url"), "revision": repo.get("rev_lock")}
+    return {}
+
+
+def _matches(path: Path, md5: str) -> bool | None:
+    try:
+        files = _files(path) if path.is_dir() else [path]
+        if sum(file.stat().st_size for file in files) > _CHECK_BYTES:
+            return None
+        return (_folder_md5(path, files) if path.is_dir() else _md5(path)) == md5
+    except OSError:
+        return False
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return a tracked folder's files; those that ``.dvcignore`` is to name are ours, not data."""
+    ours = {".fetch", ".dvcignore"}
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not ours & set(path.relative_to(folder).parts)
+    ]
+
+
+def _folder_md5(folder: Path, files: list[Path]) -> str:
+    """Return what DVC calls a folder's MD5: that of the JSON of its files' names and MD5s."""
+    entries = [{"md5": _md5(f), "relpath": f.relative_to(folder).as_posix()} for f in files]
+    listing = json.dumps(sorted(entries, key=lambda entry: entry["relpath"]), sort_keys=True)
+    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,100 @@
+"""``SlurmTrain.py prefetch``: on the login node, get what sealed compute nodes will need."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mlmodeldev.slurm import declared
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.slurm.declared import Declared
+    from mlmodeldev.training.prefetch import Got
+
+HELP = "get data, tokenizers and Hub models of all trials now, for nodes without a network"
+
+_ROOTS = ("data", "model", "experiment", "callbacks")
+"""Groups whose settings decide what is needed; `artefacts.data_dir` is the same for all."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    declared.add_options(parser)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """Fetch, then print what lies where."""
+    import contextlib
+
+    from mlmodeldev.training.prefetch import fetch_all
+
+    known = declared.read(asked, lint=False)  # each kind is composed, and checked so, below
+    got: dict[tuple[str, str], Got] = {}
+    with contextlib.redirect_stdout(sys.stderr):
+        for settings in kinds(known):
+            got.update({(each.kind, each.path): each for each in fetch_all(settings)})
+    found = list(got.values())
+    if asked.json:
+        print(json.dumps([each.as_dict() for each in found], indent=1))
+    else:
+        _show(found)
+    return 0
+
+
+def kinds(known: Declared) -> Iterator[Settings]:
+    """Yield settings of each kind of trial: those that differ in what they need."""
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.trial.overrides import to_overrides
+
+    seen: set[str] = set()
+    for point in _points(known):
+        own = {key: value for key, value in point.items() if _decides(key, value)}
+        if (text := _canonical(own)) in seen:
+            continue
+        seen.add(text)
+        # A compute node's own disk is not here.
+        yield compose_settings([*known.overrides, *to_overrides(own), "processing.stage=never"])
+
+
+def _points(known: Declared) -> Iterator[dict[str, Any]]:
+    """Yield the declared trials' values; of a search, each combination of listed values."""
+    if known.entries:
+        yield from (entry.trial.overrides for entry in known.entries)
+        return
+    listed = {
+        parameter.name: parameter.fields.get("values", [parameter.fields.get("value")])
+        for parameter in known.sweep.definition.parameters
+        if parameter.distribution in ("categorical", "constant")
+    }
+    # Only what decides is combined: nobody waits for all rates times all seeds.
+    values = {
+        name: [value for value in some if _decides(name, value)] for name, some in listed.items()
+    }
+    deciding = {name: some for name, some in values.items() if some}
+    for combination in itertools.product(*deciding.values()):
+        yield dict(zip(deciding, combination, strict=True))
+
+
+def _decides(key: str, value: Any) -> bool:
+    """Whether a value changes what must be there: a model's width does not, its encoder does."""
+    root = key.partition(".")[0]
+    return root in _ROOTS and (root == "data" or not isinstance(value, int | float))
+
+
+def _canonical(values: dict[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def _show(found: list[Got]) -> None:
+    from mlmodeldev.data.files import human
+
+    width = max((len(each.name) for each in found), default=4)
+    for each in found:
+        print(f"{each.kind:8}  {human(each.bytes):>8}  {each.name:{width}}  {each.path}")
+    print(f"{'in all':8}  {human(sum(each.bytes for each in found)):>8}")
+    print("sealed nodes: export HF_HUB_OFFLINE=1; the same command then checks what is here")

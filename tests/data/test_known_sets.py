@@ -1,0 +1,402 @@
+"""The published datasets, end to end: small archives of the same layout, from a private mirror.
+
+What comes out is held against what was drawn, not against the readers.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fault_server import Answer, FaultServer
+from PIL import Image
+from safetensors.torch import load_file
+
+from datamodule import CocoCaptions, Cola, Images, Sst2
+from mlmodeldev.data import manifest, tokens
+from mlmodeldev.data.loader import Item
+from mlmodeldev.data.readers import read_idx
+from mlmodeldev.errors import UsageError
+from tests.small_data import (
+    COLOURS,
+    cifar_records,
+    coco_files,
+    grey_images,
+    idx,
+    photo,
+    prepared,
+    rows,
+    small_sets,
+    write_manifests,
+    zipped,
+)
+
+SETS = small_sets()
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory):
+    return write_manifests(tmp_path_factory.mktemp("manifests"), SETS)
+
+
+@pytest.fixture(scope="module")
+def mirror():
+    with FaultServer() as server:
+        for name, files in SETS.items():
+            for file, body in files.items():
+                server.add(f"{name}/{file}", body)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def sets(mirror, manifests, monkeypatch):
+    """Point the manifests at the mirror, as a laboratory would."""
+    use_mirror(mirror.url("").rstrip("/"), manifests, monkeypatch.setenv)
+    mirror.requests.clear()
+
+
+def use_mirror(url, folder, setenv=os.environ.__setitem__):
+    setenv("MLMODELDEV_MIRROR", url)
+    setenv("MLMODELDEV_MANIFESTS", str(folder))
+    setenv("HF_HUB_OFFLINE", "0")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A data folder for tests that only read."""
+    return tmp_path_factory.mktemp("shared-data")
+
+
+def example(dataset, place, epoch=0):
+    return dataset[Item(place, epoch)]
+
+
+# --- the mirror
+
+
+def test_every_set_is_fetched_from_the_mirror_alone(mirror, shared):
+    for name, files in SETS.items():
+        manifest.prepare(name, shared, progress=False)
+        asked = [r.path for r in mirror.requests if r.path.startswith(f"/{name}/")]
+        assert sorted(asked) == sorted(f"/{name}/{file}" for file in files)
+
+
+def test_published_addresses_follow_the_mirrors_and_names_stay(monkeypatch):
+    monkeypatch.delenv("MLMODELDEV_MANIFESTS")
+    monkeypatch.setenv("MLMODELDEV_MIRROR", "https://one/sets/ file:///two")
+    (entry,) = manifest.load("sst2").entries
+    assert list(entry.source.urls) == [
+        "https://one/sets/sst2/SST-2.zip",
+        "file:///two/sst2/SST-2.zip",
+        "https://dl.fbaipublicfiles.com/glue/data/SST-2.zip",
+    ]
+    assert entry.source.name == "SST-2.zip"
+    assert entry.source.sha256.startswith("d67e16fb")
+
+
+def test_a_mirror_with_other_bytes_is_not_believed(tmp_path, manifests, monkeypatch):
+    """The digest is the manifest's, whoever sends the bytes; the next address is asked."""
+    with FaultServer() as bad, FaultServer() as good:
+        body = SETS["sst2"]["SST-2.zip"]
+        bad.add("sst2/SST-2.zip", zipped({"SST-2/train.tsv": b"x"}), then=Answer(length=False))
+        good.add("sst2/SST-2.zip", body)
+        monkeypatch.setenv("MLMODELDEV_MIRROR", f"{bad.url('')} {good.url('')}")
+        folder = manifest.prepare("sst2", tmp_path, progress=False)
+        assert (folder / "SST-2.zip").read_bytes() == body
+        assert (len(bad.requests), len(good.requests)) == (1, 2)
+
+
+def test_wrong_variables_are_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLMODELDEV_MIRROR", "ftp//host")
+    with pytest.raises(UsageError, match=r"MLMODELDEV_MIRROR: .*is not an address"):
+        manifest.load("sst2")
+    monkeypatch.setenv("MLMODELDEV_MANIFESTS", str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match=r"MLMODELDEV_MANIFESTS=.*no such folder"):
+        manifest.load("sst2")
+
+
+def test_a_new_set_in_the_folder_is_found_by_name(manifests, tmp_path, monkeypatch):
+    folder = shutil.copytree(manifests, tmp_path / "own")
+    (folder / "mine.yaml").write_text((folder / "sst2.yaml").read_text())
+    monkeypatch.setenv("MLMODELDEV_MANIFESTS", str(folder))
+    assert "mine" in manifest.names()
+    assert manifest.load("mine").entries[0].source.urls[0].endswith("/mine/SST-2.zip")
+
+
+# --- sentences
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"), [(Cola, {}), (Cola, {"release": "glue"}), (Sst2, {})]
+)
+def test_sentences_and_labels(shared, kind, arguments):
+    made = prepared(kind, shared, **arguments)
+    dev = rows(1, 80)
+    assert len(made.val_set) == 80
+    for place in (0, 1, 40, 79):
+        found = example(made.val_set, place)
+        back = made.tokenizer.decode(found["input_ids"], skip_special_tokens=True)
+        assert back.replace(" ", "") == dev[place][0].lower().replace(" ", "")
+        assert int(found["label"]) == dev[place][1]
+        assert found["input_ids"].dtype == torch.int64
+    assert len(made.train_set) + len(made.test_set) == 400
+
+
+def test_a_second_start_asks_for_nothing_and_makes_nothing(shared, mirror, monkeypatch):
+    prepared(Cola, shared)
+    mirror.requests.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(tokens, "train_tokenizer", None)  # a call would fail
+    assert len(prepared(Cola, shared).val_set) == 80
+    assert mirror.requests == []
+
+
+def test_sealed_without_the_file_says_what_to_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UsageError, match=r"Offline: place SST-2\.zip .* sha256 .* at .*sst2/SST-2"):
+        prepared(Sst2, tmp_path)
+
+
+def test_a_wrong_line_of_sst2_is_named(tmp_path):
+    made = Sst2.read
+    file = tmp_path / "dev.tsv"
+    file.write_text("sentence\tlabel\ngood \t1\nno label here\n")
+    with pytest.raises(UsageError, match=r"dev\.tsv:3: must be sentence and label"):
+        made(file)
+
+
+# --- images
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_grey_images_are_those_of_the_files(shared, name):
+    made = prepared(Images, shared, name=name)
+    pixels = np.concatenate([grey_images(200, 0)[0], grey_images(50, 1)[0]])
+    assert [len(part) for part in (made.train_set, made.val_set, made.test_set)] == [180, 20, 50]
+    training = pixels[:200] / 255
+    assert made.structure["image_size"] == 28
+    for dataset, place in ((made.val_set, 3), (made.test_set, 49)):
+        found = example(dataset, place)
+        theirs = (pixels[found["index"]] / 255 - training.mean()) / training.std()
+        np.testing.assert_allclose(found["image"][0].numpy(), theirs, atol=1e-5)
+        assert int(found["label"]) == int(found["index"]) % 10
+        caption = made.tokenizer.decode(found["input_ids"], skip_special_tokens=True)
+        word = made.label_names[found["label"]]
+        assert word.replace("-", "") in caption.replace("-", "")
+    assert sorted(made.test_set.index) == list(range(200, 250))
+    assert not set(made.train_set.index) & set(made.val_set.index)
+
+
+def test_colours_of_cifar_are_in_their_planes(shared):
+    made = prepared(Images, shared, name="cifar10")
+    found = example(made.test_set, 7)
+    raw = np.frombuffer(cifar_records(20, 5), np.uint8).reshape(20, 3073)[7]
+    assert (found["image"].shape, int(found["label"])) == ((3, 32, 32), 7)
+    planes = found["image"].numpy() * made.std + made.mean
+    np.testing.assert_allclose(planes * 255, raw[1:].reshape(3, 32, 32), atol=1e-2)
+    assert made.structure["channels"] == 3
+
+
+def test_a_damaged_idx_file_is_named(tmp_path):
+    images = np.zeros((4, 28, 28))
+    file = tmp_path / "a.gz"
+    for content, words in (
+        (idx(images)[:-9], "a.gz"),
+        (b"no gzip", "a.gz: "),
+        (gzip.compress(b"\0\0\x0d\1" + bytes(8)), "no IDX file of bytes"),
+        (gzip.compress(b"\0\0\x08\1\0\0\0\5abc"), "has 3 values"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(UsageError, match=words):
+            read_idx(file)
+
+
+# --- photographs with captions
+
+
+@pytest.mark.parametrize("year", [2014, 2017])
+def test_each_photograph_has_its_captions(shared, year):
+    made = prepared(CocoCaptions, shared, year=year, image_size=16)
+    assert [len(part) for part in (made.train_set, made.val_set, made.test_set)] == [27, 3, 2]
+    assert not (shared / f"coco_{year}" / f"train{year}.zip").exists()  # 20 GB are freed again
+    for part in (made.val_set, made.test_set):
+        for place in range(len(part)):
+            found = example(part, place)
+            caption = made.tokenizer.decode(found["input_ids"], skip_special_tokens=True)
+            colour = caption.split()[1]
+            # The middle of the picture's left third has no stripe: its colour is the caption's.
+            pixels = found["image"][:, 8, 2] * made.std + made.mean
+            np.testing.assert_allclose(pixels * 255, COLOURS[colour], atol=12)
+            assert int(found["label"]) == place
+    prompts = made.prompts["input_ids"]
+    assert prompts.shape == (3, 5, 32)
+    for place in range(3):
+        assert torch.equal(prompts[place, 0], example(made.val_set, place)["input_ids"])
+
+
+def test_cutting_and_mirroring_are_functions_of_seed_epoch_and_image(shared):
+    one, again = (prepared(CocoCaptions, shared, image_size=16) for _ in range(2))
+    other = prepared(CocoCaptions, shared, "training.seed=1", image_size=16)
+    first = [example(one.train_set, place, 2) for place in range(27)]
+    backwards = [example(again.train_set, place, 2) for place in reversed(range(27))][::-1]
+    whole = again.train_set.make_batch([Item(place, 2) for place in range(27)])
+    for name in ("image", "input_ids"):
+        stacked = torch.stack([each[name] for each in first])
+        assert torch.equal(stacked, torch.stack([each[name] for each in backwards]))
+        assert torch.equal(stacked, whole[name])
+        for dataset, epoch in ((one.train_set, 3), (other.train_set, 2)):
+            changed = [example(dataset, place, epoch)[name] for place in range(27)]
+            assert not torch.equal(stacked, torch.stack(changed))
+    still = prepared(CocoCaptions, shared, image_size=16, augment=False).train_set
+    assert torch.equal(example(still, 5, 0)["image"], example(still, 5, 9)["image"])
+
+
+def test_training_cuts_are_parts_of_the_stored_picture(shared):
+    made = prepared(CocoCaptions, shared, image_size=16)
+    dataset = made.train_set
+    for place in range(27):
+        found = example(dataset, place, 1)["image"] * made.std + made.mean
+        found = (found * 255).round().to(torch.uint8).numpy().transpose(1, 2, 0)
+        stored = dataset.images[dataset.index[place]]
+        cuts = [stored[t : t + 16, s : s + 16] for t in range(3) for s in range(3)]
+        fitting = [np.array_equal(found, c) or np.array_equal(found, c[:, ::-1]) for c in cuts]
+        assert any(fitting)
+
+
+@pytest.fixture
+def torn(tmp_path):
+    """COCO as it lies on a cluster, with one cut and one missing photograph."""
+    folder = tmp_path / "coco"
+    files = coco_files(2014)
+    for name in ("train2014.zip", "val2014.zip", "caption_datasets.zip"):
+        shutil.unpack_archive(_written(tmp_path / name, files[name]), folder)
+    (folder / "train2014/COCO_train2014_000000000005.jpg").write_bytes(photo("red", 5)[:300])
+    (folder / "val2014/COCO_val2014_000000000007.jpg").unlink()
+    return folder
+
+
+def _written(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def test_corrupt_photographs_are_an_error_with_their_number(torn, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"2 of the images can't be decoded, such as .*000005\.jpg"
+    ):
+        prepared(CocoCaptions, tmp_path, folder=str(torn), image_size=16)
+    assert list((tmp_path / "prepared").rglob("images-*")) == []  # nothing half done is left
+
+
+def test_corrupt_photographs_can_be_left_out_and_are_counted(torn, tmp_path, caplog):
+    arguments = {"folder": str(torn), "image_size": 16}
+    made = prepared(CocoCaptions, tmp_path, on_corrupt="skip", **arguments)
+    assert [len(part) for part in (made.train_set, made.val_set, made.test_set)] == [26, 2, 2]
+    assert {5, 7} & {*made.train_set.index, *made.val_set.index, *made.test_set.index} == set()
+    assert caplog.text.count("2 of the images can't be decoded") == 1
+    caption = made.tokenizer.decode(example(made.val_set, 0)["input_ids"], skip_special_tokens=True)
+    assert made.label_names[0].lower().replace(" ", "").startswith(caption.replace(" ", "")[:9])
+    with pytest.raises(UsageError, match="on_corrupt=skip"):  # also from the prepared data
+        prepared(CocoCaptions, tmp_path, **arguments)
+
+
+def test_a_folder_without_coco_is_told(tmp_path):
+    with pytest.raises(UsageError, match=r"dataset_coco\.json: No such file"):
+        prepared(CocoCaptions, tmp_path, folder=str(tmp_path))
+
+
+def test_photographs_are_decoded_as_a_reader_sees_them(shared):
+    """Pillow's whole decoding, cut to the middle, is what is stored, but for JPEG's shrinking."""
+    made = prepared(CocoCaptions, shared, image_size=32)
+    number = int(made.val_set.index[0])
+    colour = made.records[number].captions[0].split()[1]
+    image = Image.open(io.BytesIO(photo(colour, number))).convert("RGB")
+    theirs = image.resize((36, 36), Image.Resampling.BOX, (10, 0, 50, 40))
+    np.testing.assert_allclose(made.val_set.images[number], np.asarray(theirs), atol=2)
+
+
+# --- trials
+
+
+SMALL = (
+    "logger=csv",
+    "callbacks.cka.enabled=false",
+    "model.width=16",
+    "model.depth=1",
+    "optimizer.lr=0.01",
+)
+
+
+def test_a_trial_of_cola_from_nothing(mirror, manifests, tmp_path, trials):
+    trials.data = tmp_path / "data"
+    ended = trials.run(
+        "data=cola",
+        "model=text_classifier",
+        "model.dropout=0",
+        "training.max_epochs=4",
+        *SMALL,
+        patch=partial(use_mirror, mirror.url("").rstrip("/"), manifests),
+    )
+    assert ended.code == 0, ended.output
+    assert ended.record["metric"]["value"] > 0.9  # the grammar is learned
+    assert [request.path for request in mirror.requests] == ["/cola_public/cola_public_1.1.zip"]
+    assert set(ended.record["data"]["inputs"]) == {
+        f"cola_public/cola_public/raw/in_domain_{part}.tsv" for part in ("train", "dev")
+    }
+
+
+def test_a_trial_of_coco_captions_from_nothing(mirror, manifests, tmp_path, trials):
+    trials.data = tmp_path / "data"
+    ended = trials.run(
+        "data=coco_captions",
+        "data.image_size=16",
+        "processing.batch_size=9",
+        "training.max_epochs=2",
+        *SMALL,
+        patch=partial(use_mirror, mirror.url("").rstrip("/"), manifests),
+    )
+    assert ended.code == 0, ended.output
+    assert 0 <= ended.record["test"]["test/accuracy"] <= 1
+    samples = (ended.folder / "samples.csv").read_text()
+    assert "COCO_val2014" in samples
+    assert (ended.folder / "best" / "model.safetensors").is_file()
+
+
+def test_a_killed_trial_of_coco_captions_ends_with_the_same_weights(manifests, shared, trials):
+    """Cutting, mirroring and captions are drawn in two worker processes."""
+    trials.data = shared
+    asked = (
+        "data=coco_captions",
+        "data.image_size=16",
+        "processing.batch_size=9",
+        "processing.num_workers=2",
+        "training.max_epochs=3",
+        "training.checkpoint_every_n_steps=1",
+        "training.test=false",
+        *SMALL,
+    )
+    patch = partial(use_mirror, "file:///nowhere", manifests)  # all is there already
+    whole = trials.run(*asked, name="whole", patch=patch)
+    assert whole.code == 0, whole.output
+    trials.run(*asked, name="killed", patch=patch, kill_at=5)
+    killed = trials.run(*asked, name="killed", patch=patch)
+    assert killed.code == 0, killed.output
+    assert killed.record["attempts"] == 2
+    weights = [load_file(each.folder / "last" / "model.safetensors") for each in (whole, killed)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert whole.rows == killed.rows
+
+
+def test_the_stage_setting_reaches_the_data(shared, tmp_path):
+    made = prepared(Cola, shared, f"processing.stage={tmp_path}/node")
+    (local,) = (tmp_path / "node").glob("tokens-*")
+    assert Path(made.val_set.arrays["input_ids"].filename).parent == local
+    assert made.folders["cola/tokens"].is_relative_to(shared)
