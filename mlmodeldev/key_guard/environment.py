@@ -72,6 +72,16 @@ def without_keys() -> Iterator[None]:
         os.environ.update(held)
 
 
+def tell_of_keys_left_out() -> None:
+    """Say so where jobs will find no W&B key, since the only one is in this environment."""
+    if os.environ.get("WANDB_API_KEY") and not _of_netrc(_netrc_file()):
+        print(
+            "WANDB_API_KEY is not handed to jobs, whose environment Slurm keeps: run 'wandb login'"
+            " once, which writes .netrc for them; without it they log offline",
+            file=sys.stderr,
+        )
+
+
 def known_secrets() -> dict[str, str]:
     """Return the keys of the environment and of ``.netrc``, and where each comes from."""
     known = {os.environ[name]: name for name in secret_names(os.environ)}
