@@ -11,6 +11,7 @@ Example::
 from mlmodeldev.key_guard.environment import (
     clean_environment,
     secret_names,
+    tell_of_keys_left_out,
     warn_of_open_netrc,
     without_keys,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "refuse_in_values",
     "refuse_secrets",
     "secret_names",
+    "tell_of_keys_left_out",
     "warn_of_open_netrc",
     "without_keys",
 ]

@@ -2,7 +2,7 @@
 
 Example::
 
-    secret_names({"WANDB_API_KEY": "...", "HOME": "/home/me"})     # ["WANDB_API_KEY"]
+    secret_names({"WANDB_API_KEY": "...", "LANG": "C"})     # ["WANDB_API_KEY"]
     subprocess.run(["sbatch", script], env=clean_environment(os.environ))
 """
 
@@ -70,6 +70,16 @@ def without_keys() -> Iterator[None]:
         yield
     finally:
         os.environ.update(held)
+
+
+def tell_of_keys_left_out() -> None:
+    """Say so where jobs will find no W&B key, since the only one is in this environment."""
+    if os.environ.get("WANDB_API_KEY") and not _of_netrc(_netrc_file()):
+        print(
+            "WANDB_API_KEY is not handed to jobs, whose environment Slurm keeps: run 'wandb login'"
+            " once, which writes .netrc for them; without it they log offline",
+            file=sys.stderr,
+        )
 
 
 def known_secrets() -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.key_guard import without_keys
+from mlmodeldev.key_guard import tell_of_keys_left_out, without_keys
 from mlmodeldev.slurm import resources
 from mlmodeldev.slurm.job import Job, SearchJob
 from mlmodeldev.slurm.local import entry_work
@@ -39,6 +39,7 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
     """
     cluster, sweep_folder = plan.cluster, plan.declared.folder
     code = take(root, sweep_folder.parent)
+    tell_of_keys_left_out()
     submission = Submission.new(
         sweep_folder, code, gpus=cluster.gpus, restarts_after_kill=cluster.restarts_after_kill
     )

@@ -194,7 +194,7 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
 
 def _reached(record: dict[str, Any], settings: Settings) -> bool:
     """Whether a finished trial has gone as far as is asked for now."""
-    if record.get("stopped"):
+    if record.get("stopped") or record.get("state") == "pruned":
         return True
     steps = settings.training.max_steps
     far_enough = int(record.get("epoch", 0)) >= settings.training.max_epochs

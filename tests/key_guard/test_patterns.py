@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mlmodeldev.key_guard import clean_environment, find, mask, secret_names, without_keys
+from mlmodeldev.key_guard import (
+    clean_environment,
+    find,
+    mask,
+    secret_names,
+    tell_of_keys_left_out,
+    without_keys,
+)
 from mlmodeldev.trial.provenance import provenance
 from tests.key_guard.planted import HEX, KEYS, NEW
 
@@ -50,9 +57,9 @@ def test_the_values_of_secret_variables_and_of_netrc_are_known(monkeypatch, tmp_
 def test_an_environment_without_keys_keeps_all_else():
     keys = {"WANDB_API_KEY": NEW, "HF_TOKEN": KEYS["Hugging Face"], "MY_SECRET": "s3cr3t-s3cr3t"}
     plain = {
-        "HOME": "/home/me",
+        "LANG": "en_GB.UTF-8",
         "TOKENIZERS_PARALLELISM": "false",
-        "SSH_KEY": "/home/me/.ssh/id_rsa",
+        "SSH_KEY": "~/.ssh/id_rsa",
         "SLURM_JOB_ID": "7",
         "SORT_KEY": "accuracy",
         "GIT_COMMIT": HEX,
@@ -60,6 +67,20 @@ def test_an_environment_without_keys_keeps_all_else():
     hidden = {"URL": f"https://{keys['MY_SECRET']}@host", "ARGS": f"--key {HEX}"}
     assert sorted(secret_names({**plain, **keys})) == sorted(keys)
     assert clean_environment({**keys, **plain, **hidden}) == plain
+
+
+def test_a_key_that_jobs_will_lack_is_told(monkeypatch, tmp_path: Path, capsys):
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    tell_of_keys_left_out()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("WANDB_API_KEY", NEW)
+    tell_of_keys_left_out()
+    said = capsys.readouterr().err
+    assert said.startswith("WANDB_API_KEY is not handed to jobs")
+    assert NEW not in said
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {NEW}\n")
+    tell_of_keys_left_out()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_child_gets_no_key_and_this_process_keeps_its_own(monkeypatch):
