@@ -125,7 +125,9 @@ def _starts(table: Table, base: Path) -> None:
 def _process(where: list[str], number: int) -> float:
     command = [sys.executable, "trainer.py", *QUICK, *where, f"artefacts.trial=p{number}"]
     begun = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     return time.perf_counter() - begun
 
 
