@@ -5,7 +5,7 @@ Example::
     MLMODELDEV_WARM='["logger=csv"]' python -c "import mlmodeldev.trial.warm"
 
 Hydra reads and merges the files of ``conf/`` for 0.1 s; a trial that chooses the same files as the
-first one inherits the outcome. It comes last: the collector then leaves all that was imported alone.
+first one inherits the outcome. It comes last: the collector then leaves alone what was imported.
 """
 
 from __future__ import annotations
