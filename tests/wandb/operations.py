@@ -98,7 +98,8 @@ def upsert_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     run.sweep = given.get("sweep") or run.sweep
     run.facts |= {k: v for k, v in given.items() if v is not None and k not in ("config",)}
     run.seen = time.time()
-    if given.get("id") is None:  # with one, it is an update
+    if inserted or run.path in store.resuming:  # otherwise it is an update
+        store.resuming.discard(run.path)
         run.state, run.preempting = given.get("state") or "running", False
         run.starts += 1
         run.times.append(("begin", run.seen))
@@ -135,6 +136,7 @@ def run_node(run: Run) -> dict[str, Any]:
 def resume_status(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     entity, project = given.get("entity") or ENTITY, given.get("project") or "uncategorized"
     run = store.find(entity, project, given["name"])
+    store.resuming |= {run.path} if run else set()
     return {"model": {**project_node(entity, project), "bucket": run_node(run) if run else None}}
 
 

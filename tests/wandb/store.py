@@ -106,6 +106,7 @@ class Store:
     Attributes:
         runs: by ``entity/project/id``.
         requests: ``(operation or path, variables)`` of every request.
+        resuming: paths of runs whose client has asked what there is, and will begin.
         unknown: requests that the server has no answer to; a test with one fails.
     """
 
@@ -118,6 +119,7 @@ class Store:
         self.blobs: dict[str, bytes] = {}
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.unknown: list[str] = []
+        self.resuming: set[str] = set()
         self.url = ""
 
     def run(self, entity: str | None, project: str | None, name: str) -> Run:
