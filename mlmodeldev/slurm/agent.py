@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.slurm.ending import own_name, requeue
 from mlmodeldev.tracking.account import Unreachable, host
 from mlmodeldev.tracking.agent import AgentSource, job_name
 from mlmodeldev.tracking.sweep_server import RemoteSweep
@@ -179,7 +180,7 @@ def gpu_problem() -> str:
 
 def _move_on(problem: str, begun: float) -> int:
     """Leave a broken machine to others: requeue elsewhere, a few times."""
-    node, job = socket.gethostname(), os.environ.get("SLURM_JOB_ID")
+    node, job = socket.gethostname(), own_name()
     if job and int(os.environ.get("SLURM_RESTART_COUNT") or 0) < REQUEUES:
         _scontrol("update", f"JobId={job}", f"ExcNodeList={node}")
         _footer(begun, EXIT_INTERRUPTED, f"{problem}; going on without {node}")
@@ -190,9 +191,10 @@ def _move_on(problem: str, begun: float) -> int:
 
 
 def _requeue() -> None:
-    job = os.environ.get("SLURM_JOB_ID")
-    if job:
-        _scontrol("requeue", job)
+    job = own_name()
+    if job and requeue(job):
+        sys.stdout.flush()
+        time.sleep(120)  # Slurm ends this process; what ends by itself would not be requeued
 
 
 def _scontrol(*arguments: str) -> None:
