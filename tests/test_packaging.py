@@ -34,8 +34,9 @@ def locked() -> dict[str, Version]:
 
 def declared() -> list[Requirement]:
     extras = project()["optional-dependencies"]
-    tested = [*project()["dependencies"], *extras["dev"], *extras["tensorboard"]]
-    return [Requirement(text) for text in [*tested, *extras["accelerate"], *extras["dashboard"]]]
+    tested = ["dev", "tensorboard", "accelerate", "dashboard", "parquet"]
+    given = [*project()["dependencies"], *(text for name in tested for text in extras[name])]
+    return [Requirement(text) for text in given]
 
 
 def test_the_lock_fulfils_what_the_project_declares() -> None:

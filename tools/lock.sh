@@ -8,7 +8,7 @@ trap 'rm -rf "$scratch"' EXIT
 "$python" -m venv "$scratch/venv"
 pip="$scratch/venv/bin/pip --disable-pip-version-check"
 $pip install --quiet "$(grep -oE 'torch==[0-9.]+' "$root/pyproject.toml" | head -1)"
-$pip install --quiet "$root[tensorboard,accelerate,dashboard,dev]"
+$pip install --quiet "$root[tensorboard,accelerate,dashboard,parquet,dev]"
 {
   sed -n '/^#/p' "$root/requirements.lock"
   # a local build label such as +cpu is this machine's; the lock is for all

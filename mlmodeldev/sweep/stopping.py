@@ -5,8 +5,8 @@ Example::
     rule = Hyperband(min_iter=3, eta=3)                     # bands at 3, 9, 27, ... logged values
     verdict(rule, own, others, goal="maximize")             # None, or why it stops
 
-Ported from `hyperband_stop_runs` of W&B's `sweeps` 0.3.0, which its server runs; the same histories
-give the same decisions (`tests/sweep/test_stopping.py`). It is no Hyperband in the sense of
+The rule of W&B's server (`hyperband_stop_runs` of its `sweeps` 0.3.0): the same histories give the
+same decisions (`tests/sweep/test_stopping.py`). It is no Hyperband in the sense of
 Li et al. (2018): there are no brackets, and trials stop one by one, without waiting.
 """
 
