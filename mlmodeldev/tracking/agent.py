@@ -201,7 +201,14 @@ class AgentSource:
             **({"WANDB_ENTITY": self.sweep.entity} if self.sweep.entity else {}),
         }
         command = self.command(overrides, held.params) if self.command else None
-        work = Work(held.run, path, overrides, command=command, environment=environment)
+        work = Work(
+            held.run,
+            path,
+            overrides,
+            command=command,
+            environment=environment,
+            telling=signal.SIGUSR1 if command else signal.SIGTERM,
+        )
         self._running[held.run] = (self._free_agent_or_none(), held, work)
         self.say(f"run {held.run}  {' '.join(to_overrides(params))}  in {path}")
         return work

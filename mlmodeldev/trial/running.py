@@ -3,7 +3,7 @@
 Example::
 
     running = begin(work, slot=0, environment={})
-    running.tell()              # SIGTERM, once
+    running.tell()              # SIGTERM, or what the work asks for; once
     running.ended()             # None while it runs, then how it ended
 """
 
@@ -70,7 +70,7 @@ class Running:
         """Ask the trial to save its state and end; once."""
         if not self._told:
             self._told = True
-            self._signal(signal.SIGTERM)
+            self._signal(self.work.telling)
 
     def kill(self) -> None:
         """End the trial and all that it has started, at once."""

@@ -11,6 +11,7 @@ Example::
 from __future__ import annotations
 
 import enum
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ class Work:
         foreign: the command keeps no ``trial.json``: the pool claims the folder and writes there
             how it ended.
         environment: variables of this trial alone.
+        telling: signal that asks the command to save and end; ``srun`` kills its tasks on SIGTERM,
+            but hands SIGUSR1 on.
         tag: whatever the source wants to find again.
     """
 
@@ -40,6 +43,7 @@ class Work:
     command: Sequence[str] | None = None
     foreign: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+    telling: int = signal.SIGTERM
     tag: Any = field(default=None, compare=False)
 
 

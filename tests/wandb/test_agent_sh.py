@@ -65,6 +65,12 @@ def trials(client: Client) -> dict[str, dict]:
     return found
 
 
+def only_trial(client: Client, path: str) -> dict:
+    """The record of a sweep's one trial."""
+    (file,) = client.runs_dir.glob(f"{path.rpartition('/')[2]}/*/trial.json")
+    return {**json.loads(file.read_text()), "path": file.parent}
+
+
 def rows(folder: Path) -> int:
     file = folder / "metrics.csv"
     return len(file.read_text().splitlines()) - 1 if file.is_file() else 0
@@ -97,16 +103,24 @@ def undisturbed(client: Client, rates: list[float]) -> dict[float, bytes]:
     return weights
 
 
+def preempt(slurm: Cluster, task: str) -> None:
+    """Let a job of higher priority take the task's node for a moment."""
+    node = slurm.run("squeue", "-h", "-o", "%N", "-j", task)
+    urgent = ("-p", "high", "-w", node, "-c", "4", "--mem=0", "-o", "/dev/null")
+    slurm.sbatch(*urgent, "--wrap", "sleep 1")
+
+
 def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm: Cluster):
     slurm = own_slurm
-    rates = [0.01, 0.02, 0.03, 0.04]
+    rates = [0.01, 0.02, 0.03, 0.04, 0.05]
     path = client.sweep(
         {"optimizer.lr": {"values": rates}, "training.max_epochs": {"value": 14}},
     )
-    job = submit(client, slurm, path, "--array=1-4", "--ntasks-per-node=1", "--exclusive")
-    first = under_way(client, 4)
+    job = submit(client, slurm, path, "--array=1-5", "--ntasks-per-node=1", "--exclusive")
+    first = under_way(client, 5)
     slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_1")  # as before the time limit
     slurm.scontrol("requeue", f"{job}_2")
+    preempt(slurm, f"{job}_5")
     slurm.restart_slurmctld()
     os.kill(first["3"]["owner"]["pid"], signal.SIGKILL)
     node = slurm.run("squeue", "-h", "-o", "%N", "-j", f"{job}_4")
@@ -115,8 +129,8 @@ def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm
     whole = undisturbed(client, rates)
     client.until(lambda: ended(slurm, job), "all jobs' end", 400)
     assert set(states(slurm, job).values()) == {"COMPLETED"}, client.output()
-    assert [run.ends[-1] for run in client.runs] == [("finished", 0)] * 4, client.output()
-    assert len(client.runs) == 4
+    assert [run.ends[-1] for run in client.runs] == [("finished", 0)] * 5, client.output()
+    assert len(client.runs) == 5
     after = trials(client)
     for task, record in after.items():
         assert record["wandb_id"] == first[task]["wandb_id"], "each job came back to its own trial"
@@ -127,6 +141,50 @@ def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm
         weights = (record["path"] / "last" / "model.safetensors").read_bytes()
         assert weights == whole[record["overrides"]["optimizer.lr"]]
     log = client.output()
-    assert log.count("===== begin") >= 7
+    assert log.count("===== begin") >= 9
     assert "the sweep is over" in log
     assert KEY not in log
+
+
+def test_a_trial_of_two_nodes_comes_back_on_all_ranks(client: Client, own_slurm: Cluster):
+    """The same sweep twice, once undisturbed: one run each, of four ranks, with equal weights."""
+    parameters = {"optimizer.lr": {"values": [0.01]}, "training.max_epochs": {"value": 8}}
+    # another number of processes than these four is refused by the trial
+    parameters |= {"training.devices": {"value": 2}, "training.num_nodes": {"value": 2}}
+    paths = [client.sweep(parameters) for _ in range(2)]
+    ranks = ("--array=1", "--nodes=2", "--ntasks-per-node=2")
+    job, calm = (submit(client, own_slurm, path, *ranks) for path in paths)
+
+    def ready() -> bool:
+        found = list(client.runs_dir.glob(f"{paths[0].rpartition('/')[2]}/*/trial.json"))
+        return bool(found) and rows(found[0].parent) > 8
+
+    client.until(ready, "a trial under way", 240)
+    own_slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_1")
+    client.until(lambda: ended(own_slurm, job) and ended(own_slurm, calm), "the jobs' end", 400)
+    disturbed, other = (only_trial(client, path) for path in paths)
+    assert (disturbed["state"], disturbed["attempts"]) == ("done", 2), client.output()
+    assert (other["state"], other["attempts"]) == ("done", 1), client.output()
+    assert len(client.runs) == 2
+    for run in client.runs:
+        steps_are_whole(run)
+        assert [end for end in run.ends if end[0] == "finished"] == [("finished", 0)]
+    weights = [(r["path"] / "last" / "model.safetensors").read_bytes() for r in (disturbed, other)]
+    assert weights[0] == weights[1]
+
+
+def test_a_failed_trial_fails_the_job_and_scancel_means_stop(client: Client, own_slurm: Cluster):
+    wrong = client.sweep({"optimizer.lr": {"values": [0.01]}, "model.depth": {"value": 0}})
+    long = client.sweep({"optimizer.lr": {"values": [0.01]}, "training.max_epochs": {"value": 400}})
+    failing = submit(client, own_slurm, wrong, "--array=1")
+    stopped = submit(client, own_slurm, long, "--array=1")
+    name = long.rpartition("/")[2]
+    going_on = lambda: any(rows(f) > 8 for f in client.runs_dir.glob(f"{name}/*"))  # noqa: E731
+    client.until(going_on, "a trial under way", 240)
+    own_slurm.run("scancel", stopped)
+    client.until(lambda: ended(own_slurm, failing) and ended(own_slurm, stopped), "the jobs' end")
+    assert set(states(own_slurm, failing).values()) == {"FAILED"}
+    assert set(states(own_slurm, stopped).values()) == {"CANCELLED"}
+    record = only_trial(client, long)
+    assert (record["state"], record["attempts"]) == ("interrupted", 1)
+    assert only_trial(client, wrong)["state"] == "failed"
