@@ -38,6 +38,19 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("shared")
 
+# `make test` hands files to two processes (pytest-xdist); a long one must not come last.
+LONGEST = (
+    *("test_readme.py", "test_interrupts.py", "test_agent_sh.py", "test_resume.py"),
+    *("test_same_run.py", "test_jobs.py", "test_processes.py", "test_wandb_doc.py"),
+    *("test_bridge.py", "test_search.py", "test_agents.py", "test_search_here.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "pytorch_lightning", "trainer", "model", "datamodule"])
 
