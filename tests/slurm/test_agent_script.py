@@ -1,0 +1,98 @@
+"""`slurm/agent.sh` finds its Python, or says in one line why not; a broken machine is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlmodeldev.slurm import agent
+
+ROOT = Path(__file__).resolve().parents[2]
+CLEAN = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def program(file: Path, *lines: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    file.chmod(0o755)
+    return file
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project without an environment."""
+    folder = tmp_path / "project"
+    (folder / "slurm").mkdir(parents=True)
+    shutil.copy(ROOT / "slurm" / "agent.sh", folder / "slurm")
+    (folder / "trainer.py").touch()
+    return folder
+
+
+def call(project: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "slurm/agent.sh", "--help"], cwd=project, check=False, timeout=100,
+        env={**CLEAN, "HOME": str(project.parent), **variables}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_without_an_environment_it_says_what_to_do(project: Path) -> None:
+    done = call(project)
+    assert done.returncode == 2
+    assert done.stderr.startswith("agent.sh: no python: run 'make venv'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_environment_that_lacks_packages_is_refused(project: Path) -> None:
+    done = call(project, MLMODELDEV_PYTHON=str(program(project / "python", "exit 1")))
+    assert done.returncode == 2
+    assert "lacks torch, wandb or pytorch_lightning" in done.stderr
+
+
+def test_the_profile_names_the_python(project: Path) -> None:
+    (project / "slurm" / "profile.sh").write_text(f"MLMODELDEV_PYTHON={sys.executable}\n")
+    done = call(project)
+    assert done.returncode == 0, done.stderr
+    assert "ENTITY/PROJECT/ID" in done.stdout
+
+
+def test_a_profile_that_fails_ends_the_job(project: Path) -> None:
+    (project / "slurm" / "profile.sh").write_text("module load nothing\n")
+    done = call(project)
+    assert done.returncode == 2
+    assert "slurm/profile.sh: ended with an error" in done.stderr
+
+
+def test_condas_environment_is_found(project: Path) -> None:
+    named = program(project.parent / "miniforge3" / "bin" / "conda", f"echo {sys.executable}")
+    done = call(project)
+    assert done.returncode == 0, done.stderr
+    named.unlink()
+    assert call(project).returncode == 2
+
+
+def test_a_machine_without_its_gpu_is_left_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The job asks for another node, and comes back; the last time it fails."""
+    said = tmp_path / "said"
+    program(tmp_path / "bin" / "scontrol", f'echo "$@" >> {said}')
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    monkeypatch.setattr(agent, "gpu_problem", lambda: "no GPU")
+    monkeypatch.setattr(agent, "_find", lambda path: None)
+    monkeypatch.setattr(agent, "_header", lambda sweep: None)
+    monkeypatch.setattr(agent.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(agent.socket, "gethostname", lambda: "n7")
+    for name, value in {"JOB_ID": "12", "ARRAY_JOB_ID": "12", "ARRAY_TASK_ID": "3"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert agent.main(["me/it/abc"]) == 75
+    assert said.read_text().splitlines() == ["update JobId=12_3 ExcNodeList=n7", "requeue 12_3"]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(agent.REQUEUES))
+    assert agent.main(["me/it/abc"]) == 1
+    assert len(said.read_text().splitlines()) == 2
+    assert "no GPU" in capsys.readouterr().out
