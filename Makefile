@@ -21,7 +21,7 @@ demo: venv  ## a small sweep of the bundled data: results, heat map, next comman
 
 test: venv lint  ## all tests (about 20 minutes on 2 cores)
 	@bash tools/slurm.sh
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: venv  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -254,7 +254,10 @@ class AgentSource:
         self._not_before = time.monotonic() + BEAT_SECONDS
         return LATER
 
-    def _leave(self, why: str) -> Work | None:
+    def _leave(self, why: str) -> Later | None:
+        """Take no more, once the runs of one's own that live on elsewhere have been seen to."""
+        if self._waiting and not self.lost:
+            return self._later()
         self.why = why
         return None
 

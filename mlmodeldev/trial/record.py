@@ -240,7 +240,7 @@ class TrialFolder:
             return
         with writing_to(self.path), self._lock:
             record = self.read()
-            if record.get("state") == "running" and not owned(record):
+            if record.get("state") in ("running", "pending") and not owned(record):
                 self.update(state=state, reason=reason, owner=None, lease=None)
 
     def _refuse_if_owned(self, record: Mapping[str, Any]) -> None:

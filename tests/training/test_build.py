@@ -68,7 +68,7 @@ def test_data_are_prepared_and_set_up_once_with_what_is_not_structure(mine):
 
 
 def test_only_the_first_process_prepares(mine, monkeypatch):
-    monkeypatch.setattr(World, "agree", lambda self, decide: decide() if self.first else None)
+    monkeypatch.setattr(World, "agree", lambda self, decide, **_: decide() if self.first else None)
     made = build.datamodule(settings(), World(rank=1, size=2))
     assert made.log == ["setup fit 0 Shard(rank=1, size=2)"]
 

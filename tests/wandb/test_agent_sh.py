@@ -17,6 +17,7 @@ from tests.wandb.server import KEY
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SCRIPT = ROOT / "slurm" / "agent.sh"
+EPOCHS = 20
 
 
 def submit(client: Client, slurm: Cluster, path: str, *options: str, env: str = "") -> str:
@@ -92,7 +93,7 @@ def undisturbed(client: Client, rates: list[float]) -> dict[float, bytes]:
     weights = {}
     for rate in rates:
         folder = client.folder / "undisturbed"
-        tiny = {**TINY, "training.max_epochs": 14, "optimizer.lr": rate}
+        tiny = {**TINY, "training.max_epochs": EPOCHS, "optimizer.lr": rate}
         process = client.trial(
             f"artefacts.runs_dir={folder}", f"artefacts.trial=t{rate}", "logger=csv",
             *(f"{name}={str(value).lower()}" for name, value in tiny.items()),
@@ -106,21 +107,22 @@ def undisturbed(client: Client, rates: list[float]) -> dict[float, bytes]:
 def preempt(slurm: Cluster, task: str) -> None:
     """Let a job of higher priority take the task's node for a moment."""
     node = slurm.run("squeue", "-h", "-o", "%N", "-j", task)
-    urgent = ("-p", "high", "-w", node, "-c", "4", "--mem=0", "-o", "/dev/null")
-    slurm.sbatch(*urgent, "--wrap", "sleep 1")
+    options = ("-p", "high", "-w", node, "-c", "4", "--mem=0", "-o", "/dev/null")
+    urgent = slurm.sbatch(*options, "--wrap", "sleep 1")
+    slurm.wait_for(lambda: slurm.state(urgent) != "PENDING", 60, "preemption")
 
 
 def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm: Cluster):
     slurm = own_slurm
     rates = [0.01, 0.02, 0.03, 0.04, 0.05]
     path = client.sweep(
-        {"optimizer.lr": {"values": rates}, "training.max_epochs": {"value": 14}},
+        {"optimizer.lr": {"values": rates}, "training.max_epochs": {"value": EPOCHS}},
     )
     job = submit(client, slurm, path, "--array=1-5", "--ntasks-per-node=1", "--exclusive")
     first = under_way(client, 5)
+    preempt(slurm, f"{job}_5")
     slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_1")  # as before the time limit
     slurm.scontrol("requeue", f"{job}_2")
-    preempt(slurm, f"{job}_5")
     slurm.restart_slurmctld()
     os.kill(first["3"]["owner"]["pid"], signal.SIGKILL)
     node = slurm.run("squeue", "-h", "-o", "%N", "-j", f"{job}_4")
@@ -189,3 +191,5 @@ def test_three_failures_fail_the_job_and_scancel_means_stop(client: Client, own_
     record = only_trial(client, long)
     assert (record["state"], record["attempts"]) == ("interrupted", 1)
     assert "3 trials in a row have failed; 0 trials ended well, 3 failed" in client.output()
+    records = client.runs_dir.glob(f"{wrong.rpartition('/')[2]}/*/trial.json")
+    assert [json.loads(file.read_text())["state"] for file in records] == ["failed"] * 3
