@@ -13,9 +13,10 @@ Example::
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
@@ -36,6 +37,19 @@ Problem = tuple[str, str]
 """The dotted key, and what is wrong with it."""
 
 
+class _Argument(NamedTuple):
+    adapter: TypeAdapter[Any] | None
+    """Checks a value; None: a type that only the constructor knows."""
+    required: bool
+
+
+class _Known(NamedTuple):
+    classes: frozenset[str]
+    """The names of all classes of the file."""
+    arguments: dict[str, _Argument] | None
+    """Of the class asked for; None where the source can't tell."""
+
+
 def check_arguments(group: str, arguments: Mapping[str, Any], root: Path) -> Problem | None:
     """Return what is wrong with a group that has ``_target_``, or None.
 
@@ -48,16 +62,15 @@ def check_arguments(group: str, arguments: Mapping[str, Any], root: Path) -> Pro
     source = root / (module.replace(".", "/") + ".py")
     if not source.is_file():
         return None
-    classes, names = _read(source)
-    if name not in classes:
-        hint = nearest(name, classes)
+    known = _known(source, source.stat().st_mtime_ns, name)
+    if name not in known.classes:
+        hint = nearest(name, known.classes)
         return f"{group}._target_", f"={target}: {source.name} has no such class{hint}"
-    known = _annotations(classes, names, name)
-    return None if known is None else _check(group, arguments, known)
+    return None if known.arguments is None else _check(group, arguments, known.arguments)
 
 
 def _check(
-    group: str, arguments: Mapping[str, Any], known: Mapping[str, tuple[Any, bool]]
+    group: str, arguments: Mapping[str, Any], known: Mapping[str, _Argument]
 ) -> Problem | None:
     for key, value in arguments.items():
         if key == "_target_":
@@ -66,18 +79,17 @@ def _check(
             allowed = ", ".join(sorted(known))
             hint = nearest(key, known)
             return f"{group}.{key}", f": no such setting{hint} (allowed: {allowed})"
-        reason = _mismatch(known[key][0], value)
+        reason = _mismatch(known[key].adapter, value)
         if reason:
             return f"{group}.{key}", f"={value!r}: {reason}"
-    missing = [key for key, (_, required) in known.items() if required and key not in arguments]
+    missing = [key for key, one in known.items() if one.required and key not in arguments]
     return (f"{group}.{missing[0]}", ": is missing") if missing else None
 
 
-def _mismatch(annotation: Any, value: Any) -> str:
+def _mismatch(adapter: TypeAdapter[Any] | None, value: Any) -> str:
     try:
-        TypeAdapter(annotation, config=_STRICT).validate_python(value)
-    except PydanticUserError:
-        return ""  # a type that only the constructor knows
+        if adapter is not None:
+            adapter.validate_python(value)
     except ValidationError as error:
         return " or ".join(dict.fromkeys(say(e["msg"]) for e in error.errors()))
     return ""
@@ -87,6 +99,28 @@ def say(message: str) -> str:
     """Turn pydantic's words into the end of "KEY=VALUE: ..."."""
     text = message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return text.replace("should", "must", 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _known(source: Path, changed: int, name: str) -> _Known:
+    """Read a class; kept, since a sweep is checked value by value.
+
+    Args:
+        changed: when the file did, so that an edited one is read anew.
+    """
+    classes, names = _read(source)
+    found = _annotations(classes, names, name) if name in classes else None
+    if found is None:
+        return _Known(frozenset(classes), None)
+    arguments = {key: _Argument(_adapter(kind), need) for key, (kind, need) in found.items()}
+    return _Known(frozenset(classes), arguments)
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    try:
+        return TypeAdapter(annotation, config=_STRICT)
+    except PydanticUserError:
+        return None
 
 
 def _read(source: Path) -> tuple[dict[str, ast.ClassDef], dict[str, Any]]:
