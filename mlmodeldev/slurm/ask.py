@@ -135,6 +135,16 @@ def queue(jobs: Collection[str] | None = None) -> dict[str, Queued]:
     return found
 
 
+def scripts() -> dict[str, str]:
+    """Return the path of the script of each job and array of the user that is in the queue.
+
+    Raises:
+        UsageError: Slurm does not answer.
+    """
+    answer = _ask("squeue", "-h", "-u", getpass.getuser(), "-o", "%F|%o")
+    return dict(line.split("|", 1) for line in answer.splitlines())
+
+
 # --- scontrol
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ class Declared:
         overrides: what the command line sets for every trial.
         entries: the declared trials, in the sweep's order.
         seed, count: of random draws, as asked for.
+        given: the overrides as the user gave them, with the cluster's profile.
     """
 
     file: Path
@@ -45,6 +46,7 @@ class Declared:
     entries: list[Entry]
     seed: int = 0
     count: int | None = None
+    given: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -101,12 +103,12 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     compose_settings(overrides)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(asked.sweep)
     sweep = load(file)
-    overrides = [*pruning(sweep), *overrides]
+    given, overrides = overrides, [*pruning(sweep), *overrides]
     base = compose_settings(overrides)
     if lint:
         _check(file)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
-    return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count)
+    return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count, given)
 
 
 def fixed_overrides(asked: argparse.Namespace) -> list[str]:

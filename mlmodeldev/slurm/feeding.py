@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
-from mlmodeldev.key_guard import without_keys
-from mlmodeldev.slurm import resources
 from mlmodeldev.slurm.ask import Queued, queue
 from mlmodeldev.slurm.job import Job
 from mlmodeldev.slurm.snapshot import take
@@ -131,23 +129,11 @@ class Feeder:
                     fed.again_at = now + RETRY_SECONDS
 
     def _submit(self, work: Work) -> str:
-        from submitit import SlurmExecutor
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
+        from mlmodeldev.slurm.arrays import submit
 
         submission = self._submission or self._begin()
-        executor = SlurmExecutor(submission.folder, python=resources.python_of(self.cluster))
-        executor.update_parameters(
-            **resources.parameters(self.cluster, self.folder.name, throttle=1),
-            setup=resources.setup(self.cluster, submission.snapshot, submission.file),
-            teardown=resources.teardown(self.cluster),
-        )
-        try:
-            with without_keys():
-                job = str(executor.submit(Job([work], 1, list(self.modules))).job_id)
-        except (FailedJobError, FailedSubmissionError) as error:
-            raise UsageError(f"sbatch refuses: {str(error).strip()}") from None
-        submission.add(job, [[work.folder.name]])
-        return job
+        jobs, trials = [Job([work], 1, list(self.modules))], [[work.folder.name]]
+        return submit(submission, self.cluster, self.folder.name, jobs, trials)
 
     def _begin(self) -> Submission:
         code = take(self.root, self.folder.parent)

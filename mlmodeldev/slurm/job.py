@@ -1,13 +1,13 @@
-"""What a job does: run its trials. submitit calls it in every task of the job.
+"""What a job does: run its trials. `mlmodeldev.slurm.beginning` calls it in each of its tasks.
 
 A job of one trial runs it in its own process, on as many ranks as there are tasks; a job of
 several runs them in the pool of forked workers. Signals belong to the trial
-(`mlmodeldev.trial.interrupt`), submitit's own handlers are replaced. The exit status goes to
-`mlmodeldev.slurm.ending`, which says what becomes of the job.
+(`mlmodeldev.trial.interrupt`). The exit status goes to `mlmodeldev.slurm.ending`, which says what
+becomes of the job.
 
 Example::
 
-    executor.submit(Job([Work("gtsqtqg3", folder, ["optimizer.lr=0.001"])], slots=1))
+    Job([Work("gtsqtqg3", folder, ["optimizer.lr=0.001"])], slots=1)()
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ class Job:
     modules: Sequence[str] = field(default_factory=tuple)
 
     def __call__(self) -> None:
-        """Run; never returns, so that submitit adds nothing of its own."""
-        interrupt.listen()
+        """Run; never returns."""
         _say_where()
         _leave(_alone(self.trials[0]) if len(self.trials) == 1 else self._together())
 
@@ -78,7 +77,6 @@ class SearchJob:
 
     def __call__(self) -> None:
         """Work until there is nothing left to do; never returns."""
-        interrupt.listen()
         _say_where()
         from mlmodeldev.sweep import load
         from mlmodeldev.sweep.search import search

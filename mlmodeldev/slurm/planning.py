@@ -204,13 +204,14 @@ def script(plan: Plan, folder: Path, code: Path, count: int | None = None) -> st
     """
     from submitit.slurm.slurm import _make_sbatch_string
 
+    from mlmodeldev.slurm.arrays import command
+
     cluster = plan.cluster
     first = len(plan.arrays[0]) if plan.arrays else 1
     count = count or first
     asked = resources.parameters(cluster, plan.declared.folder.name, plan.throttle)
-    command = f"{resources.python_of(cluster)} -u -m submitit.core._submit {folder}"
     return _make_sbatch_string(
-        command=command,
+        command=command(cluster, folder, 0),
         folder=folder,
         map_count=count if count > 1 else None,
         setup=resources.setup(cluster, code, folder / "jobs.json"),

@@ -36,11 +36,11 @@ def take(root: Path, runs_dir: Path) -> Path:
         UsageError: they are too large, hold a key, or can't be written.
     """
     files = code_files(root)
-    _check_size(root, files)
-    refuse_secrets(root / name for name in files)
     target = runs_dir / FOLDER / digest_of(root, files)
     if (target / SNAPSHOT_FILE).is_file():
         return target
+    _check_size(root, files)
+    refuse_secrets(root / name for name in files)
     with whole_folder(target) as folder:
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 Example::
 
     submission = Submission.new(sweep_folder, snapshot)
-    submission.add("1201", [["gtsqtqg3"], ["yb5cla4g"]])
+    submission.intend([["gtsqtqg3"], ["yb5cla4g"]])      # before sbatch
+    submission.add("1201", [["gtsqtqg3"], ["yb5cla4g"]]) # after it
     jobs_of(sweep_folder)                # {"gtsqtqg3": "1201_0", "yb5cla4g": "1201_1"}
 """
 
@@ -18,9 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.files import write_json
+from mlmodeldev.files import write_json, write_text
 
 FOLDER = ".jobs"
+SWEEP_COPY = "sweep.yaml"
+"""The sweep file as it was submitted."""
+
+Tasks = list[list[str]]
+"""The trials of each task of an array, by its index."""
+
+_FACTS = ("created", "gpus", "restarts_after_kill", "overrides", "count", "seed")
 
 
 @dataclass
@@ -30,7 +38,9 @@ class Submission:
     Attributes:
         folder: holds ``jobs.json``, submitit's files and the jobs' logs.
         snapshot: the code that the jobs run.
+        overrides, count, seed: what was asked for, for `retry`.
         arrays: for each Slurm array its number and, by index, the trials of each task.
+        intent: the tasks of an array that is being submitted, or was when the command was killed.
     """
 
     folder: Path
@@ -38,12 +48,21 @@ class Submission:
     created: float = field(default_factory=time.time)
     gpus: int = 0
     restarts_after_kill: int = 0
-    arrays: list[tuple[str, list[list[str]]]] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    count: int | None = None
+    seed: int = 0
+    arrays: list[tuple[str, Tasks]] = field(default_factory=list)
+    intent: Tasks | None = None
 
     @property
     def file(self) -> Path:
         """Where this is written."""
         return self.folder / "jobs.json"
+
+    @property
+    def sweep_file(self) -> Path:
+        """The copy of the sweep file."""
+        return self.folder / SWEEP_COPY
 
     @classmethod
     def new(cls, sweep_folder: Path, snapshot: Path, **facts: Any) -> Submission:
@@ -58,35 +77,63 @@ class Submission:
 
     @classmethod
     def read(cls, file: Path) -> Submission:
-        """Read one back."""
+        """Read one back; an array whose number only its jobs have noted is among the others."""
         known = json.loads(file.read_text())
         arrays = [(array["job"], array["tasks"]) for array in known["arrays"]]
-        facts = {key: known[key] for key in ("created", "gpus", "restarts_after_kill")}
-        return cls(file.parent, Path(known["snapshot"]), arrays=arrays, **facts)
+        facts = {key: known[key] for key in _FACTS if key in known}
+        found = cls(file.parent, Path(known["snapshot"]), arrays=arrays, **facts)
+        found.intent = known.get("intent")
+        note = job_note(file.parent, len(arrays))
+        if found.intent is not None and note.is_file() and (job := note.read_text().strip()):
+            found.adopt(job)
+        return found
+
+    def intend(self, tasks: Sequence[Sequence[str]] | None) -> None:
+        """Note what is about to be submitted; None: it was not."""
+        self.intent = None if tasks is None else [list(task) for task in tasks]
+        self.save()
 
     def add(self, job: str, tasks: Sequence[Sequence[str]]) -> None:
         """Note an array that Slurm has taken; the file is replaced whole."""
         self.arrays.append((job, [list(task) for task in tasks]))
+        self.intent = None
         self.save()
+
+    def adopt(self, job: str) -> None:
+        """Take an array as ours that was submitted, and whose number was not noted.
+
+        The file of a submission belongs to the command that made it: the number goes beside it.
+        """
+        assert self.intent is not None
+        note = job_note(self.folder, len(self.arrays))
+        if not note.exists():
+            write_text(note, job)
+        self.arrays.append((job, self.intent))
+        self.intent = None
 
     def save(self) -> None:
         """Write the file."""
         arrays = [{"job": job, "tasks": tasks} for job, tasks in self.arrays]
-        known = {
-            "snapshot": str(self.snapshot),
-            "created": self.created,
-            "gpus": self.gpus,
-            "restarts_after_kill": self.restarts_after_kill,
-            "arrays": arrays,
-        }
+        facts = {key: getattr(self, key) for key in _FACTS}
+        known = {"snapshot": str(self.snapshot), **facts, "arrays": arrays, "intent": self.intent}
         write_json(self.file, known)
 
     def tasks(self) -> Iterator[tuple[str, list[str]]]:
         """Yield each task as squeue names it, ``1201_0``, with its trials."""
         for job, tasks in self.arrays:
             for index, trials in enumerate(tasks):
-                # submitit makes a plain job, no array, of a single task
+                # a single task is submitted as a plain job, no array
                 yield (f"{job}_{index}" if len(tasks) > 1 else job), trials
+
+
+def job_note(folder: Path, number: int) -> Path:
+    """Return the file in which an array's jobs write its number down.
+
+    Args:
+        folder: of the submission.
+        number: of the array in it, from 0.
+    """
+    return folder / f"tasks-{number}.job"
 
 
 def submissions(sweep_folder: Path) -> list[Submission]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.slurm.ask import Queued, queue
+from mlmodeldev.slurm.ask import Queued, queue, scripts
 from mlmodeldev.slurm.ending import task_name
 from mlmodeldev.slurm.submission import jobs_of, submissions
 
@@ -39,6 +39,7 @@ def tasks(sweep_folder: Path) -> dict[str, Task]:
     Raises:
         UsageError: Slurm does not answer.
     """
+    adopt(sweep_folder)
     jobs = jobs_of(sweep_folder)
     if not jobs:
         return {}
@@ -48,6 +49,7 @@ def tasks(sweep_folder: Path) -> dict[str, Task]:
 
 def live_arrays(sweep_folder: Path) -> list[str]:
     """Return the numbers of the sweep's arrays that are still in the queue."""
+    adopt(sweep_folder)
     numbers = [job for s in submissions(sweep_folder) for job, _ in s.arrays]
     if not numbers:
         return []
@@ -57,8 +59,27 @@ def live_arrays(sweep_folder: Path) -> list[str]:
 
 def workers(sweep_folder: Path) -> dict[str, Task]:
     """Return a search's workers that are still in the queue, by their names."""
+    adopt(sweep_folder)
     names = [task for s in submissions(sweep_folder) for task, _ in s.tasks()]
     if not names:
         return {}
     known = queue({name.partition("_")[0] for name in names})
     return {name: Task(name, known[name]) for name in names if name in known}
+
+
+def adopt(sweep_folder: Path) -> None:
+    """Find the arrays in the queue whose number a killed submit had no time to note.
+
+    Raises:
+        UsageError: Slurm does not answer.
+    """
+    open_ended = [s for s in submissions(sweep_folder) if s.intent is not None]
+    if not open_ended:
+        return
+    queued = scripts()
+    for submission in open_ended:
+        noted = {job for job, _ in submission.arrays}
+        folder = f"{submission.folder}/"
+        found = [job for job, path in queued.items() if path.startswith(folder)]
+        for job in [job for job in found if job not in noted][:1]:
+            submission.adopt(job)
