@@ -26,6 +26,7 @@ from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.ending import own_name, requeue
+from mlmodeldev.slurm.progress import REASON, standing_still
 from mlmodeldev.tracking.account import Unreachable, host
 from mlmodeldev.tracking.agent import AgentSource, job_name
 from mlmodeldev.tracking.sweep_server import RemoteSweep
@@ -59,8 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     why = f"interrupted by {warned.name}" if status == EXIT_INTERRUPTED else source.why
     _footer(begun, status, f"{why}; {counts}")
     if status == EXIT_INTERRUPTED and warned.wants_requeue:
+        if _in_vain(source):
+            print(REASON, flush=True)
+            return 1
         _requeue()
     return status
+
+
+def _in_vain(source: AgentSource) -> bool:
+    """Whether this job was warned too often in a row before its trials had made a step."""
+    job = own_name()
+    if not job or source.done or source.failed or not source.interrupted:
+        return False
+    note = source.folder / ".agents" / "starts" / f"{job}.json"
+    return standing_still(note, source.interrupted)
 
 
 def _parser() -> argparse.ArgumentParser:

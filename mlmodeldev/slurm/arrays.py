@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def submit(
     number = len(submission.arrays)
     with whole_file(file_of(submission.folder, number)) as file:
         pickle.dump(list(jobs), file)
-    executor = _Executor(submission.folder, python=resources.python_of(cluster))
+    executor = _Executor(submission.folder)
     executor.update_parameters(**_parameters(submission, cluster, name, throttle, after))
     submission.intend(trials)
     try:
@@ -97,8 +98,8 @@ def command(cluster: Cluster, folder: Path, number: int) -> str:
         folder: of the submission.
         number: of the array in it, from 0.
     """
-    file = file_of(folder, number)
-    return f"{resources.python_of(cluster)} -u -m mlmodeldev.slurm.beginning {file}"
+    what = ["-u", "-m", "mlmodeldev.slurm.beginning", str(file_of(folder, number))]
+    return shlex.join([resources.python_of(cluster), *what])
 
 
 def file_of(folder: Path, number: int) -> Path:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
     from mlmodeldev.slurm.ask import Limits, Node
 
+START_SECONDS = 30
+"""A trial begins, and makes a step, in no less."""
+
 _OF_ONE_MACHINE = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 
 
@@ -48,6 +51,13 @@ def check_alone(cluster: Cluster) -> None:
         raise UsageError(
             f"cluster.max_gpus={cluster.max_gpus}: one job alone takes {cluster.gpus} GPUs"
             f" ({cluster.nodes} nodes × {cluster.tasks_per_node} tasks × {cluster.gpus_per_task})"
+        )
+    if cluster.minutes * 60 < cluster.warn_seconds + START_SECONDS:
+        least = -(-(cluster.warn_seconds + START_SECONDS) // 60)
+        raise UsageError(
+            f"cluster.minutes={cluster.minutes}: trials are told to save"
+            f" cluster.warn_seconds={cluster.warn_seconds} before the limit, which leaves no time"
+            f" to begin: at least {least} minutes, or a later warning"
         )
     if cluster.tasks > 1 and cluster.trials_per_job * cluster.trials_per_gpu > 1:
         raise UsageError(

@@ -4,7 +4,8 @@
 
 A trial that saved and ended with 75 comes back in the same
 job, unless Slurm requeues it anyway or the user has cancelled it. One that was killed from outside
-comes back some times. All else is the job's exit status, so that Slurm says FAILED.
+comes back some times; one that gets nowhere, start after start, fails. All else is the job's exit
+status, so that Slurm says FAILED.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlmodeldev.slurm.submission import Submission
     from mlmodeldev.trial.record import TrialFolder
 
 INTERRUPTED = 75
@@ -39,7 +41,11 @@ def main(status: int) -> int:
         return status
     told = ask(job)
     print(f"trials ended with {status}; the job is {told.get('JobState', 'unknown')}", flush=True)
-    if is_ours_to_requeue(told) and requeue(job):
+    if not is_ours_to_requeue(told):
+        return status
+    if status not in KILLED and given_up():
+        return 1
+    if requeue(job):
         time.sleep(120)  # Slurm ends this shell; what ends by itself would not be requeued
     return status
 
@@ -78,6 +84,48 @@ def saved() -> bool:
     return "interrupted" in mine
 
 
+def given_up() -> bool:
+    """Whether this task has come back in vain too often; its trials are failed then."""
+    from mlmodeldev.slurm.progress import REASON, standing_still
+
+    with contextlib.suppress(Exception):  # without a submission there is nothing to look at
+        submission, trials = _task()
+        every = trials or [folder.parent for folder in _sweep(submission).glob("*/trial.json")]
+        if not standing_still(submission.folder / f"progress-{own_name()}.json", every):
+            return False
+        print(REASON, flush=True)
+        for trial in _begun(trials) or trials[:1]:
+            _fail(trial, REASON)
+        return True
+    return False
+
+
+def _begun(trials: Iterable[Path]) -> list[Path]:
+    from mlmodeldev.trial.record import read_record
+
+    return [t for t in trials if read_record(t).get("state") in ("running", "interrupted")]
+
+
+def _fail(trial: Path, reason: str) -> None:
+    from mlmodeldev.trial.record import TrialFolder
+
+    trial.mkdir(parents=True, exist_ok=True)
+    TrialFolder(trial).update(state="failed", reason=reason, owner=None, lease=None)
+
+
+def _task() -> tuple[Submission, list[Path]]:
+    """Return this task's submission and the folders of its trials."""
+    from mlmodeldev.slurm.submission import Submission
+
+    submission = Submission.read(Path(os.environ["MLMODELDEV_SUBMISSION"]))
+    names = dict(submission.tasks())[own_name()]
+    return submission, [_sweep(submission) / name for name in names]
+
+
+def _sweep(submission: Submission) -> Path:
+    return submission.folder.parents[1]
+
+
 def bury(status: int) -> None:
     """Write down how this task's trials ended, where they had no time to do so themselves."""
     for folder, record in own_trials():
@@ -89,14 +137,12 @@ def bury(status: int) -> None:
 
 def own_trials() -> list[tuple[TrialFolder, dict[str, Any]]]:
     """Return this task's trials with their records, as far as this start of the job ran them."""
-    from mlmodeldev.slurm.submission import Submission
     from mlmodeldev.trial.record import TrialFolder
 
     found = []
     with contextlib.suppress(Exception):
-        submission = Submission.read(Path(os.environ["MLMODELDEV_SUBMISSION"]))
-        for trial in dict(submission.tasks())[own_name()]:
-            folder = TrialFolder(submission.folder.parents[1] / trial)
+        for trial in _task()[1]:
+            folder = TrialFolder(trial)
             record = folder.read()
             slurm = record.get("slurm") or {}
             start = (slurm.get("job_id"), slurm.get("restart_count", "0"))
@@ -107,10 +153,19 @@ def own_trials() -> list[tuple[TrialFolder, dict[str, Any]]]:
 
 def _restarts_left() -> bool:
     """Count a kill; whether the job may come back after it."""
+    return may_restart(own_name())
+
+
+def may_restart(name: str) -> bool:
+    """Count a kill from outside; whether it may come back after it.
+
+    Args:
+        name: of the task, or of the trial where several share one.
+    """
     submission = Path(os.environ.get("MLMODELDEV_SUBMISSION", ""))
     try:
         allowed = int(json.loads(submission.read_text())["restarts_after_kill"])
-        counter = submission.parent / f"killed-{own_name()}"
+        counter = submission.parent / f"killed-{name}"
         kills = 1 + (len(counter.read_text()) if counter.exists() else 0)
         counter.write_text("k" * kills)
     except (OSError, ValueError, KeyError):

@@ -13,20 +13,24 @@ Example::
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.slurm.ending import may_restart
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.record import LEASE_SECONDS, TrialFolder, owned, read_record
-from mlmodeldev.trial.work import Ended, Later, ListSource, Work
+from mlmodeldev.trial.work import LATER, Ended, Later, ListSource, Work
 
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
 """States of a job that runs no more."""
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV)
 
 
 @dataclass
@@ -95,17 +99,38 @@ def _leave(status: int) -> NoReturn:
 
 
 class _Told(ListSource):
-    """The job's trials; what has ended in an earlier start of the job is passed over."""
+    """The job's trials; what has ended in an earlier start of the job is passed over.
+
+    One that is killed from outside (``kill -9``, lack of memory) is begun again, after the others,
+    as often as a job of a single trial would come back.
+    """
+
+    def __init__(self, work: Iterable[Work]) -> None:
+        super().__init__(work)
+        self._again: deque[Work] = deque()
+        self._running = 0
 
     def take(self) -> Work | Later | None:
+        work = self._next()
+        self._running += isinstance(work, Work)
+        return work
+
+    def _next(self) -> Work | Later | None:
         while isinstance(work := super().take(), Work):
             if read_record(work.folder).get("state") not in ("done", "pruned"):
                 return work
-        return work
+        if self._again:
+            return self._again.popleft()
+        return LATER if self._running else None  # one of those may be killed
 
-    def report(self, work: Work, ended: Ended) -> None:
+    def report(self, work: Work, ended: Ended) -> str | None:
         super().report(work, ended)
+        self._running -= 1
         print(f"{work.id}  {ended.state}{f' ({ended.reason})' if ended.reason else ''}", flush=True)
+        if -ended.status in _FROM_OUTSIDE and may_restart(work.id):
+            self._again.append(work)
+            return "pending"
+        return None
 
 
 def _alone(work: Work) -> int:

@@ -43,11 +43,6 @@ def trials_per_task(cluster: Cluster) -> int:
     return max(cluster.trials_per_job, slots(cluster))
 
 
-def warn_seconds(cluster: Cluster) -> int:
-    """Return the seconds before the time limit at which trials are told; at most half of it."""
-    return min(cluster.warn_seconds, cluster.minutes * 30)
-
-
 def parameters(cluster: Cluster, name: str, throttle: int) -> dict[str, Any]:
     """Return submitit's parameters of an array.
 
@@ -67,7 +62,7 @@ def parameters(cluster: Cluster, name: str, throttle: int) -> dict[str, Any]:
         "cpus_per_task": cluster.cpus_per_task,
         "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
         **_gpus(cluster),
-        "signal_delay_s": warn_seconds(cluster),
+        "signal_delay_s": cluster.warn_seconds,
         "array_parallelism": throttle,
         "stderr_to_stdout": True,
         # From Slurm 22.05 on srun no longer inherits the job's --cpus-per-task.

@@ -54,6 +54,7 @@ class AgentSource:
     Attributes:
         why: why it takes no more, in words.
         failed: how many of its trials failed.
+        interrupted: folders of the trials that saved to go on later.
         lost: whether it left for a server that did not answer or a sweep that is not there.
     """
 
@@ -81,6 +82,7 @@ class AgentSource:
         self._not_before = self._last_beat = self._last_renewal = 0.0
         self._silent_since: float | None = None
         self._killed: list[str] = []
+        self.interrupted: list[Path] = []
 
     # --- the pool's questions
 
@@ -110,6 +112,7 @@ class AgentSource:
             self._waiting.append(held)  # out of memory, or someone's kill: once more from its state
             return "pending"
         if ended.state == "interrupted":
+            self.interrupted.append(work.folder)
             self.notes.write(held, active=False)
             return None
         self.notes.remove(held.run)

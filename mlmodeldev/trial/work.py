@@ -102,8 +102,9 @@ class ListSource:
     def take(self) -> Work | Later | None:
         return next(self._ahead, None)
 
-    def report(self, work: Work, ended: Ended) -> None:
+    def report(self, work: Work, ended: Ended) -> str | None:
         self.ended.append((work, ended))
+        return None
 
     def tick(self) -> None:
         """A list has nothing to renew."""
