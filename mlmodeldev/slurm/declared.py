@@ -111,17 +111,32 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count, given)
 
 
-def fixed_overrides(asked: argparse.Namespace) -> list[str]:
-    """Return what the command line sets for every trial, the cluster's profile included."""
-    return [*_profile(asked), *asked.overrides]
+def folder_of(asked: argparse.Namespace) -> Path:
+    """Return the sweep's folder; its trials are not looked at."""
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.slurm.reconcile import folder_name
+    from mlmodeldev.sweep import load
+
+    base = compose_settings(asked.overrides)
+    runs = Path(base.artefacts.runs_dir).expanduser().absolute()
+    return runs / folder_name(load(_sweep_file(asked.sweep)))
 
 
-def _profile(asked: argparse.Namespace) -> list[str]:
+def fixed_overrides(asked: argparse.Namespace, default: bool = True) -> list[str]:
+    """Return what the command line sets for every trial, the cluster's profile included.
+
+    Args:
+        default: where no profile is named, take the one that fits this machine.
+    """
+    return [*_profile(asked, default), *asked.overrides]
+
+
+def _profile(asked: argparse.Namespace, default: bool) -> list[str]:
     """Return ``cluster=NAME``, or nothing where the settings' default holds."""
     if any(item.partition("=")[0] == "cluster" for item in asked.overrides):
         return []
-    name = asked.cluster or os.environ.get(CLUSTER_VARIABLE)
-    if name is None:
+    name = asked.cluster or (os.environ.get(CLUSTER_VARIABLE) if default else None)
+    if name is None and default:
         from mlmodeldev.slurm.ask import slurm_is_here
 
         name = "generic" if slurm_is_here() else None

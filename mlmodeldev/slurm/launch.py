@@ -65,7 +65,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
 def _job(plan: Plan, entries: Sequence[Entry], submission: Submission) -> Job | SearchJob:
     declared, slots = plan.declared, resources.slots(plan.cluster)
     modules = [declared.program, *declared.modules]
-    if declared.sweep.method == "bayes":
+    if declared.sweep.method == "bayes" and not entries:
         file, runs = submission.sweep_file, declared.folder.parent
         overrides, seed, count = declared.overrides, declared.seed, declared.count
         return SearchJob(file, runs, overrides, slots, declared.modules, seed, count)

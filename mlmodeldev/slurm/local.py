@@ -53,7 +53,6 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
             root,
             seed=seed,
             count=count,
-            retry=True,
         )
     return run_local(known.entries, known.program, known.overrides, known.modules, root, slots)
 
@@ -65,8 +64,9 @@ def run_local(
     modules: Sequence[str],
     root: Path,
     slots: int = 1,
+    retry: bool = False,
 ) -> int:
-    """Run what has not ended yet; say a line for each trial.
+    """Run what is missing or interrupted; say a line for each trial.
 
     Args:
         entries: the declared trials.
@@ -75,11 +75,12 @@ def run_local(
         modules: what the trials import beside the program.
         root: the project's folder.
         slots: trials at once.
+        retry: run what failed, too.
 
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
     """
-    source = EntrySource(entries, program, fixed)
+    source = EntrySource(entries, program, fixed, retry)
     status = run_pool(source, slots, [program, *modules], root)
     if status == EXIT_INTERRUPTED:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
@@ -89,15 +90,18 @@ def run_local(
 class EntrySource:
     """The pool's source of an enumeration: entries that have not ended, a line said for each."""
 
-    def __init__(self, entries: Sequence[Entry], program: str, fixed: Sequence[str]) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], program: str, fixed: Sequence[str], retry: bool = False
+    ) -> None:
         self.program, self.fixed = program, list(fixed)
+        self._passed_over = ENDED if retry else ENDED | {"failed"}
         self._ahead = iter(enumerate(entries, 1))
         self._total = len(entries)
 
     def take(self) -> Work | None:
         for number, entry in self._ahead:
             head = f"[{number}/{self._total}] {entry.trial.id}  {entry.trial.name}"
-            if entry.state in ENDED:
+            if entry.state in self._passed_over:
                 print(f"{head}  {entry.state} already", flush=True)
                 continue
             if owned(entry.record):

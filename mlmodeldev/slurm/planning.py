@@ -111,7 +111,7 @@ def make_plan(
     Raises:
         UsageError: a search without a number of trials.
     """
-    if declared.sweep.method == "bayes":
+    if declared.sweep.method == "bayes" and only is None:
         return _search_plan(declared, len(tasks), limits)
     cluster = declared.base.cluster
     states = {e.trial.id: state(e, tasks.get(e.trial.id)) for e in declared.entries}
@@ -177,8 +177,10 @@ def state(entry: Entry, task: Task | None) -> str:
 
 
 def is_due(entry: Entry, state: str, only: Collection[str] | None) -> bool:
-    """Whether a trial is to be submitted."""
-    return state not in ENDED | {"queued", "running"} and (only is None or entry.trial.id in only)
+    """Whether a trial is to be submitted; a failed one only if it is named (`retry`)."""
+    if state in ENDED | {"queued", "running"}:
+        return False
+    return state != "failed" if only is None else entry.trial.id in only
 
 
 def _cut(items: Sequence[Any], size: int) -> list[list[Any]]:

@@ -6,9 +6,9 @@ Example::
     entries[0].state                    # "missing", or the state in trial.json
     undeclared(entries, Path("runs/digits"))
 
-What is missing or interrupted is run, what failed is run again when the sweep is submitted again,
-what is done or pruned is skipped, what runs is left alone. A trial that the file no longer
-declares is told of; its folder stays.
+What is missing or interrupted is run, what failed waits for ``retry``, what is done or pruned is
+skipped, what runs is left alone. A trial that the file no longer declares is told of; its folder
+stays.
 """
 
 from __future__ import annotations

@@ -30,22 +30,23 @@ def tell(known: Declared, prune: bool) -> list[str]:
         prune: end those that run or wait in the queue.
     """
     strays = undeclared(known.entries, known.folder)
+    jobs = _jobs(known.folder) if prune else {}
+    declared = {entry.trial.id for entry in known.entries}
+    there = {folder.name for folder in strays} | declared
+    strays += [known.folder / trial for trial in jobs if trial not in there]  # not begun yet
     if not strays:
         return []
     names = ", ".join(folder.name for folder in strays[:_SHOWN])
     more = f" and {len(strays) - _SHOWN} more" if len(strays) > _SHOWN else ""
     hint = "" if prune else "; --prune ends those that run"
     print(f"no longer declared: {names}{more} (their folders stay{hint})", file=sys.stderr)
-    stopped = _stop(strays, known.folder) if prune else []
+    stopped = _stop(strays, jobs) if prune else []
     if stopped:
         print(f"told to end: {', '.join(stopped)}", file=sys.stderr)
     return stopped
 
 
-def _stop(strays: list[Path], base: Path) -> list[str]:
-    from mlmodeldev.slurm.ask import slurm_is_here
-
-    jobs = _jobs(base) if slurm_is_here() else {}
+def _stop(strays: list[Path], jobs: dict[str, str]) -> list[str]:
     stopped = []
     for folder in strays:
         job = jobs.get(folder.name)
@@ -58,8 +59,11 @@ def _stop(strays: list[Path], base: Path) -> list[str]:
 
 def _jobs(base: Path) -> dict[str, str]:
     """Return the job of each trial that is in the queue; a job of several trials is left alone."""
+    from mlmodeldev.slurm.ask import slurm_is_here
     from mlmodeldev.slurm.tasks import tasks
 
+    if not slurm_is_here():
+        return {}
     queued = {trial: task.job for trial, task in tasks(base).items() if task.queued}
     counts = [*queued.values()]
     return {trial: job for trial, job in queued.items() if counts.count(job) == 1}

@@ -71,14 +71,20 @@ class SmallSweep:
         self.trials = [trial.id for trial in declared]
         self.seeds = {trial.id: trial.overrides["training.seed"] for trial in declared}
         self.runs = folder / "runs"
+        self._released = folder / f"{name}.released"
         self.folder = self.runs / name
         self.fixed = [
             *SMALL,
             f"artefacts.runs_dir={self.runs}",
             f"artefacts.data_dir={data}",
             "cluster.setup=["
-            f"'export OMP_NUM_THREADS=1 STEP_SECONDS={step_seconds} SKEW_SECONDS={skew_seconds}']",
+            f"'export OMP_NUM_THREADS=1 STEP_SECONDS={step_seconds} SKEW_SECONDS={skew_seconds}"
+            f" RELEASE={self._released}']",
         ]
+
+    def release(self) -> None:
+        """Let the trials go on without waiting."""
+        self._released.touch()
 
     def train(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Call ``python slurm/SlurmTrain.py``; profile ``debug`` unless another is named."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,15 @@ from tests.slurm.sweeps import SmallSweep
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # all wait for the slowest
 
 STEP = 0.4
-"""Seconds a step; a trial has 57 of them."""
+"""Seconds a step, until the trial is disturbed; it has 57 of them."""
 ALONE = ("cluster.cpus_per_task=4", "cluster.max_jobs=8")
 CASES = ("preempted", "requeued", "killed", "node-died")
+NOWHERE = f"""\
+#!/bin/sh
+case "$*" in *slurm.ending*) exec {sys.executable} "$@" ;; esac
+exit 75
+"""
+"""A trial that is always warned before it has begun."""
 
 
 class Disturbed:
@@ -33,27 +40,36 @@ class Disturbed:
         self.slurm = slurm
         self.many = SmallSweep(slurm, folder, data, len(CASES), "many", STEP)
         self.nograce = SmallSweep(slurm, folder, data, 1, "nograce", STEP)
-        self.slow = SmallSweep(slurm, folder, data, 2, "slow", 3 * STEP)
+        self.orphaned = SmallSweep(slurm, folder, data, 1, "orphaned", 3 * STEP)
+        self.controller = SmallSweep(slurm, folder, data, 1, "controller", 3 * STEP)
         self.stop = SmallSweep(slurm, folder, data, 1, "stop", STEP)
-        self.walltime = SmallSweep(slurm, folder, data, 1, "walltime", 2 * STEP)
+        self.walltime = SmallSweep(slurm, folder, data, 1, "walltime", 5.0)
+        self.packed = SmallSweep(slurm, folder, data, 2, "packed", STEP)
+        self.nowhere = SmallSweep(slurm, folder, data, 1, "nowhere")
+        self.python = folder / "python"
         self.of = {case: (self.many, t) for case, t in zip(CASES, self.many.trials, strict=True)}
         self.of["preempted-without-grace"] = (self.nograce, self.nograce.trials[0])
-        self.of["orphaned"] = (self.slow, self.slow.trials[0])
-        self.of["controller-restarted"] = (self.slow, self.slow.trials[1])
+        self.of["orphaned"] = (self.orphaned, self.orphaned.trials[0])
+        self.of["controller-restarted"] = (self.controller, self.controller.trials[0])
         self.of["cancelled"] = (self.stop, self.stop.trials[0])
         self.of["wall-time"] = (self.walltime, self.walltime.trials[0])
+        self.of["packed"] = (self.packed, self.packed.trials[0])
 
     def submit(self) -> None:
-        self.walltime.train(
-            *("submit", *ALONE, "cluster.minutes=1", "cluster.warn_seconds=10"),
-            "training.max_epochs=4",
-        )
+        # Slurm looks twice a minute: the warning comes up to 30 s earlier than is asked for
+        limit = ("cluster.minutes=2", "cluster.warn_seconds=45")
+        self.walltime.train("submit", *ALONE, *limit)
         # signals reach the loader's processes, too
         workers = ("cluster.partition=nograce", "processing.num_workers=1")
         self.nograce.train("submit", *ALONE, *workers)
         self.many.train("submit", *ALONE)
+        self.orphaned.train("submit", *ALONE)
+        self.controller.train("submit", "cluster.cpus_per_task=1")
+        self.packed.train("submit", "cluster.cpus_per_task=2", "cluster.trials_per_gpu=2")
+        self.python.write_text(NOWHERE)
+        self.python.chmod(0o755)
+        self.nowhere.train("submit", f"cluster.python={self.python}")
         self.stop.train("submit", *ALONE)
-        self.slow.train("submit", *ALONE)
 
     def disturb(self) -> None:
         """Disturb each trial as soon as it has a checkpoint."""
@@ -76,7 +92,7 @@ class Disturbed:
             self.preempt(sweep, trial)
         elif case == "requeued":
             self.slurm.scontrol("requeue", sweep.job(trial))
-        elif case == "killed":
+        elif case in ("killed", "packed"):
             os.kill(sweep.record(trial)["owner"]["pid"], signal.SIGKILL)
         elif case == "node-died":
             self.slurm.kill_node(sweep.node(trial))
@@ -86,6 +102,7 @@ class Disturbed:
             self.slurm.scontrol("update", f"nodename={node}", "state=down", "reason=orphaned")
         elif case == "controller-restarted":
             self.slurm.restart_slurmctld()
+            sweep.release()
         elif case == "cancelled":
             self.slurm.run("scancel", sweep.job(trial))
 
@@ -100,6 +117,7 @@ class Disturbed:
     def wait(self) -> None:
         for case, (sweep, trial) in self.of.items():
             sweep.wait_until(trial, "interrupted" if case == "cancelled" else "done", 400)
+        self.nowhere.wait_until(self.nowhere.trials[0], "failed", 200)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +146,10 @@ def undisturbed(shared_trials: Trials) -> dict[int, Ended]:
     return {seed: run(seed) for seed in range(len(CASES))}
 
 
-ALL = [*CASES, "preempted-without-grace", "orphaned", "controller-restarted"]
+ALL = [
+    *(*CASES, "preempted-without-grace", "orphaned", "controller-restarted", "wall-time"),
+    "packed",
+]
 
 
 @pytest.mark.parametrize("case", ALL)
@@ -156,11 +177,29 @@ def test_of_two_attempts_at_once_the_earlier_one_gives_way(disturbed: Disturbed)
 
 
 def test_wall_time_is_no_end(disturbed: Disturbed) -> None:
+    """Slurm's own warning came, and the same job ran again."""
     sweep, trial = disturbed.of["wall-time"]
-    record = sweep.record(trial)
-    assert record["attempts"] >= 2
-    assert record["epoch"] == 4
-    assert int(record["slurm"]["restart_count"]) >= 1, "the same job, requeued"
+    assert sweep.record(trial)["slurm"]["restart_count"] == "1"
+    (log,) = sweep.folder.glob(".jobs/*/*_log.out")
+    assert "trials ended with 75; the job is RUNNING" in log.read_text()
+    assert "interrupted by SIGUSR2" in (sweep.folder / trial / "log.txt").read_text()
+
+
+def test_of_packed_trials_only_the_killed_one_is_begun_again(disturbed: Disturbed) -> None:
+    sweep = disturbed.packed
+    killed, other = (sweep.record(trial) for trial in sweep.trials)
+    assert (killed["state"], other["state"]) == ("done", "done")
+    assert (killed["attempts"], other["attempts"]) == (2, 1)
+    assert killed["slurm"]["job_id"] == other["slurm"]["job_id"]
+    assert "restart_count" not in killed["slurm"], "the job went on meanwhile"
+
+
+def test_a_job_that_gets_nowhere_is_given_up(disturbed: Disturbed) -> None:
+    sweep, slurm = disturbed.nowhere, disturbed.slurm
+    (trial,) = sweep.trials
+    assert sweep.record(trial)["reason"].startswith("3 starts in a row ended before a step")
+    slurm.wait_for(lambda: slurm.state(sweep.job(trial)) == "FAILED", 60, "the job's end")
+    assert slurm.job(sweep.job(trial))["Restarts"] == "2"
 
 
 def test_cancelled_means_stop(disturbed: Disturbed) -> None:

@@ -57,7 +57,8 @@ def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
         return make_plan(known, {}, None, only=only)
     limits = ask_limits(cluster.qos)
     check(cluster, limits, known.folder.parent)
-    mine = (workers if known.sweep.method == "bayes" else tasks)(known.folder)
+    searches = known.sweep.method == "bayes" and only is None
+    mine = (workers if searches else tasks)(known.folder)
     in_queue = len(queue()) if limits.max_submit is not None else 0
     return make_plan(known, mine, limits, in_queue, only)
 
@@ -86,7 +87,7 @@ def in_words(plan: Plan) -> str:
 def _here(known: Declared, as_json: bool) -> int:
     from mlmodeldev.slurm.reconcile import ENDED
 
-    due = [entry for entry in known.entries if entry.state not in ENDED]
+    due = [entry for entry in known.entries if entry.state not in ENDED | {"failed"}]
     plan: dict[str, Any] = {
         "trials": [
             {"id": e.trial.id, "overrides": e.trial.overrides, "state": e.state}
@@ -100,7 +101,7 @@ def _here(known: Declared, as_json: bool) -> int:
         print(json.dumps(plan, indent=1))
         return 0
     count = len(known.entries)
-    print(f"{count} trials declared, {count - len(due)} ended, {len(due)} to run here:")
+    print(f"{count} trials declared, {count - len(due)} ended or failed, {len(due)} to run here:")
     print(plan["script"], end="")
     return 0
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import changes, declared
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.declared import Declared
@@ -28,6 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(asked: argparse.Namespace) -> int:
     """Print the table."""
     known = declared.read(asked, lint=False)
+    changes.tell(known, "status")
     show(known.sweep, known.entries, asked.json, in_queue(known))
     return 0
 

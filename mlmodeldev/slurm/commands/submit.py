@@ -1,4 +1,4 @@
-"""``SlurmTrain.py submit``: run what is missing, interrupted or failed."""
+"""``SlurmTrain.py submit``: run what is missing or interrupted; `retry` runs what failed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import declared, strays
+from mlmodeldev.slurm import changes, declared, strays
 from mlmodeldev.slurm.commands import plan, status
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlmodeldev.slurm.planning import Plan
     from mlmodeldev.slurm.reconcile import Entry
 
-HELP = "run what is missing, interrupted or failed (the default)"
+HELP = "run what is missing or interrupted (the default)"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +49,24 @@ def run(asked: argparse.Namespace) -> int:
     if asked.dry_run:
         return plan.run(asked)
     known = declared.read(asked)
-    if asked.count is None:
+    told = changes.tell(known, "submit")
+    if asked.count is None and (asked.prune or told is None):
         strays.tell(known, asked.prune)
+    _tell_of_failed(known.entries)
     if known.base.cluster.launcher == "local":
         return here(known, asked)
     return to_cluster(known, asked.yes, asked.json)
+
+
+def _tell_of_failed(entries: Sequence[Entry]) -> None:
+    failed = [entry.trial.id for entry in entries if entry.state == "failed"]
+    if failed:
+        few = "it" if len(failed) == 1 else "them"
+        print(
+            f"failed, and left: {', '.join(failed[:5])}{', ...' if len(failed) > 5 else ''};"
+            f" python slurm/SlurmTrain.py retry runs {few} again",
+            file=sys.stderr,
+        )
 
 
 def to_cluster(
@@ -114,7 +127,8 @@ def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | Non
         if only is None:
             outcome = run_here(known, asked.jobs, asked.seed, asked.count)
         else:
-            outcome = run_local(only, known.program, known.overrides, known.modules, config_root())
+            parts = (only, known.program, known.overrides, known.modules, config_root())
+            outcome = run_local(*parts, retry=True)
     again = declared.read(asked, lint=False).entries
     status.show(known.sweep, again, asked.json)
     if not asked.json and again:
