@@ -5,21 +5,26 @@ no accounting.
 
 Example::
 
-    limits = ask_limits()
+    limits = ask_limits(settings.cluster)
     limits.partitions["gpu"].minutes       # the partition's time limit
     queue(["1201", "1202"])                # {"1201_0": Queued(state="RUNNING", ...), ...}
 """
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import re
 import shutil
-import subprocess
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from mlmodeldev.errors import UsageError
+from mlmodeldev.slurm.accounting import Rules, ask_rules
+from mlmodeldev.slurm.clients import answer, attempt
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Cluster
 
 _NO_CONFIGURATION = ("configuration source", "slurm.conf", "config file")
 
@@ -32,7 +37,7 @@ def slurm_is_here() -> bool:
     """
     if not shutil.which("sbatch"):
         return False
-    done = _try("scontrol", "ping")
+    done = attempt("scontrol", "ping")
     return done.returncode == 0 or not any(text in done.stderr for text in _NO_CONFIGURATION)
 
 
@@ -47,6 +52,9 @@ class Partition:
     nodes: int | None = None
     accounts: frozenset[str] | None = None
     qos: frozenset[str] | None = None
+    """Those with which a job may come in."""
+    own_qos: str = ""
+    """The one whose limits hold for all jobs in it."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +78,8 @@ class Limits:
     max_array: int = 1001
     partitions: dict[str, Partition] = field(default_factory=dict)
     nodes: tuple[Node, ...] = ()
-    accounts: frozenset[str] | None = None
-    """The user's accounts; None: not known."""
-    qos: frozenset[str] | None = None
-    """The cluster's QOS; None: not known."""
-    max_submit: int | None = None
-    """Jobs of this user in the queue at most."""
+    rules: Rules = field(default_factory=Rules)
+    """What accounting allows."""
 
     def partition(self, name: str | None) -> Partition | None:
         """Return a partition, or the default one."""
@@ -94,28 +98,26 @@ class Queued:
     node: str
 
 
-def ask_limits(qos: str | None = None) -> Limits:
+def ask_limits(cluster: Cluster) -> Limits:
     """Ask Slurm what it allows.
 
     Args:
-        qos: the one that will be used; its submit limit counts.
+        cluster: what will be asked for; its QOS and its partition's set limits.
 
     Raises:
         UsageError: Slurm does not answer.
     """
-    config = _ask("scontrol", "show", "config")
+    config = answer("scontrol", "show", "config")
     match = re.search(r"(?m)^MaxArraySize\s*=\s*(\d+)", config)
-    partitions = {p.name: p for p in _partitions()}
-    accounts, names, submit = _accounting(qos)
-    enforced = re.search(r"(?m)^AccountingStorageEnforce\s*=.*limits", config)
-    return Limits(
+    enforced = re.search(r"(?m)^AccountingStorageEnforce\s*=.*(limits|safe)", config)
+    limits = Limits(
         max_array=int(match[1]) if match else 1001,
-        partitions=partitions,
+        partitions={p.name: p for p in _partitions()},
         nodes=tuple(_nodes()),
-        accounts=accounts,
-        qos=names,
-        max_submit=submit if enforced else None,
     )
+    partition = limits.partition(cluster.partition)
+    names = {cluster.qos, *([partition.own_qos] if partition and partition.own_qos else [])}
+    return dataclasses.replace(limits, rules=ask_rules(names, bool(enforced)))
 
 
 def queue(jobs: Collection[str] | None = None) -> dict[str, Queued]:
@@ -125,10 +127,10 @@ def queue(jobs: Collection[str] | None = None) -> dict[str, Queued]:
         UsageError: Slurm does not answer.
     """
     mine = () if jobs is not None else ("-u", getpass.getuser())
-    answer = _ask("squeue", "-h", "-r", *mine, "-o", "%i|%T|%r|%L|%N")
+    said = answer("squeue", "-h", "-r", *mine, "-o", "%i|%T|%r|%L|%N")
     wanted = None if jobs is None else set(jobs)
     found = {}
-    for line in answer.splitlines():
+    for line in said.splitlines():
         task, state, reason, left, node = line.split("|", 4)
         if wanted is None or task.partition("_")[0] in wanted:
             found[task] = Queued(state, reason, left, node)
@@ -141,8 +143,8 @@ def scripts() -> dict[str, str]:
     Raises:
         UsageError: Slurm does not answer.
     """
-    answer = _ask("squeue", "-h", "-u", getpass.getuser(), "-o", "%F|%o")
-    return dict(line.split("|", 1) for line in answer.splitlines())
+    said = answer("squeue", "-h", "-u", getpass.getuser(), "-o", "%F|%o")
+    return dict(line.split("|", 1) for line in said.splitlines())
 
 
 # --- scontrol
@@ -158,6 +160,7 @@ def _partitions() -> Iterator[Partition]:
             nodes=_number(entry.get("MaxNodes", "")),
             accounts=_names(entry.get("AllowAccounts", "ALL")),
             qos=_names(entry.get("AllowQos", "ALL")),
+            own_qos=entry.get("QoS", "N/A").removeprefix("N/A"),
         )
 
 
@@ -208,48 +211,7 @@ def _names(text: str) -> frozenset[str] | None:
 
 
 def _records(*command: str) -> Iterator[dict[str, str]]:
-    for line in _ask(*command).splitlines():
+    for line in answer(*command).splitlines():
         entry = dict(part.split("=", 1) for part in line.split() if "=" in part)
         if entry:
             yield entry
-
-
-# --- sacctmgr
-
-
-def _accounting(
-    qos: str | None,
-) -> tuple[frozenset[str] | None, frozenset[str] | None, int | None]:
-    """Return the user's accounts, the names of QOS, and the submit limit, as far as known."""
-    user = getpass.getuser()
-    mine = _table("sacctmgr", "show", "assoc", f"user={user}", "format=Account,MaxSubmit")
-    known = _table("sacctmgr", "show", "qos", "format=Name,MaxSubmitPU")
-    accounts = frozenset(row[0] for row in mine if row[0]) or None
-    submits = [_number(row[1]) for row in mine]
-    submits += [_number(row[1]) for row in known if row[0] == qos]
-    limits = [limit for limit in submits if limit is not None]
-    return accounts, frozenset(row[0] for row in known) or None, min(limits, default=None)
-
-
-def _table(*command: str) -> list[list[str]]:
-    done = _try(*command, "-n", "-P", seconds=20)
-    lines = done.stdout.splitlines() if done.returncode == 0 else []
-    return [line.split("|") for line in lines if "|" in line]
-
-
-# --- commands
-
-
-def _ask(*command: str) -> str:
-    done = _try(*command)
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise UsageError(f"{' '.join(command)}: Slurm does not answer ({said[-1] if said else ''})")
-    return done.stdout
-
-
-def _try(*command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 127, "", str(error))

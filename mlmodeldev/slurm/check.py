@@ -2,7 +2,7 @@
 
 Example::
 
-    check(settings.cluster, ask_limits(), Path("runs"))     # UsageError for the first mistake
+    check(cluster, ask_limits(cluster), Path("runs"))     # UsageError for the first mistake
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.slurm.resources import concurrent_jobs, python_of
+from mlmodeldev.slurm.storage import refuse_memory
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 START_SECONDS = 30
 """A trial begins, and makes a step, in no less."""
-
-_OF_ONE_MACHINE = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 
 
 def check(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
@@ -36,9 +35,10 @@ def check(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
     _partition(cluster, limits)
     _account(cluster, limits)
     _time(cluster, limits)
+    _gpus(cluster, limits)
     _nodes(cluster, limits)
     _python(cluster)
-    _shared(runs_dir)
+    refuse_memory(runs_dir)
 
 
 def check_alone(cluster: Cluster) -> None:
@@ -78,7 +78,7 @@ def _partition(cluster: Cluster, limits: Limits) -> None:
 
 
 def _account(cluster: Cluster, limits: Limits) -> None:
-    known = [("account", limits.accounts), ("qos", limits.qos)]
+    known = [("account", limits.rules.accounts), ("qos", limits.rules.qos)]
     partition = limits.partition(cluster.partition)
     if partition:
         known += [("account", partition.accounts), ("qos", partition.qos)]
@@ -102,6 +102,16 @@ def _time(cluster: Cluster, limits: Limits) -> None:
             f"cluster.minutes={cluster.minutes}: partition {partition.name} allows {most}"
             + (f"; longer: {', '.join(longer)}" if longer else "")
         )
+
+
+def _gpus(cluster: Cluster, limits: Limits) -> None:
+    rules = limits.rules
+    for most, what in ((rules.gpus_per_job, "a job"), (rules.gpus_at_once, "you at once")):
+        if most is not None and cluster.gpus > most:
+            raise UsageError(
+                f"cluster.gpus_per_task={cluster.gpus_per_task}: a job takes {cluster.gpus} GPUs;"
+                f" its QOS allows {what} {most} (sacctmgr show qos)"
+            )
 
 
 def _nodes(cluster: Cluster, limits: Limits) -> None:
@@ -138,25 +148,6 @@ def _python(cluster: Cluster) -> None:
     found = shutil.which(python)
     if found is None or not os.access(found, os.X_OK):
         raise UsageError(f"cluster.python={python}: no such interpreter on this machine")
-
-
-def _shared(runs_dir: Path) -> None:
-    kind = file_system(runs_dir)
-    if kind in _OF_ONE_MACHINE:
-        raise UsageError(
-            f"artefacts.runs_dir={runs_dir}: lies in the memory of this machine ({kind}), where no"
-            " job sees it; use a file system that all nodes share"
-        )
-
-
-def file_system(path: Path) -> str:
-    """Return the type of the file system that a path (or its nearest parent) lies on."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    above = [(m, kind) for m, kind in mounts if path.is_relative_to(m)]
-    return max(above, key=lambda mount: len(mount[0]))[1] if above else ""
 
 
 def _unknown(key: str, value: str, allowed: Collection[str]) -> UsageError:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm.check import check, file_system
+from mlmodeldev.slurm.check import check
 from mlmodeldev.slurm.resources import python_of
+from mlmodeldev.slurm.storage import doubt, file_system
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -89,8 +90,10 @@ def _slurm(settings: Settings) -> Finding:
     if cluster.launcher == "local":
         return Finding(True, "Slurm is here, but cluster=local runs trials on this machine")
     try:
-        limits = ask_limits(cluster.qos)
+        limits = ask_limits(cluster)
         check(cluster, limits, _folder(settings.artefacts.runs_dir))
+        if problem := doubt(_folder(settings.artefacts.runs_dir), limits.nodes):
+            return Finding(False, problem, "artefacts.runs_dir=... there")
     except UsageError as error:
         return Finding(False, str(error), f"cluster.KEY=VALUE, or conf/cluster/{cluster.name}.yaml")
     partition = limits.partition(cluster.partition)

@@ -2,7 +2,7 @@
 
 Example::
 
-    plan = make_plan(declared, {}, limits=ask_limits())
+    plan = make_plan(declared, {}, limits=ask_limits(cluster))
     plan.script, plan.gpu_hours, len(plan.tasks)
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm import resources
+from mlmodeldev.slurm.accounting import Rules
 from mlmodeldev.slurm.reconcile import ENDED
 from mlmodeldev.trial.record import owned
 
@@ -118,8 +119,9 @@ def make_plan(
     due = [e for e in declared.entries if is_due(e, states[e.trial.id], only)]
     jobs = _cut(due, resources.trials_per_task(cluster))
     room = len(jobs)
-    if limits and limits.max_submit is not None:
-        room = max(0, limits.max_submit - in_queue)
+    rules = limits.rules if limits else Rules()
+    if rules.max_submit is not None:
+        room = max(0, rules.max_submit - in_queue)
     now, later = jobs[:room], jobs[room:]
     hours, basis = estimate(declared)
     return Plan(
@@ -127,11 +129,21 @@ def make_plan(
         now,
         _cut(now, limits.max_array if limits else 1001),
         sum(len(task) for task in later),
-        min(resources.concurrent_jobs(cluster), max(1, len(now))),
+        min(at_once(cluster, rules), max(1, len(now))),
         hours,
         basis,
         states,
     )
+
+
+def at_once(cluster: Cluster, rules: Rules) -> int:
+    """Return how many jobs may run at once, by the settings and by what accounting allows."""
+    allowed = [resources.concurrent_jobs(cluster)]
+    if rules.max_jobs is not None:
+        allowed.append(rules.max_jobs)
+    if rules.gpus_at_once is not None and cluster.gpus:
+        allowed.append(rules.gpus_at_once // cluster.gpus)
+    return max(1, min(allowed))
 
 
 def _search_plan(declared: Declared, workers: int, limits: Limits | None) -> Plan:
@@ -148,8 +160,8 @@ def _search_plan(declared: Declared, workers: int, limits: Limits | None) -> Pla
         )
     ended = sum(entry.state in ENDED for entry in declared.entries)
     left = max(0, min(caps) - ended)
-    at_once = resources.concurrent_jobs(cluster)
-    wanted = max(0, min(at_once, -(-left // resources.slots(cluster))) - workers)
+    most = at_once(cluster, limits.rules if limits else Rules())
+    wanted = max(0, min(most, -(-left // resources.slots(cluster))) - workers)
     tasks: list[list[Entry]] = [[] for _ in range(wanted)]
     hours, basis = estimate(declared)
     states = {e.trial.id: e.state for e in declared.entries}

@@ -48,6 +48,7 @@ def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
     from mlmodeldev.slurm.ask import ask_limits, queue, slurm_is_here
     from mlmodeldev.slurm.check import check, check_alone
     from mlmodeldev.slurm.planning import make_plan
+    from mlmodeldev.slurm.storage import doubt
     from mlmodeldev.slurm.tasks import tasks, workers
 
     cluster = known.base.cluster
@@ -55,11 +56,13 @@ def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
         check_alone(cluster)
         print("no Slurm on this machine: its limits are not checked", file=sys.stderr)
         return make_plan(known, {}, None, only=only)
-    limits = ask_limits(cluster.qos)
+    limits = ask_limits(cluster)
     check(cluster, limits, known.folder.parent)
+    if problem := doubt(known.folder.parent, limits.nodes):
+        print(problem, file=sys.stderr)
     searches = known.sweep.method == "bayes" and only is None
     mine = (workers if searches else tasks)(known.folder)
-    in_queue = len(queue()) if limits.max_submit is not None else 0
+    in_queue = len(queue()) if limits.rules.max_submit is not None else 0
     return make_plan(known, mine, limits, in_queue, only)
 
 
