@@ -33,11 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     guard_output()
     try:
         refuse_in_arguments(given)
-        asked = _parser().parse_args(_with_action(given))
+        asked = _parse(_with_action(given))
         return int(_module(asked.action).run(asked))
     except UsageError as error:
         print(f"SlurmTrain.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+
+
+def _parse(given: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; settings may stand before, between and behind the options."""
+    parser = _parser()
+    asked, more = parser.parse_known_args(given)
+    wrong = [item for item in more if item.startswith("-") or "=" not in item]
+    if wrong or (more and not hasattr(asked, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(wrong or more)}")
+    if more:
+        asked.overrides = [*asked.overrides, *more]
+    return asked
 
 
 def _with_action(arguments: Sequence[str]) -> list[str]:

@@ -182,12 +182,15 @@ class Cluster(Slurm):
 
     def _start_database(self) -> None:
         # on an empty folder without grant tables: no installation script, users or passwords
+        tables = self.folder / "etc" / "tables.sql"
+        tables.write_text(_procedures())
         self._daemon(
             "mariadbd",
             *("mariadbd", "--no-defaults", "--user=root", f"--datadir={self.folder}/db"),
             f"--socket={self.folder}/run/mysqld.sock",
             f"--pid-file={self.folder}/run/mariadbd.pid",
             *("--bind-address=127.0.0.1", f"--port={self.layout.ports.mariadbd}"),
+            f"--init-file={tables}",
             *("--skip-name-resolve", "--skip-grant-tables", "--performance-schema=OFF"),
             *("--innodb-buffer-pool-size=32M", "--innodb-log-file-size=16M"),
             *("--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0"),
@@ -315,6 +318,15 @@ def _require() -> None:
         subprocess.run(["bash", str(ROOT / "tools" / "slurm.sh")], check=False)
     if not _there():
         raise Missing("slurmctld, slurmd, slurmdbd, munged and mariadbd are not all installed")
+
+
+def _procedures() -> str:
+    """Return SQL for the table of stored procedures: limits are handed down through them."""
+    whole = Path("/usr/share/mysql/mysql_system_tables.sql")
+    lines = whole.read_text().splitlines() if whole.is_file() else []
+    head = "CREATE TABLE IF NOT EXISTS proc "
+    table = next((line for line in lines if line.startswith(head)), "")
+    return f"CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\n{table}\n"
 
 
 def _there() -> bool:

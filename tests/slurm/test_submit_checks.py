@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,9 +13,8 @@ import pytest
 from mlmodeldev.slurm.ask import minutes_of
 from mlmodeldev.slurm.ending import is_ours_to_requeue
 from tests.slurm.cluster import ROOT, Cluster, Slurm
+from tests.slurm.scripts import check_golden
 from tests.slurm.sweeps import SmallSweep
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture
@@ -99,13 +97,8 @@ def test_the_plan_shows_the_script_and_submits_nothing(own_slurm: Slurm, tmp_pat
     assert plan["jobs"] == len(plan["trials"])
     assert plan["at_once"] == 2
     assert plan["gpu_hours"] == plan["jobs"] * 2
-    script = (
-        plan["script"].replace(str(tmp_path), "/shared").replace(sys.executable, "/venv/python")
-    )
-    golden = GOLDEN / "array.sh"
-    if os.environ.get("GOLDEN") == "write":
-        golden.write_text(script)
-    assert script == golden.read_text()
+    script = plan["script"]
+    check_golden(script, "array", tmp_path)
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
     assert not (tmp_path / "runs").exists()
 

@@ -59,10 +59,10 @@ def ended(slurm: Cluster, job: str) -> bool:
     return bool(found) and set(found.values()) <= {"COMPLETED", "FAILED", "CANCELLED"}
 
 
-def trials(client: Client) -> dict[str, dict]:
-    """The records of all trials, by the array task that ran each last."""
+def trials(client: Client, path: str = "*") -> dict[str, dict]:
+    """The records of a sweep's trials, by the array task that ran each last."""
     found = {}
-    for file in client.runs_dir.glob("*/*/trial.json"):
+    for file in client.runs_dir.glob(f"{path.rpartition('/')[2]}/*/trial.json"):
         record = json.loads(file.read_text())
         if "slurm" in record:
             found[record["slurm"].get("array_task_id", "")] = {**record, "path": file.parent}
@@ -80,15 +80,15 @@ def rows(folder: Path) -> int:
     return len(file.read_text().splitlines()) - 1 if file.is_file() else 0
 
 
-def under_way(client: Client, count: int) -> dict[str, dict]:
+def under_way(client: Client, count: int, path: str = "*") -> dict[str, dict]:
     """Wait until so many trials have rows, and a checkpoint to go back to."""
 
     def ready() -> bool:
-        found = trials(client)
+        found = trials(client, path)
         return len(found) == count and all(rows(each["path"]) > 8 for each in found.values())
 
     client.until(ready, "trials under way", 240)
-    return trials(client)
+    return trials(client, path)
 
 
 def undisturbed(client: Client, rates: list[float], epochs: int = EPOCHS) -> dict[float, bytes]:
@@ -107,14 +107,42 @@ def undisturbed(client: Client, rates: list[float], epochs: int = EPOCHS) -> dic
     return weights
 
 
+def at_the_time_limit(client: Client, slurm: Cluster) -> tuple[str, str]:
+    """Submit a trial that is slow until it is requeued, and so must meet its limit."""
+    slowly = "tests.slurm.slow_trainer.SlowEncoder"
+    parameters = {
+        "optimizer.lr": {"values": [0.01]},
+        "training.max_epochs": {"value": EPOCHS},
+        "model._target_": {"value": slowly},
+    }
+    path = client.sweep(parameters)
+    # Slurm looks twice a minute: the warning comes up to 30 s earlier than is asked for
+    limit = ("--array=1", "--time=2", "--signal=B:USR1@45")
+    return submit(client, slurm, path, *limit, env=",STEP_SECONDS=3"), path
+
+
+def came_back_from_its_limit(
+    client: Client, slurm: Cluster, job: str, record: dict, weights: bytes
+) -> None:
+    assert set(states(slurm, job).values()) == {"COMPLETED"}, client.output()
+    assert slurm.job(f"{job}_1")["Restarts"] == "1", "the same job"
+    assert (record["state"], record["attempts"]) == ("done", 2), client.output()
+    assert "interrupted by SIGUSR1" in client.output()
+    assert "going on from step" in (record["path"] / "log.txt").read_text()
+    (run,) = (run for run in client.runs if run.name == record["wandb_id"])
+    steps_are_whole(run, rows(record["path"]))
+    assert (record["path"] / "last" / "model.safetensors").read_bytes() == weights
+
+
 def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm: Cluster):
     slurm = own_slurm
     rates = [0.01, 0.02, 0.03, 0.04]
     path = client.sweep(
         {"optimizer.lr": {"values": rates}, "training.max_epochs": {"value": EPOCHS}},
     )
+    limited, at_its_limit = at_the_time_limit(client, slurm)
     job = submit(client, slurm, path, "--array=1-4", "--ntasks-per-node=1", "--exclusive")
-    first = under_way(client, 4)
+    first = under_way(client, 4, path)
     slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_1")  # as before the time limit
     slurm.scontrol("requeue", f"{job}_2")
     slurm.restart_slurmctld()
@@ -125,9 +153,11 @@ def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm
     whole = undisturbed(client, rates)
     client.until(lambda: ended(slurm, job), "all jobs' end", 400)
     assert set(states(slurm, job).values()) == {"COMPLETED"}, client.output()
-    assert [run.ends[-1] for run in client.runs] == [("finished", 0)] * 4, client.output()
-    assert len(client.runs) == 4
-    after = trials(client)
+    client.until(lambda: ended(slurm, limited), "the end of what met its time limit", 300)
+    came_back_from_its_limit(client, slurm, limited, only_trial(client, at_its_limit), whole[0.01])
+    assert [run.ends[-1] for run in client.runs] == [("finished", 0)] * 5, client.output()
+    assert len(client.runs) == 5
+    after = trials(client, path)
     for task, record in after.items():
         assert record["wandb_id"] == first[task]["wandb_id"], "each job came back to its own trial"
         assert (record["state"], record["attempts"]) == ("done", 2)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mlmodeldev.slurm.declared import Declared
     from mlmodeldev.slurm.reconcile import Entry
 
+EXIT_CTRL_C = 130
+QUEUE_SECONDS = 5.0
+"""Between two questions to squeue while a log is followed."""
 HELP = "print a trial's output (-f: go on as it grows)"
 
 
@@ -35,13 +38,19 @@ def run(asked: argparse.Namespace) -> int:
     there = [file for file in files if file.is_file()]
     if not there and not asked.follow:
         raise UsageError(f"{entry.trial.id}: has printed nothing yet ({entry.state})")
+    read = 0
     for file in reversed(there):
         if len(there) > 1:
             print(f"==> {file} <==")
-        lines = file.read_text(errors="replace").splitlines()
+        content = file.read_bytes()
+        read = len(content) if file == files[0] else 0
+        lines = content.decode(errors="replace").splitlines()
         print("\n".join(lines[-asked.lines :] if asked.lines else lines), flush=True)
     if asked.follow:
-        follow(entry)
+        try:
+            follow(known, entry, read)
+        except KeyboardInterrupt:
+            return EXIT_CTRL_C
     return 0
 
 
@@ -70,18 +79,43 @@ def job_logs(known: Declared, trial: str) -> Iterator[Path]:
                 yield from sorted(submission.folder.glob(f"{task}_*_log.out"))
 
 
-def follow(entry: Entry) -> None:
-    """Print what is added to a trial's log until it has ended."""
-    file = entry.folder / "log.txt"
-    at = file.stat().st_size if file.exists() else 0
+def follow(known: Declared, entry: Entry, read: int) -> None:
+    """Print what is added to a trial's log until it has ended, or nothing will go on with it.
+
+    Args:
+        read: bytes of the log that were printed already.
+    """
+    gone, asked_at = 0, time.monotonic()
     while True:
         state = entry.again().state
-        if file.exists():
-            with file.open(errors="replace") as opened:
-                opened.seek(at)
-                sys.stdout.write(opened.read())
-                sys.stdout.flush()
-                at = opened.tell()
+        read = _print_from(entry.folder / "log.txt", read)  # after: the last words are there
         if state in ("done", "failed", "pruned"):
             return
+        if time.monotonic() - asked_at > QUEUE_SECONDS:
+            gone = gone + 1 if _left_alone(known, entry) else 0
+            asked_at = time.monotonic()
+            if gone == 2:  # at the first it may have been between two states
+                print(f"{entry.trial.id}: its job has left the queue", file=sys.stderr)
+                return
         time.sleep(0.5)
+
+
+def _left_alone(known: Declared, entry: Entry) -> bool:
+    """Whether a trial's job is known to have left the queue."""
+    from mlmodeldev.slurm.commands.status import in_queue
+    from mlmodeldev.slurm.planning import state
+
+    task = in_queue(known).get(entry.trial.id)
+    return task is not None and task.queued is None and state(entry.again(), task) != "running"
+
+
+def _print_from(file: Path, at: int) -> int:
+    """Print a file from a place on; return its end."""
+    if not file.is_file():
+        return at
+    with file.open("rb") as opened:
+        opened.seek(at)
+        added = opened.read()
+    sys.stdout.write(added.decode(errors="replace"))
+    sys.stdout.flush()
+    return at + len(added)

@@ -1,0 +1,30 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-3%4
+#SBATCH --cpus-per-task=4
+#SBATCH --gpus-per-node=1
+#SBATCH --job-name=digits
+#SBATCH --mem=24576M
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/shared/runs/digits/.jobs/SUBMISSION/%A_%a_0_log.out
+#SBATCH --partition=long
+#SBATCH --requeue
+#SBATCH --signal=USR2@120
+#SBATCH --time=720
+#SBATCH --wckey=submitit
+
+# setup
+trap : USR1 USR2 TERM
+export PYTHONPATH=/shared/runs/.snapshots/CODE PYTHONSAFEPATH=1
+export MLMODELDEV_SUBMISSION=/shared/runs/digits/.jobs/SUBMISSION/jobs.json
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /shared/runs/digits/.jobs/SUBMISSION/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=4 /venv/python -u -m mlmodeldev.slurm.beginning /shared/runs/digits/.jobs/SUBMISSION/tasks-0.pkl
+
+
+# teardown
+exec /venv/python -m mlmodeldev.slurm.ending "$?"
