@@ -82,6 +82,8 @@ def run_local(
     """
     source = EntrySource(entries, program, fixed, retry)
     status = run_pool(source, slots, [program, *modules], root)
+    if not status and not retry and any(entry.state == "failed" for entry in entries):
+        status = 1
     if status == EXIT_INTERRUPTED:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
     return status
@@ -102,7 +104,8 @@ class EntrySource:
         for number, entry in self._ahead:
             head = f"[{number}/{self._total}] {entry.trial.id}  {entry.trial.name}"
             if entry.state in self._passed_over:
-                print(f"{head}  {entry.state} already", flush=True)
+                hint = "; retry runs it again" if entry.state == "failed" else ""
+                print(f"{head}  {entry.state} already{hint}", flush=True)
                 continue
             if owned(entry.record):
                 print(f"{head}  running elsewhere; left to it", flush=True)

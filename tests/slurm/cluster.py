@@ -29,6 +29,10 @@ _QUESTIONS = ("squeue", "sinfo", "sacct", "scontrol")
 _UNANSWERED = ("Unable to contact slurm controller", "timed out", "Connection refused")
 
 
+OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
+"""States of jobs that have ended for good, as squeue tells them."""
+
+
 class Missing(Exception):
     """Slurm can't be brought up here; the text says why."""
 
@@ -79,6 +83,12 @@ class Slurm:
         """Return what squeue says of a job, also of one that has ended lately."""
         answer = self.run("squeue", "-h", "-t", "all", "-o", "%T", "-j", job, check=False)
         return answer.splitlines()[0] if answer else ""
+
+    def over(self, *jobs: str) -> bool:
+        """Whether jobs, with all their tasks, have ended; no answer is no end."""
+        asked = ("squeue", "-h", "-r", "-t", "all", "-o", "%T", "-j", ",".join(jobs))
+        states = self.run(*asked, check=False).split()
+        return bool(states) and set(states) <= OVER
 
     def job(self, job: str) -> dict[str, str]:
         """Return the fields of ``scontrol show job``."""
@@ -282,8 +292,12 @@ class Cluster(Slurm):
         for name in self.layout.names:
             if name not in self._daemons:
                 self.start_node(name)
-        self.wait_for(lambda: not self.run("squeue", "-h", check=False), 60, "an empty queue")
+        self.wait_for(self._empty, 60, "an empty queue")
         self.wait_for_nodes()
+
+    def _empty(self) -> bool:
+        done = subprocess.run(["squeue", "-h"], env=self.env, capture_output=True, check=False)
+        return done.returncode == 0 and not done.stdout
 
     # --- down
 

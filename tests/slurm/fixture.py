@@ -1,6 +1,8 @@
 """pytest's view of the cluster: the fixture ``slurm``, one cluster for the whole session.
 
-``--cluster-live`` runs the tests on the machine's own Slurm instead. Where there can be no
+``--cluster-live`` runs the tests on the machine's own Slurm instead: those that neither kill
+processes nor daemons, with jobs of their own only. The temporary folder must lie where the nodes
+see it: ``--basetemp``. Where there can be no
 cluster the tests are skipped, under ``SLURM_TESTS=require`` (as in CI) they fail.
 """
 
@@ -29,7 +31,10 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
     if request.config.getoption("--cluster-live"):
         if not shutil.which("sbatch"):
             pytest.fail("--cluster-live: there is no sbatch here")
-        yield Slurm()
+        live = Slurm()
+        if partition := os.environ.get("SLURM_TEST_PARTITION"):
+            live.env["SBATCH_PARTITION"] = partition
+        yield live
         return
     cluster = Cluster(nodes=10, max_array=40)
     try:

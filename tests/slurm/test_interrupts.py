@@ -112,7 +112,8 @@ class Disturbed:
             *("-p", "high", "-w", sweep.node(trial), "-c", "4", "-o", "/dev/null"),
             *("--wrap", "sleep 3"),
         )
-        self.slurm.wait_for(lambda: self.slurm.state(job) != "PENDING", 60, "preemption")
+        begun = ("RUNNING", "COMPLETING", "COMPLETED")
+        self.slurm.wait_for(lambda: self.slurm.state(job) in begun, 60, "preemption")
 
     def wait(self) -> None:
         for case, (sweep, trial) in self.of.items():

@@ -48,9 +48,7 @@ def owner(tmp_path):
     process.wait()
 
 
-def test_what_is_missing_interrupted_failed_or_dead_is_run_and_the_rest_left(
-    owner, tmp_path, capsys
-):
+def test_what_is_missing_interrupted_or_dead_is_run_and_the_rest_left(owner, tmp_path, capsys):
     entries = list(reconcile(loads(GRID), tmp_path))
     write(entries[0].folder, state="done", metric={"name": "val/accuracy", "value": 0.5})
     write(entries[1].folder, state="failed")
@@ -60,8 +58,11 @@ def test_what_is_missing_interrupted_failed_or_dead_is_run_and_the_rest_left(
     taken = []
     while (work := source.take()) is not None:
         taken.append(work.id)
-    assert taken == [entries[i].trial.id for i in (1, 3, 4)]
+    assert taken == [entries[i].trial.id for i in (3, 4)]
     said = capsys.readouterr().out
+    assert "failed already; retry runs it again" in said
+    source = EntrySource([entries[1].again()], "trainer", [], retry=True)
+    assert source.take().id == entries[1].trial.id
     assert "running elsewhere; left to it" in said
     assert "done already" in said
 

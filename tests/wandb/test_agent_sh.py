@@ -183,7 +183,7 @@ def test_a_preempted_job_comes_back_to_its_trial(client: Client, own_slurm: Clus
     node = slurm.run("squeue", "-h", "-o", "%N", "-j", f"{job}_1")
     options = ("-p", "high", "-w", node, "-c", "4", "--mem=0", "-o", "/dev/null")
     urgent = slurm.sbatch(*options, "--wrap", "sleep 1")
-    slurm.wait_for(lambda: slurm.state(urgent) != "PENDING", 90, "preemption")
+    slurm.wait_for(lambda: slurm.state(urgent) in ("RUNNING", "COMPLETED"), 90, "preemption")
     whole = undisturbed(client, [0.01], epochs)
     client.until(lambda: ended(slurm, job), "the job's end", 300)
     after = trials(client)["1"]
