@@ -96,6 +96,17 @@ class Slurm:
         line = text.splitlines()[0] if text else ""
         return dict(part.split("=", 1) for part in line.split() if "=" in part)
 
+    def bring_limit_near(self, job: str) -> None:
+        """Let a running job meet its time limit in one to two minutes; Slurm warns it by itself."""
+        hours, minutes, _ = self.job(job)["RunTime"].split(":")
+        limit = 60 * int(hours) + int(minutes) + 2
+        self.scontrol("update", f"JobId={job}", f"TimeLimit={limit}")
+
+    def wait_for_requeue(self, job: str, minutes: int, seconds: float = 200) -> None:
+        """Wait for a job's next start, and give that so many minutes."""
+        self.wait_for(lambda: self.job(job).get("Restarts", "0") != "0", seconds, f"requeue {job}")
+        self.scontrol("update", f"JobId={job}", f"TimeLimit={minutes}")
+
     def running(self, *arguments: str) -> list[str]:
         """Return the jobs and array tasks that run now."""
         return self.run("squeue", "-h", "-r", "-t", "R", "-o", "%i", *arguments).split()

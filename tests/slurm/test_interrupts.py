@@ -43,7 +43,7 @@ class Disturbed:
         self.orphaned = SmallSweep(slurm, folder, data, 1, "orphaned", 3 * STEP)
         self.controller = SmallSweep(slurm, folder, data, 1, "controller", 3 * STEP)
         self.stop = SmallSweep(slurm, folder, data, 1, "stop", STEP)
-        self.walltime = SmallSweep(slurm, folder, data, 1, "walltime", 5.0)
+        self.walltime = SmallSweep(slurm, folder, data, 1, "walltime", 4 * STEP)
         self.packed = SmallSweep(slurm, folder, data, 2, "packed", STEP)
         self.nowhere = SmallSweep(slurm, folder, data, 1, "nowhere")
         self.python = folder / "python"
@@ -56,9 +56,7 @@ class Disturbed:
         self.of["packed"] = (self.packed, self.packed.trials[0])
 
     def submit(self) -> None:
-        # Slurm looks twice a minute: the warning comes up to 30 s earlier than is asked for
-        limit = ("cluster.minutes=2", "cluster.warn_seconds=45")
-        self.walltime.train("submit", *ALONE, *limit)
+        self.walltime.train("submit", *ALONE, "cluster.warn_seconds=120")
         # signals reach the loader's processes, too
         workers = ("cluster.partition=nograce", "processing.num_workers=1")
         self.nograce.train("submit", *ALONE, *workers)
@@ -96,6 +94,8 @@ class Disturbed:
             os.kill(sweep.record(trial)["owner"]["pid"], signal.SIGKILL)
         elif case == "node-died":
             self.slurm.kill_node(sweep.node(trial))
+        elif case == "wall-time":
+            self.slurm.bring_limit_near(sweep.job(trial))
         elif case == "orphaned":
             node = sweep.node(trial)
             self.slurm.kill_node(node, tasks=False)
@@ -116,6 +116,7 @@ class Disturbed:
         self.slurm.wait_for(lambda: self.slurm.state(job) in begun, 60, "preemption")
 
     def wait(self) -> None:
+        self.slurm.wait_for_requeue(self.walltime.job(self.walltime.trials[0]), 10)
         for case, (sweep, trial) in self.of.items():
             sweep.wait_until(trial, "interrupted" if case == "cancelled" else "done", 400)
         self.nowhere.wait_until(self.nowhere.trials[0], "failed", 200)
@@ -160,7 +161,10 @@ def test_it_comes_back_as_the_same_trial(disturbed: Disturbed, undisturbed, case
     sweep, trial = disturbed.of[case]
     record = sweep.record(trial)
     assert record["id"] == trial
-    assert record["attempts"] == (1 if case == "controller-restarted" else 2), sweep.told(trial)
+    if case == "wall-time":  # on a slow machine it may meet the near limit once more
+        assert record["attempts"] >= 2
+    else:
+        assert record["attempts"] == (1 if case == "controller-restarted" else 2), sweep.told(trial)
     log = (sweep.folder / trial / "log.txt").read_text()
     assert log.count("going on from step") == record["attempts"] - 1
     mine = max((sweep.folder / trial / "checkpoints").glob("step-*.ckpt"))
@@ -180,7 +184,7 @@ def test_of_two_attempts_at_once_the_earlier_one_gives_way(disturbed: Disturbed)
 def test_wall_time_is_no_end(disturbed: Disturbed) -> None:
     """Slurm's own warning came, and the same job ran again."""
     sweep, trial = disturbed.of["wall-time"]
-    assert sweep.record(trial)["slurm"]["restart_count"] == "1"
+    assert int(sweep.record(trial)["slurm"]["restart_count"]) >= 1
     (log,) = sweep.folder.glob(".jobs/*/*_log.out")
     assert "trials ended with 75; the job is RUNNING" in log.read_text()
     assert "interrupted by SIGUSR2" in (sweep.folder / trial / "log.txt").read_text()

@@ -116,17 +116,16 @@ def at_the_time_limit(client: Client, slurm: Cluster) -> tuple[str, str]:
         "model._target_": {"value": slowly},
     }
     path = client.sweep(parameters)
-    # Slurm looks twice a minute: the warning comes up to 30 s earlier than is asked for
-    limit = ("--array=1", "--time=2", "--signal=B:USR1@45")
-    return submit(client, slurm, path, *limit, env=",STEP_SECONDS=3"), path
+    limit = ("--array=1", "--signal=B:USR1@120")
+    return submit(client, slurm, path, *limit, env=",STEP_SECONDS=0.5"), path
 
 
 def came_back_from_its_limit(
     client: Client, slurm: Cluster, job: str, record: dict, weights: bytes
 ) -> None:
     assert set(states(slurm, job).values()) == {"COMPLETED"}, client.output()
-    assert slurm.job(f"{job}_1")["Restarts"] == "1", "the same job"
-    assert (record["state"], record["attempts"]) == ("done", 2), client.output()
+    assert record["state"] == "done"
+    assert int(record["slurm"]["restart_count"]) >= 1, "the same job"
     assert "interrupted by SIGUSR1" in client.output()
     assert "going on from step" in (record["path"] / "log.txt").read_text()
     (run,) = (run for run in client.runs if run.name == record["wandb_id"])
@@ -150,7 +149,10 @@ def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm
     node = slurm.run("squeue", "-h", "-o", "%N", "-j", f"{job}_4")
     slurm.kill_node(node)
     slurm.start_node(node)
+    under_way(client, 1, at_its_limit)
+    slurm.bring_limit_near(f"{limited}_1")
     whole = undisturbed(client, rates)
+    slurm.wait_for_requeue(f"{limited}_1", 20)
     client.until(lambda: ended(slurm, job), "all jobs' end", 400)
     assert set(states(slurm, job).values()) == {"COMPLETED"}, client.output()
     client.until(lambda: ended(slurm, limited), "the end of what met its time limit", 300)
