@@ -48,7 +48,10 @@ class Slurm:
     owned = False
 
     def __init__(self) -> None:
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
+        ours = ("SLURM_", "SBATCH_")
+        self.env = {
+            k: v for k, v in os.environ.items() if k == "SLURM_CONF" or not k.startswith(ours)
+        }
 
     wait_for = staticmethod(wait_for)
 
