@@ -159,9 +159,11 @@ def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm
     came_back_from_its_limit(client, slurm, limited, only_trial(client, at_its_limit), whole[0.01])
     assert [run.ends[-1] for run in client.runs] == [("finished", 0)] * 5, client.output()
     assert len(client.runs) == 5
-    after = trials(client, path)
-    for task, record in after.items():
-        assert record["wandb_id"] == first[task]["wandb_id"], "each job came back to its own trial"
+    for task, before in first.items():
+        record = {**json.loads((before["path"] / "trial.json").read_text()), "path": before["path"]}
+        assert record["wandb_id"] == before["wandb_id"]
+        own = (client.folder / f"process-{task}.log").read_text()
+        assert f"going on with run {record['wandb_id']}" in own, "each job came back to its own"
         assert (record["state"], record["attempts"]) == ("done", 2)
         run = next(run for run in client.runs if run.name == record["wandb_id"])
         steps_are_whole(run, rows(record["path"]))
