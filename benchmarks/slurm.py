@@ -3,7 +3,8 @@
     python -m benchmarks slurm          (root on Debian; see tests/slurm/cluster.py)
 
 A thousand trials are submitted as held arrays, and for comparison the same script a thousand times
-by sbatch. One trial is timed from ``submit`` to its first optimizer step, then its node dies.
+by sbatch, in turns. One trial is timed from ``submit`` to its first optimizer step, then its node
+dies.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import contextlib
 import io
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,8 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.sweeps import SmallSweep
 
 TRIALS = 1000
+TURNS = 5
+"""So that what else the machine does slows both alike."""
 
 
 def run(trials: int = TRIALS) -> Table:
@@ -50,16 +54,11 @@ def _many(table: Table, sweep: SmallSweep) -> None:
     sweep.train("plan", hold)  # reads what the disk has cold
     whole = _timed(lambda: sweep.train("submit", hold))
     sweep.train("cancel")
-    arrays = _timed(_launch(sweep, hold))
+    arrays, calls = _side_by_side(sweep, hold)
+    sweep.train("submit", hold)
     status = _timed(lambda: sweep.train("status", "--json"))
     shown = _timed(lambda: sweep.train("status"))
-    sweep.train("cancel")
-    script = next(sweep.folder.glob(".jobs/*/*_submission.sh"))
-    single = sweep.folder / "single.sh"
-    lines = script.read_text().splitlines(keepends=True)
-    single.write_text("".join(line for line in lines if "--array" not in line))
     count = len(sweep.trials)
-    calls = _timed(lambda: [sweep.slurm.sbatch("--hold", single) for _ in range(count)])
     table.add(f"`sbatch`, {count} calls", f"{calls:.2f}")
     table.add(f"{count} trials as arrays", f"{arrays:.2f}")
     table.add("the whole command `SlurmTrain.py submit`", f"{whole:.2f}")
@@ -68,6 +67,25 @@ def _many(table: Table, sweep: SmallSweep) -> None:
     table.goals.append(Goal("arrays against calls of sbatch", arrays / calls, 1 / 20))
     table.goals.append(Goal("status", shown, 1.0, " s"))
     sweep.slurm.run("scancel", "-u", "root")
+
+
+def _side_by_side(sweep: SmallSweep, hold: str) -> tuple[float, float]:
+    """Return the seconds of arrays (a median) and of as many calls of sbatch, in turns."""
+    launch, arrays, calls = _launch(sweep, hold), [], 0.0
+    launch()  # reads what the disk has cold
+    script = next(sweep.folder.glob(".jobs/*/*_submission.sh"))
+    single = sweep.folder / "single.sh"
+    lines = script.read_text().splitlines(keepends=True)
+    single.write_text("".join(line for line in lines if "--array" not in line))
+    for part in _parts(len(sweep.trials), TURNS):
+        arrays.append(_timed(launch))
+        calls += _timed(lambda n=part: [sweep.slurm.sbatch("--hold", single) for _ in range(n)])
+    sweep.slurm.run("scancel", "-u", "root")
+    return statistics.median(arrays), calls
+
+
+def _parts(whole: int, turns: int) -> list[int]:
+    return [whole * (turn + 1) // turns - whole * turn // turns for turn in range(turns)]
 
 
 def _launch(sweep: SmallSweep, hold: str) -> Callable[[], object]:

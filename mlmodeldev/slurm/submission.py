@@ -11,7 +11,7 @@ Example::
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -67,12 +67,13 @@ class Submission:
     @classmethod
     def new(cls, sweep_folder: Path, snapshot: Path, **facts: Any) -> Submission:
         """Make the folder of a new submission."""
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = sweep_folder / FOLDER / f"{stamp}-{os.getpid()}"
+        parent, stamp = sweep_folder / FOLDER, time.strftime("%Y%m%d-%H%M%S-")
         try:
-            folder.mkdir(parents=True)
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=stamp, dir=parent))
+            folder.chmod(parent.stat().st_mode)
         except OSError as error:
-            raise UsageError(f"{folder}: {error.strerror}") from error
+            raise UsageError(f"{parent}: {error.strerror}") from error
         return cls(folder, snapshot, **facts)
 
     @classmethod
