@@ -47,7 +47,9 @@ if [ -z "$python" ]; then
   done
 fi
 [ -x "${python:-}" ] || fail "no python: run 'make venv' in $project, or set MLMODELDEV_PYTHON in slurm/profile.sh"
-"$python" -c 'import torch, wandb, pytorch_lightning' 2>/dev/null ||
+# Looked for, not imported: that takes seconds, and the trials will do it.
+needed="import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
+"$python" -c "$needed" torch wandb pytorch_lightning 2>/dev/null ||
   fail "$python lacks torch, wandb or pytorch_lightning: run 'make venv' in $project"
 export PATH="$(dirname "$python"):$PATH"
 

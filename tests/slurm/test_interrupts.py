@@ -123,29 +123,38 @@ class Disturbed:
 
 
 @pytest.fixture(scope="module")
-def disturbed(
-    own_slurm: Cluster, tmp_path_factory: pytest.TempPathFactory, data_dir: Path
-) -> Disturbed:
+def both(
+    own_slurm: Cluster,
+    tmp_path_factory: pytest.TempPathFactory,
+    data_dir: Path,
+    shared_trials: Trials,
+) -> tuple[Disturbed, dict[int, Ended]]:
     made = Disturbed(own_slurm, tmp_path_factory.mktemp("disturbed"), data_dir)
-    made.submit()
     with contextlib.ExitStack() as stack:
         stack.callback(own_slurm.heal)
+        made.submit()
         made.disturb()
+        # while Slurm lets the jobs wait
+        calm = {seed: run_undisturbed(shared_trials, seed) for seed in range(len(CASES))}
         made.wait()
-    return made
+    return made, calm
+
+
+def run_undisturbed(trials: Trials, seed: int) -> Ended:
+    ended = trials.run(*sweeps.SMALL, f"training.seed={seed}", name=f"undisturbed-{seed}")
+    assert ended.code == 0, ended.output
+    return ended
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shared_trials: Trials) -> dict[int, Ended]:
+def disturbed(both: tuple[Disturbed, dict[int, Ended]]) -> Disturbed:
+    return both[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(both: tuple[Disturbed, dict[int, Ended]]) -> dict[int, Ended]:
     """The same trials by their seeds, run to their end in one go."""
-
-    def run(seed: int) -> Ended:
-        name = f"undisturbed-{seed}"
-        ended = shared_trials.run(*sweeps.SMALL, f"training.seed={seed}", name=name)
-        assert ended.code == 0, ended.output
-        return ended
-
-    return {seed: run(seed) for seed in range(len(CASES))}
+    return both[1]
 
 
 ALL = [
