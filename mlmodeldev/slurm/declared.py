@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,7 @@ class Declared:
         entries: the declared trials, in the sweep's order.
         seed, count: of random draws, as asked for.
         given: the overrides as the user gave them, with the cluster's profile.
+        read_at: when all this was read.
     """
 
     file: Path
@@ -47,6 +49,7 @@ class Declared:
     seed: int = 0
     count: int | None = None
     given: list[str] = field(default_factory=list)
+    read_at: float = field(default_factory=time.time)
 
     @property
     def folder(self) -> Path:

@@ -23,6 +23,7 @@ from mlmodeldev.slurm.ask import Queued, queue
 from mlmodeldev.slurm.job import Job
 from mlmodeldev.slurm.snapshot import take
 from mlmodeldev.slurm.submission import Submission, jobs_of
+from mlmodeldev.slurm.tasks import adopt
 from mlmodeldev.tracking.replay import stored_record
 from mlmodeldev.tracking.stopping import STOP_NOTE
 from mlmodeldev.tracking.sync import state_of, wait
@@ -108,6 +109,7 @@ class Feeder:
 
     def _job_of(self, work: Work) -> str | None:
         """Return the job that is at this trial already, if there is one."""
+        adopt(self.folder)
         job = jobs_of(self.folder).get(work.folder.name)
         if job is not None and job in queue({job.partition("_")[0]}):
             return job

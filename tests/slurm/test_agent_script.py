@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -73,6 +74,20 @@ def test_condas_environment_is_found(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     named.unlink()
     assert call(project).returncode == 2
+
+
+def test_an_agent_that_is_warned_too_early_each_time_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three starts in a row without a step are enough; one that ended a trial begins anew."""
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    trial = tmp_path / "trial"
+    vain = SimpleNamespace(folder=tmp_path, done=0, failed=0, interrupted=[trial])
+    assert [agent._in_vain(vain) for _ in range(2)] == [False, False]
+    (trial / "checkpoints").mkdir(parents=True)
+    (trial / "checkpoints" / "step-00000007.ckpt").touch()
+    assert [agent._in_vain(vain) for _ in range(4)] == [False, False, False, True]
+    assert not agent._in_vain(SimpleNamespace(folder=tmp_path, done=1, failed=0, interrupted=[]))
 
 
 def test_a_machine_without_its_gpu_is_left_to_others(

@@ -72,6 +72,22 @@ def test_the_jobs_of_a_killed_submit_are_found_again(sweep: SmallSweep, tmp_path
     slurm.wait_for(lambda: not slurm.run("squeue", "-h"), 60, "an empty queue")
 
 
+def test_of_two_submits_at_once_one_submits(sweep: SmallSweep) -> None:
+    command = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "submit"]
+    asked = ["--sweep", str(sweep.file), "cluster=debug", *sweep.fixed]
+    both = [
+        subprocess.Popen(
+            [*command, *asked, "+cluster.sbatch.hold=true"],
+            env=sweep.slurm.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=200)[1] for process in both]
+    assert len(sweep.slurm.run("squeue", "-h", "-r").splitlines()) == 3, said
+    late = [text for process, text in zip(both, said, strict=True) if process.returncode]
+    assert all("another command submits its trials" in text for text in late)
+
+
 def test_an_edited_sweep_file_is_told_of(sweep: SmallSweep) -> None:
     hold = "+cluster.sbatch.hold=true"
     assert "has changed" not in sweep.train("submit", hold).stderr

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
@@ -93,9 +93,10 @@ def to_cluster(
     jobs: list[str] = []
     if made.tasks:
         _confirm(made, yes)
-        # workers of a search are counted instead
-        before = [] if known.sweep.method == "bayes" else live_arrays(known.folder)
-        jobs = [job for job, _ in launch(made, config_root(), before).arrays]
+        with _alone(known):
+            # workers of a search are counted instead
+            before = [] if known.sweep.method == "bayes" else live_arrays(known.folder)
+            jobs = [job for job, _ in launch(made, config_root(), before).arrays]
     if as_json:
         print(json.dumps({**made.as_dict(), "submitted": jobs}, indent=1))
     elif jobs:
@@ -104,6 +105,31 @@ def to_cluster(
     else:
         print("nothing to submit")
     return 0
+
+
+@contextlib.contextmanager
+def _alone(known: Declared) -> Iterator[None]:
+    """Let one command at a time submit a sweep's trials, none of them twice.
+
+    Raises:
+        UsageError: another has submitted since this one looked, or does so now.
+    """
+    from filelock import FileLock, Timeout
+
+    from mlmodeldev.files import writing_to
+    from mlmodeldev.slurm.submission import FOLDER, submissions
+
+    folder = known.folder / FOLDER
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    busy = UsageError(f"{known.folder}: another command submits its trials; see status, try again")
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            if any(made.created > known.read_at for made in submissions(known.folder)):
+                raise busy
+            yield
+    except Timeout:
+        raise busy from None
 
 
 def _confirm(made: Plan, yes: bool) -> None:
