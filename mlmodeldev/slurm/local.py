@@ -28,7 +28,8 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
 
     Args:
         known: the sweep and its settings.
-        slots: trials at once; None: ``cluster.trials_per_gpu`` on each GPU.
+        slots: trials at once; None: ``cluster.trials_per_gpu`` on each GPU, or on as many as a
+            trial takes.
         seed, count: of a search.
 
     Raises:
@@ -37,7 +38,8 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
     from mlmodeldev.settings.cli import config_root
 
     if slots is None:
-        slots = known.base.cluster.trials_per_gpu * max(1, len(visible_gpus()))
+        gpus = len(visible_gpus()) // most_devices(known)
+        slots = known.base.cluster.trials_per_gpu * max(1, gpus)
     if slots < 1:
         raise UsageError(f"--jobs {slots}: must be at least 1")
     root = config_root()
@@ -56,6 +58,15 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
             retry=True,
         )
     return run_local(known.entries, known.program, known.overrides, known.modules, root, slots)
+
+
+def most_devices(known: Declared) -> int:
+    """Return how many devices the largest of the trials takes."""
+    asked = [known.base.training.devices]
+    for parameter in known.sweep.definition.parameters:
+        if parameter.name == "training.devices":
+            asked += parameter.fields.get("values") or [parameter.fields.get("value")]
+    return max([1, *(each for each in asked if isinstance(each, int))])
 
 
 def run_local(
