@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,7 +105,7 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     overrides = [*pruning(sweep), *overrides]
     base = compose_settings(overrides)
     if lint:
-        _check(file)
+        _check(file, overrides)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
     return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count)
 
@@ -134,11 +135,14 @@ def _sweep_file(name: str) -> Path:
     return path if path.exists() or path.is_absolute() else config_root() / path
 
 
-def _check(file: Path) -> None:
+def _check(file: Path, overrides: Sequence[str]) -> None:
     from mlmodeldev.settings.composition import refusal
     from mlmodeldev.sweep import check
 
-    problems = check(file, refusal)
+    def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
+        return refusal(key, value, (*overrides, *beside))
+
+    problems = check(file, refused)
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))
