@@ -30,6 +30,7 @@ class Work:
         command: run this command line as a process of its own instead of a fork.
         foreign: the command keeps no ``trial.json``: the pool claims the folder and writes there
             how it ended.
+        stop_file: a foreign program is ended for good when this file appears.
         environment: variables of this trial alone.
         telling: signal that asks the command to save and end; ``srun`` kills its tasks on SIGTERM,
             but hands SIGUSR1 on.
@@ -42,6 +43,7 @@ class Work:
     program: str = "trainer"
     command: Sequence[str] | None = None
     foreign: bool = False
+    stop_file: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     telling: int = signal.SIGTERM
     tag: Any = field(default=None, compare=False)
