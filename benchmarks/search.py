@@ -73,9 +73,9 @@ def run() -> Table:
         note=(
             f"The best {METRIC} of {len(curves)} points of {EPOCHS} epochs on the digits is"
             f" {best:.4f}; reached is that very value, or more. Only the whole grid shows that it"
-            " is the best; at which place of its order it stands is chance. Searches are replayed from"
-            f" what the grid has logged; that of seed {CHECKED} was trained as well, and logged the"
-            " same."
+            " is the best; at which place of its order it stands is chance. Searches are replayed"
+            f" from what the grid has logged; that of seed {CHECKED} was trained as well, and"
+            " logged the same."
         ),
     )
     table.add("the whole grid", size, "1.00")

@@ -44,7 +44,7 @@ REQUEUES = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run agents; return the exit status."""
-    asked = _parser().parse_args(arguments)
+    asked = _parser().parse_intermixed_args(arguments)
     for variable, given in (("WANDB_ENTITY", asked.entity), ("WANDB_PROJECT", asked.project)):
         if given:
             os.environ[variable] = given

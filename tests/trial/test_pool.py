@@ -69,7 +69,8 @@ for number, case in enumerate(cases):
     name = f"t{number}"
     asked = [f"artefacts.runs_dir={here}/runs", f"artefacts.trial={name}"]
     if isinstance(case, list):
-        work.append(Work(name, here / "runs/single" / name, command=case, foreign=True))
+        folder, stop = here / "runs/single" / name, here / "stop"
+        work.append(Work(name, folder, command=case, foreign=True, stop_file=stop))
     else:
         asked.append(case if "=" in case else f"training.monitor={case}")
         work.append(Work(name, here / "runs/single" / name, asked, "program"))
@@ -200,6 +201,17 @@ def test_a_foreign_program_is_recorded_and_its_children_end_with_it(tmp_path):
     while Path(f"/proc/{left}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{left}").exists()
+
+
+def test_a_foreign_program_is_ended_for_good_when_that_is_asked(tmp_path):
+    here = tmp_path / "runs" / "single" / "t0" / "note.json"
+    wait = f"import time; open({str(here)!r}, 'w').write('{{}}'); time.sleep(300)"
+    pool = Pool(tmp_path, 1, [[sys.executable, "-c", wait]])
+    pool.wait_for("t0")
+    (tmp_path / "stop").touch()
+    status, told = pool.end()
+    assert (status, told) == (0, {"t0": [-signal.SIGTERM, "pruned", "stopped by W&B"]})
+    assert pool.record("t0")["state"] == "pruned"
 
 
 def test_a_trial_of_several_processes_is_no_fork(tmp_path):
