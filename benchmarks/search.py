@@ -198,7 +198,7 @@ def draw(grid: Curve, searches: list[Curve], file: Path) -> None:
         axes.plot(epochs, curve[-1], "o", color="C0", markersize=4)
     axes.axvline(len(grid) / 2, color="C3", linewidth=0.8, linestyle=":")
     axes.annotate(
-        "half of the grid's epochs", (len(grid) / 2, 0.15), xytext=(5, 0),
+        "half of the grid's epochs", (len(grid) / 2, 0.5), xytext=(5, 0),
         textcoords="offset points", color="C3", fontsize=8,
     )  # fmt: skip
     axes.set(
