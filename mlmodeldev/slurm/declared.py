@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ class Declared:
         overrides: what the command line sets for every trial.
         entries: the declared trials, in the sweep's order.
         seed, count: of random draws, as asked for.
+        elsewhere: states of the trials that W&B holds, where it was asked, by identity.
     """
 
     file: Path
@@ -46,6 +47,7 @@ class Declared:
     entries: list[Entry]
     seed: int = 0
     count: int | None = None
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -96,6 +98,8 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     from mlmodeldev.sweep import load
     from mlmodeldev.sweep.launching import pruning
 
+    if "=" in (getattr(asked, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
+        asked.overrides, asked.wandb = [asked.wandb, *asked.overrides], ""
     if asked.count is not None and asked.count < 1:
         raise UsageError(f"--count {asked.count}: must be at least 1")
     overrides = fixed_overrides(asked)

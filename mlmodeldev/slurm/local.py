@@ -111,7 +111,7 @@ class EntrySource:
             if entry.state in ENDED:
                 print(f"{head}  {entry.state} already", flush=True)
                 continue
-            if owned(entry.record):
+            if entry.runs_elsewhere or owned(entry.record):
                 print(f"{head}  running elsewhere; left to it", flush=True)
                 continue
             print(f"{head}  ...", flush=True)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import declared, elsewhere
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.declared import Declared
@@ -21,11 +21,12 @@ HELP = "say what submit would run; start nothing"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     declared.add_options(parser)
+    elsewhere.add_option(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Print the plan."""
-    known = declared.read(asked)
+    known = elsewhere.with_wandb(declared.read(asked), asked.wandb)
     if known.base.cluster.launcher == "local":
         return _here(known, asked.json)
     plan = on_cluster(known)
@@ -86,7 +87,7 @@ def in_words(plan: Plan) -> str:
 def _here(known: Declared, as_json: bool) -> int:
     from mlmodeldev.slurm.reconcile import ENDED
 
-    due = [entry for entry in known.entries if entry.state not in ENDED]
+    due = [e for e in known.entries if e.state not in ENDED and not e.runs_elsewhere]
     plan: dict[str, Any] = {
         "trials": [
             {"id": e.trial.id, "overrides": e.trial.overrides, "state": e.state}
@@ -99,8 +100,10 @@ def _here(known: Declared, as_json: bool) -> int:
     if as_json:
         print(json.dumps(plan, indent=1))
         return 0
-    count = len(known.entries)
-    print(f"{count} trials declared, {count - len(due)} ended, {len(due)} to run here:")
+    count, running = len(known.entries), sum(e.runs_elsewhere for e in known.entries)
+    beside = f", {running} running elsewhere" if running else ""
+    ended = count - len(due) - running
+    print(f"{count} trials declared, {ended} ended{beside}, {len(due)} to run here:")
     print(plan["script"], end="")
     return 0
 

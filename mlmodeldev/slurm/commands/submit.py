@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import declared, strays
+from mlmodeldev.slurm import declared, elsewhere, strays
 from mlmodeldev.slurm.commands import plan, status
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ HELP = "run what is missing, interrupted or failed (the default)"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     declared.add_options(parser)
+    elsewhere.add_option(parser)
     parser.add_argument("--dry-run", action="store_true", help="the same as plan")
     parser.add_argument(
         "--jobs",
@@ -48,7 +49,7 @@ def run(asked: argparse.Namespace) -> int:
     """Run the trials that have not ended."""
     if asked.dry_run:
         return plan.run(asked)
-    known = declared.read(asked)
+    known = elsewhere.with_wandb(declared.read(asked), asked.wandb)
     if asked.count is None:
         strays.tell(known, asked.prune)
     if known.base.cluster.launcher == "local":
@@ -115,7 +116,7 @@ def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | Non
             outcome = run_here(known, asked.jobs, asked.seed, asked.count)
         else:
             outcome = run_local(only, known.program, known.overrides, known.modules, config_root())
-    again = declared.read(asked, lint=False).entries
+    again = elsewhere.attached(declared.read(asked, lint=False), known.elsewhere).entries
     status.show(known.sweep, again, asked.json)
     if not asked.json and again:
         _next_steps(again)
