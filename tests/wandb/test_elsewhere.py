@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlmodeldev.slurm.command import main
 from mlmodeldev.slurm.local import EntrySource
 from mlmodeldev.slurm.reconcile import Entry
 from mlmodeldev.sweep import load, loads
@@ -90,7 +91,6 @@ def test_trials_that_wandb_holds_are_not_run_again(client: Client):
     ("place", "url", "told"),
     [
         ("team/digits", "http://127.0.0.1:9", "--wandb team/digits: http://127.0.0.1:9: Conn"),
-        ("a/b/c", None, "--wandb a/b/c: must be ENTITY/PROJECT"),
         ("team/refused", None, "--wandb team/refused: "),
     ],
 )
@@ -102,6 +102,13 @@ def test_a_place_that_does_not_answer_is_one_error(place, url, told, client: Cli
     assert told in asked.stderr
     assert len(asked.stderr.splitlines()) == 1
     assert not client.runs_dir.exists()
+
+
+def test_a_place_that_is_none_is_refused(tmp_path, capsys):
+    file = tmp_path / "shared.yaml"
+    file.write_text(SWEEP)
+    assert main(["plan", "--sweep", str(file), "--wandb", "a/b/c", "cluster=local"]) == 2
+    assert capsys.readouterr().err.endswith("--wandb a/b/c: must be ENTITY/PROJECT, or PROJECT\n")
 
 
 @pytest.mark.parametrize(
