@@ -62,6 +62,12 @@ def starter(config: Mapping[str, Any], fixed: Sequence[str] = ()) -> Start | Non
     return start
 
 
+def runs_trainer(config: Mapping[str, Any]) -> bool:
+    """Return whether a sweep's trials are what forks of trainer.py do."""
+    command = [str(item) for item in config.get("command") or DEFAULT_COMMAND]
+    return is_ours(command, str(config.get("program") or TRAINER))
+
+
 def is_ours(command: Sequence[str], program: str) -> bool:
     """Return whether a command starts trainer.py with the sweep's values, and does nothing else."""
     if Path(program).name != TRAINER:
