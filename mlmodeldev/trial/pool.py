@@ -30,7 +30,7 @@ from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.processes import own_command
 from mlmodeldev.trial.running import Running, begin
 from mlmodeldev.trial.shares import shares
-from mlmodeldev.trial.work import LATER, Ended, ListSource, Source, Work
+from mlmodeldev.trial.work import LATER, Ended, ListSource, Source, Work, fill
 from mlmodeldev.trial.worker import start_server
 
 __all__ = ["LATER", "Ended", "ListSource", "Source", "Work", "run_pool"]
@@ -94,16 +94,7 @@ class _Pool:
         return 1 if "failed" in self.states.values() else 0
 
     def _fill(self) -> bool:
-        """Begin trials while there is room; return whether the source has or may have more."""
-        while self.free and not self.received:
-            work = self.source.take()
-            if work is None:
-                return False
-            if work is LATER:
-                break
-            assert isinstance(work, Work)
-            self._begin(work)
-        return True
+        return fill(self.source, lambda: bool(self.free) and not self.received, self._begin)
 
     def _begin(self, work: Work) -> None:
         slot, environment = self.free[0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,6 +91,18 @@ class Source(Protocol):
 
     def tick(self) -> None:
         """Do what is due from time to time, such as renewing a lease; called every few seconds."""
+
+
+def fill(source: Source, room: Callable[[], bool], begin: Callable[[Work], None]) -> bool:
+    """Begin a source's trials while there is room; return whether it has or may have more."""
+    while room():
+        work = source.take()
+        if work is None:
+            return False
+        if not isinstance(work, Work):
+            break  # later
+        begin(work)
+    return True
 
 
 class ListSource:
