@@ -204,8 +204,9 @@ def test_a_foreign_program_is_recorded_and_its_children_end_with_it(tmp_path):
 
 
 def test_a_foreign_program_is_ended_for_good_when_that_is_asked(tmp_path):
-    here = tmp_path / "runs" / "single" / "t0" / "note.json"
-    wait = f"import time; open({str(here)!r}, 'w').write('{{}}'); time.sleep(300)"
+    note = tmp_path / "runs" / "single" / "t0" / "note.json"
+    (tmp_path / "empty.json").write_text("{}")
+    wait = f"import os, time; os.rename('{tmp_path}/empty.json', '{note}'); time.sleep(300)"
     pool = Pool(tmp_path, 1, [[sys.executable, "-c", wait]])
     pool.wait_for("t0")
     (tmp_path / "stop").touch()
