@@ -12,7 +12,8 @@ import pytest
 from mlmodeldev.slurm.command import main
 from mlmodeldev.slurm.local import EntrySource
 from mlmodeldev.slurm.reconcile import Entry
-from mlmodeldev.sweep import load, loads
+from mlmodeldev.sweep import loads
+from mlmodeldev.sweep.launching import trial_arguments
 from tests.wandb.conftest import TINY, Client
 from tests.wandb.store import ENTITY
 
@@ -29,15 +30,17 @@ command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
 """
 
 
+FIXED = [f"{k}={str(v).lower()}" for k, v in TINY.items() if k != "training.max_epochs"]
+FIXED += ["cluster=local", "callbacks=none", "training.limit_train_batches=3"]
+FIXED += ["training.test=false"]
+
+
 def slurm_train(client: Client, action: str, *words: str, **env: str):
     """Answer of SlurmTrain.py for the sweep above."""
-    fixed = [f"{k}={str(v).lower()}" for k, v in TINY.items() if k != "training.max_epochs"]
-    fixed += [f"artefacts.data_dir={client.data}", "cluster=local", "callbacks=none"]
-    fixed += ["training.limit_train_batches=3", "training.test=false"]
     file = client.folder / "shared.yaml"
     file.write_text(SWEEP)
     script = [sys.executable, "slurm/SlurmTrain.py", action, "--sweep", str(file)]
-    return client.sh(*script, *words, *fixed, check=False, **env)
+    return client.sh(*script, *words, *FIXED, check=False, **env)
 
 
 def hold(client: Client, identity: str, state: str, **changes) -> None:
@@ -53,14 +56,12 @@ def hold(client: Client, identity: str, state: str, **changes) -> None:
 
 @pytest.mark.slow
 def test_trials_that_wandb_holds_are_not_run_again(client: Client):
-    there = f"artefacts.runs_dir={client.folder}/there"
     project = f"logger.wandb.project={client.project}"
-    first = slurm_train(client, "submit", "--count", "1", there, project, WANDB_MODE="online")
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert [run.ends for run in client.runs] == [[("finished", 0)]]
-
-    trials = list(load(client.folder / "shared.yaml").trials())
-    done, running, failed, other, missing = trials
+    done, running, failed, other, missing = loads(SWEEP).trials()
+    folder = client.folder / "there" / "shared" / done.id
+    first = client.trial(*trial_arguments(done.overrides, folder, [*FIXED, project]))
+    first.join(200)
+    assert [run.ends for run in client.runs] == [[("finished", 0)]], client.output()
     assert client.runs[0].settings["trial"]["identity"] == done.id
     for trial, state in ((running, "running"), (failed, "crashed"), (failed, "failed")):
         hold(client, trial.id, state, optimizer__lr=trial.overrides["optimizer.lr"])
