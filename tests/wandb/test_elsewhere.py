@@ -11,6 +11,8 @@ import pytest
 
 from mlmodeldev.slurm.command import main
 from mlmodeldev.slurm.local import EntrySource
+from mlmodeldev.slurm.planning import is_due
+from mlmodeldev.slurm.planning import state as planned
 from mlmodeldev.slurm.reconcile import Entry
 from mlmodeldev.sweep import loads
 from mlmodeldev.sweep.launching import trial_arguments
@@ -137,3 +139,4 @@ def test_what_is_known_here_and_there(here, there, state, is_run, tmp_path: Path
     entry = Entry(trial, folder, there)
     assert entry.state == state
     assert (EntrySource([entry], "trainer", []).take() is not None) is is_run
+    assert is_due(entry, planned(entry, None), None) is is_run
