@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.slurm.reconcile import Entry
     from mlmodeldev.sweep import Sweep
+    from mlmodeldev.tracking.command import Starter
 
 CLUSTER_VARIABLE = "MLMODELDEV_CLUSTER"
 """Names the profile under conf/cluster/ that is used where no other is asked for."""
@@ -62,6 +63,29 @@ class Declared:
         file = Path(self.sweep.definition.texts.get("program", "trainer.py"))
         return ".".join(file.with_suffix("").parts)
 
+    def starter(self, root: Path) -> Starter | None:
+        """Return how a foreign program's trials are started; None: as forks of ``program``.
+
+        Args:
+            root: the project's folder, or a copy of it.
+
+        Raises:
+            UsageError: settings, a search or early stopping, of which the program knows nothing.
+        """
+        from mlmodeldev.sweep.program import is_foreign, program_of
+        from mlmodeldev.tracking.command import starter
+
+        definition = self.sweep.definition
+        if not is_foreign(definition, root):
+            return None
+        if definition.method == "bayes" or definition.early_terminate:
+            raise UsageError(
+                f"{self.file}: a search and early_terminate need the log of trainer.py;"
+                f" {definition.texts['program']} has them on W&B's server only"
+            )
+        config = {"command": definition.command, "program": str(program_of(definition, root))}
+        return starter(config, self.overrides)
+
     @property
     def modules(self) -> list[str]:
         """The front rooms that a trial imports beside the program."""
@@ -93,10 +117,12 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     Raises:
         UsageError: for the first mistake.
     """
+    from mlmodeldev.settings.cli import config_root
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.slurm.reconcile import reconcile
     from mlmodeldev.sweep import load
     from mlmodeldev.sweep.launching import pruning
+    from mlmodeldev.sweep.program import program_of
 
     if "=" in (getattr(asked, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
         asked.overrides, asked.wandb = [asked.wandb, *asked.overrides], ""
@@ -106,12 +132,17 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     compose_settings(overrides)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(asked.sweep)
     sweep = load(file)
+    program = program_of(sweep.definition, config_root())
+    if not program.is_file():
+        raise UsageError(f"{file}: program: {program}: no such file")
     overrides = [*pruning(sweep), *overrides]
     base = compose_settings(overrides)
     if lint:
         _check(file, overrides)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
-    return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count)
+    known = Declared(file, sweep, base, overrides, entries, asked.seed, asked.count)
+    known.starter(config_root())  # which refuses what another program can't do
+    return known
 
 
 def fixed_overrides(asked: argparse.Namespace) -> list[str]:
@@ -140,13 +171,19 @@ def _sweep_file(name: str) -> Path:
 
 
 def _check(file: Path, overrides: Sequence[str]) -> None:
+    from mlmodeldev.settings.cli import config_root
     from mlmodeldev.settings.composition import refusal
-    from mlmodeldev.sweep import check
+    from mlmodeldev.sweep import check, load
+    from mlmodeldev.sweep.program import is_foreign
 
     def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
         return refusal(key, value, (*overrides, *beside))
 
-    problems = check(file, refused)
+    definition = load(file).definition
+    if is_foreign(definition, config_root()):
+        problems = check(file, None, [definition.metric.name] if definition.metric else [])
+    else:
+        problems = check(file, refused)
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))

@@ -47,7 +47,8 @@ class Job:
         """Run; never returns, so that submitit adds nothing of its own."""
         interrupt.listen()
         _say_where()
-        _leave(_alone(self.trials[0]) if len(self.trials) == 1 else self._together())
+        alone = len(self.trials) == 1 and self.trials[0].command is None
+        _leave(_alone(self.trials[0]) if alone else self._together())
 
     def _together(self) -> int:
         from mlmodeldev.trial.pool import run_pool

@@ -21,6 +21,7 @@ from mlmodeldev.trial.shares import visible_gpus
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.declared import Declared
+    from mlmodeldev.tracking.command import Start
 
 
 def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | None = None) -> int:
@@ -43,6 +44,7 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
     if slots < 1:
         raise UsageError(f"--jobs {slots}: must be at least 1")
     root = config_root()
+    start = known.starter(root)
     if known.sweep.method == "bayes":
         from mlmodeldev.sweep.search import search
 
@@ -57,7 +59,8 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
             count=count,
             retry=True,
         )
-    return run_local(known.entries, known.program, known.overrides, known.modules, root, slots)
+    fixed, modules = known.overrides, known.modules
+    return run_local(known.entries, known.program, fixed, modules, root, slots, start)
 
 
 def most_devices(known: Declared) -> int:
@@ -76,6 +79,7 @@ def run_local(
     modules: Sequence[str],
     root: Path,
     slots: int = 1,
+    start: Start | None = None,
 ) -> int:
     """Run what has not ended yet; say a line for each trial.
 
@@ -86,11 +90,12 @@ def run_local(
         modules: what the trials import beside the program.
         root: the project's folder.
         slots: trials at once.
+        start: how a foreign program is started; None: as forks of ``program``.
 
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
     """
-    source = EntrySource(entries, program, fixed)
+    source = EntrySource(entries, program, fixed, start)
     status = run_pool(source, slots, [program, *modules], root)
     if status == EXIT_INTERRUPTED:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
@@ -100,8 +105,14 @@ def run_local(
 class EntrySource:
     """The pool's source of an enumeration: entries that have not ended, a line said for each."""
 
-    def __init__(self, entries: Sequence[Entry], program: str, fixed: Sequence[str]) -> None:
-        self.program, self.fixed = program, list(fixed)
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        program: str,
+        fixed: Sequence[str],
+        start: Start | None = None,
+    ) -> None:
+        self.program, self.fixed, self.start = program, list(fixed), start
         self._ahead = iter(enumerate(entries, 1))
         self._total = len(entries)
 
@@ -115,7 +126,7 @@ class EntrySource:
                 print(f"{head}  running elsewhere; left to it", flush=True)
                 continue
             print(f"{head}  ...", flush=True)
-            return entry_work(entry, self.program, self.fixed, tag=(head, entry))
+            return entry_work(entry, self.program, self.fixed, (head, entry), self.start)
         return None
 
     def report(self, work: Work, ended: Ended) -> None:
@@ -126,10 +137,17 @@ class EntrySource:
         """A list has nothing to renew."""
 
 
-def entry_work(entry: Entry, program: str, fixed: Iterable[str], tag: object = None) -> Work:
+def entry_work(
+    entry: Entry,
+    program: str,
+    fixed: Iterable[str],
+    tag: object = None,
+    start: Start | None = None,
+) -> Work:
     """Return a declared trial as the pool's work."""
     overrides = trial_overrides(entry, list(fixed))
-    return Work(entry.trial.id, entry.folder, overrides, program, tag=tag)
+    work = Work(entry.trial.id, entry.folder, overrides, program, tag=tag)
+    return start(work, entry.trial.overrides) if start else work
 
 
 def trial_overrides(entry: Entry, fixed: Sequence[str]) -> list[str]:
@@ -141,4 +159,6 @@ def outcome(entry: Entry, ended: Ended) -> str:
     """Say in a few words how a trial ended."""
     if ended.state in ENDED and entry.value is not None:
         return f"{ended.state}  {entry.record['metric']['name']} {entry.value:.4f}"
+    if ended.state == "done":
+        return ended.state
     return f"{ended.state} ({ended.reason}; see log.txt)"

@@ -84,7 +84,9 @@ def _check(
     if not files:
         raise UsageError("no sweep file is named")
     known = _among(fixed, known_settings) if callable(known_settings) else known_settings
-    problems = {file: check(file, known, known_metrics) for file in files}
+    problems = {
+        file: check(file, None if _is_foreign(file) else known, known_metrics) for file in files
+    }
     failed = any(problem.severity == "error" for each in problems.values() for problem in each)
     if as_json:
         listed = [problem.as_dict() for each in problems.values() for problem in each]
@@ -96,6 +98,17 @@ def _check(
         if not any(problem.severity == "error" for problem in found):
             print(f"{file}: {_summary(file)}")
     return EXIT_BAD_INPUT if failed else 0
+
+
+def _is_foreign(file: str) -> bool:
+    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.sweep.loading import load
+    from mlmodeldev.sweep.program import is_foreign
+
+    try:
+        return is_foreign(load(file).definition, config_root())
+    except UsageError:
+        return False  # check itself tells what is wrong
 
 
 def _among(fixed: Sequence[str], ask: Ask) -> Ask:

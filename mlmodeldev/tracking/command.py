@@ -30,16 +30,62 @@ Start = Callable[[Work, Mapping[str, Any]], Work]
 """Takes a trial as a fork and the sweep's values; returns the trial as it is to be started."""
 
 TRAINER = "trainer.py"
+_PLACES = ("artefacts.", "cluster", "hydra")
 PARAMETERS = "wandb-parameters"
 """Name, before its ending, of the files in a trial's folder that hold the sweep's values."""
 
 
-def starter(config: Mapping[str, Any], fixed: Sequence[str] = ()) -> Start | None:
+class Starter:
+    """Starts trials as a sweep's ``command`` says.
+
+    Args:
+        command: of the sweep.
+        program: likewise.
+
+    Attributes:
+        hydra: whether it is trainer.py all the same, which is told besides where its trial lies.
+
+    Raises:
+        UsageError: an unknown macro.
+    """
+
+    def __init__(self, command: Sequence[str], program: str) -> None:
+        for item in command:
+            if message := macro_message(item):
+                raise UsageError(f"the sweep's command: {message}")
+        self.command, self.program = command, program
+        filled = _filled(command, {"program": [program]})
+        self.hydra = any(Path(item).name == TRAINER for item in filled)
+
+    def line(self, work: Work, params: Mapping[str, Any]) -> list[str]:
+        """Return a trial's command line."""
+        file = work.folder / f"{PARAMETERS}.json"
+        macros = {**_macros(params), "program": [self.program], "args_json_file": [str(file)]}
+        line = _filled(self.command, macros)
+        if self.hydra:
+            line += [item for item in work.overrides if item.partition("=")[0] not in params]
+        return line
+
+    def __call__(self, work: Work, params: Mapping[str, Any]) -> Work:
+        """Return the trial as a process of this command; its values are written to its folder."""
+        file = _write_parameters(work.folder, params)
+        note = work.environment.get(NOTE_VARIABLE)
+        return replace(
+            work,
+            command=self.line(work, params),
+            foreign=not self.hydra,
+            environment={**work.environment, FILE_VARIABLE: str(file)},
+            stop_file=Path(note) if note and not self.hydra else None,
+            telling=signal.SIGTERM,
+        )
+
+
+def starter(config: Mapping[str, Any], fixed: Sequence[str] = ()) -> Starter | None:
     """Return how the trials of a sweep are started; None where forks of ours do the same.
 
     Args:
         config: the sweep's configuration.
-        fixed: settings of every trial from the agent's own command line.
+        fixed: settings of every trial from the command line.
 
     Raises:
         UsageError: an unknown macro; settings of trainer.py for another program.
@@ -48,17 +94,10 @@ def starter(config: Mapping[str, Any], fixed: Sequence[str] = ()) -> Start | Non
     program = str(config.get("program") or TRAINER)
     if is_ours(command, program):
         return None
-    for item in command:
-        if message := macro_message(item):
-            raise UsageError(f"the sweep's command: {message}")
-    hydra = any(Path(item).name == TRAINER for item in _filled(command, {"program": [program]}))
-    others = [item for item in fixed if not item.startswith("artefacts.")]
-    if others and not hydra:
+    start = Starter(command, program)
+    others = [item for item in fixed if not item.startswith(_PLACES)]
+    if others and not start.hydra:
         raise UsageError(f"{others[0]}: settings of every trial are for {TRAINER}, not {program}")
-
-    def start(work: Work, params: Mapping[str, Any]) -> Work:
-        return _by_command(work, params, command, program, hydra)
-
     return start
 
 
@@ -75,26 +114,6 @@ def is_ours(command: Sequence[str], program: str) -> bool:
     head = [item for item in command[:-1] if item not in ("${env}", "${interpreter}")]
     values = {f"${{{name}}}" for name in ("args", *HYDRA, *HYPHENS, "args_json")}
     return head == ["${program}"] and command[-1] in values
-
-
-def _by_command(
-    work: Work, params: Mapping[str, Any], command: Sequence[str], program: str, hydra: bool
-) -> Work:
-    """Return the trial as a process of this command; trainer.py is told besides where it lies."""
-    file = _write_parameters(work.folder, params)
-    macros = {**_macros(params), "program": [program]}
-    macros["args_json_file"] = [str(file.with_suffix(".json"))]
-    line = _filled(command, macros)
-    if hydra:
-        line += [item for item in work.overrides if item.partition("=")[0] not in params]
-    return replace(
-        work,
-        command=line,
-        foreign=not hydra,
-        environment={**work.environment, FILE_VARIABLE: str(file)},
-        stop_file=None if hydra else Path(work.environment[NOTE_VARIABLE]),
-        telling=signal.SIGTERM,
-    )
 
 
 def _filled(command: Sequence[str], macros: Mapping[str, list[str]]) -> list[str]:

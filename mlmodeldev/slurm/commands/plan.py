@@ -95,7 +95,7 @@ def _here(known: Declared, as_json: bool) -> int:
         ],
         "jobs": len(due),
         "gpu_hours": 0.0,  # this machine's hours are not counted
-        "script": _script(due, known.overrides),
+        "script": _script(due, known),
     }
     if as_json:
         print(json.dumps(plan, indent=1))
@@ -108,8 +108,14 @@ def _here(known: Declared, as_json: bool) -> int:
     return 0
 
 
-def _script(due: Sequence[Entry], overrides: Sequence[str]) -> str:
-    from mlmodeldev.slurm.local import trial_overrides
+def _script(due: Sequence[Entry], known: Declared) -> str:
+    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.slurm.local import entry_work
 
-    lines = [shlex.join(["python", "trainer.py", *trial_overrides(e, overrides)]) for e in due]
+    start = known.starter(config_root())
+    lines = []
+    for entry in due:
+        work = entry_work(entry, known.program, known.overrides)
+        ours = ["python", "trainer.py", *work.overrides]
+        lines.append(shlex.join(start.line(work, entry.trial.overrides) if start else ours))
     return "".join(f"{line}\n" for line in lines)

@@ -115,7 +115,10 @@ def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | Non
         if only is None:
             outcome = run_here(known, asked.jobs, asked.seed, asked.count)
         else:
-            outcome = run_local(only, known.program, known.overrides, known.modules, config_root())
+            root = config_root()
+            outcome = run_local(
+                only, known.program, known.overrides, known.modules, root, 1, known.starter(root)
+            )
     again = elsewhere.attached(declared.read(asked, lint=False), known.elsewhere).entries
     status.show(known.sweep, again, asked.json)
     if not asked.json and again:
