@@ -12,7 +12,7 @@ then ``python trainer.py data=NAME``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,29 +23,16 @@ from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from mlmodeldev.data.coco import (
-    Captioned,
-    five_captions,
-    photograph_paths,
-    read_karpathy,
-    splits_file,
-)
 from mlmodeldev.data.datasets import CaptionedImages, ImageCaptions, Rows, as_long, shift, split
-from mlmodeldev.data.images import decode_all, mean_and_std
 from mlmodeldev.data.manifest import load
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.prepared import Prepared, new_array
-from mlmodeldev.data.readers import (
-    Row,
-    digits_file,
-    read_cifar10,
-    read_cola,
-    read_digits,
-    read_idx,
-    read_sst2,
-)
+from mlmodeldev.data.prepared import Prepared
+from mlmodeldev.data.prepared_coco import PreparedCoco
+from mlmodeldev.data.prepared_images import image_files, make_arrays
+from mlmodeldev.data.prepared_sentences import PreparedSentences
+from mlmodeldev.data.readers import digits_file, read_cola, read_digits, read_sst2
 from mlmodeldev.data.source import FetchError
-from mlmodeldev.data.tokens import make_tokenizer, tokenized, tokenizer_key
+from mlmodeldev.data.tokens import make_tokenizer, tokenizer_key
 from mlmodeldev.errors import UsageError
 
 __all__ = ["CocoCaptions", "Cola", "Digits", "Images", "Sst2", "read_cola", "read_digits", "shift"]
@@ -201,43 +188,17 @@ class Images(Digits):
         """Tell which image of the prepared array an example is."""
         return {"image": f"{self.name} {index}"}
 
-    def _files(self) -> list[Path]:
-        """Return training images and labels, then those of the test; or CIFAR-10's six files."""
-        folder = self.dataset(self.name)
-        if self.name == "cifar10":
-            names = [f"data_batch_{number}.bin" for number in range(1, 6)]
-            return [folder / "cifar-10-batches-bin" / name for name in [*names, "test_batch.bin"]]
-        kinds = ("images-idx3", "labels-idx1")
-        return [folder / f"{part}-{k}-ubyte.gz" for part in ("train", "t10k") for k in kinds]
-
     def _arrays(self) -> Prepared:
-        key = {"name": self.name, "files": [self.digest(file) for file in self._files()]}
-        return self.prepared(f"{self.name}/images", key, self._make_arrays)
-
-    def _make_arrays(self, folder: Path) -> dict[str, Any]:
-        files = self._files()
-        if self.name == "cifar10":
-            pairs = [read_cifar10(files[:5]), read_cifar10(files[5:])]
-        else:
-            arrays = [read_idx(file) for file in files]
-            pairs = [(a[..., None], b) for a, b in zip(arrays[::2], arrays[1::2], strict=True)]
-        training = pairs[0][0]
-        images, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-        if len(images) != len(labels):
-            raise UsageError(f"{self.name}: {len(images)} images have {len(labels)} labels")
-        np.save(folder / "images.npy", images)
-        np.save(folder / "labels.npy", labels)
-        mean, std = mean_and_std(training)
-        return {"training": len(training), "mean": mean, "std": std}
+        files = image_files(self.dataset(self.name), self.name)
+        key = {"name": self.name, "files": [self.digest(file) for file in files]}
+        make = partial(make_arrays, self.name, files)
+        return self.prepared(f"{self.name}/images", key, make)
 
 
-class Sentences(ExactDataModule):
+class Sentences(PreparedSentences):
     """Sentences with one of two labels; tokenized once. A subclass says where the files are."""
 
     in_memory = True
-    label_names: list[str]
-    name: str
-    read: Callable[[Path], list[Row]]
 
     def __init__(
         self,
@@ -250,15 +211,8 @@ class Sentences(ExactDataModule):
         self.tokenizer_name, self.max_length = tokenizer, max_length
         self.test_fraction, self.split_seed = test_fraction, split_seed
 
-    def files(self) -> dict[str, Path]:
-        """Return the files ``train`` and ``dev``, fetched if need be."""
-        raise NotImplementedError
-
-    def prepare_data(self) -> None:
-        self._tokens()
-
     def setup(self, stage: str | None = None) -> None:
-        tokens = self._tokens()
+        tokens = self.prepared_tokens()
         self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
         names = ("input_ids", "attention_mask", "label")
         training, dev = (
@@ -283,25 +237,6 @@ class Sentences(ExactDataModule):
     def describe(self, index: int) -> dict[str, str]:
         """Show a validation sentence in the samples table."""
         return {"text": self.sentences[index]}
-
-    def _tokens(self) -> Prepared:
-        key = {
-            "files": {name: self.digest(file) for name, file in self.files().items()},
-            "tokenizer": tokenizer_key(self.tokenizer_name),
-            "max_length": self.max_length,
-        }
-        return self.prepared(f"{self.name}/tokens", key, self._make_tokens)
-
-    def _make_tokens(self, folder: Path) -> None:
-        rows = {part: type(self).read(file) for part, file in self.files().items()}
-        training = (text for text, _ in rows["train"])
-        tokenizer = make_tokenizer(self.tokenizer_name, training, vocabulary=4000)
-        tokenizer.save_pretrained(folder / "tokenizer")
-        for part, pairs in rows.items():
-            texts, labels = zip(*pairs, strict=True)
-            arrays = tokenized(tokenizer, texts, self.max_length)
-            for name, array in {**arrays, "label": np.array(labels, np.uint8)}.items():
-                np.save(folder / f"{part}_{name}.npy", array)
 
 
 class Cola(Sentences):
@@ -361,7 +296,7 @@ class Sst2(Sentences):
         return {part: folder / f"{part}.tsv" for part in ("train", "dev")}
 
 
-class CocoCaptions(ExactDataModule):
+class CocoCaptions(PreparedCoco):
     """COCO photographs with five captions each (Chen 2015), in Karpathy's splits.
 
     Decoded and made smaller once, to ``image_size`` and an eighth more, from which training cuts
@@ -391,14 +326,10 @@ class CocoCaptions(ExactDataModule):
         self.image_size, self.max_length, self.augment = image_size, max_length, augment
         self.on_corrupt, self.mean, self.std = on_corrupt, mean, std
 
-    def prepare_data(self) -> None:
-        self._images()
-        self._tokens()
-
     def setup(self, stage: str | None = None) -> None:
-        images, tokens = self._images(), self._tokens()
+        images, tokens = self.prepared_images(), self.prepared_tokens()
         self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
-        self.records = self._records()
+        self.records = self.read_records()
         corrupt = {int(number) for number in images.facts["corrupt"]}
         whole = [number not in corrupt for number in range(len(self.records))]
         captions = {n: tokens.array(n) for n in ("input_ids", "attention_mask")}
@@ -450,57 +381,6 @@ class CocoCaptions(ExactDataModule):
         """Name the file of a validation image."""
         number = self.val_set.index[index]  # type: ignore[attr-defined]
         return {"image": self.records[number].file}
-
-    def _source(self) -> Path:
-        if self.folder is not None:
-            return Path(self.folder).expanduser()
-        names = ["caption_datasets.zip", f"train{self.year}.zip", f"val{self.year}.zip"]
-        return self.dataset(f"coco_{self.year}", only=names, keep_archives=False)
-
-    def _records(self) -> list[Captioned]:
-        return read_karpathy(splits_file(self._source()))
-
-    def _images(self) -> Prepared:
-        source = self._source()
-        files = [splits_file(source), source / f"train{self.year}", source / f"val{self.year}"]
-        key = {"files": [self.digest(file) for file in files], "size": self.image_size}
-        made = self.prepared(f"coco_{self.year}/images", key, self._make_images)
-        self._refuse_corrupt(made.facts["corrupt"])
-        return made
-
-    def _make_images(self, folder: Path) -> dict[str, Any]:
-        records = self._records()
-        stored = self.image_size * 9 // 8
-        images = new_array(folder / "images.npy", np.uint8, (len(records), stored, stored, 3))
-        problems = decode_all(photograph_paths(self._source(), self.year, records), images)
-        self._refuse_corrupt(problems)
-        return {"corrupt": problems}
-
-    def _refuse_corrupt(self, problems: dict[Any, str]) -> None:
-        if not problems:
-            return
-        first = next(iter(problems.values()))
-        count = f"{len(problems)} of the images can't be decoded, such as {first}"
-        if self.on_corrupt == "raise":
-            raise UsageError(f"{count}; data.on_corrupt=skip leaves them out")
-        self.tell(f"{count}; left out")
-
-    def _tokens(self) -> Prepared:
-        key = {
-            "file": self.digest(splits_file(self._source())),
-            "tokenizer": tokenizer_key(self.tokenizer_name),
-            "max_length": self.max_length,
-        }
-        return self.prepared(f"coco_{self.year}/tokens", key, self._make_tokens)
-
-    def _make_tokens(self, folder: Path) -> None:
-        records = self._records()
-        training = chain.from_iterable(r.captions for r in records if r.split == "train")
-        tokenizer = make_tokenizer(self.tokenizer_name, training, vocabulary=8000)
-        tokenizer.save_pretrained(folder / "tokenizer")
-        texts = list(chain.from_iterable(map(five_captions, records)))
-        for name, array in tokenized(tokenizer, texts, self.max_length).items():
-            np.save(folder / f"{name}.npy", array.reshape(len(records), 5, -1))
 
 
 def tokenize(tokenizer: Any, texts: list[list[str]]) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ names (``vocabulary``, ``image_size``, ``classes`` ...) are filled in from the d
 
 To add yours: write the class here, and conf/model/NAME.yaml with ``_target_: model.YourClass``;
 then ``python trainer.py model=NAME``. `export` writes best/ and last/; `load` and `predict` serve
-inference.py; a model works without the three.
+inference.py; ``READS`` names what a batch must hold, so that data without it are refused in one
+line; a model works without the four.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class DualEncoder(LightningModule):
     of a class. Validation is zero-shot: an image belongs to the class whose captions are nearest.
     """
 
+    READS: ClassVar[tuple[str, ...]] = ("image", "input_ids", "attention_mask", "label")
     # What CKA compares in validation, unless callbacks.cka.compare says otherwise.
     ALIGNMENT: ClassVar[dict[str, Any]] = {
         "towers": {
@@ -198,6 +200,7 @@ class DualEncoder(LightningModule):
 class TextClassifier(LightningModule):
     """Any transformers encoder with a classification head on top."""
 
+    READS: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "label")
     ALIGNMENT: ClassVar[dict[str, Any]] = {
         "drift": {"a": "encoder.*.encoder.layer.*", "against": "start"},
     }

@@ -207,7 +207,7 @@ def _first_lines(error: Exception) -> str:
 
 def _unknown_choice(path: str) -> str:
     group, _, name = path.rpartition("/")
-    names = _names_in(group)
+    names = choices_of(group)
     if not names:
         return f"{path}: no such configuration in conf/"
     listed = ", ".join(names)
@@ -219,12 +219,13 @@ def _unknown_choice(path: str) -> str:
 def _no_choice(asked: Sequence[str]) -> str:
     from mlmodeldev.trial.identity import parse_overrides
 
-    given = {key: value for key, value in parse_overrides(asked).items() if _names_in(key)}
+    given = {key: value for key, value in parse_overrides(asked).items() if choices_of(key)}
     key, value = next((k, v) for k, v in given.items() if not isinstance(v, str | list | dict))
-    return f"{key}={value}: must be one of {', '.join(_names_in(key))} [command line]"
+    return f"{key}={value}: must be one of {', '.join(choices_of(key))} [command line]"
 
 
-def _names_in(group: str) -> list[str]:
+def choices_of(group: str) -> list[str]:
+    """Return the files of a group, such as ``model``: what may be chosen."""
     return sorted(file.stem for file in (config_root() / "conf" / group).glob("*.yaml"))
 
 

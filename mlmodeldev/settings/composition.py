@@ -103,8 +103,13 @@ def _from_files(overrides: tuple[str, ...]) -> DictConfig:
         return compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
-def refusal(key: str, value: Any) -> str | None:
+def refusal(key: str, value: Any, among: Sequence[str] = ()) -> str | None:
     """Return what is wrong with one override, or None; for checking sweep files.
+
+    Args:
+        key: dotted, or a group of ``conf/``.
+        value: any.
+        among: the other overrides, which choose files of ``conf/`` for instance.
 
     >>> refusal("optimizer.lrr", 0.1)    # doctest: +ELLIPSIS
     "optimizer.lrr: no such setting; did you mean 'lr'? ..."
@@ -112,9 +117,9 @@ def refusal(key: str, value: Any) -> str | None:
     from mlmodeldev.trial.overrides import to_overrides
 
     try:
-        changed = _with(key, value)
+        changed = _with(key, value, tuple(among))
         if changed is None:
-            compose_settings(to_overrides({key: value}))
+            compose_settings([*among, *to_overrides({key: value})])
         else:
             _check(changed)
     except UsageError as error:
@@ -122,9 +127,9 @@ def refusal(key: str, value: Any) -> str | None:
     return None
 
 
-def _with(key: str, value: Any) -> dict[str, Any] | None:
-    """Return the defaults with one value replaced; None where Hydra must compose anew."""
-    defaults = copy.deepcopy(_defaults())
+def _with(key: str, value: Any, among: tuple[str, ...]) -> dict[str, Any] | None:
+    """Return the settings with one value replaced; None where Hydra must compose anew."""
+    defaults = copy.deepcopy(_settings(among))
     *path, leaf = key.split(".")
     node: Any = defaults
     for part in path:
@@ -135,9 +140,9 @@ def _with(key: str, value: Any) -> dict[str, Any] | None:
     return defaults
 
 
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    return compose_settings().model_dump()
+@functools.lru_cache(maxsize=64)
+def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
+    return compose_settings(overrides).model_dump()
 
 
 def _check(container: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ Example::
     sbatch --array=1-8%4 slurm/agent.sh ENTITY/PROJECT/ID
     python -m mlmodeldev.slurm.agent ENTITY/PROJECT/ID --count 1 training.devices=2
 
+It takes the options of ``wandb agent``, in whose place it stands.
+
 On the warning signal (USR1) the running trial saves, no other is begun, and the job requeues
 itself; it then goes on with the same trial. On SIGTERM it saves as well and leaves the rest to
 Slurm, which requeues a preempted job and not a cancelled one. Exit status: 0 all its trials ended
@@ -20,7 +22,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,11 @@ from mlmodeldev.slurm.ending import own_name, requeue
 from mlmodeldev.slurm.progress import REASON, standing_still
 from mlmodeldev.tracking.account import Unreachable, host
 from mlmodeldev.tracking.agent import AgentSource, job_name
+from mlmodeldev.tracking.command import Start, starter
 from mlmodeldev.tracking.sweep_server import RemoteSweep
 from mlmodeldev.trial.overrides import to_overrides
 from mlmodeldev.trial.pool import run_pool
+from mlmodeldev.trial.work import Work
 
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 REQUEUES = 5
@@ -40,7 +45,10 @@ REQUEUES = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run agents; return the exit status."""
-    asked = _parser().parse_args(arguments)
+    asked = _parser().parse_intermixed_args(arguments)
+    for variable, given in (("WANDB_ENTITY", asked.entity), ("WANDB_PROJECT", asked.project)):
+        if given:
+            os.environ[variable] = given
     begun, warned = time.monotonic(), _Warned()
     try:
         sweep = _find(asked.sweep)
@@ -86,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("sweep", metavar="ENTITY/PROJECT/ID", help="as 'wandb sweep' prints it")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting of every trial")
     parser.add_argument("--count", type=_positive, help="trials at most that each agent takes")
+    parser.add_argument("-e", "--entity", help="where the sweep is given by its ID alone")
+    parser.add_argument("-p", "--project", help="likewise")
     parser.add_argument("--slots", type=_positive, default=1, help="trials at once in each job")
     parser.add_argument(
         "--patience",
@@ -128,25 +138,31 @@ def _source(asked: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
         fixed=asked.overrides,
         count=asked.count,
         patience=asked.patience,
-        command=trial_command(sweep),
+        start=trial_start(sweep, asked.overrides),
         job=job_name(),
         say=lambda line: print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True),
     )
 
 
-def trial_command(
-    sweep: RemoteSweep,
-) -> Callable[[Sequence[str], dict[str, Any]], Sequence[str]] | None:
+def trial_start(sweep: RemoteSweep, fixed: Sequence[str] = ()) -> Start | None:
     """Return how a trial is started, or None: as a fork in this job's own process.
 
-    A job of several tasks starts its trials on all of them by ``srun``.
+    A job of several tasks starts its trials on all of them by ``srun``; a ``command`` of the sweep
+    that is not ours runs as it says.
     """
+    own = starter(sweep.config, fixed)
     tasks = int(os.environ.get("SLURM_NTASKS") or 1)
-    if tasks == 1:
-        return None
+    if own or tasks == 1:
+        return own
     program = str(Path(sys.argv[0]).resolve().parents[2] / sweep.program)
     srun = ["srun", f"--ntasks={tasks}", "--kill-on-bad-exit=1", "--unbuffered"]
-    return lambda overrides, params: [*srun, sys.executable, program, *overrides]
+
+    def on_all_tasks(work: Work, params: Mapping[str, Any]) -> Work:
+        line = [*srun, sys.executable, program, *work.overrides]
+        # srun kills its tasks on SIGTERM, but hands SIGUSR1 on
+        return replace(work, command=line, telling=signal.SIGUSR1)
+
+    return on_all_tasks
 
 
 class _Warned:

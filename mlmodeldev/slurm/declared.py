@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.slurm.reconcile import Entry
     from mlmodeldev.sweep import Sweep
+    from mlmodeldev.tracking.command import Starter
 
 CLUSTER_VARIABLE = "MLMODELDEV_CLUSTER"
 """Names the profile under conf/cluster/ that is used where no other is asked for."""
@@ -39,6 +41,7 @@ class Declared:
         seed, count: of random draws, as asked for.
         given: the overrides as the user gave them, with the cluster's profile.
         read_at: when all this was read.
+        elsewhere: states of the trials that W&B holds, where it was asked, by identity.
     """
 
     file: Path
@@ -50,6 +53,7 @@ class Declared:
     count: int | None = None
     given: list[str] = field(default_factory=list)
     read_at: float = field(default_factory=time.time)
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -63,6 +67,29 @@ class Declared:
         """The module that has ``train``: ``trainer``, or ``folder.name`` of another file."""
         file = Path(self.sweep.definition.texts.get("program", "trainer.py"))
         return ".".join(file.with_suffix("").parts)
+
+    def starter(self, root: Path) -> Starter | None:
+        """Return how a foreign program's trials are started; None: as forks of ``program``.
+
+        Args:
+            root: the project's folder, or a copy of it.
+
+        Raises:
+            UsageError: settings, a search or early stopping, of which the program knows nothing.
+        """
+        from mlmodeldev.sweep.program import is_foreign, program_of
+        from mlmodeldev.tracking.command import starter
+
+        definition = self.sweep.definition
+        if not is_foreign(definition, root):
+            return None
+        if definition.method == "bayes" or definition.early_terminate:
+            raise UsageError(
+                f"{self.file}: a search and early_terminate need the log of trainer.py;"
+                f" {definition.texts['program']} has them on W&B's server only"
+            )
+        config = {"command": definition.command, "program": str(program_of(definition, root))}
+        return starter(config, self.overrides)
 
     @property
     def modules(self) -> list[str]:
@@ -95,23 +122,32 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     Raises:
         UsageError: for the first mistake.
     """
+    from mlmodeldev.settings.cli import config_root
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.slurm.reconcile import reconcile
     from mlmodeldev.sweep import load
     from mlmodeldev.sweep.launching import pruning
+    from mlmodeldev.sweep.program import program_of
 
+    if "=" in (getattr(asked, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
+        asked.overrides, asked.wandb = [asked.wandb, *asked.overrides], ""
     if asked.count is not None and asked.count < 1:
         raise UsageError(f"--count {asked.count}: must be at least 1")
     overrides = fixed_overrides(asked)
     compose_settings(overrides)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(asked.sweep)
     sweep = load(file)
+    program = program_of(sweep.definition, config_root())
+    if not program.is_file():
+        raise UsageError(f"{file}: program: {program}: no such file")
     given, overrides = overrides, [*pruning(sweep), *overrides]
     base = compose_settings(overrides)
     if lint:
-        _check(file)
+        _check(file, overrides)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
-    return Declared(file, sweep, base, overrides, entries, asked.seed, asked.count, given)
+    known = Declared(file, sweep, base, overrides, entries, asked.seed, asked.count, given)
+    known.starter(config_root())  # which refuses what another program can't do
+    return known
 
 
 def folder_of(asked: argparse.Namespace) -> Path:
@@ -154,11 +190,20 @@ def _sweep_file(name: str) -> Path:
     return path if path.exists() or path.is_absolute() else config_root() / path
 
 
-def _check(file: Path) -> None:
+def _check(file: Path, overrides: Sequence[str]) -> None:
+    from mlmodeldev.settings.cli import config_root
     from mlmodeldev.settings.composition import refusal
-    from mlmodeldev.sweep import check
+    from mlmodeldev.sweep import check, load
+    from mlmodeldev.sweep.program import is_foreign
 
-    problems = check(file, refusal)
+    def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
+        return refusal(key, value, (*overrides, *beside))
+
+    definition = load(file).definition
+    if is_foreign(definition, config_root()):
+        problems = check(file, None, [definition.metric.name] if definition.metric else [])
+    else:
+        problems = check(file, refused)
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))

@@ -29,7 +29,7 @@ from mlmodeldev.tracking.stopping import STOP_NOTE
 from mlmodeldev.tracking.sync import state_of, wait
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.record import TrialFolder
-from mlmodeldev.trial.work import LATER, Ended, Source, Work
+from mlmodeldev.trial.work import Ended, Source, Work, fill
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
@@ -97,15 +97,12 @@ class Feeder:
         return 1 if "failed" in self._states else 0
 
     def _fill(self) -> bool:
-        while len(self._fed) + len(self._leaving) < self.slots:
-            work = self.source.take()
-            if work is None:
-                return False
-            if work is LATER:
-                break
-            assert isinstance(work, Work)
-            self._fed.append(_Fed(work, self._job_of(work)))
-        return True
+        def room() -> bool:
+            return len(self._fed) + len(self._leaving) < self.slots
+
+        return fill(
+            self.source, room, lambda work: self._fed.append(_Fed(work, self._job_of(work)))
+        )
 
     def _job_of(self, work: Work) -> str | None:
         """Return the job that is at this trial already, if there is one."""

@@ -50,7 +50,8 @@ class Job:
     def __call__(self) -> None:
         """Run; never returns."""
         _say_where()
-        _leave(_alone(self.trials[0]) if len(self.trials) == 1 else self._together())
+        alone = len(self.trials) == 1 and self.trials[0].command is None
+        _leave(_alone(self.trials[0]) if alone else self._together())
 
     def _together(self) -> int:
         from mlmodeldev.trial.pool import run_pool

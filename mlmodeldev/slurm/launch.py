@@ -69,5 +69,6 @@ def _job(plan: Plan, entries: Sequence[Entry], submission: Submission) -> Job | 
         file, runs = submission.sweep_file, declared.folder.parent
         overrides, seed, count = declared.overrides, declared.seed, declared.count
         return SearchJob(file, runs, overrides, slots, declared.modules, seed, count)
-    work = [entry_work(e, declared.program, declared.overrides) for e in entries]
+    start = declared.starter(submission.snapshot)
+    work = [entry_work(e, declared.program, declared.overrides, None, start) for e in entries]
     return Job(work, min(slots, len(work)), modules)

@@ -21,6 +21,7 @@ from mlmodeldev.trial.shares import visible_gpus
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.declared import Declared
+    from mlmodeldev.tracking.command import Start
 
 
 def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | None = None) -> int:
@@ -28,7 +29,8 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
 
     Args:
         known: the sweep and its settings.
-        slots: trials at once; None: ``cluster.trials_per_gpu`` on each GPU.
+        slots: trials at once; None: ``cluster.trials_per_gpu`` on each GPU, or on as many as a
+            trial takes.
         seed, count: of a search.
 
     Raises:
@@ -37,10 +39,12 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
     from mlmodeldev.settings.cli import config_root
 
     if slots is None:
-        slots = known.base.cluster.trials_per_gpu * max(1, len(visible_gpus()))
+        gpus = len(visible_gpus()) // most_devices(known)
+        slots = known.base.cluster.trials_per_gpu * max(1, gpus)
     if slots < 1:
         raise UsageError(f"--jobs {slots}: must be at least 1")
     root = config_root()
+    start = known.starter(root)
     if known.sweep.method == "bayes":
         from mlmodeldev.sweep.search import search
 
@@ -54,7 +58,17 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
             seed=seed,
             count=count,
         )
-    return run_local(known.entries, known.program, known.overrides, known.modules, root, slots)
+    fixed, modules = known.overrides, known.modules
+    return run_local(known.entries, known.program, fixed, modules, root, slots, start=start)
+
+
+def most_devices(known: Declared) -> int:
+    """Return how many devices the largest of the trials takes."""
+    asked = [known.base.training.devices]
+    for parameter in known.sweep.definition.parameters:
+        if parameter.name == "training.devices":
+            asked += parameter.fields.get("values") or [parameter.fields.get("value")]
+    return max([1, *(each for each in asked if isinstance(each, int))])
 
 
 def run_local(
@@ -65,6 +79,7 @@ def run_local(
     root: Path,
     slots: int = 1,
     retry: bool = False,
+    start: Start | None = None,
 ) -> int:
     """Run what is missing or interrupted; say a line for each trial.
 
@@ -76,11 +91,12 @@ def run_local(
         root: the project's folder.
         slots: trials at once.
         retry: run what failed, too.
+        start: how a foreign program is started; None: as forks of ``program``.
 
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
     """
-    source = EntrySource(entries, program, fixed, retry)
+    source = EntrySource(entries, program, fixed, retry, start)
     status = run_pool(source, slots, [program, *modules], root)
     if not status and not retry and any(entry.state == "failed" for entry in entries):
         status = 1
@@ -93,9 +109,14 @@ class EntrySource:
     """The pool's source of an enumeration: entries that have not ended, a line said for each."""
 
     def __init__(
-        self, entries: Sequence[Entry], program: str, fixed: Sequence[str], retry: bool = False
+        self,
+        entries: Sequence[Entry],
+        program: str,
+        fixed: Sequence[str],
+        retry: bool = False,
+        start: Start | None = None,
     ) -> None:
-        self.program, self.fixed = program, list(fixed)
+        self.program, self.fixed, self.start = program, list(fixed), start
         self._passed_over = ENDED if retry else ENDED | {"failed"}
         self._ahead = iter(enumerate(entries, 1))
         self._total = len(entries)
@@ -107,11 +128,11 @@ class EntrySource:
                 hint = "; retry runs it again" if entry.state == "failed" else ""
                 print(f"{head}  {entry.state} already{hint}", flush=True)
                 continue
-            if owned(entry.record):
+            if entry.runs_elsewhere or owned(entry.record):
                 print(f"{head}  running elsewhere; left to it", flush=True)
                 continue
             print(f"{head}  ...", flush=True)
-            return entry_work(entry, self.program, self.fixed, tag=(head, entry))
+            return entry_work(entry, self.program, self.fixed, (head, entry), self.start)
         return None
 
     def report(self, work: Work, ended: Ended) -> None:
@@ -122,10 +143,17 @@ class EntrySource:
         """A list has nothing to renew."""
 
 
-def entry_work(entry: Entry, program: str, fixed: Iterable[str], tag: object = None) -> Work:
+def entry_work(
+    entry: Entry,
+    program: str,
+    fixed: Iterable[str],
+    tag: object = None,
+    start: Start | None = None,
+) -> Work:
     """Return a declared trial as the pool's work."""
     overrides = trial_overrides(entry, list(fixed))
-    return Work(entry.trial.id, entry.folder, overrides, program, tag=tag)
+    work = Work(entry.trial.id, entry.folder, overrides, program, tag=tag)
+    return start(work, entry.trial.overrides) if start else work
 
 
 def trial_overrides(entry: Entry, fixed: Sequence[str]) -> list[str]:
@@ -137,4 +165,6 @@ def outcome(entry: Entry, ended: Ended) -> str:
     """Say in a few words how a trial ended."""
     if ended.state in ENDED and entry.value is not None:
         return f"{ended.state}  {entry.record['metric']['name']} {entry.value:.4f}"
+    if ended.state == "done":
+        return ended.state
     return f"{ended.state} ({ended.reason}; see log.txt)"

@@ -180,7 +180,7 @@ def state(entry: Entry, task: Task | None) -> str:
     """
     known = entry.state
     queued = task is not None and task.queued is not None
-    if known in ENDED:
+    if known in ENDED or entry.runs_elsewhere:
         return known
     if known == "running":
         gone = task is not None and not queued and task.runs(entry.record)

@@ -33,10 +33,15 @@ ENDED = frozenset({"done", "pruned"})
 
 @dataclass(frozen=True)
 class Entry:
-    """One declared trial and what is known of it."""
+    """One declared trial and what is known of it.
+
+    Attributes:
+        elsewhere: its state in W&B, where that was asked and runs there hold it.
+    """
 
     trial: Trial
     folder: Path
+    elsewhere: str | None = None
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -45,8 +50,18 @@ class Entry:
 
     @property
     def state(self) -> str:
-        """``missing``, or the state that the trial is in."""
-        return str(self.record.get("state", "missing"))
+        """``missing``, or the state that the trial is in, here or elsewhere."""
+        own = str(self.record.get("state", "missing"))
+        if self.elsewhere in ENDED:
+            return own if own in ENDED else str(self.elsewhere)
+        if self.elsewhere == "running" and own == "failed":
+            return self.elsewhere
+        return self.elsewhere if self.elsewhere and own == "missing" else own
+
+    @property
+    def runs_elsewhere(self) -> bool:
+        """Whether only W&B knows that it runs."""
+        return self.state == "running" and self.record.get("state") != "running"
 
     @property
     def value(self) -> float | None:
@@ -56,7 +71,7 @@ class Entry:
 
     def again(self) -> Entry:
         """Return the entry, to be read anew."""
-        return Entry(self.trial, self.folder)
+        return Entry(self.trial, self.folder, self.elsewhere)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a table or JSON shows."""

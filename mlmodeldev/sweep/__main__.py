@@ -3,6 +3,7 @@
 Example::
 
     python -m mlmodeldev.sweep check sweep/*.yaml
+    python -m mlmodeldev.sweep check sweep/text.yaml model=text_classifier
     python -m mlmodeldev.sweep list sweep/config.yaml --count 5
 
 Exit status: 0 without errors (warnings are printed), 2 with.
@@ -15,12 +16,14 @@ import json
 import os
 import sys
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep.lint import KnownSettings
+    from mlmodeldev.sweep.settings import Ask
 
 
 def main(
@@ -54,7 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True)
     checking = actions.add_parser("check", help="look for mistakes; exit 2 if there are any")
     checking.add_argument(
-        "files", nargs="+", metavar="FILE", help="sweep file, such as sweep/*.yaml"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="sweep file, such as sweep/*.yaml; KEY=VALUE: a setting of every trial",
     )
     checking.add_argument("--json", action="store_true", help="print one JSON object")
     listing = actions.add_parser("list", help="list the trials of a grid or random sweep")
@@ -73,7 +79,14 @@ def _check(
 ) -> int:
     from mlmodeldev.sweep.lint import check
 
-    problems = {file: check(file, known_settings, known_metrics) for file in files}
+    fixed = [item for item in files if "=" in item and not Path(item).exists()]
+    files = [file for file in files if file not in fixed]
+    if not files:
+        raise UsageError("no sweep file is named")
+    known = _among(fixed, known_settings) if callable(known_settings) else known_settings
+    problems = {
+        file: check(file, None if _is_foreign(file) else known, known_metrics) for file in files
+    }
     failed = any(problem.severity == "error" for each in problems.values() for problem in each)
     if as_json:
         listed = [problem.as_dict() for each in problems.values() for problem in each]
@@ -85,6 +98,22 @@ def _check(
         if not any(problem.severity == "error" for problem in found):
             print(f"{file}: {_summary(file)}")
     return EXIT_BAD_INPUT if failed else 0
+
+
+def _is_foreign(file: str) -> bool:
+    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.sweep.loading import load
+    from mlmodeldev.sweep.program import is_foreign
+
+    try:
+        return is_foreign(load(file).definition, config_root())
+    except UsageError:
+        return False  # check itself tells what is wrong
+
+
+def _among(fixed: Sequence[str], ask: Ask) -> Ask:
+    """Return the question with what the command line sets for every trial."""
+    return lambda key, value, beside: ask(key, value, (*fixed, *beside))
 
 
 def _summary(file: str) -> str:
@@ -109,10 +138,10 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _refused_by_the_trainer(key: str, value: Any) -> str | None:
+def _refused_by_the_trainer(key: str, value: Any, beside: Sequence[str]) -> str | None:
     from mlmodeldev.settings.composition import refusal
 
-    return refusal(key, value)
+    return refusal(key, value, beside)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def check_command(document: Document, definition: Definition, report: Report) ->
     """Report macros that W&B does not know, and values that its command line spoils."""
     command = definition.command or DEFAULT_COMMAND
     for i, item in enumerate(command):
-        message = _macro_message(item)
+        message = macro_message(item)
         if message is not None:
             report.error(document.line(("command", i)), f"command[{i}]", message)
     macros = {found[1] for item in command if (found := _MACRO.fullmatch(item))}
@@ -55,7 +55,8 @@ def check_command(document: Document, definition: Definition, report: Report) ->
             _check_as_text(parameter, report)
 
 
-def _macro_message(item: str) -> str | None:
+def macro_message(item: str) -> str | None:
+    """Return what is wrong with the macros in an item of a command, or None."""
     for name in _MACRO.findall(item):
         if re.fullmatch(r"envvar:[A-Z0-9_]*", name):
             continue

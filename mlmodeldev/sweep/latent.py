@@ -48,16 +48,38 @@ def is_native(parameter: Parameter) -> bool:
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """Return the parameter's distribution in Optuna; a category is its place in the list."""
+    """Return the parameter's distribution in Optuna.
+
+    A listed value is its place in the list; where all are numbers, their order is a scale, on which
+    what is near to a good value is likely to be good as well.
+    """
     fields = parameter.fields
     if not is_native(parameter):
         return FloatDistribution(EDGE, 1 - EDGE)
     if parameter.distribution == "categorical":
-        return CategoricalDistribution(range(len(distinct(fields["values"]))))
+        size = len(_places(parameter))
+        return (
+            IntDistribution(0, size - 1)
+            if _is_scale(parameter)
+            else CategoricalDistribution(range(size))
+        )
     if parameter.distribution == "int_uniform":
         return IntDistribution(fields["min"], fields["max"])
     log = parameter.distribution == "log_uniform_values"
     return FloatDistribution(float(fields["min"]), float(fields["max"]), log=log)
+
+
+def _is_scale(parameter: Parameter) -> bool:
+    values = parameter.fields["values"]
+    return all(isinstance(each, int | float) and math.isfinite(each) for each in values) and not (
+        any(isinstance(each, bool) for each in values)
+    )
+
+
+def _places(parameter: Parameter) -> list[Any]:
+    """Return the listed values by their place in Optuna's terms: numbers by size."""
+    listed = distinct(parameter.fields["values"])
+    return sorted(listed) if _is_scale(parameter) else listed
 
 
 def to_value(parameter: Parameter, param: Any) -> Any:
@@ -65,7 +87,7 @@ def to_value(parameter: Parameter, param: Any) -> Any:
     if not is_native(parameter):
         return quantile(parameter, param)
     if parameter.distribution == "categorical":
-        return distinct(parameter.fields["values"])[param]
+        return _places(parameter)[param]
     return param
 
 
@@ -74,8 +96,8 @@ def from_quantile(parameter: Parameter, u: float) -> Any:
     if not is_native(parameter):
         return min(max(u, EDGE), 1 - EDGE)
     if parameter.distribution == "categorical":
-        size = len(distinct(parameter.fields["values"]))
-        return min(int(u * size), size - 1)
+        listed = distinct(parameter.fields["values"])
+        return _places(parameter).index(listed[min(int(u * len(listed)), len(listed) - 1)])
     return quantile(parameter, u)
 
 
@@ -96,7 +118,7 @@ def to_param(parameter: Parameter, value: Any) -> Any:
 def _category(parameter: Parameter, value: Any) -> Any:
     values, text = parameter.fields["values"], canonical_text(value)
     if is_native(parameter):
-        texts = [canonical_text(each) for each in distinct(values)]
+        texts = [canonical_text(each) for each in _places(parameter)]
         return texts.index(text) if text in texts else None
     weights = parameter.fields["probabilities"]
     below = 0.0

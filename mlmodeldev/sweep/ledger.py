@@ -28,6 +28,8 @@ from mlmodeldev.trial.canonical import canonical_text
 from mlmodeldev.trial.history import best, history
 from mlmodeldev.trial.identity import digest
 
+FORM = 2
+"""Of what stands in the journal (`mlmodeldev.sweep.latent`): another one is another study."""
 MAX_CURVE = 20
 """Values of a trial's curve that go into the journal, for `optuna-dashboard`."""
 
@@ -143,7 +145,7 @@ def study_name(sweep: Sweep) -> str:
     if sweep.method != "bayes":
         return sweep.folder
     metric = sweep.definition.metric
-    space = [[p.name, p.distribution, p.fields] for p in sweep.space.searched]
+    space = [FORM, *([p.name, p.distribution, p.fields] for p in sweep.space.searched)]
     return (
         f"{sweep.folder}-{digest(canonical_text([space, metric and [metric.name, metric.goal]]))}"
     )

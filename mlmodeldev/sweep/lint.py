@@ -13,7 +13,7 @@ enumeration, by search and on a laptop, with the same values.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from mlmodeldev.sweep.source import Document, read
 TRAINER_METRICS = ("train/loss", "val/loss", "val/accuracy")
 """What every trainer of this template logs."""
 
-KnownSettings = Mapping[str, Any] | Callable[[str, Any], str | None]
+KnownSettings = Mapping[str, Any] | settings.Ask
 
 
 def check(
@@ -40,8 +40,9 @@ def check(
     Args:
         path: the sweep file.
         known_settings: the trainer's settings: a mapping of dotted keys to a type or to a default
-            value (None for any type), or a function that takes a key and a value and returns
-            what is wrong with them, or None. Without it keys and types are not checked.
+            value (None for any type), or a function that takes a key, a value and the choices of
+            files beside them (``model=text_classifier``) and returns what is wrong, or None.
+            Without it keys and types are not checked.
         known_metrics: names that the trainer logs; `TRAINER_METRICS` by default.
     """
     report = Report(str(path))
@@ -68,20 +69,23 @@ def _lint(
     command.check_command(document, definition, report)
     metrics = TRAINER_METRICS if known_metrics is None else known_metrics
     settings.check_metric(document, definition, metrics, report)
-    if known_settings is not None:
-        settings.check_settings(definition, known_settings, report)
-    _check_points(document, definition, report)
+    if _check_points(document, definition, report) and known_settings is not None:
+        settings.check_settings(definition, known_settings, report, _points(definition))
 
 
-def _check_points(document: Document, definition: Definition, report: Report) -> None:
-    """Report rules that cannot be worked out, or that no point fits."""
+def _points(definition: Definition) -> Iterator[dict[str, Any]]:
     space = Sweep(definition).space
-    points = space.walk() if definition.method == "grid" else space.draw()
+    return space.walk() if definition.method == "grid" else space.draw()
+
+
+def _check_points(document: Document, definition: Definition, report: Report) -> bool:
+    """Report rules that cannot be worked out, or that no point fits; return whether all is well."""
     try:
-        first = list(itertools.islice(points, 20))
+        first = list(itertools.islice(_points(definition), 20))
     except UsageError as error:
         report.error(document.line(("controller",)), "controller", str(error))
-        return
+        return False
     if not first:
         line = document.line(("controller", "constraints"))
         report.error(line, "controller.constraints", "no point fits")
+    return bool(first)

@@ -4,13 +4,16 @@ Example: ``optimizer.lrr`` is no setting; ``processing.batch_size: 0.5`` is no i
 ``val/acc`` is never logged.
 
 What the trainer knows is passed in, either as a mapping of dotted keys to types (or to default
-values), or as a function that returns what is wrong with a key and a value, or None.
+values), or as a function that returns what is wrong with a key and a value, or None; it is told
+which files of ``conf/`` the sweep chooses beside them: ``model.encoder`` is a setting under
+``model=text_classifier`` alone.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlmodeldev.errors import UsageError, nearest
@@ -20,24 +23,61 @@ from mlmodeldev.sweep.parameters import Parameter
 from mlmodeldev.sweep.problem import Report, shown
 from mlmodeldev.sweep.source import Document
 
+Ask = Callable[[str, Any, Sequence[str]], str | None]
+"""Takes a key, a value and the overrides that choose files, such as ``model=text_classifier``."""
+
+MAX_POINTS = 300
+"""So many points of a sweep are looked at for the choices that stand beside a key."""
+
 _WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
 def check_settings(
     definition: Definition,
-    known: Mapping[str, Any] | Callable[[str, Any], str | None],
+    known: Mapping[str, Any] | Ask,
     report: Report,
+    points: Iterable[Mapping[str, Any]] = (),
 ) -> None:
-    """Report keys that are no settings, and values that a setting's type refuses."""
+    """Report keys that are no settings, and values that a setting's type refuses.
+
+    Args:
+        definition: of the sweep.
+        known: the trainer's settings.
+        report: takes the mistakes.
+        points: the sweep's, of which the first few say which choices of files meet which keys.
+    """
     ask = known if callable(known) else _asking(known)
+    beside = _choices(definition, points)
     for parameter in definition.parameters:
+        message = next(_refusals(parameter, ask, beside.get(parameter.name, [()])), None)
+        if message is not None:
+            report.error(parameter.line, parameter.place, message)
+
+
+def _choices(
+    definition: Definition, points: Iterable[Mapping[str, Any]]
+) -> dict[str, list[tuple[str, ...]]]:
+    """Return for each key the choices of files with which it is set; a group has no dot."""
+    from mlmodeldev.trial.overrides import to_overrides
+
+    groups = [p.name for p in definition.parameters if "." not in p.name]
+    found: dict[str, dict[tuple[str, ...], None]] = {}
+    for point in itertools.islice(points, MAX_POINTS) if groups else ():
+        chosen = {name: point[name] for name in groups if name in point}
+        for name in point:
+            others = {k: v for k, v in chosen.items() if k != name}
+            found.setdefault(name, {})[tuple(to_overrides(others))] = None
+    return {name: list(each) for name, each in found.items()}
+
+
+def _refusals(parameter: Parameter, ask: Ask, beside: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    for chosen in beside:
         for value in _sample(parameter):
             if isinstance(value, str) and "${" in value:
                 continue
-            message = ask(parameter.name, value)
+            message = ask(parameter.name, value, chosen)
             if message is not None:
-                report.error(parameter.line, parameter.place, message)
-                break
+                yield f"{message} [with {' '.join(chosen)}]" if chosen else message
 
 
 def _sample(parameter: Parameter) -> Iterator[Any]:
@@ -52,8 +92,8 @@ def _sample(parameter: Parameter) -> Iterator[Any]:
             continue
 
 
-def _asking(known: Mapping[str, Any]) -> Callable[[str, Any], str | None]:
-    def ask(key: str, value: Any) -> str | None:
+def _asking(known: Mapping[str, Any]) -> Ask:
+    def ask(key: str, value: Any, beside: Sequence[str]) -> str | None:
         if key not in known:
             return f"{key!r} is no setting of the trainer{nearest(key, known)}"
         return _refused(key, value, known[key])

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.tracking.account import Refused, Unreachable
+from mlmodeldev.tracking.command import Start
 from mlmodeldev.tracking.held import Held, Notes
 from mlmodeldev.tracking.stopping import NOTE_VARIABLE, STOP_NOTE
 from mlmodeldev.tracking.sweep_server import RemoteSweep
@@ -47,7 +48,7 @@ class AgentSource:
         fixed: overrides of every trial, beside those of the sweep.
         count: runs at most that this agent takes from the server; None: no limit.
         patience: failed trials in a row after which it takes no more; the machine may be broken.
-        command: makes the command line of a trial that is no fork (``srun``, another program).
+        start: changes how a trial is started (`srun`, the sweep's own command); None: as a fork.
         job: what names this agent again after a requeue.
         say: writes a line to the log.
 
@@ -65,14 +66,14 @@ class AgentSource:
         fixed: Sequence[str] = (),
         count: int | None = None,
         patience: int = 3,
-        command: Callable[[Sequence[str], dict[str, Any]], Sequence[str]] | None = None,
+        start: Start | None = None,
         job: str | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self.sweep, self.fixed, self.count, self.patience = sweep, list(fixed), count, patience
         self.folder = runs_dir.expanduser().absolute() / sweep.id
         self.notes = Notes(self.folder, job)
-        self.command, self.say = command, say
+        self.start, self.say = start, say
         self.why = ""
         self.failed, self.lost, self.done = 0, False, 0
         self._in_a_row = self._taken = 0
@@ -145,7 +146,7 @@ class AgentSource:
             if owned(record):
                 continue
             self._waiting.remove(held)
-            if record.get("state") in ("done", "pruned") and record.get("uploaded"):
+            if record.get("state") in ("done", "pruned") and record.get("uploaded", True):
                 self.notes.remove(held.run)
                 continue
             return held
@@ -203,15 +204,9 @@ class AgentSource:
             NOTE_VARIABLE: str(stop_note),
             **({"WANDB_ENTITY": self.sweep.entity} if self.sweep.entity else {}),
         }
-        command = self.command(overrides, held.params) if self.command else None
-        work = Work(
-            held.run,
-            path,
-            overrides,
-            command=command,
-            environment=environment,
-            telling=signal.SIGUSR1 if command else signal.SIGTERM,
-        )
+        work = Work(held.run, path, overrides, environment=environment)
+        if self.start:
+            work = self.start(work, held.params)
         self._running[held.run] = (self._free_agent_or_none(), held, work)
         self.say(f"run {held.run}  {' '.join(to_overrides(params))}  in {path}")
         return work

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningModule, seed_everything
 
+from mlmodeldev.data.loader import Item
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.seeding import key
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.cli import choices_of
 from mlmodeldev.training.optimizer import attach
 
 if TYPE_CHECKING:
@@ -41,7 +43,12 @@ def datamodule(settings: Settings, world: World) -> ExactDataModule:
 
 
 def model(settings: Settings, data: ExactDataModule) -> LightningModule:
-    """Make the model, its weights drawn from the seed, with arguments filled in from the data."""
+    """Make the model, its weights drawn from the seed, with arguments filled in from the data.
+
+    Raises:
+        UsageError: its class is no model, refuses its arguments, or reads what the data lack.
+    """
+    _check_reads(settings, data)
     # Weights depend on the seed and on nothing that was drawn before.
     seed_everything(key(settings.training.seed, "weights") % 2**32, verbose=False)
     made = _construct("model", settings.model, data.structure)
@@ -49,6 +56,22 @@ def model(settings: Settings, data: ExactDataModule) -> LightningModule:
         raise UsageError(f"model._target_={settings.model['_target_']}: must be a LightningModule")
     attach(made, settings.optimizer)
     return made
+
+
+def _check_reads(settings: Settings, data: ExactDataModule) -> None:
+    """Refuse data whose examples lack what the model's class says that it reads (``READS``)."""
+    target = settings.model["_target_"]
+    reads = getattr(_locate("model", target), "READS", ())
+    if not reads:
+        return
+    given = list(data.train_set[Item(0, 0)])
+    missing = [name for name in reads if name not in given]
+    if missing:
+        raise UsageError(
+            f"model._target_={target}: reads {', '.join(map(repr, missing))}, which"
+            f" {settings.data['_target_']} does not give (it gives {', '.join(given)}); choose"
+            f" other data, or another model (model={', '.join(choices_of('model'))})"
+        )
 
 
 def model_arguments(settings: Settings, data: ExactDataModule) -> dict[str, Any]:

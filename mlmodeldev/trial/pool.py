@@ -6,9 +6,10 @@ Example, inside of a Slurm job or on a laptop; enumeration::
     status = run_pool(ListSource(work), slots=4, modules=["model", "datamodule"])
 
 A trial is a fork of a process that has only imported (`mlmodeldev.trial.worker`), or a process
-of its own where it needs several processes or is a foreign program (`Work.command`). What it
-does to itself, a crash or running out of memory, fails it alone. On SIGTERM, SIGUSR1, SIGUSR2 or
-Ctrl-C the running trials are told once, nothing new is begun, and the status is 75.
+of its own where it needs several processes (`mlmodeldev.trial.processes`) or is a foreign program
+(`Work.command`). What it does to itself, a crash or running out of memory, fails it alone. On
+SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C the running trials are told once, nothing new is begun, and the
+status is 75.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
 from mlmodeldev.trial import interrupt
+from mlmodeldev.trial.processes import own_command
 from mlmodeldev.trial.running import Running, begin
 from mlmodeldev.trial.shares import shares
-from mlmodeldev.trial.work import LATER, Ended, ListSource, Source, Work
+from mlmodeldev.trial.work import LATER, Ended, ListSource, Source, Work, fill
 from mlmodeldev.trial.worker import start_server
 
 __all__ = ["LATER", "Ended", "ListSource", "Source", "Work", "run_pool"]
@@ -57,8 +60,9 @@ def run_pool(
     """
     from mlmodeldev.settings.cli import config_root
 
-    start_server(modules, root or config_root())
-    pool = _Pool(source, shares(slots), on_signal)
+    place = root or config_root()
+    start_server(modules, place)
+    pool = _Pool(source, shares(slots), on_signal, place)
     with pool.listening():
         return pool.run()
 
@@ -68,9 +72,10 @@ class _Pool:
         self,
         source: Source,
         environments: list[dict[str, str]],
-        on_signal: Callable[[int], None] | None = None,
+        on_signal: Callable[[int], None] | None,
+        root: Path,
     ) -> None:
-        self.source, self.on_signal = source, on_signal
+        self.source, self.on_signal, self.root = source, on_signal, root
         self.free = deque(enumerate(environments))
         self.running: list[Running] = []
         self.received: list[int] = []
@@ -89,25 +94,21 @@ class _Pool:
         return 1 if "failed" in self.states.values() else 0
 
     def _fill(self) -> bool:
-        """Begin trials while there is room; return whether the source has or may have more."""
-        while self.free and not self.received:
-            work = self.source.take()
-            if work is None:
-                return False
-            if work is LATER:
-                break
-            assert isinstance(work, Work)
-            self._begin(work)
-        return True
+        return fill(self.source, lambda: bool(self.free) and not self.received, self._begin)
 
     def _begin(self, work: Work) -> None:
         slot, environment = self.free[0]
-        running = begin(work, slot, environment)
+        running = begin(self._started(work), slot, environment)
         if isinstance(running, Running):
             self.free.popleft()
             self.running.append(running)
         else:
             self._report(work, running)
+
+    def _started(self, work: Work) -> Work:
+        """Return the trial with how it is started: as a fork, or by a command."""
+        command = work.command or own_command(work, self.root)
+        return work if command is work.command else replace(work, command=command)
 
     def _must_ask(self) -> bool:
         return any(running.sentinel is None for running in self.running)

@@ -17,7 +17,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +39,7 @@ HEARTBEAT_SECONDS = 30.0
 """How often an owner renews its lease."""
 
 # Settings that say where, how long and how fast, not what: they may differ when a trial goes on.
-_MAY_CHANGE = (
+MAY_CHANGE = (
     "artefacts",
     "logger",
     "callbacks",
@@ -126,7 +126,7 @@ class TrialFolder:
                 raise UsageError(
                     f"{file}: is no configuration; artefacts.fresh=true begins anew"
                 ) from None
-            difference = _first_difference(found or {}, wanted)
+            difference = first_difference(found or {}, wanted)
             if difference:
                 raise UsageError(
                     f"{self.path}: this folder holds a trial with {difference}; name another"
@@ -350,14 +350,16 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _first_difference(old: Any, new: Any, key: str = "") -> str:
+def first_difference(
+    old: Any, new: Any, key: str = "", ignored: Collection[str] = MAY_CHANGE
+) -> str:
     """Return ``"optimizer.lr=0.1 (now 0.2)"`` for the first setting that must not change."""
-    if key in _MAY_CHANGE:
+    if key in ignored:
         return ""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(n for n in new if n not in old)]:
             inner = f"{key}.{name}" if key else str(name)
-            found = _first_difference(old.get(name), new.get(name), inner)
+            found = first_difference(old.get(name), new.get(name), inner, ignored)
             if found:
                 return found
         return ""

@@ -22,6 +22,8 @@ from mlmodeldev.trial.record import HEARTBEAT_SECONDS, State, TrialFolder, start
 from mlmodeldev.trial.work import Ended, Work
 from mlmodeldev.trial.worker import launch
 
+STOP_SECONDS = 60.0
+"""From asking a foreign program to stop until it is killed."""
 _SERVER_GONE = 255  # what multiprocessing says when the fork server died before its child
 _STATES: dict[int, State] = {
     0: "done",
@@ -55,6 +57,7 @@ class Running:
         self.work, self.slot, self.environment, self.folder = work, slot, environment, folder
         self.begun = self._last_beat = time.monotonic()
         self._told = False
+        self._stopped: float | None = None
         log = work.folder / "log.txt"
         own = {**environment, **work.environment}
         self.process: ForkServerProcess | subprocess.Popen[bytes]
@@ -82,11 +85,20 @@ class Running:
             os.kill(self.process.pid or 0, number)
 
     def tick(self) -> None:
-        """Renew the lease of a program that does not do so itself."""
+        """Renew the lease of a program that does not do so itself; end it if that was asked."""
+        if self.work.stop_file and self.work.stop_file.exists():
+            self._stop()
         if self.work.foreign and time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
             self._last_beat = time.monotonic()
             with contextlib.suppress(UsageError):
                 self.folder.heartbeat()
+
+    def _stop(self) -> None:
+        if self._stopped is None:
+            self._stopped = time.monotonic()
+            self.tell()
+        elif time.monotonic() - self._stopped > STOP_SECONDS:
+            self.kill()
 
     def ended(self) -> Ended | None:
         """Return how the trial ended, or None while it runs."""
@@ -119,6 +131,8 @@ class Running:
         """Return state and reason; write them where the trial had no time to."""
         state: State = _STATES.get(status, "failed")
         reason = None if state == "done" else self._reason(status)
+        if self._stopped is not None:
+            state, reason = "pruned", "stopped by W&B"
         with contextlib.suppress(UsageError):
             if self.work.foreign:
                 self.folder.finish(state, reason)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ class Work:
         command: run this command line as a process of its own instead of a fork.
         foreign: the command keeps no ``trial.json``: the pool claims the folder and writes there
             how it ended.
+        stop_file: a foreign program is ended for good when this file appears.
         environment: variables of this trial alone.
         telling: signal that asks the command to save and end; ``srun`` kills its tasks on SIGTERM,
             but hands SIGUSR1 on.
@@ -42,6 +43,7 @@ class Work:
     program: str = "trainer"
     command: Sequence[str] | None = None
     foreign: bool = False
+    stop_file: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
     telling: int = signal.SIGTERM
     tag: Any = field(default=None, compare=False)
@@ -89,6 +91,18 @@ class Source(Protocol):
 
     def tick(self) -> None:
         """Do what is due from time to time, such as renewing a lease; called every few seconds."""
+
+
+def fill(source: Source, room: Callable[[], bool], begin: Callable[[Work], None]) -> bool:
+    """Begin a source's trials while there is room; return whether it has or may have more."""
+    while room():
+        work = source.take()
+        if work is None:
+            return False
+        if not isinstance(work, Work):
+            break  # later
+        begin(work)
+    return True
 
 
 class ListSource:

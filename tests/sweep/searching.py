@@ -102,12 +102,15 @@ class Hunt:
         self.folder = self.runs / "hunt"
         self.journal = self.folder / ".search" / "journal.log"
 
+    def words(self, *arguments: str) -> list[str]:
+        """The command line of a worker."""
+        words = ["worker", "--sweep", str(self.file), "--runs", str(self.runs)]
+        return [*words, "--root", str(self.here), *arguments, "logger=csv"]
+
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a worker."""
-        command = [sys.executable, "-c", WORKER, "worker", "--sweep", str(self.file)]
-        command += ["--runs", str(self.runs), "--root", str(self.here), *arguments, "logger=csv"]
         return subprocess.Popen(
-            command,
+            [sys.executable, "-c", WORKER, *self.words(*arguments)],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from mlmodeldev.sweep import loads
 from mlmodeldev.sweep.distributions import quantile
@@ -33,6 +33,7 @@ KINDS = """
   l: {distribution: log_normal, mu: -3.0, sigma: 1.0}
   m: {distribution: beta, a: 2.0, b: 5.0}
   n: {distribution: q_beta, a: 0.8, b: 1.9, q: 0.05}
+  o: {values: [64, 16, 0.5, 256]}
 """
 SWEEP = loads(f"method: bayes\nmetric: {{name: m}}\nparameters:{KINDS}")
 PARAMETERS = {parameter.name: parameter for parameter in SWEEP.space.searched}
@@ -52,7 +53,7 @@ def test_a_value_finds_back_to_its_place(name, u):
     again = to_value(parameter, back)
     assert again == (
         value
-        if "q" in parameter.fields or parameter.name in "abc"
+        if "q" in parameter.fields or parameter.name in "abco"
         else pytest.approx(value, rel=2e-4, abs=2e-4)
     )
 
@@ -67,5 +68,8 @@ def test_a_value_that_is_never_drawn_has_no_place(name, value):
 
 
 def test_optuna_has_the_plain_ones_itself():
-    assert {n for n, p in PARAMETERS.items() if is_native(p)} == {"a", "c", "d", "e"}
+    assert {n for n, p in PARAMETERS.items() if is_native(p)} == {"a", "c", "d", "e", "o"}
+    assert distribution(PARAMETERS["o"]) == IntDistribution(0, 3)
+    assert [to_value(PARAMETERS["o"], place) for place in range(4)] == [0.5, 16, 64, 256]
+    assert isinstance(distribution(PARAMETERS["a"]), CategoricalDistribution)
     assert distribution(PARAMETERS["e"]) == FloatDistribution(0.00001, 0.1, log=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mlmodeldev.settings.composition import refusal
 from mlmodeldev.sweep import check
+from mlmodeldev.sweep.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -114,7 +116,7 @@ TRAPS = {
 }
 
 
-def known(key, value):
+def known(key, value, beside):
     """Stand in for a settings package that answers by itself."""
     return f"no {key}" if key == "optimizer.lr" and value == 0.01 else None
 
@@ -167,3 +169,32 @@ def test_what_cannot_be_read_is_a_problem_too(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "sweep").glob("*.yaml")), ids=lambda p: p.name)
 def test_the_sweeps_that_come_along_are_clean(path):
     assert check(path) == []
+
+
+GROUPS = change("  optimizer.lr:", "  model.encoder: {value: google/bert}\n  optimizer.lr:")
+CHOSEN = GROUPS.replace("parameters:\n", "parameters:\n  model: {values: MODELS}\n")
+WHERE = 'controller: {type: cloud, conditions: {model.encoder: model == "text_classifier"}}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "fixed", "told"),
+    [
+        (GROUPS, [], "model.encoder: no such setting"),
+        (GROUPS, ["model=text_classifier"], None),
+        (CHOSEN.replace("MODELS", "[text_classifier]"), [], None),
+        (CHOSEN.replace("MODELS", "[text_clasifier]"), [], "did you mean 'text_classifier'"),
+        (CHOSEN.replace("MODELS", "[dual_encoder, text_classifier]"), [], "model=dual_encoder]"),
+        (CHOSEN.replace("MODELS", "[dual_encoder, text_classifier]") + WHERE, [], None),
+        (GROUPS.replace("google/bert", "3"), ["model=text_classifier"], "valid string"),
+    ],
+)
+def test_keys_are_those_of_the_chosen_files(text, fixed, told, tmp_path, capsys):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    status = main(["check", str(file), *fixed], known_settings=refusal)
+    said = capsys.readouterr().out
+    assert status == (2 if told else 0), said
+    assert (told or "ok, grid") in said
+    if told:
+        assert f"{file}:" in said
+        assert "parameters.model" in said

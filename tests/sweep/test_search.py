@@ -16,7 +16,7 @@ from filelock import FileLock
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.launching import trial_arguments
 from mlmodeldev.sweep.prior import import_prior
-from mlmodeldev.sweep.search import SearchSource
+from mlmodeldev.sweep.search import SearchSource, main
 from mlmodeldev.trial.overrides import parse_overrides
 from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.work import Ended, Work
@@ -337,8 +337,8 @@ def test_hyperband_ends_trials_early(tmp_path):
         (["optimizer.lrr=1"], "did you mean 'lr'"),
     ],
 )
-def test_bad_input_is_one_line_and_2(arguments, told, tmp_path):
-    status, _, err = Hunt(tmp_path).work(*arguments)
-    assert status == 2
+def test_bad_input_is_one_line_and_2(arguments, told, tmp_path, capsys):
+    assert main(Hunt(tmp_path).words(*arguments)) == 2
+    err = capsys.readouterr().err
     assert told in err
     assert err.count("\n") == 1

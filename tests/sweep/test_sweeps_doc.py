@@ -25,8 +25,10 @@ def test_sweep_files_have_no_error(text, write):
 
 
 def test_the_numbers_given_are_right(write):
-    first, tied, ruled = (load(write(text, f"{i}.yaml")) for i, text in enumerate(blocks("yaml")))
-    assert first.count() == 12
+    first, chosen, tied, ruled = (
+        load(write(text, f"{i}.yaml")) for i, text in enumerate(blocks("yaml"))
+    )
+    assert (first.count(), chosen.count()) == (12, 3)
     assert [t.overrides["model.decoder_width"] for t in tied.trials()] == [32, 64]
     assert ruled.count() == len(list(ruled.trials())) == 21
 

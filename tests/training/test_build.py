@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from mlmodeldev.data.loader import Item
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.settings.schema import Settings
@@ -33,6 +34,9 @@ class Net(LightningModule):
         super().__init__()
         self.made_with = (width, classes, vocabulary)
         self.layer = torch.nn.Linear(width, classes)
+
+class Reader(Net):
+    READS = ("image", "label")
 
 class Broken(LightningModule):
     def __init__(self):
@@ -117,6 +121,16 @@ def test_arguments_that_do_not_fit_are_told_in_one_line(mine):
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"^data: .*sise"):
         build.datamodule(settings(data={"_target_": "minefile.Data", "sise": 1}), World())
+
+
+def test_data_without_what_the_model_reads_are_refused(mine):
+    data = build.datamodule(settings(), World())
+    chosen = settings({"_target_": "minefile.Reader", "width": 6})
+    data.train_set = {Item(0, 0): {"text": 0, "label": 1}}
+    with pytest.raises(UsageError, match=r"'image'.*Data does not give \(it gives text, label\)"):
+        build.model(chosen, data)
+    data.train_set[Item(0, 0)]["image"] = 2
+    assert build.model(chosen, data).made_with == (6, 3, 99)
 
 
 def test_a_defect_inside_of_the_class_keeps_its_traceback(mine):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mlmodeldev.trial.processes import needs_processes
 from mlmodeldev.trial.shares import shares, visible_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ def train(settings):
     begun = time.time()
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_PORT")
     note = {"pid": os.getpid(), "begun": begun, **{n: os.environ.get(n) for n in names}}
+    note |= {"module": __name__, "devices": settings.training.devices}
     write_json(folder.path / "note.json", note)
     if case == "segfault": ctypes.string_at(0)
     if case == "killed": os.kill(os.getpid(), signal.SIGKILL)
@@ -49,6 +51,10 @@ def train(settings):
             raise TrialInterrupted(interrupt.requested())
         time.sleep(0.01)
     folder.finish("done", note=time.time())
+
+if __name__ == "__main__":
+    from mlmodeldev.settings.composition import compose_settings
+    train(compose_settings(sys.argv[1:]))
 """
 
 DRIVER = """
@@ -63,7 +69,8 @@ for number, case in enumerate(cases):
     name = f"t{number}"
     asked = [f"artefacts.runs_dir={here}/runs", f"artefacts.trial={name}"]
     if isinstance(case, list):
-        work.append(Work(name, here / "runs/single" / name, command=case, foreign=True))
+        folder, stop = here / "runs/single" / name, here / "stop"
+        work.append(Work(name, folder, command=case, foreign=True, stop_file=stop))
     else:
         asked.append(case if "=" in case else f"training.monitor={case}")
         work.append(Work(name, here / "runs/single" / name, asked, "program"))
@@ -194,6 +201,46 @@ def test_a_foreign_program_is_recorded_and_its_children_end_with_it(tmp_path):
     while Path(f"/proc/{left}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{left}").exists()
+
+
+def test_a_foreign_program_is_ended_for_good_when_that_is_asked(tmp_path):
+    note = tmp_path / "runs" / "single" / "t0" / "note.json"
+    (tmp_path / "empty.json").write_text("{}")
+    wait = f"import os, time; os.rename('{tmp_path}/empty.json', '{note}'); time.sleep(300)"
+    pool = Pool(tmp_path, 1, [[sys.executable, "-c", wait]])
+    pool.wait_for("t0")
+    (tmp_path / "stop").touch()
+    status, told = pool.end()
+    assert (status, told) == (0, {"t0": [-signal.SIGTERM, "pruned", "stopped by W&B"]})
+    assert pool.record("t0")["state"] == "pruned"
+
+
+def test_a_trial_of_several_processes_is_no_fork(tmp_path):
+    cases = ["training.devices=2", "training.strategy=ddp", "training.devices=1"]
+    pool = Pool(tmp_path, 2, cases, PYTHONPATH=str(ROOT))
+    status, told = pool.end()
+    assert status == 0, told
+    notes = [pool.note(f"t{i}") for i in range(3)]
+    assert [note["module"] for note in notes] == ["__main__", "__main__", "program"]
+    assert [note["devices"] for note in notes] == [2, "auto", 1]
+    assert notes[0]["MASTER_PORT"], "it has its share all the same"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], False),
+        (["training.devices=1", "optimizer.lr=0.1"], False),
+        (["training.devices=auto"], False),
+        (["++training.devices=4"], True),
+        (["training.devices=4", "training.devices=1"], False),
+        (["training.num_nodes=2"], True),
+        (["training.strategy=fsdp"], True),
+        (["training.devices=[", "model=no_such"], False),  # the trial itself will say
+    ],
+)
+def test_which_trials_need_processes(overrides, expected):
+    assert needs_processes(overrides) is expected
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def run(asked: argparse.Namespace) -> int:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.slurm.declared import fixed_overrides
     from mlmodeldev.tracking.account import Unreachable
+    from mlmodeldev.tracking.command import runs_trainer
     from mlmodeldev.tracking.sweep_server import RemoteSweep
 
     _check(asked)
@@ -58,8 +59,11 @@ def run(asked: argparse.Namespace) -> int:
     except Unreachable as error:
         print(f"{error}; try again later", file=sys.stderr)
         return 1
-    if Path(sweep.program).name != "trainer.py":
-        raise UsageError(f"{asked.sweep}: runs {sweep.program}; the bridge runs trainer.py only")
+    if not runs_trainer(sweep.config):
+        raise UsageError(
+            f"{asked.sweep}: its program or command is not that of sweep/config.yaml; the bridge"
+            " runs trainer.py with the sweep's values only"
+        )
     runs_dir = _runs_dir(sweep, settings)
     folder = runs_dir / sweep.id
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import declared, elsewhere
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.declared import Declared
@@ -21,11 +21,12 @@ HELP = "say what submit would run; start nothing"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     declared.add_options(parser)
+    elsewhere.add_option(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Print the plan."""
-    known = declared.read(asked)
+    known = elsewhere.with_wandb(declared.read(asked), asked.wandb)
     if known.base.cluster.launcher == "local":
         return _here(known, asked.json)
     plan = on_cluster(known)
@@ -90,7 +91,8 @@ def in_words(plan: Plan) -> str:
 def _here(known: Declared, as_json: bool) -> int:
     from mlmodeldev.slurm.reconcile import ENDED
 
-    due = [entry for entry in known.entries if entry.state not in ENDED | {"failed"}]
+    passed_over = ENDED | {"failed"}
+    due = [e for e in known.entries if e.state not in passed_over and not e.runs_elsewhere]
     plan: dict[str, Any] = {
         "trials": [
             {"id": e.trial.id, "overrides": e.trial.overrides, "state": e.state}
@@ -98,19 +100,27 @@ def _here(known: Declared, as_json: bool) -> int:
         ],
         "jobs": len(due),
         "gpu_hours": 0.0,  # this machine's hours are not counted
-        "script": _script(due, known.overrides),
+        "script": _script(due, known),
     }
     if as_json:
         print(json.dumps(plan, indent=1))
         return 0
-    count = len(known.entries)
-    print(f"{count} trials declared, {count - len(due)} ended or failed, {len(due)} to run here:")
+    count, running = len(known.entries), sum(e.runs_elsewhere for e in known.entries)
+    beside = f", {running} running elsewhere" if running else ""
+    ended = count - len(due) - running
+    print(f"{count} trials declared, {ended} ended or failed{beside}, {len(due)} to run here:")
     print(plan["script"], end="")
     return 0
 
 
-def _script(due: Sequence[Entry], overrides: Sequence[str]) -> str:
-    from mlmodeldev.slurm.local import trial_overrides
+def _script(due: Sequence[Entry], known: Declared) -> str:
+    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.slurm.local import entry_work
 
-    lines = [shlex.join(["python", "trainer.py", *trial_overrides(e, overrides)]) for e in due]
+    start = known.starter(config_root())
+    lines = []
+    for entry in due:
+        work = entry_work(entry, known.program, known.overrides)
+        ours = ["python", "trainer.py", *work.overrides]
+        lines.append(shlex.join(start.line(work, entry.trial.overrides) if start else ours))
     return "".join(f"{line}\n" for line in lines)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import changes, declared, strays
+from mlmodeldev.slurm import changes, declared, elsewhere, strays
 from mlmodeldev.slurm.commands import plan, status
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ HELP = "run what is missing or interrupted (the default)"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     declared.add_options(parser)
+    elsewhere.add_option(parser)
     parser.add_argument("--dry-run", action="store_true", help="the same as plan")
     parser.add_argument(
         "--jobs",
@@ -48,7 +49,7 @@ def run(asked: argparse.Namespace) -> int:
     """Run the trials that have not ended."""
     if asked.dry_run:
         return plan.run(asked)
-    known = declared.read(asked)
+    known = elsewhere.with_wandb(declared.read(asked), asked.wandb)
     told = changes.tell(known, "submit")
     if asked.count is None and (asked.prune or told is None):
         strays.tell(known, asked.prune)
@@ -153,9 +154,10 @@ def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | Non
         if only is None:
             outcome = run_here(known, asked.jobs, asked.seed, asked.count)
         else:
-            parts = (only, known.program, known.overrides, known.modules, config_root())
-            outcome = run_local(*parts, retry=True)
-    again = declared.read(asked, lint=False).entries
+            root = config_root()
+            parts = (only, known.program, known.overrides, known.modules, root)
+            outcome = run_local(*parts, retry=True, start=known.starter(root))
+    again = elsewhere.attached(declared.read(asked, lint=False), known.elsewhere).entries
     status.show(known.sweep, again, asked.json)
     if not asked.json and again:
         _next_steps(again)

@@ -1,0 +1,99 @@
+"""A sweep of a program that is not ours, enumerated: run as its command says, with our folders."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlmodeldev.slurm.command import main
+from mlmodeldev.sweep import load
+from mlmodeldev.sweep.__main__ import _refused_by_the_trainer
+from mlmodeldev.sweep.__main__ import main as check
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import json, sys
+given = json.load(open(sys.argv[1]))
+print("rate", given["rate"], given["deep"], sys.argv[2])
+sys.exit(given["rate"] > 1)
+"""
+SWEEP = """\
+# Command: none. Expected best value: none. Cost: none
+program: {program}
+name: other
+method: {method}
+run_cap: 3
+metric: {{name: f1, goal: maximize}}
+parameters:
+  rate: {{values: [0.5, 2.0]}}
+  deep: {{value: true}}
+command: ["${{interpreter}}", "${{program}}", "${{args_json_file}}", "${{args_no_hyphens}}"]
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    (tmp_path / "other.py").write_text(PROGRAM)
+    file = tmp_path / "other.yaml"
+    file.write_text(SWEEP.format(program=tmp_path / "other.py", method="grid"))
+    return file
+
+
+def words(sweep: Path, *more: str) -> list[str]:
+    runs = f"artefacts.runs_dir={sweep.parent}/runs"
+    return ["--sweep", str(sweep), runs, "cluster=local", *more]
+
+
+def test_its_parameters_are_its_own(sweep, capsys):
+    assert check(["check", str(sweep)], known_settings=_refused_by_the_trainer) == 0
+    assert "ok, grid, 2 trials" in capsys.readouterr().out
+    assert main(["plan", "--json", *words(sweep)]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    lines = [shlex.split(line) for line in plan["script"].splitlines()]
+    first = sweep.parent / "runs" / "other" / next(load(sweep).trials()).id
+    assert lines[0] == [
+        *(sys.executable, f"{sweep.parent}/other.py", f"{first}/wandb-parameters.json"),
+        *("rate=0.5", "deep=True"),
+    ]
+    assert len(lines) == 2
+    assert not first.parent.exists()
+
+
+def test_its_trials_run_once_and_failures_are_told(sweep):
+    script = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "submit", "--jobs", "2"]
+    done = subprocess.run(
+        [*script, *words(sweep), "--json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    states = {t["overrides"]["rate"]: t["state"] for t in json.loads(done.stdout)["trials"]}
+    assert states == {0.5: "done", 2.0: "failed"}
+    good, bad = (sweep.parent / "runs" / "other" / t.id for t in load(sweep).trials())
+    assert (good / "log.txt").read_text() == "rate 0.5 True rate=0.5\n"
+    assert json.loads((bad / "trial.json").read_text())["reason"] == "exit status 1"
+    again = subprocess.run([*script, *words(sweep)], capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "done already" in again.stdout
+    assert json.loads((good / "trial.json").read_text())["attempts"] == 1
+    assert json.loads((bad / "trial.json").read_text())["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "told"),
+    [
+        (("grid", "bayes"), [], "need the log of trainer.py"),
+        (("other.py", "none.py"), [], "none.py: no such file"),
+        (("args_json_file", "args_json_fil"), [], "did you mean 'args_json_file'"),
+        (("", ""), ["training.max_epochs=2"], "are for trainer.py, not"),
+    ],
+)
+def test_what_it_cannot_do_is_one_error(change, more, told, sweep, capsys):
+    sweep.write_text(sweep.read_text().replace(*change))
+    assert main(["submit", *words(sweep, *more)]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert "Traceback" not in said

@@ -1,0 +1,127 @@
+"""Sweeps whose ``command`` or ``program`` is not ours: our agent runs what they say.
+
+What a macro stands for is taken from W&B's documentation of sweep configurations.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.tracking.command import is_ours, starter
+from mlmodeldev.tracking.stopping import NOTE_VARIABLE
+from mlmodeldev.trial.work import Work
+from tests.wandb.conftest import Client
+
+PARAMS = {"lr": 0.1, "big": True, "off": False, "name": "a b"}
+PROGRAM = """
+import json, os, sys
+import wandb
+if "--x=2" in sys.argv:
+    sys.exit("two is refused")
+with wandb.init() as run:
+    run.log({"score": run.config["x"] * 10})
+    print(json.dumps([sys.argv[1:], dict(run.config), os.environ["MARK"], run.sweep_id]))
+"""
+
+
+def line(folder: Path, command: list[str], program: str = "other.py", **config) -> list[str]:
+    """The command line of a trial with the parameters above."""
+    start = starter({"program": program, "command": command, **config})
+    assert start
+    work = Work("r1", folder, ["artefacts.trial=t", "lr=0.1"], environment={NOTE_VARIABLE: "n"})
+    made = start(work, PARAMS)
+    assert made.command
+    assert made.environment["WANDB_SWEEP_PARAM_PATH"] == f"{folder}/wandb-parameters.yaml"
+    return list(made.command)
+
+
+@pytest.mark.parametrize(
+    ("macro", "expected"),
+    [
+        ("${env}", ["/usr/bin/env"]),
+        ("${interpreter}", [sys.executable]),
+        ("${program}", ["other.py"]),
+        ("${args}", ["--lr=0.1", "--big=True", "--off=False", "--name=a b"]),
+        ("${args_no_hyphens}", ["lr=0.1", "big=True", "off=False", "name=a b"]),
+        ("${args_no_boolean_flags}", ["--lr=0.1", "--big", "--name=a b"]),
+        ("${args_json}", ['{"lr": 0.1, "big": true, "off": false, "name": "a b"}']),
+        ("${args_json_file}", ["FOLDER/wandb-parameters.json"]),
+        ("${envvar:PLACE}", ["here"]),
+        ("--at=${envvar:PLACE}/${envvar:NOWHERE}", ["--at=here/NOWHERE"]),
+        ("--plain", ["--plain"]),
+    ],
+)
+def test_a_macro_stands_for_what_wandb_says(macro, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLACE", "here")
+    found = line(tmp_path, ["begin", macro, "end"])
+    assert found == ["begin", *(each.replace("FOLDER", str(tmp_path)) for each in expected), "end"]
+    assert json.loads((tmp_path / "wandb-parameters.json").read_text()) == PARAMS
+    kept = yaml.safe_load((tmp_path / "wandb-parameters.yaml").read_text())
+    assert {k: v["value"] for k, v in kept.items() if k != "wandb_version"} == PARAMS
+
+
+@pytest.mark.parametrize(
+    ("command", "program", "ours"),
+    [
+        ("${env} ${interpreter} ${program} ${args_no_hyphens}", "trainer.py", True),
+        ("${interpreter} ${program} ${args_json}", "./trainer.py", True),
+        ("${env} ${interpreter} ${program} ${args}", "other.py", False),
+        ("nice ${interpreter} ${program} ${args_no_hyphens}", "trainer.py", False),
+        ("${interpreter} ${program} ${args_no_hyphens} logger=csv", "trainer.py", False),
+        ("bash ${program} ${args}", "trainer.py", False),
+        ("${interpreter} ${program}", "trainer.py", False),
+    ],
+)
+def test_only_what_a_fork_does_as_well_is_a_fork(command, program, ours):
+    assert is_ours(command.split(), program) is ours
+
+
+def test_the_trainer_is_told_where_its_trial_lies(tmp_path):
+    found = line(tmp_path, ["nice", "${interpreter}", "${program}", "${args_json}"], "trainer.py")
+    assert found[:3] == ["nice", sys.executable, "trainer.py"]
+    assert found[4:] == ["artefacts.trial=t"], "and lr only once"
+
+
+@pytest.mark.parametrize(
+    ("config", "fixed", "told"),
+    [
+        ({"command": ["${interpreter}", "${progam}"]}, [], "did you mean 'program'"),
+        ({"program": "other.py"}, ["training.devices=2"], "are for trainer.py, not other.py"),
+    ],
+)
+def test_what_cannot_be_run_is_one_error(config, fixed, told):
+    with pytest.raises(UsageError, match=told):
+        starter(config, fixed)
+
+
+@pytest.mark.slow
+def test_our_agent_runs_a_foreign_program_and_tells_its_failures(client: Client):
+    program = client.folder / "other.py"
+    program.write_text(PROGRAM)
+    path = client.sweep(
+        {"x": {"values": [1, 2]}},
+        program=str(program),
+        command=["${env}", "MARK=${envvar:PLACE}", "${interpreter}", "${program}", "${args}"],
+    )
+    name = path.rpartition("/")[2]
+    short = ("-p", client.project, name, "--count", "2", f"artefacts.runs_dir={client.runs_dir}")
+    agent = client.start(sys.executable, "-m", "mlmodeldev.slurm.agent", *short, PLACE="here")
+    assert client.end(agent) == 1, client.output()
+    records = [json.loads(f.read_text()) for f in client.runs_dir.glob(f"{name}/*/trial.json")]
+    by_run = {record["wandb_id"]: record for record in records}
+    run = next(run for run in client.runs if run.ends)
+    assert run.ends == [("finished", 0)]
+    assert (run.sweep, run.values("score")) == (name, [10])
+    assert by_run.pop(run.name)["state"] == "done"
+    (failed,) = by_run.values()
+    assert (failed["state"], failed["reason"]) == ("failed", "exit status 1")
+    said = next(text for text in client.output().splitlines() if '"here"' in text)
+    arguments, config, _, sweep = json.loads(said)
+    assert ("--x=1" in arguments, config["x"], sweep) == (True, 1, name)
+    assert "1 trials ended well, 1 failed" in client.output()
