@@ -8,6 +8,7 @@ Example::
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.tracking.names import run_name
@@ -74,9 +75,10 @@ def _config(settings: Settings, record: dict[str, Any], sweep: str | None) -> di
 
 
 def _data_digest(data: dict[str, Any] | None) -> dict[str, Any] | None:
-    if not data:
+    inputs = dict((data or {}).get("inputs") or {})
+    if not data or not inputs:
         return None
-    inputs = dict(data.get("inputs") or {})
     whole = hashlib.sha256("\n".join(sorted(inputs.values())).encode()).hexdigest()[:16]
     versions = [f"{each['pointer']} {each['md5']}" for each in data.get("dvc") or ()]
-    return {"digest": whole, "inputs": inputs, **({"dvc": versions} if versions else {})}
+    files = {Path(name).name: digest[:16] for name, digest in inputs.items()}
+    return {"digest": whole, "inputs": files, **({"dvc": versions} if versions else {})}

@@ -73,7 +73,7 @@ class MetricsFile(Logger):
         new = [name for name in row if name not in self._columns]
         if new:
             columns, rows = read_text_rows(self.file)
-            self._columns = [*_FIRST, *sorted({*columns, *new} - set(_FIRST))]
+            self._columns = [*_FIRST, *sorted({*self._columns, *columns, *new} - set(_FIRST))]
             self._write_all([*rows, row])
             return
         with writing_to(self.file), self.file.open("a", encoding="utf-8") as file:
