@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.tracking.names import run_name
+from mlmodeldev.trial.canonical import says_where
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -63,11 +64,12 @@ def _tags(settings: Settings) -> list[str]:
 
 
 def _config(settings: Settings, record: dict[str, Any], sweep: str | None) -> dict[str, Any]:
-    values = settings.model_dump(exclude=_KEPT_APART)
-    if sweep:  # the swept values are there already, under the names that the sweep gave them
-        values = {name: value for name, value in values.items() if name not in settings.overrides}
+    asked = settings.overrides if sweep else {}
+    # under the names that the sweep gave them, by which the server's search finds them
+    swept = {name: value for name, value in asked.items() if not says_where(name)}
     return {
-        **values,
+        **settings.model_dump(exclude=_KEPT_APART),
+        **swept,
         "sweep": settings.artefacts.sweep,
         "trial": trial_facts(settings, record),
         "slurm": record.get("slurm") or {},

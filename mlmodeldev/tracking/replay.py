@@ -24,7 +24,6 @@ from mlmodeldev.tracking.facts import CHANGES, description
 from mlmodeldev.tracking.models import log_model, models_to_keep
 from mlmodeldev.tracking.rows import STEP, TIME, read_rows
 from mlmodeldev.tracking.stopping import STOP_NOTE
-from mlmodeldev.trial.canonical import says_where
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -81,8 +80,6 @@ class Replay:
         about: dict[str, Any] = {"group": sweep}
         if settings:
             about = description(settings, record, sweep)
-        if settings and sweep:  # an agent would have sent the swept values under their own names
-            about["config"] |= {k: v for k, v in settings.overrides.items() if not says_where(k)}
         run = wandb.init(
             **about,
             id=record["wandb_id"],
