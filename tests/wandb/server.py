@@ -46,7 +46,9 @@ class Server:
         handler = type("Handler", (Handler,), {"store": self.store, "faults": self.faults})
         self._http = _Http(("127.0.0.1", port), handler)
         self.url = self.store.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
