@@ -39,7 +39,7 @@ REQUEUES = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run agents; return the exit status."""
-    asked = _parser().parse_intermixed_args(arguments)  # settings may come last
+    asked = _parser().parse_intermixed_args(arguments)
     begun, warned = time.monotonic(), _Warned()
     try:
         sweep = _find(asked.sweep)
