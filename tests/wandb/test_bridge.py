@@ -111,7 +111,7 @@ def test_slurm_learns_no_key_of_the_one_who_submits(
     monkeypatch.setitem(own_slurm.env, "HARMLESS", "handed on to the job")
     sweep = SmallSweep(own_slurm, tmp_path, data_dir, 1)
     monkeypatch.setitem(own_slurm.env, "SBATCH_HOLD", "1")
-    sweep.train("submit", "--yes", "cluster.cpus_per_task=1")
+    sweep.train("submit", "cluster.cpus_per_task=1", "--yes")
     (job,) = {sweep.job(trial) for trial in sweep.trials}
     kept = [own_slurm.folder / "state", sweep.runs]
     assert with_key(kept, "handed on to the job"), "the job's environment is there"
