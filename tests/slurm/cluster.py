@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.slurm.configuration import Layout, Ports, write
 from tests.slurm.machine import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+_QUESTIONS = ("squeue", "sinfo", "sacct", "scontrol")
+_UNANSWERED = ("Unable to contact slurm controller", "timed out", "Connection refused")
 
 
 class Missing(Exception):
@@ -46,17 +49,22 @@ class Slurm:
     wait_for = staticmethod(wait_for)
 
     def run(self, *command: str | Path, check: bool = True, timeout: float = 60) -> str:
-        """Run a command on the login node; return what it prints."""
-        done = subprocess.run(
-            [str(part) for part in command],
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        """Run a command on the login node; return what it prints.
+
+        A question that a busy controller did not answer is asked again, for a minute.
+        """
+        parts = [str(part) for part in command]
+        deadline = time.monotonic() + 60
+        while True:
+            done = subprocess.run(
+                parts, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
+            )
+            unanswered = any(text in done.stderr for text in _UNANSWERED)
+            if not (unanswered and parts[0] in _QUESTIONS) or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
         if check and done.returncode:
-            raise AssertionError(f"{command}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+            raise AssertionError(f"{parts}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout.strip()
 
     def sbatch(self, *arguments: str | Path) -> str:

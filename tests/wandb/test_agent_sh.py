@@ -42,18 +42,21 @@ def submit(client: Client, slurm: Cluster, path: str, *options: str, env: str = 
     )  # fmt: skip
 
 
-def states(slurm: Cluster, job: str) -> dict[str, str]:
-    answer = slurm.run("squeue", "-h", "-r", "-t", "all", "-o", "%K %T", "-j", job, check=False)
-    return dict(line.split() for line in answer.splitlines())
+def states(slurm: Cluster, job: str, field: str = "%T") -> dict[str, str]:
+    """Return the state (or another field) of each array task; nothing while Slurm is too busy."""
+    answer = slurm.run(
+        "squeue", "-h", "-r", "-t", "all", "-o", f"%K {field}", "-j", job, check=False
+    )
+    return dict(line.split(maxsplit=1) for line in answer.splitlines())
 
 
 def ended(slurm: Cluster, job: str) -> bool:
     """Whether all tasks have ended; those that Slurm lets wait after a requeue need not."""
-    found = states(slurm, job)
-    for task, state in found.items():
-        if state == "PENDING":
+    for task, reason in states(slurm, job, "%r").items():
+        if reason == "BeginTime":
             slurm.run("scontrol", "update", f"JobId={job}_{task}", "StartTime=now", check=False)
-    return set(found.values()) <= {"COMPLETED", "FAILED", "CANCELLED"}
+    found = states(slurm, job)
+    return bool(found) and set(found.values()) <= {"COMPLETED", "FAILED", "CANCELLED"}
 
 
 def trials(client: Client) -> dict[str, dict]:
