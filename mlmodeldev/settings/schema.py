@@ -144,6 +144,8 @@ class WandbLogger(Group):
     """Team or user; null: the account's default."""
     mode: Literal["auto", "online", "offline"] = "auto"
     """auto: online when there are a key and a network, else offline."""
+    models: Literal["auto", "all", "none"] = "auto"
+    """Keep best/ and last/ as artifacts; auto: of a sweep only best/ of the best trial so far."""
 
 
 class CsvLogger(Group):

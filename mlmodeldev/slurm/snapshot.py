@@ -20,7 +20,7 @@ from pathlib import Path
 from mlmodeldev.errors import UsageError
 from mlmodeldev.files import whole_folder, write_json
 from mlmodeldev.key_guard import mask, refuse_secrets
-from mlmodeldev.trial.provenance import SNAPSHOT_FILE, provenance
+from mlmodeldev.trial.provenance import SNAPSHOT_CHANGES, SNAPSHOT_FILE, provenance
 
 FOLDER = ".snapshots"
 LARGEST = 100 * 2**20
@@ -45,7 +45,7 @@ def take(root: Path, runs_dir: Path) -> Path:
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name)
-        (folder / "snapshot.diff").write_text(mask(_git(root, "diff", "HEAD") or ""))
+        (folder / SNAPSHOT_CHANGES).write_text(mask(_git(root, "diff", "HEAD") or ""))
         write_json(folder / SNAPSHOT_FILE, provenance(root))
     return target
 

@@ -7,13 +7,14 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.key_guard import warn_of_open_netrc
+from mlmodeldev.key_guard import mask, warn_of_open_netrc
 from mlmodeldev.tracking.account import host, key_for
 from mlmodeldev.tracking.metrics import MetricsFile
 
@@ -28,7 +29,8 @@ def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) ->
     """Return the trial's loggers; the first writes ``metrics.csv``.
 
     Raises:
-        UsageError: online tracking is demanded where there is no key or no network.
+        UsageError: online tracking is demanded where there is no key or no network, or where the
+            server does not take the run.
     """
     loggers: list[Any] = [MetricsFile(folder.path / "metrics.csv")]
     chosen = settings.logger
@@ -56,12 +58,41 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
     from mlmodeldev.tracking.stopping import NOTE_VARIABLE, STOP_NOTE
     from mlmodeldev.tracking.tracker import Tracker
 
-    mode = wandb_mode(chosen.mode)
-    if mode == "offline":  # `sync` and `bridge` hear from W&B what this trial can't
+    online = wandb_mode(chosen.mode) == "online"
+    run: Any = None
+    if online:
+        try:
+            run = open_run(settings, folder, offline=False)
+        except Exception as error:  # whatever the client raises, a trial can train without it
+            _tell_of_refusal(error, chosen.mode)
+            _forget_client()
+            online = False
+    if not online:  # `sync` and `bridge` hear from W&B what this trial can't
         os.environ.setdefault(NOTE_VARIABLE, str(folder.path / STOP_NOTE))
-    run = open_run(settings, folder, offline=mode == "offline")
+        run = open_run(settings, folder, offline=True)
     training = settings.training
     return Tracker(run, folder.path / "metrics.csv", training.monitor, training.mode)
+
+
+def _tell_of_refusal(error: Exception, asked: str) -> None:
+    """Say why a run can't be online; that is an error only where it has to be."""
+    said = mask(" ".join(str(error).split()))[:300]
+    if asked == "online":
+        raise UsageError(
+            f"logger.wandb.mode=online: {host()} does not take the run: {said}"
+        ) from None
+    print(
+        f"Weights & Biases: offline, because {host()} does not take the run ({said});"
+        " 'python slurm/SlurmTrain.py sync' uploads later"
+    )
+
+
+def _forget_client() -> None:
+    """End the client's service, which takes the refused run for one that is still beginning."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown()
 
 
 def wandb_mode(asked: str) -> str:

@@ -1,7 +1,8 @@
 """``metrics.csv``: every logged row in a plain file, written by every trial.
 
 Lightning's own CSVLogger deletes the earlier rows when a trial resumes; this one goes on, and
-drops the rows that the resumed trial is about to write again.
+drops the rows that the resumed trial is about to write again. ``time/logged`` says when each row
+was written, so that W&B can show it though it is uploaded later.
 
 Example::
 
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mlmodeldev.files import write_text, writing_to
-from mlmodeldev.tracking.rows import read_text_rows
+from mlmodeldev.tracking.rows import TIME, read_text_rows
 
 _FIRST = ["epoch", "step"]
 
@@ -33,11 +35,12 @@ class MetricsFile(Logger):
 
     Args:
         file: the CSV file.
+        clock: seconds since 1970.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
         super().__init__()
-        self.file = file
+        self.file, self.clock = file, clock
         self._columns: list[str] = []
 
     @property
@@ -66,11 +69,11 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write one row."""
         row = {name: _text(value) for name, value in metrics.items()}
-        row = {"epoch": "", **row, "step": str(step or 0)}
+        row = {"epoch": "", **row, "step": str(step or 0), TIME: f"{self.clock():.3f}"}
         new = [name for name in row if name not in self._columns]
         if new:
             columns, rows = read_text_rows(self.file)
-            self._columns = [*_FIRST, *sorted({*columns, *new} - set(_FIRST))]
+            self._columns = [*_FIRST, *sorted({*self._columns, *columns, *new} - set(_FIRST))]
             self._write_all([*rows, row])
             return
         with writing_to(self.file), self.file.open("a", encoding="utf-8") as file:

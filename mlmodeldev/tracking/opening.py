@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.key_guard import key_in_changes
 from mlmodeldev.tracking.account import host
-from mlmodeldev.tracking.names import run_name
+from mlmodeldev.tracking.facts import description
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -25,7 +25,8 @@ FINISH_SECONDS = "60"
 """How long the end of a trial waits for a server that does not answer; the client's default is
 for ever. What is not up by then, `sync` uploads."""
 
-_KEPT_APART = {"overrides", "artefacts", "logger"}
+INIT_SECONDS = 60
+"""How long opening a run waits for the server; the client's default is 90."""
 
 
 def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: Any) -> Any:
@@ -51,7 +52,7 @@ def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: 
         resume="allow",
         mode="offline" if offline else "online",
         dir=str(folder.path),
-        settings=_client_settings(**options),
+        settings=_client_settings(**git_facts(record), **options),
     )
     folder.update(
         wandb_path=None if offline else getattr(run, "path", None),
@@ -60,19 +61,6 @@ def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: 
         wandb_project=getattr(run, "project", None),
     )
     return run
-
-
-def description(
-    settings: Settings, record: dict[str, Any], sweep: str | None = None
-) -> dict[str, Any]:
-    """Return what W&B shows of a trial beside its rows: the same, whoever uploads it."""
-    return {
-        "group": settings.artefacts.sweep,
-        "job_type": "trial",
-        "name": run_name(settings),
-        "tags": _tags(settings),
-        "config": _config(settings, record, sweep),
-    }
 
 
 def prepare_environment() -> None:
@@ -102,23 +90,14 @@ def _where(record: dict[str, Any], chosen: Any) -> dict[str, Any]:
     return {"entity": chosen.entity, "project": chosen.project}
 
 
-def _tags(settings: Settings) -> list[str]:
-    model = str(settings.model.get("_target_", "")).rpartition(".")[2]
-    data = str(settings.data.get("_target_", "")).rpartition(".")[2]
-    return [tag for tag in (model, data, settings.cluster.name) if tag]
+def git_facts(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what the client is to say of the code, so that it does not look for itself.
 
-
-def _config(settings: Settings, record: dict[str, Any], sweep: str | None) -> dict[str, Any]:
-    values = settings.model_dump(exclude=_KEPT_APART)
-    if sweep:  # the swept values are there already, under the names that the sweep gave them
-        values = {name: value for name, value in values.items() if name not in settings.overrides}
-    facts = {"identity": record.get("id"), "sha": record.get("sha"), "dirty": record.get("dirty")}
-    return {
-        **values,
-        "sweep": settings.artefacts.sweep,
-        "trial": {**facts, "folder": settings.artefacts.trial, "source": record.get("source")},
-        "slurm": record.get("slurm") or {},
-    }
+    It would show a token that stands as user name in the address of the repository.
+    """
+    if not record.get("sha"):
+        return {"disable_git": True}
+    return {"git_commit": record["sha"], "git_remote_url": record.get("remote")}
 
 
 def _client_settings(**options: Any) -> Any:
@@ -133,5 +112,6 @@ def _client_settings(**options: Any) -> Any:
         options |= {"save_code": False, "disable_code": True}
     # The client takes the process that imported it for the trial's, and that is the fork server.
     options.setdefault("x_stats_pid", os.getpid())
+    options.setdefault("init_timeout", INIT_SECONDS)
     # Otherwise the client sends SIGINT for "stop", which also means "save and come back".
     return wandb.Settings(stop_fn=lambda: interrupt.ask_to_stop("W&B"), **options)

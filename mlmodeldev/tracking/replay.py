@@ -19,17 +19,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.tracking.rows import STEP, read_rows
+from mlmodeldev.errors import EXIT_INTERRUPTED
+from mlmodeldev.tracking.facts import CHANGES, description
+from mlmodeldev.tracking.models import log_model, models_to_keep
+from mlmodeldev.tracking.rows import STEP, TIME, read_rows
 from mlmodeldev.tracking.stopping import STOP_NOTE
-from mlmodeldev.trial.canonical import says_where
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
 
-INIT_SECONDS = 60
-"""How long opening a run waits for the server."""
-
-_EXIT = {"done": 0, "pruned": 0}
+_EXIT = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
 
 
 class Replay:
@@ -38,17 +37,19 @@ class Replay:
     Args:
         run: of `wandb.init`.
         folder: the trial's.
-        monitor, mode: metric whose best value the summary shows, and whether more is better.
+        settings: the trial's; None: it failed before it had any.
+        state: how it ended; None: it is under way.
 
     Attributes:
         rows: rows that W&B has or will have; ``sent``: how many of them are this process's.
     """
 
     def __init__(
-        self, run: Any, folder: Path, monitor: str, mode: str, state: str | None = None
+        self, run: Any, folder: Path, settings: Settings | None, state: str | None = None
     ) -> None:
-        self.run, self.folder, self.monitor, self.mode = run, folder, monitor, mode
-        self.state = state
+        self.run, self.folder, self.settings, self.state = run, folder, settings, state
+        training = settings.training if settings else None
+        self.monitor, self.mode = (training.monitor, training.mode) if training else ("", "max")
         self.rows = self.sent = 0
         self._there = int(getattr(run, "starting_step", 0) or 0)
         self._best: float | None = None
@@ -60,7 +61,7 @@ class Replay:
         """Open the run of a trial's folder.
 
         Args:
-            state: how the trial ended: closing finishes the run; None: it may go on.
+            state: how the trial ended: closing tells so; None: it is under way.
             scratch: where the client keeps its files.
 
         Raises:
@@ -69,7 +70,7 @@ class Replay:
         """
         import wandb
 
-        from mlmodeldev.tracking.opening import description, prepare_environment
+        from mlmodeldev.tracking.opening import INIT_SECONDS, git_facts, prepare_environment
 
         prepare_environment()
         record = stored_record(folder)
@@ -79,8 +80,6 @@ class Replay:
         about: dict[str, Any] = {"group": sweep}
         if settings:
             about = description(settings, record, sweep)
-        if settings and sweep:  # an agent would have sent the swept values under their own names
-            about["config"] |= {k: v for k, v in settings.overrides.items() if not says_where(k)}
         run = wandb.init(
             **about,
             id=record["wandb_id"],
@@ -100,16 +99,14 @@ class Replay:
                 # what this process and its machine are says nothing of the trial
                 x_disable_stats=True,
                 x_disable_meta=True,
-                disable_git=True,
+                **git_facts(record),
                 disable_code=True,
                 x_save_requirements=False,
             ),
         )
         # the client names its service to child processes, which must not share this one's
         os.environ.pop("WANDB_SERVICE", None)
-        training = settings.training if settings else None
-        monitor, mode = (training.monitor, training.mode) if training else ("", "max")
-        return cls(run, folder, monitor, mode, state)
+        return cls(run, folder, settings, state)
 
     def catch_up(self) -> int:
         """Send the rows that were written since the last call; return how many were sent."""
@@ -124,9 +121,10 @@ class Replay:
         return self.sent - before
 
     def _send(self, number: int, row: dict[str, float]) -> None:
-        step = int(row.pop("step"))
+        step, logged = int(row.pop("step")), row.pop(TIME, None)
+        when = {} if logged is None else {"_timestamp": logged}
         media = self._pictures(int(row.get("epoch", -1)) + 1) if self.monitor in row else {}
-        self.run.log({**row, **media, STEP: step}, step=number, commit=True)
+        self.run.log({**row, **media, **when, STEP: step}, step=number, commit=True)
         self.sent += 1
         if self.monitor in row and self._best is not None:
             self.run.summary[self.monitor] = self._best
@@ -151,7 +149,11 @@ class Replay:
             self.run.summary["state"] = self.state
             if self._best is not None:
                 self.run.summary[self.monitor] = self._best
+        if self.state == "interrupted":
+            self.run.mark_preempting()
+        elif self.state is not None:
             self._log_samples()
+            self._log_files()
         self.run.finish(exit_code=_EXIT.get(self.state or "done", 1))
         return not getattr(self.run, "_finish_timed_out", False)
 
@@ -163,6 +165,14 @@ class Replay:
             with file.open(encoding="utf-8", newline="") as opened:
                 columns, *data = csv.reader(opened)
             self.run.summary["val/samples"] = wandb.Table(columns=[*columns], data=data)
+
+    def _log_files(self) -> None:
+        changes = self.folder / CHANGES
+        if changes.is_file():
+            self.run.save(str(changes), base_path=str(self.folder), policy="now")
+        if self.settings:
+            for model in models_to_keep(self.settings, self.folder, str(self.state)):
+                log_model(self.run, model)
 
 
 def stored_settings(folder: Path) -> Settings:

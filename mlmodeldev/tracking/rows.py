@@ -14,6 +14,9 @@ from pathlib import Path
 STEP = "trainer/global_step"
 """The axis of W&B's charts: optimizer steps."""
 
+TIME = "time/logged"
+"""When a row was written, in seconds since 1970."""
+
 
 def read_rows(file: Path) -> list[dict[str, float]]:
     """Return the file's whole rows as numbers; ``step`` is one of them."""

@@ -164,7 +164,7 @@ class Syncer:
 
     def _upload(self, folder: Path, status: Status, seen: list[Any]) -> None:
         held = self._open.get(folder) or self._lock(folder)
-        state = status.state if status.final else None
+        state = _told(status, stored_record(folder))
         if held.replay is not None and held.replay.state != state:
             held.replay.close()
             held.replay = None
@@ -173,7 +173,7 @@ class Syncer:
         replay = held.replay
         status.sent, status.run = replay.catch_up(), str(replay.run.path)
         status.rows, status.up = replay.rows, True
-        if status.final or not self.keep_open:
+        if state or not self.keep_open:
             status.up = self._close(folder)
         if not status.up:
             status.note = "the server did not take it all in time"
@@ -248,6 +248,15 @@ def _memory(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _told(status: Status, record: dict[str, Any]) -> str | None:
+    """Return what W&B is told of the trial: its end, or that it waits to go on; None: under way.
+
+    Of a sweep's trial it is not told that it waits: the server would hand it to another agent.
+    """
+    waits = status.state == "interrupted" and not record.get("wandb_sweep")
+    return status.state if status.final or waits else None
+
+
 def _sign(folder: Path, record: dict[str, Any], state: str) -> list[Any]:
     """Return what must be the same for there to be nothing new."""
     try:
@@ -255,7 +264,8 @@ def _sign(folder: Path, record: dict[str, Any], state: str) -> list[Any]:
         size, changed = facts.st_size, facts.st_mtime_ns
     except OSError:
         size = changed = 0
-    return [record.get("wandb_id"), record.get("attempts"), state in ENDED and state, size, changed]
+    end = state if state in (*ENDED, "interrupted") else False
+    return [record.get("wandb_id"), record.get("attempts"), end, size, changed]
 
 
 def _mark_offline_files(folder: Path) -> None:

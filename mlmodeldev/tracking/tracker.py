@@ -4,6 +4,8 @@ The number of a row in ``metrics.csv`` is its ``_step`` in W&B. A trial that com
 W&B lacks and leaves out what W&B has already: both were written by the same steps, bit for bit.
 The same rule lets `mlmodeldev.tracking.sync` upload a trial that ran without a network.
 
+What the training loop logs is handed to a thread, which talks to the client.
+
 Example::
 
     tracker = Tracker(run, folder / "metrics.csv", monitor="val/accuracy", mode="max")
@@ -16,8 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,12 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.tracking.rows import STEP, read_rows
+from mlmodeldev.tracking.rows import STEP, TIME, read_rows
+from mlmodeldev.tracking.sender import Sender
 
-TABLE_SECONDS = 20.0
-"""How long the end of a trial waits for its tables; they are in its folder anyway."""
+EXTRA_SECONDS = 20.0
+"""How long the end of a trial waits until the client has taken its tables; they are in its folder
+anyway."""
 
 _EXIT = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
 
@@ -56,6 +60,7 @@ class Tracker(Logger):
         self._media: dict[str, Any] = {}
         self._tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
         self._lost = False
+        self._sender = Sender("wandb-rows")
         with self._guarded():
             run.define_metric(STEP)
             run.define_metric("*", step_metric=STEP, step_sync=True)
@@ -94,13 +99,22 @@ class Tracker(Logger):
         """Send one row, unless W&B has it."""
         number, self._next = self._next, self._next + 1
         self._see(metrics)
-        if number >= self._there:
-            with self._guarded():
-                media, self._media = self._media, {}
-                row = {**metrics, **media, STEP: int(step or 0)}
-                self.run.log(row, step=number, commit=True)
-                if self.monitor in metrics and self._best is not None:
-                    self.run.summary[self.monitor] = self._best
+        if number < self._there:
+            return
+        media, self._media = self._media, {}
+        best = self._best if self.monitor in metrics else None
+        row = {**metrics, STEP: int(step or 0)}
+        self._sender.do(lambda: self._send_row(number, row, media, best))
+
+    def _send_row(
+        self, number: int, row: dict[str, Any], media: dict[str, Any], best: float | None
+    ) -> None:
+        with self._guarded():
+            logged = row.pop(TIME, None)  # of rows that are sent later than they were written
+            when = {} if logged is None else {"_timestamp": logged}
+            self.run.log({**row, **_pictures(media), **when}, step=number, commit=True)
+            if best is not None:
+                self.run.summary[self.monitor] = best
 
     def _see(self, metrics: Mapping[str, float]) -> None:
         value = metrics.get(self.monitor)
@@ -119,13 +133,7 @@ class Tracker(Logger):
         self, key: str, images: Sequence[Any], step: int | None = None, **options: Sequence[Any]
     ) -> None:
         """Show pictures (files or arrays) under one key, with a slider over the rows."""
-        import wandb
-
-        with self._guarded():
-            self._media[key] = [
-                wandb.Image(image, **{name: values[number] for name, values in options.items()})
-                for number, image in enumerate(images)
-            ]
+        self._media[key] = (list(images), options)
 
     @rank_zero_only
     def log_table(
@@ -138,45 +146,72 @@ class Tracker(Logger):
         """
         self._tables[key] = (list(columns), data)
 
-    def log_files(self, name: str, folder: Path, kind: str, aliases: Sequence[str]) -> None:
-        """Keep a folder as an artifact."""
-        import wandb
+    # --- facts and files
 
-        with self._guarded():
-            artifact = wandb.Artifact(name, type=kind)
-            artifact.add_dir(str(folder))
-            self.run.log_artifact(artifact, aliases=list(aliases))
+    @rank_zero_only
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Show facts among the settings, in place of those of the same name."""
+        config = dict(facts)
+
+        def send() -> None:
+            with self._guarded():
+                self.run.config.update(config, allow_val_change=True)
+
+        self._sender.do(send)
+
+    @rank_zero_only
+    def keep_file(self, file: Path) -> None:
+        """Show a file of the trial's folder among the run's files."""
+
+        def send() -> None:
+            with self._guarded():
+                self.run.save(str(file), base_path=str(file.parent), policy="now")
+
+        if file.is_file():
+            self._sender.do(send)
 
     # --- the end
 
     @rank_zero_only
-    def end(self, state: str) -> bool:
+    def end(self, state: str, models: Sequence[Path] = ()) -> bool:
         """Tell how the trial ended; return whether W&B has everything.
 
         An interrupted trial's run is announced as preempted, so that it is no failure.
+
+        Args:
+            state: of the trial.
+            models: exported folders to keep as artifacts; each one's name is its alias.
         """
+        if not self._sender.drain(float(os.environ.get("WANDB_FINISH_TIMEOUT") or 60)):
+            self._lost = True
         with self._guarded():
-            for key, value in self._media.items():
+            for key, value in _pictures(self._media).items():
                 self.run.summary[key] = value
             self.run.summary["state"] = state
-            if self._tables and state != "interrupted":  # then seconds count
-                self._send_tables()
-            if state == "interrupted":
+            if state == "interrupted":  # then seconds count
                 self.run.mark_preempting()
+            else:
+                self._send_extras(models)
             self.run.finish(exit_code=_EXIT.get(state, 1))
         return not self._lost and not getattr(self.run, "_finish_timed_out", None)
 
-    def _send_tables(self) -> None:
+    def _send_extras(self, models: Sequence[Path]) -> None:
+        """Send what the client asks the server about before it takes it."""
+
         def send() -> None:
             import wandb
+
+            from mlmodeldev.tracking.models import log_model
 
             with contextlib.suppress(Exception):
                 for key, (columns, data) in self._tables.items():
                     self.run.summary[key] = wandb.Table(columns=[*columns], data=data)
+                for folder in models:
+                    log_model(self.run, folder)
 
-        thread = threading.Thread(target=send, daemon=True, name="wandb-tables")
-        thread.start()
-        thread.join(TABLE_SECONDS)
+        if self._tables or models:
+            self._sender.do(send)
+            self._sender.drain(EXTRA_SECONDS)
 
     @contextlib.contextmanager
     def _guarded(self) -> Any:
@@ -194,3 +229,15 @@ class Tracker(Logger):
                 " 'python slurm/SlurmTrain.py sync' uploads the rest",
                 file=sys.stderr,
             )
+
+
+def _pictures(media: Mapping[str, Any]) -> dict[str, Any]:
+    import wandb
+
+    return {
+        key: [
+            wandb.Image(image, **{name: values[number] for name, values in options.items()})
+            for number, image in enumerate(images)
+        ]
+        for key, (images, options) in media.items()
+    }

@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.files import write_text
 from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.tracking.facts import CHANGES, trial_facts
+from mlmodeldev.tracking.models import models_to_keep
 from mlmodeldev.tracking.stopping import STOP_NOTE
 from mlmodeldev.tracking.sync import report
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.data_record import record_data
-from mlmodeldev.trial.provenance import provenance
+from mlmodeldev.trial.provenance import changes, provenance
 from mlmodeldev.trial.record import LostLease, TrialFolder
 
 if TYPE_CHECKING:
@@ -81,6 +84,9 @@ class Attempt:
         self.data = data
         policy, goes_on = self.settings.artefacts.changed_data, self.checkpoint is not None
         self.world.agree(lambda: record_data(self.folder, data, policy, goes_on))
+        for tracker in self.trackers:
+            tracker.note({"trial": trial_facts(self.settings, self.folder.read())})
+            tracker.keep_file(self.folder.path / CHANGES)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
         except RuntimeError as error:
@@ -184,12 +190,22 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
         (folder.path / STOP_NOTE).unlink(missing_ok=True)  # it was for the attempt before
     folder.claim()
     folder.update(**source, overrides=settings.overrides)
+    _keep_changes(folder.path)
     checkpoint = newest_whole(folder.path / "checkpoints")
     step = 0
     if checkpoint:
         step = int(checkpoint.stem.partition("-")[2])
         print(f"going on from step {step} (attempt {folder.attempt})")
     return folder.path, {**facts, "attempt": folder.attempt, "checkpoint": checkpoint, "step": step}
+
+
+def _keep_changes(folder: Path) -> None:
+    """Write how the code differs from its commit, as this attempt runs it."""
+    text = changes()
+    if text:
+        write_text(folder / CHANGES, text)
+    else:
+        (folder / CHANGES).unlink(missing_ok=True)
 
 
 def _reached(record: dict[str, Any], settings: Settings) -> bool:
@@ -211,5 +227,6 @@ def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
     if attempt.world.first and attempt.folder.attempt:
         attempt.folder.finish(state, reason)
         attempt.best = _best(attempt.folder.read())
+        models = models_to_keep(attempt.settings, attempt.folder.path, state)
         for tracker in attempt.trackers:
-            attempt.folder.update(uploaded=tracker.end(state))
+            attempt.folder.update(uploaded=tracker.end(state, models))

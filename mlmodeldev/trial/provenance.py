@@ -2,7 +2,8 @@
 
 Example::
 
-    provenance()    # {"sha": "1f0c...", "dirty": False, "source": "9a0d3c..."}
+    provenance()    # {"sha": "1f0c...", "dirty": False, "source": "9a0d3c...", "remote": None}
+    changes()       # what `git diff HEAD` says, keys masked
 """
 
 from __future__ import annotations
@@ -13,24 +14,34 @@ import json
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from mlmodeldev.key_guard import mask
 
 SNAPSHOT_FILE = "snapshot.json"
 """In a copy of the code: the provenance of what was copied (`mlmodeldev.slurm.snapshot`)."""
 
+SNAPSHOT_CHANGES = "snapshot.diff"
+"""Beside it: how what was copied differed from the commit."""
+
 FRONT_ROOMS = ("trainer.py", "model.py", "datamodule.py")
+LARGEST_CHANGES = 2 * 2**20
+"""Characters of a difference that is kept; a larger one is data that git should not track."""
 
 
 def provenance(root: Path | None = None) -> dict[str, Any]:
     """Return commit, whether the work tree differs from it, and a digest of the front rooms.
 
-    Outside of a git repository commit and difference are None.
+    ``remote`` is where the repository came from, without user name and password. Outside of a git
+    repository commit, difference and remote are None.
     """
-    root = root or Path(__file__).resolve().parents[2]
+    root = root or _project()
     with contextlib.suppress(OSError, ValueError):
         copied: dict[str, Any] = json.loads((root / SNAPSHOT_FILE).read_text())
         return copied
     sha = git(root, "rev-parse", "HEAD")
     status = git(root, "status", "--porcelain", "--untracked-files=no") if sha else None
+    remote = git(root, "config", "--get", "remote.origin.url") if sha else None
     digest = hashlib.sha256()
     for name in FRONT_ROOMS:
         file = root / name
@@ -39,7 +50,36 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
         "sha": sha,
         "dirty": None if status is None else bool(status),
         "source": digest.hexdigest()[:16],
+        "remote": _without_login(remote),
     }
+
+
+def changes(root: Path | None = None) -> str:
+    """Return how the tracked files differ from the commit, keys masked; nothing: an empty text."""
+    root = root or _project()
+    copied = root / SNAPSHOT_CHANGES
+    if (root / SNAPSHOT_FILE).is_file():
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return copied.read_text()
+        return ""
+    text = git(root, "diff", "HEAD") or ""
+    if len(text) > LARGEST_CHANGES:
+        return f"{len(text)} characters: too many to keep\n"
+    return mask(text) + "\n" if text else ""
+
+
+def _project() -> Path:
+    return Path(__file__).resolve().parents[2]
+
+
+def _without_login(address: str | None) -> str | None:
+    """Return an address without what stands before its host: that may be a token."""
+    if not address:
+        return None
+    parts = urlsplit(address)
+    if not parts.scheme:
+        return mask(address)
+    return mask(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
 
 
 def git(root: Path, *arguments: str) -> str | None:

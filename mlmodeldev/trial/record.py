@@ -314,7 +314,8 @@ def _agents_run() -> dict[str, str]:
 
 
 def _slurm() -> dict[str, str]:
-    names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_PARTITION")
+    job = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_PARTITION")
+    names = (*job, "JOB_NODELIST", "JOB_ACCOUNT", "CLUSTER_NAME")
     return {n.lower(): os.environ[f"SLURM_{n}"] for n in names if f"SLURM_{n}" in os.environ}
 
 

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from mlmodeldev.trial.provenance import provenance
+from mlmodeldev.trial.provenance import changes, provenance
+from tests.key_guard.planted import NEW
 
 
 @pytest.fixture
@@ -69,5 +70,38 @@ def test_the_digest_does_not_follow_other_files(project):
 
 
 def test_by_default_it_is_of_this_project():
-    assert set(provenance()) == {"sha", "dirty", "source"}
+    assert set(provenance()) == {"sha", "dirty", "source", "remote"}
     assert len(provenance()["source"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://github.com/lab/project.git", "https://github.com/lab/project.git"),
+        ("https://user:tokentoken@github.com/lab/p.git", "https://github.com/lab/p.git"),
+        ("https://tokentoken:x-oauth-basic@host:8443/p", "https://host:8443/p"),
+        ("git@github.com:lab/project.git", "git@github.com:lab/project.git"),
+    ],
+)
+def test_where_it_came_from_is_told_without_the_login(project, address, shown):
+    git(project, "init", "-q")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "first")
+    assert provenance(project)["remote"] is None
+    git(project, "remote", "add", "origin", address)
+    assert provenance(project)["remote"] == shown
+
+
+def test_changes_are_those_of_tracked_files_with_keys_masked(project):
+    assert changes(project) == ""
+    git(project, "init", "-q")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "first")
+    assert changes(project) == ""
+    (project / "untracked.py").write_text("x = 1\n")
+    assert changes(project) == ""
+    (project / "model.py").write_text(f"width = 64\nKEY = '{NEW}'\n")
+    said = changes(project)
+    assert "-# model.py\n" in said
+    assert "+width = 64\n+KEY = '[W&B API key]'\n" in said
+    assert NEW not in said

@@ -8,6 +8,9 @@ from typing import Any
 from tests.wandb.operations import answers, opaque, project_node, run_node
 from tests.wandb.store import ENTITY, Run, Store
 
+LAST = {"endCursor": None, "hasNextPage": False}
+"""No further page."""
+
 
 @answers("Run", "GetRun", "LightRun", "RunHistoryKeys")
 def one_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
@@ -21,8 +24,7 @@ def many_runs(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     entity, project = given.get("entity") or ENTITY, given["project"]
     found = [r for r in store.of_project(project) if _matches(r, given.get("filters"))]
     edges = [{"node": run_node(run), "cursor": run.name} for run in found]
-    page = {"endCursor": None, "hasNextPage": False}
-    runs = {"edges": edges, "pageInfo": page, "totalCount": len(edges)}
+    runs = {"edges": edges, "pageInfo": LAST, "totalCount": len(edges)}
     return {"project": {**project_node(entity, project), "runCount": len(edges), "runs": runs}}
 
 
@@ -42,18 +44,29 @@ def history(store: Store, given: dict[str, Any]) -> dict[str, Any]:
 @answers("RunSampledHistory", "SampledHistoryPage")
 def sampled(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     run = store.find(given.get("entity"), given.get("project"), given.get("run") or given["name"])
-    keys = json.loads(given["spec"]).get("keys") or []
-    rows = [row for row in (run.history if run else []) if all(key in row for key in keys)]
-    return {"project": {"run": {"sampledHistory": [rows]}}}
+    history = run.history if run else []
+    specs = given.get("specs") or [given["spec"]]
+    asked = [json.loads(spec).get("keys") or [] for spec in specs]
+    rows = [[row for row in history if all(key in row for key in keys)] for keys in asked]
+    return {"project": {"run": {"sampledHistory": rows}}}
 
 
 @answers("RunFiles", "GetRunFiles")
 def files(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     run = store.find(given.get("entity"), given.get("project"), given.get("run") or given["name"])
+    place = f"{store.url}/storage/run/{run.path if run else ''}"
     edges = [
         {"node": {"id": opaque("File", name), "name": name, "sizeBytes": len(body), "md5": "",
-                  "directUrl": f"{store.url}/storage/run/{run.path}/{name}", "url": ""}}
+                  "url": f"{place}/{name}", "directUrl": f"{place}/{name}"}}
         for name, body in (run.files if run else {}).items()
     ]  # fmt: skip
-    found = {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}
+    found = {"edges": edges, "pageInfo": LAST}
     return {"project": {"run": {"fileCount": len(edges), "files": found, "id": "1"}}}
+
+
+@answers("RunParquetHistory")
+def parquet(store: Store, given: dict[str, Any]) -> dict[str, Any]:
+    """All of a run's rows are "live": not yet written into files."""
+    run = store.find(given.get("entity"), given.get("project"), given["runName"])
+    live = run.history if run else []
+    return {"project": {"run": {"parquetHistory": {"parquetUrls": [], "liveData": live}}}}

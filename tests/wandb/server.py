@@ -18,13 +18,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-from tests.wandb import artifacts, public  # their answers enter the table
+from tests.wandb import artifact_pages, artifacts, public  # their answers enter the table
 from tests.wandb.faults import Faults
 from tests.wandb.filestream import receive
 from tests.wandb.operations import ANSWERS, NotFound
 from tests.wandb.store import ENTITY, Store
 
-__all__ = ["KEY", "Server", "artifacts", "public"]
+__all__ = ["KEY", "Server", "artifact_pages", "artifacts", "public"]
 
 KEY = "loopback" * 5
 """A key that no real server takes."""
@@ -46,7 +46,9 @@ class Server:
         handler = type("Handler", (Handler,), {"store": self.store, "faults": self.faults})
         self._http = _Http(("127.0.0.1", port), handler)
         self.url = self.store.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:

@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from mlmodeldev.slurm.submission import submissions
-from tests.slurm.cluster import Slurm
+from tests.key_guard.planted import HEX
+from tests.slurm.cluster import Cluster, Slurm
+from tests.slurm.sweeps import SmallSweep
 from tests.wandb.conftest import Client, steps_are_whole
 from tests.wandb.server import KEY
 
@@ -91,5 +94,28 @@ def test_on_slurm_nodes_a_stop_reaches_the_trial_and_a_killed_bridge_its_job(
     jobs = [job for each in submissions(folder) for job, _ in each.tasks()]
     assert (len(jobs), most) == (2, 1)
     # the nodes had no key, and what sbatch was given holds none
-    written = [file for file in folder.rglob("*") if file.is_file()]
-    assert [file for file in written if KEY.encode() in file.read_bytes()] == []
+    assert with_key([folder], KEY) == []
+
+
+def with_key(folders: list[Path], key: str) -> list[Path]:
+    """The files that hold a key."""
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    return [file for file in files if key.encode() in file.read_bytes()]
+
+
+def test_slurm_learns_no_key_of_the_one_who_submits(
+    own_slurm: Cluster, tmp_path: Path, data_dir: Path, monkeypatch
+):
+    """A job's script and environment lie in Slurm's own folder until it has ended."""
+    monkeypatch.setitem(own_slurm.env, "WANDB_API_KEY", HEX)
+    monkeypatch.setitem(own_slurm.env, "HARMLESS", "handed on to the job")
+    sweep = SmallSweep(own_slurm, tmp_path, data_dir, 1)
+    monkeypatch.setitem(own_slurm.env, "SBATCH_HOLD", "1")
+    sweep.train("submit", "cluster.cpus_per_task=1", "--yes")
+    (job,) = {sweep.job(trial) for trial in sweep.trials}
+    kept = [own_slurm.folder / "state", sweep.runs]
+    assert with_key(kept, "handed on to the job"), "the job's environment is there"
+    assert with_key(kept, HEX) == []
+    assert HEX not in own_slurm.run("scontrol", "show", "job", "-dd", job)
+    assert HEX not in own_slurm.run("scontrol", "write", "batch_script", job, "-")
+    own_slurm.run("scancel", job)

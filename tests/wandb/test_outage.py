@@ -49,6 +49,25 @@ def test_a_server_that_goes_for_good_holds_no_trial_and_sync_makes_up_for_it(cli
     assert client.runs == [run]
 
 
+def test_a_server_that_goes_and_comes_back_has_every_row_once(client: Client):
+    """It is silent while rows are logged, and is there again before the trial ends."""
+    folder = client.runs_dir / "single" / "outage"
+    project = f"logger.wandb.project={client.project}"
+    process = client.trial("artefacts.trial=outage", "training.max_epochs=24", project)
+    client.until(lambda: client.runs and len(client.runs[0].steps) > 3, "rows in W&B")
+    client.server.faults.silent = True
+    before, refused = rows(folder), len(client.server.faults.refused)
+    client.until(lambda: rows(folder) > before + 20, "training that goes on")
+    client.until(lambda: len(client.server.faults.refused) > refused, "a request in vain")
+    client.server.faults.clear()
+    process.join(200)
+    assert process.exitcode == 0, client.output()
+    (run,) = client.runs
+    assert run.ends == [("finished", 0)], client.output()
+    steps_are_whole(run, rows(folder))
+    assert json.loads((folder / "trial.json").read_text())["uploaded"] is True
+
+
 def test_errors_and_slowness_are_ridden_out(client: Client):
     client.server.faults.fail(503, 4)
     client.server.faults.slow(0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from mlmodeldev.slurm.submission import Submission
 from tests.conftest import ROOT
 from tests.wandb.offline import OfflineTrial
 from tests.wandb.server import Server
@@ -97,6 +99,15 @@ def test_a_trial_without_network_ends_up_as_it_would_have_online(trials, server,
     assert run.settings["optimizer"]["lr"] == 0.01
     assert run.summary["val/accuracy"] == ended.record["metric"]["value"]
     assert run.summary["val/samples"]["_type"] == "table-file"
+    # charts over time show when a row was written, not when it was uploaded
+    assert [row["_timestamp"] for row in run.history] == [float(r["time/logged"]) for r in rows]
+    assert "time/logged" not in run.history[0]
+    (digest,) = ended.record["data"]["inputs"].values()
+    assert list(run.settings["trial"]["data"]["inputs"].values()) == [digest[:16]]
+    assert run.facts["commit"] == ended.record["sha"]
+    models = [a for a in server.store.artifacts.values() if a.run == run.name and a.kind == "model"]
+    aliases = {alias for model in models for alias in model.aliases}
+    assert aliases == {"best", "last", "latest"}
     pictures = [name for name in run.files if "heatmap" in name]
     assert len(pictures) == len(list(ended.folder.glob("cka/*/epoch-*.png"))) > 0
     assert ended.record["uploaded"] is True
@@ -109,6 +120,18 @@ def test_a_trial_without_network_ends_up_as_it_would_have_online(trials, server,
     assert code == 0
     assert "0 rows sent" in said
     assert len(server.store.asked("UpsertBucket")) == before
+    # `wandb sync` takes a run that ended by itself as well, once: docs/sealed-nodes.md
+    copied = shutil.copytree(copies[0].parent, trials.runs.parent / copies[0].parent.name)
+    (copied / (copies[0].name + ".synced")).unlink()
+    client = Path(sys.executable).with_name("wandb")
+    subprocess.run(
+        [client, "sync", "--project", "by-the-client", "--id", "byclient1", copied],
+        env=environment, capture_output=True, timeout=100, check=True,
+    )  # fmt: skip
+    other = server.store.runs["loopback/by-the-client/byclient1"]
+    assert other.steps == run.steps
+    assert other.values("val/accuracy") == run.values("val/accuracy")
+    assert other.settings["optimizer"]["lr"] == 0.01
 
 
 def test_while_it_grows_and_after_it_resumes(sync, runs, server):
@@ -120,10 +143,14 @@ def test_while_it_grows_and_after_it_resumes(sync, runs, server):
     trial.check(run)
     assert (run.state, run.ends) == ("running", [])
     trial.end("interrupted")
+    for _ in range(2):  # the second finds nothing to do
+        assert sync.run()[0] == 0
+    assert (run.state, run.ends) == ("preempted", [("preempted", 75)])
     trial.begin()
     trial.cut(5)  # the checkpoint was two rows back
     code, said, _ = sync.run()
     assert (code, "0 new" in said) == (0, True)
+    assert run.state == "running"
     trial.log(5, 12)
     code, said, _ = sync.run()
     assert "5 new" in said
@@ -134,7 +161,7 @@ def test_while_it_grows_and_after_it_resumes(sync, runs, server):
     found = json.loads(said)["trials"]
     assert [(t["rows"], t["sent"], t["up"], t["state"]) for t in found] == [(15, 3, True, "done")]
     trial.check(run)
-    assert run.ends == [("finished", 0)]
+    assert run.ends == [("preempted", 75), ("finished", 0)]
     assert run.summary["val/accuracy"] == OfflineTrial.accuracy(9)
 
 
@@ -164,6 +191,39 @@ def test_killed_and_two_at_once(sync, runs, server):
         "two": [("failed", 1)],
         "three": [("finished", 0)],
     }
+
+
+QUEUE = """#!/bin/sh
+[ "$(basename $0)" = squeue ] && touch {asked} && cat {waiting} 2>/dev/null
+exit 0
+"""
+
+
+def test_following_goes_on_while_jobs_are_in_the_queue(sync, runs, server, tmp_path):
+    """A job may wait for days before its trial has a folder."""
+    first = OfflineTrial(runs, "first", sweep="queued")
+    first.log(0, 3)
+    first.end("done")
+    Submission.new(runs / "queued", tmp_path).add("4711", [["first"], ["second"]])
+    asked, waiting = tmp_path / "asked", tmp_path / "waiting"
+    waiting.write_text("4711_1|PENDING|Priority|1:00|\n")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("squeue", "sbatch", "scontrol"):
+        (commands / name).write_text(QUEUE.format(asked=asked, waiting=waiting))
+        (commands / name).chmod(0o755)
+    path = f"{commands}:{os.environ['PATH']}"
+    process = sync.start("--follow", "--linger", "0", PATH=path)
+    until(asked.exists)
+    assert process.poll() is None
+    second = OfflineTrial(runs, "second", sweep="queued")
+    second.log(0, 4)
+    second.end("done")
+    waiting.unlink()
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, out + err
+    for trial in (first, second):
+        trial.check(run_of(server, trial))
 
 
 def test_a_server_that_is_away_and_back(sync, runs, server):

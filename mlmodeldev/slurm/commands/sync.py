@@ -110,11 +110,29 @@ def _follow(syncer: Syncer, asked: argparse.Namespace) -> list[Status]:
                 _say(status, asked.json)
         over = bool(known) and all(status.up and status.final for status in known)
         lingered = time.monotonic() - quiet_since >= asked.linger * 60
+        if over and lingered and _jobs_to_come(syncer):
+            quiet_since, over = time.monotonic(), False
         if interrupt.requested() or (over and lingered):
             for status in known:
                 status.sent = sent[status.folder]
             return known
         wait(FOLLOW_SECONDS, interrupt.requested)
+
+
+def _jobs_to_come(syncer: Syncer) -> bool:
+    """Whether jobs of these sweeps are still in the queue; yes, where Slurm does not say."""
+    from mlmodeldev.slurm.ask import queue, slurm_is_here
+    from mlmodeldev.slurm.submission import submissions
+
+    folders = syncer.runs_dir.glob(syncer.sweep or "[!.]*")
+    arrays = [each.arrays for folder in folders for each in submissions(folder)]
+    jobs = {job for known in arrays for job, _ in known}
+    if not jobs or not slurm_is_here():
+        return False
+    try:
+        return bool(queue(jobs))
+    except UsageError:
+        return True
 
 
 def _left_to_another(status: Status) -> bool:

@@ -1,0 +1,22 @@
+"""A program for trials whose code differs from its commit, whatever this work tree does.
+
+Example::
+
+    launch("tests.wandb.changed", overrides, log, environment)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlmodeldev.settings import Settings
+from mlmodeldev.training import session
+
+CHANGES = "--- a/model.py\n+++ b/model.py\n+width = 64\n"
+
+
+def train(settings: Settings) -> Any:
+    import trainer
+
+    session.changes = lambda: CHANGES
+    return trainer.train(settings)
