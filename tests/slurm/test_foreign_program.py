@@ -65,9 +65,12 @@ def test_its_parameters_are_its_own(sweep, capsys):
 
 
 def test_its_trials_run_once_and_failures_are_told(sweep):
-    script = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "submit", "--jobs", "2"]
+    script = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py")]
     done = subprocess.run(
-        [*script, *words(sweep), "--json"], capture_output=True, text=True, check=False
+        [*script, "submit", "--jobs", "2", *words(sweep), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1, done.stderr
     states = {t["overrides"]["rate"]: t["state"] for t in json.loads(done.stdout)["trials"]}
@@ -75,9 +78,8 @@ def test_its_trials_run_once_and_failures_are_told(sweep):
     good, bad = (sweep.parent / "runs" / "other" / t.id for t in load(sweep).trials())
     assert (good / "log.txt").read_text() == "rate 0.5 True rate=0.5\n"
     assert json.loads((bad / "trial.json").read_text())["reason"] == "exit status 1"
-    again = subprocess.run([*script, *words(sweep)], capture_output=True, text=True, check=False)
+    again = subprocess.run([*script, "retry", *words(sweep)], capture_output=True, check=False)
     assert again.returncode == 1
-    assert "done already" in again.stdout
     assert json.loads((good / "trial.json").read_text())["attempts"] == 1
     assert json.loads((bad / "trial.json").read_text())["attempts"] == 1
     script = [script[0], script[1], "retry"]
