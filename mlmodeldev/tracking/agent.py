@@ -175,7 +175,8 @@ class AgentSource:
         params = {name: entry["value"] for name, entry in command["args"].items()}
         held = Held(str(command["run_id"]), params)
         path = self._path(held)
-        if command["type"] == "resume" and owned(TrialFolder(path).read() if path.is_dir() else {}):
+        runs = command["type"] == "resume" and path.is_dir() and owned(TrialFolder(path).read())
+        if runs or not self.notes.claim(held.run):
             self.say(f"run {held.run} is under way elsewhere: left alone")
             return self._later()
         self._taken += 1

@@ -66,6 +66,16 @@ class Notes:
         self._active.discard(run)
         self._file(run).unlink(missing_ok=True)
 
+    def claim(self, run: str) -> bool:
+        """Take a run that the server gives; not while another has it, or will come back for it."""
+        for file, note in self._found():
+            if note["run"] != run or file == self._file(run):
+                continue
+            if owned(note) or not _left(note):
+                return False
+            file.unlink(missing_ok=True)
+        return True
+
     def take_over(self) -> Held | None:
         """Return a run to go on with: this job's own, or one that nobody comes back for."""
         for own in (True, False):

@@ -16,6 +16,7 @@ import subprocess
 import time
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.trial.record import HEARTBEAT_SECONDS, State, TrialFolder, start_ticks
@@ -56,6 +57,7 @@ class Running:
     ) -> None:
         self.work, self.slot, self.environment, self.folder = work, slot, environment, folder
         self.begun = self._last_beat = time.monotonic()
+        self._attempts = self._attempts_now()
         self._told = False
         self._stopped: float | None = None
         log = work.folder / "log.txt"
@@ -141,8 +143,23 @@ class Running:
             record = self.folder.read()
             if status == 0 and record:
                 state = record["state"]
+            elif self._saved(record):
+                state = "interrupted"
             reason = record.get("reason") or reason
         return state, reason
+
+    def _attempts_now(self) -> int:
+        with contextlib.suppress(UsageError):
+            return int(self.folder.read().get("attempts", 0))
+        return 0
+
+    def _saved(self, record: dict[str, Any]) -> bool:
+        """Whether this attempt has saved to go on later, whatever the status says.
+
+        Of several ranks the first one's exit makes ``srun`` kill those that are still on their
+        way out, and its status is then theirs.
+        """
+        return record.get("state") == "interrupted" and record.get("attempts", 0) > self._attempts
 
     def _bury(self, status: int, state: State, reason: str | None) -> None:
         if status == 0:  # a trial that ends well has said so

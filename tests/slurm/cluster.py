@@ -108,7 +108,8 @@ class Slurm:
     def wait_for_requeue(self, job: str, minutes: int, seconds: float = 200) -> None:
         """Wait for a job's next start, and give that so many minutes."""
         self.wait_for(lambda: self.job(job).get("Restarts", "0") != "0", seconds, f"requeue {job}")
-        self.scontrol("update", f"JobId={job}", f"TimeLimit={minutes}")
+        # it may have come to its end by now
+        self.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}", check=False)
 
     def running(self, *arguments: str) -> list[str]:
         """Return the jobs and array tasks that run now."""

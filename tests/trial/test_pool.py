@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mlmodeldev.trial.pool import ListSource, Work, run_pool
 from mlmodeldev.trial.processes import needs_processes
 from mlmodeldev.trial.shares import shares, visible_gpus
 
@@ -268,3 +269,29 @@ def test_threads_are_shared_out_and_one_trial_gets_all(monkeypatch):
     assert shares(1) == [{}]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert isinstance(visible_gpus(), list)
+
+
+SAVED_THEN_KILLED = """\
+import sys
+from pathlib import Path
+from mlmodeldev.trial.record import TrialFolder
+folder = TrialFolder(Path(sys.argv[1]))
+if sys.argv[2] == "saves":
+    folder.claim()
+    folder.finish("interrupted", "saved")
+sys.exit(143)
+"""
+
+
+@pytest.mark.parametrize(("does", "state"), [("saves", "interrupted"), ("nothing", "failed")])
+def test_what_a_trial_has_saved_counts_more_than_its_status(tmp_path, does, state):
+    """As of srun, which ends the ranks that are still on their way out."""
+    folder = tmp_path / "trial"
+    folder.mkdir()
+    earlier = {"state": "interrupted", "attempts": 1}
+    (folder / "trial.json").write_text(json.dumps(earlier))
+    command = [sys.executable, "-c", SAVED_THEN_KILLED, str(folder), does]
+    source = ListSource([Work("trial", folder, command=command)])
+    run_pool(source)
+    ((_, ended),) = source.ended
+    assert (ended.state, ended.status) == (state, 143)

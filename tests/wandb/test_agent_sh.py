@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,12 +92,12 @@ def under_way(client: Client, count: int, path: str = "*") -> dict[str, dict]:
     return trials(client, path)
 
 
-def undisturbed(client: Client, rates: list[float], epochs: int = EPOCHS) -> dict[float, bytes]:
+def undisturbed(client: Client, rates: list[float]) -> dict[float, bytes]:
     """The weights of the same trials without any of it."""
     weights = {}
     for rate in rates:
         folder = client.folder / "undisturbed"
-        tiny = {**TINY, "training.max_epochs": epochs, "optimizer.lr": rate}
+        tiny = {**TINY, "training.max_epochs": EPOCHS, "optimizer.lr": rate}
         process = client.trial(
             f"artefacts.runs_dir={folder}", f"artefacts.trial=t{rate}", "logger=csv",
             *(f"{name}={str(value).lower()}" for name, value in tiny.items()),
@@ -107,26 +108,34 @@ def undisturbed(client: Client, rates: list[float], epochs: int = EPOCHS) -> dic
     return weights
 
 
-def at_the_time_limit(client: Client, slurm: Cluster) -> tuple[str, str]:
-    """Submit a trial that is slow until it is requeued, and so must meet its limit."""
-    slowly = "tests.slurm.slow_trainer.SlowEncoder"
+def slow_trial(client: Client, slurm: Cluster, *options: str) -> tuple[str, str]:
+    """Submit a trial that can't end before it is requeued; return its task and its sweep."""
     parameters = {
         "optimizer.lr": {"values": [0.01]},
         "training.max_epochs": {"value": EPOCHS},
-        "model._target_": {"value": slowly},
+        "model._target_": {"value": "tests.slurm.slow_trainer.SlowEncoder"},
     }
     path = client.sweep(parameters)
-    limit = ("--array=1", "--signal=B:USR1@120")
-    return submit(client, slurm, path, *limit, env=",STEP_SECONDS=0.5"), path
+    job = submit(client, slurm, path, "--array=1", *options, env=",STEP_SECONDS=0.5")
+    return f"{job}_1", path
 
 
-def came_back_from_its_limit(
-    client: Client, slurm: Cluster, job: str, record: dict, weights: bytes
-) -> None:
+def preempt(slurm: Cluster, task: str) -> None:
+    """Let Slurm itself take a task's node away for a job of higher priority, and requeue."""
+    node = slurm.run("squeue", "-h", "-o", "%N", "-j", task)
+    options = ("-p", "high", "-w", node, "-c", "4", "--mem=0", "-o", "/dev/null")
+    urgent = slurm.sbatch(*options, "--wrap", "sleep 1")
+    slurm.wait_for(lambda: slurm.state(urgent) in ("RUNNING", "COMPLETED"), 90, "preemption")
+
+
+def check_return(client: Client, slurm: Cluster, task: str, path: str, weights: bytes) -> None:
+    """The same job went on with the same trial, in the same run, to the same weights."""
+    job = task.partition("_")[0]
+    client.until(lambda: ended(slurm, job), f"the end of {task}", 300)
     assert set(states(slurm, job).values()) == {"COMPLETED"}, client.output()
+    record = only_trial(client, path)
     assert record["state"] == "done"
     assert int(record["slurm"]["restart_count"]) >= 1, "the same job"
-    assert "interrupted by SIGUSR1" in client.output()
     assert "going on from step" in (record["path"] / "log.txt").read_text()
     (run,) = (run for run in client.runs if run.name == record["wandb_id"])
     steps_are_whole(run, rows(record["path"]))
@@ -139,7 +148,8 @@ def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm
     path = client.sweep(
         {"optimizer.lr": {"values": rates}, "training.max_epochs": {"value": EPOCHS}},
     )
-    limited, at_its_limit = at_the_time_limit(client, slurm)
+    limited, at_its_limit = slow_trial(client, slurm, "--signal=B:USR1@120")
+    preempted, for_another = slow_trial(client, slurm, "--exclusive")
     job = submit(client, slurm, path, "--array=1-4", "--ntasks-per-node=1", "--exclusive")
     first = under_way(client, 4, path)
     slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_1")  # as before the time limit
@@ -150,15 +160,20 @@ def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm
     slurm.kill_node(node)
     slurm.start_node(node)
     under_way(client, 1, at_its_limit)
-    slurm.bring_limit_near(f"{limited}_1")
-    whole = undisturbed(client, rates)
-    slurm.wait_for_requeue(f"{limited}_1", 20)
+    slurm.bring_limit_near(limited)
+    under_way(client, 1, for_another)
+    preempt(slurm, preempted)
+    with ThreadPoolExecutor(1) as aside:
+        calm = aside.submit(undisturbed, client, rates)
+        slurm.wait_for_requeue(limited, 20)
+        whole = calm.result()
     client.until(lambda: ended(slurm, job), "all jobs' end", 400)
     assert set(states(slurm, job).values()) == {"COMPLETED"}, client.output()
-    client.until(lambda: ended(slurm, limited), "the end of what met its time limit", 300)
-    came_back_from_its_limit(client, slurm, limited, only_trial(client, at_its_limit), whole[0.01])
-    assert [run.ends[-1] for run in client.runs] == [("finished", 0)] * 5, client.output()
-    assert len(client.runs) == 5
+    check_return(client, slurm, limited, at_its_limit, whole[0.01])
+    check_return(client, slurm, preempted, for_another, whole[0.01])
+    assert "interrupted by SIGUSR1" in client.output()
+    assert [run.ends[-1] for run in client.runs] == [("finished", 0)] * 6, client.output()
+    assert len(client.runs) == 6
     for task, before in first.items():
         record = {**json.loads((before["path"] / "trial.json").read_text()), "path": before["path"]}
         assert record["wandb_id"] == before["wandb_id"]
@@ -174,28 +189,6 @@ def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm
     assert log.count("===== begin") >= 7
     assert "the sweep is over" in log
     assert KEY not in log
-
-
-def test_a_preempted_job_comes_back_to_its_trial(client: Client, own_slurm: Cluster):
-    """Slurm itself takes the node away for a job of higher priority, and requeues."""
-    slurm, epochs = own_slurm, 40
-    path = client.sweep(
-        {"optimizer.lr": {"values": [0.01]}, "training.max_epochs": {"value": epochs}}
-    )
-    job = submit(client, slurm, path, "--array=1", "--exclusive")
-    first = under_way(client, 1)["1"]
-    node = slurm.run("squeue", "-h", "-o", "%N", "-j", f"{job}_1")
-    options = ("-p", "high", "-w", node, "-c", "4", "--mem=0", "-o", "/dev/null")
-    urgent = slurm.sbatch(*options, "--wrap", "sleep 1")
-    slurm.wait_for(lambda: slurm.state(urgent) in ("RUNNING", "COMPLETED"), 90, "preemption")
-    whole = undisturbed(client, [0.01], epochs)
-    client.until(lambda: ended(slurm, job), "the job's end", 300)
-    after = trials(client)["1"]
-    assert after["wandb_id"] == first["wandb_id"]
-    assert (after["state"], after["attempts"]) == ("done", 2), client.output()
-    assert len(client.runs) == 1
-    steps_are_whole(client.runs[0], rows(after["path"]))
-    assert (after["path"] / "last" / "model.safetensors").read_bytes() == whole[0.01]
 
 
 def test_a_trial_of_two_nodes_comes_back_on_all_ranks(client: Client, own_slurm: Cluster):
