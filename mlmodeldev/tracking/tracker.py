@@ -200,7 +200,6 @@ class Tracker(Logger):
 
         def send() -> None:
             import wandb
-
             from mlmodeldev.tracking.models import log_model
 
             with contextlib.suppress(Exception):
