@@ -33,10 +33,10 @@ import yaml
 from benchmarks.table import Goal, Table
 
 ROOT = Path(__file__).resolve().parents[1]
-EPOCHS = 41
+EPOCHS = 31
 """One to warm up, then pairs."""
 TRIALS = 4
-ROUNDS = 3
+ROUNDS = 2
 OURS, THEIRS = ("python", "-m", "mlmodeldev.slurm.agent"), ("wandb", "agent")
 
 _DRIVER = """

@@ -182,7 +182,7 @@ class Tracker(Logger):
             state: of the trial.
             models: exported folders to keep as artifacts; each one's name is its alias.
         """
-        if not self._sender.drain(float(os.environ.get("WANDB_FINISH_TIMEOUT") or 60)):
+        if not self._sender.drain(_patience()):
             self._lost = True
         with self._guarded():
             for key, value in _pictures(self._media).items():
@@ -200,7 +200,6 @@ class Tracker(Logger):
 
         def send() -> None:
             import wandb
-
             from mlmodeldev.tracking.models import log_model
 
             with contextlib.suppress(Exception):
@@ -211,7 +210,7 @@ class Tracker(Logger):
 
         if self._tables or models:
             self._sender.do(send)
-            self._sender.drain(EXTRA_SECONDS)
+            self._sender.drain(min(EXTRA_SECONDS, _patience()))
 
     @contextlib.contextmanager
     def _guarded(self) -> Any:
@@ -229,6 +228,11 @@ class Tracker(Logger):
                 " 'python slurm/SlurmTrain.py sync' uploads the rest",
                 file=sys.stderr,
             )
+
+
+def _patience() -> float:
+    """Return how many seconds the end of a trial may wait for the client."""
+    return float(os.environ.get("WANDB_FINISH_TIMEOUT") or 60)
 
 
 def _pictures(media: Mapping[str, Any]) -> dict[str, Any]:
