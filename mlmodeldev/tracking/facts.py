@@ -11,14 +11,18 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.errors import UsageError
 from mlmodeldev.tracking.names import run_name
 from mlmodeldev.trial.canonical import says_where
+from mlmodeldev.trial.identity import identity
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
 
 CHANGES = "changes.diff"
 """File of a trial's folder: how the code differed from its commit; absent where it did not."""
+
+SEED = "training.seed"
 
 _KEPT_APART = {"overrides", "artefacts", "logger"}
 
@@ -45,16 +49,25 @@ def description(
 def trial_facts(settings: Settings, record: dict[str, Any]) -> dict[str, Any]:
     """Return where a trial comes from: code, data, Slurm's job.
 
+    ``point`` is the same for all replicates, which differ by their seed alone: group by it.
     ``data`` is one digest of all that the data were made of; none before they are known.
     """
     return {
         "identity": record.get("id"),
+        "point": _point(settings.overrides),
         "folder": settings.artefacts.trial,
         "sha": record.get("sha"),
         "dirty": record.get("dirty"),
         "source": record.get("source"),
         "data": _data_digest(record.get("data")),
     }
+
+
+def _point(overrides: dict[str, Any]) -> str | None:
+    try:
+        return identity({name: value for name, value in overrides.items() if name != SEED})
+    except UsageError:  # a value that is tied to the seed
+        return None
 
 
 def _tags(settings: Settings) -> list[str]:

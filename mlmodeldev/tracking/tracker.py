@@ -200,6 +200,7 @@ class Tracker(Logger):
 
         def send() -> None:
             import wandb
+
             from mlmodeldev.tracking.models import log_model
 
             with contextlib.suppress(Exception):

@@ -78,6 +78,7 @@ def test_the_config_has_all_settings_and_where_the_trial_comes_from(shown: Shown
     ).stdout.strip()
     assert config["trial"]["sha"] == shown.run.facts["commit"] == sha
     assert config["trial"]["identity"] == shown.trial.folder.name
+    assert config["trial"]["point"] == shown.trial.folder.name  # it sets no seed of its own
     assert config["slurm"] == {
         "job_id": "4711", "job_partition": "gpu", "job_nodelist": "n[1-2]",
     }  # fmt: skip
