@@ -43,19 +43,18 @@ def submit(client: Client, slurm: Cluster, path: str, *options: str, env: str = 
     )  # fmt: skip
 
 
-def states(slurm: Cluster, job: str, field: str = "%T") -> dict[str, str]:
-    """Return the state (or another field) of each array task; nothing while Slurm is too busy."""
-    answer = slurm.run(
-        "squeue", "-h", "-r", "-t", "all", "-o", f"%K {field}", "-j", job, check=False
-    )
+def states(slurm: Cluster, job: str) -> dict[str, str]:
+    """Return the state of each array task; nothing while Slurm is too busy."""
+    answer = slurm.run("squeue", "-h", "-r", "-t", "all", "-o", "%K %T", "-j", job, check=False)
     return dict(line.split(maxsplit=1) for line in answer.splitlines())
 
 
 def ended(slurm: Cluster, job: str) -> bool:
-    """Whether all tasks have ended; those that Slurm lets wait after a requeue need not."""
-    for task, reason in states(slurm, job, "%r").items():
-        if reason == "BeginTime":
-            slurm.run("scontrol", "update", f"JobId={job}_{task}", "StartTime=now", check=False)
+    """Whether all tasks have ended.
+
+    Slurm lets a requeued one wait until its old credential has expired. That can't be cut short:
+    a job that starts again within the same second is killed ("Job credential revoked").
+    """
     found = states(slurm, job)
     return bool(found) and set(found.values()) <= {"COMPLETED", "FAILED", "CANCELLED"}
 
