@@ -23,6 +23,12 @@ KERNELS = ("linear", "rbf")
 
 _CHUNK_BYTES = {"cpu": 2 * 2**20}
 _CHUNK_BYTES_DEVICE = 64 * 2**20
+_PADDING = 16
+"""Numbers between two rows of the buffer: one cache line of float32."""
+
+
+_SHIFT_SAMPLES = 16
+"""So many samples' mean is taken off before the product."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def _no_autocast(device: str) -> AbstractContextManager[Any]:
 def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -> Gram:
     """Reduce features (n, …) to a `Gram`; nothing of the features is kept or changed.
 
-    Half precision is raised to float32, integers to float64; the batch mean is taken off before
+    Half precision is raised to float32, integers to float64; a mean of the batch is taken off before
     any product, so that a large mean costs no digits, and sums are in float64. `rbf` uses
     exp(-d²/(2σ²)) with σ² = `rbf_threshold`² x the median of all n² squared distances (the
     authors' demo of Kornblith et al. 2019).
@@ -103,6 +109,8 @@ def as_rows(features: Tensor) -> Tensor:
     """View (n, …) as (n, d) without a copy where the memory is dense; column order is free."""
     if features.ndim == 1:
         return features.unsqueeze(1)
+    if features.is_contiguous():
+        return features.flatten(1)
     if features.ndim > 2:
         order = sorted(range(1, features.ndim), key=features.stride, reverse=True)
         features = features.permute(0, *order)
@@ -130,19 +138,26 @@ def _from_many_features(rows: Tensor) -> Gram:
 
 
 def _gram_of_shifted(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return (X-m)(X-m)ᵀ (n, n), m the rounded mean: chunks in `dtype`, their sum in float64."""
+    """Return (X-m)(X-m)ᵀ (n, n): chunks in `dtype`, their sum in float64.
+
+    m is the mean of some samples, evenly spaced: near enough to take a large mean off, and what
+    is left of it goes by centring the result, in float64.
+    """
     n, d = rows.shape
     size = _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE)
     width = min(d, max(256, size // (n * dtype.itemsize)))
     band = _band(n) if rows.device.type == "cpu" else n
-    buffer = torch.empty(n, width, dtype=dtype, device=rows.device)
-    weights = torch.full((1, n), 1 / n, dtype=dtype, device=rows.device)
+    # Rows a power of two apart would fall on the same lines of the cache, and push each other out.
+    buffer = torch.empty(n, width + _PADDING, dtype=dtype, device=rows.device)[:, :width]
+    step = max(1, n // _SHIFT_SAMPLES)
+    some = len(range(0, n, step))
+    weights = torch.full((1, some), 1 / some, dtype=dtype, device=rows.device)
     total = torch.empty(n, n, dtype=torch.float64, device=rows.device)
     for start in range(0, d, width):
         chunk = rows if width == d else rows[:, start : start + width]
         chunk = chunk if chunk.dtype == dtype else chunk.to(dtype)
         out = buffer if chunk.shape[1] == width else buffer[:, : chunk.shape[1]]
-        shifted = torch.sub(chunk, torch.mm(weights, chunk), out=out)
+        shifted = torch.sub(chunk, torch.mm(weights, chunk[::step]), out=out)
         # Below the diagonal, band by band; the rest is its mirror image.
         for top in range(0, n, band):
             part = torch.mm(shifted[top : top + band], shifted[: top + band].T)
