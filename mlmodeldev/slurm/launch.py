@@ -23,6 +23,7 @@ from mlmodeldev.slurm.submission import Submission
 if TYPE_CHECKING:
     from mlmodeldev.slurm.planning import Plan
     from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.tracking.command import Starter
 
 
 def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
@@ -43,8 +44,9 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
     submission = Submission.new(sweep_folder, code, **_facts(plan))
     # what is edited later does not reach the jobs
     shutil.copy2(plan.declared.file, submission.sweep_file)
+    start = plan.declared.starter(submission.snapshot)
     for tasks in plan.arrays:
-        jobs = [_job(plan, task, submission) for task in tasks]
+        jobs = [_job(plan, task, submission, start) for task in tasks]
         trials = [[entry.trial.id for entry in task] for task in tasks]
         job = submit(submission, cluster, sweep_folder.name, jobs, trials, plan.throttle, after)
         after = [job]
@@ -62,13 +64,14 @@ def _facts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _job(plan: Plan, entries: Sequence[Entry], submission: Submission) -> Job | SearchJob:
+def _job(
+    plan: Plan, entries: Sequence[Entry], submission: Submission, start: Starter | None
+) -> Job | SearchJob:
     declared, slots = plan.declared, resources.slots(plan.cluster)
     modules = [declared.program, *declared.modules]
     if declared.sweep.method == "bayes" and not entries:
         file, runs = submission.sweep_file, declared.folder.parent
         overrides, seed, count = declared.overrides, declared.seed, declared.count
         return SearchJob(file, runs, overrides, slots, declared.modules, seed, count)
-    start = declared.starter(submission.snapshot)
     work = [entry_work(e, declared.program, declared.overrides, None, start) for e in entries]
     return Job(work, min(slots, len(work)), modules)
