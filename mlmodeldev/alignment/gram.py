@@ -86,8 +86,8 @@ def _no_autocast(device: str) -> AbstractContextManager[Any]:
 def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -> Gram:
     """Reduce features (n, …) to a `Gram`; nothing of the features is kept or changed.
 
-    Half precision is raised to float32, integers to float64; a mean of the batch is taken off before
-    any product, so that a large mean costs no digits, and sums are in float64. `rbf` uses
+    Half precision is raised to float32, integers to float64; a mean of the batch is taken off
+    before any product, so that a large one costs no digits, and sums are in float64. `rbf` uses
     exp(-d²/(2σ²)) with σ² = `rbf_threshold`² x the median of all n² squared distances (the
     authors' demo of Kornblith et al. 2019).
 
