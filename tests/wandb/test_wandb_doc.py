@@ -86,7 +86,8 @@ def tried(tmp_path_factory: Any) -> Iterator[Tried]:
     watcher = threading.Thread(target=watch_command_lines, args=(shown, over), daemon=True)
     watcher.start()
     printed = home / "printed"
-    script = f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{block}"  # the server, if a line fails
+    # the server, if a line fails; it may have ended
+    script = f"trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{block}"
     with printed.open("w") as file:  # no pipe, which the server would keep open
         done = subprocess.run(
             ["bash", "-m", "-ec", script], cwd=clone, env=env, stdout=file, stderr=file,
