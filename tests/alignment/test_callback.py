@@ -11,47 +11,15 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from mlmodeldev.alignment import outputs
 from mlmodeldev.alignment.callback import CKACallback, Comparison
 from mlmodeldev.alignment.metric import CKA
 from mlmodeldev.errors import UsageError
+from tests.alignment.towers import COMPARE, Towers, fit, loaders
 
 warnings.filterwarnings("ignore", module="pytorch_lightning")
-
-
-class Towers(pl.LightningModule):
-    """Two towers over the halves of the input, with dropout, batch norm and noise in validation."""
-
-    def __init__(self, fail_at=None):
-        super().__init__()
-        self.image = nn.Sequential(nn.Linear(6, 16), nn.ReLU(inplace=True), nn.Linear(16, 8))
-        self.text = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Linear(16, 8))
-        self.drop = nn.Dropout(0.3)
-        self.text[0].bias.requires_grad_(False)
-        self.losses, self.fail_at, self.sizes = [], fail_at, []
-
-    def forward(self, batch):
-        a, b = batch
-        return self.image(self.drop(a)), self.text(b)
-
-    def training_step(self, batch, batch_idx):
-        a, b = self(batch)
-        loss = (a - b).square().mean() - 0.1 * a.std()
-        self.losses.append(loss.item())
-        return loss
-
-    def validation_step(self, batch, batch_idx):
-        if self.fail_at == self.current_epoch and not self.trainer.sanity_checking:
-            raise KeyboardInterrupt
-        noisy = [part + 0.1 * torch.randn_like(part) for part in batch]
-        a, b = self(noisy)
-        self.sizes.append(len(a))
-        self.log("val/loss", (a - b).square().mean())
-
-    def configure_optimizers(self):
-        return torch.optim.SGD((p for p in self.parameters() if p.requires_grad), lr=0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -65,38 +33,6 @@ def no_drawing(monkeypatch):
 def write(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"picture")
-
-
-COMPARE = {
-    "towers": {"a": "image.*", "b": "text.*"},
-    "drift": {"a": ["image.*", "text.2"], "against": "start"},
-    "steps": {"a": "image.*", "against": "previous"},
-    "inside": {"a": "re:(image|text).[02]"},
-}
-
-
-def loaders():
-    x = torch.randn(96, 12, generator=torch.Generator().manual_seed(3))
-    data = TensorDataset(x[:, :6], x[:, 6:])
-    make = torch.Generator().manual_seed(5)
-    return DataLoader(data, 16, shuffle=True, generator=make), DataLoader(data, 20)
-
-
-def fit(folder, *callbacks, epochs=3, ckpt_path=None, module=None, **options):
-    pl.seed_everything(7)
-    module = module or Towers()
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"logger": False, **options},
-    )
-    trainer.fit(module, *loaders(), ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
-    return module, trainer
 
 
 def hooks(module):
@@ -362,47 +298,6 @@ def test_loggers_get_one_key_per_comparison_and_cannot_stop_the_run(tmp_path):
         "cka/towers/mean_diagonal"
         in (tmp_path / "plain").rglob("metrics.csv").__next__().read_text()
     )
-
-
-@pytest.mark.parametrize(
-    "compare, message",
-    [
-        ({}, "compare is empty"),
-        ({"x": {"b": "image.*"}}, "lacks the key 'a'"),
-        ({"x": {"a": "image.*", "agianst": "start"}}, "did you mean 'against'"),
-        ({"x": {"a": "image.*", "against": "strat"}}, "did you mean 'start'"),
-        ({"x/y": {"a": "image.*"}}, "the name 'x/y'"),
-        ({"x": {"a": []}}, "must name layers"),
-        ({"x": "image.*"}, "must have entries"),
-    ],
-)
-def test_bad_comparisons_are_named(tmp_path, compare, message):
-    with pytest.raises(UsageError, match=message):
-        CKACallback(compare, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"every_n_epochs": 0}, "every_n_epochs=0"),
-        ({"max_batches": 0}, "max_batches=0"),
-        ({"estimator": "bias"}, "did you mean 'biased'"),
-        ({"reference_call": "forwards"}, "did you mean 'forward'"),
-        ({"pooling": "meen"}, "did you mean 'mean'"),
-    ],
-)
-def test_bad_settings_are_named(tmp_path, options, message):
-    with pytest.raises(UsageError, match=message):
-        CKACallback(COMPARE, tmp_path, **options)
-
-
-def test_unknown_layers_are_named_before_training(tmp_path):
-    module = Towers()
-    with pytest.raises(
-        UsageError, match=r"no layer of Towers matches 'imgae.0'; did you mean 'image.0'"
-    ):
-        fit(tmp_path, CKACallback({"x": {"a": "imgae.0"}}, tmp_path), module=module)
-    assert module.losses == []
 
 
 class NeedsTrainer(Towers):
