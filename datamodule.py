@@ -23,17 +23,17 @@ from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from mlmodeldev.data.cache import Prepared
 from mlmodeldev.data.datasets import CaptionedImages, ImageCaptions, Rows, as_long, shift, split
-from mlmodeldev.data.manifest import load
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.prepared import Prepared
 from mlmodeldev.data.prepared_coco import PreparedCoco
 from mlmodeldev.data.prepared_images import image_files, make_arrays
 from mlmodeldev.data.prepared_sentences import PreparedSentences
 from mlmodeldev.data.readers import digits_file, read_cola, read_digits, read_sst2
-from mlmodeldev.data.source import FetchError
 from mlmodeldev.data.tokens import make_tokenizer, tokenizer_key
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.manifest import load
+from mlmodeldev.fetch.source import FetchError
 
 __all__ = ["CocoCaptions", "Cola", "Digits", "Images", "Sst2", "read_cola", "read_digits", "shift"]
 

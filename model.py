@@ -37,8 +37,8 @@ from transformers import (
 
 from mlmodeldev.data.images import read_image
 from mlmodeldev.errors import UsageError
-from mlmodeldev.hub import pretrained
 from mlmodeldev.metrics import Matthews
+from mlmodeldev.training.pretrained import pretrained
 
 Batch = Mapping[str, Tensor]
 Size = Annotated[int, Field(ge=1)]

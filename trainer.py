@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import hydra
 
-from mlmodeldev.settings.cli import call, run
+from mlmodeldev.settings.command_line import call, run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,11 +42,11 @@ def train(settings: Settings) -> Result:
         UsageError: bad settings, or a folder that can't be used.
         TrialInterrupted: a signal asked for an end; the state is saved.
     """
+    from mlmodeldev.training.ranks import join
     from mlmodeldev.training.session import begin
-    from mlmodeldev.training.world import join
-    from mlmodeldev.trial import interrupt
+    from mlmodeldev.trial import signals
 
-    interrupt.listen()
+    signals.listen()
     world = join(settings)
     with begin(settings, world) as trial:
         if trial.done:
@@ -56,8 +56,8 @@ def train(settings: Settings) -> Result:
         from mlmodeldev.callbacks.stack import make_callbacks
         from mlmodeldev.tracking.loggers import make_loggers
         from mlmodeldev.training import build
-        from mlmodeldev.training.lightning import make_trainer
         from mlmodeldev.training.quiet import quiet
+        from mlmodeldev.training.trainer import make_trainer
 
         quiet()
         data = build.datamodule(settings, world)

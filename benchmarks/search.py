@@ -23,10 +23,10 @@ from pathlib import Path
 from benchmarks.table import Goal, Table
 from mlmodeldev.slurm.reconcile import begun, reconcile
 from mlmodeldev.sweep import Sweep, loads
-from mlmodeldev.sweep.launching import trial_arguments
 from mlmodeldev.sweep.stopping import verdict
+from mlmodeldev.sweep.trial_arguments import trial_arguments
 from mlmodeldev.trial.history import history
-from mlmodeldev.trial.work import Ended, ListSource, Work
+from mlmodeldev.trial.task import Ended, ListSource, Work
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = ROOT / "docs" / "images" / "search.svg"

@@ -90,15 +90,15 @@ def _parts(whole: int, turns: int) -> list[int]:
 
 def _launch(sweep: SmallSweep, hold: str) -> Callable[[], object]:
     """Return the submission alone, everything before it done: what submitit and Slurm take."""
-    from mlmodeldev.settings.cli import config_root
-    from mlmodeldev.slurm import declared
+    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.slurm import sweep_state
     from mlmodeldev.slurm.commands.plan import on_cluster
     from mlmodeldev.slurm.launch import launch
 
     parser = argparse.ArgumentParser()
-    declared.add_options(parser)
+    sweep_state.add_options(parser)
     asked = ["--sweep", str(sweep.file), "cluster=debug", *sweep.fixed, hold]
-    plan = on_cluster(declared.read(parser.parse_args(asked), lint=False))
+    plan = on_cluster(sweep_state.read(parser.parse_args(asked), lint=False))
     return lambda: launch(plan, config_root())
 
 

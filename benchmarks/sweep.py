@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.table import Goal, Table
 from mlmodeldev.slurm.reconcile import ENDED, reconcile
 from mlmodeldev.sweep import Sweep, loads
-from mlmodeldev.trial.work import Ended, ListSource, Work
+from mlmodeldev.trial.task import Ended, ListSource, Work
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS = 10_000

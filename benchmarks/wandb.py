@@ -43,7 +43,7 @@ _DRIVER = """
 import json, sys, time
 from mlmodeldev.callbacks import stack
 from mlmodeldev.settings.composition import compose_settings
-from mlmodeldev.tracking.tracker import Tracker
+from mlmodeldev.tracking.wandb_logger import Tracker
 from pytorch_lightning import Callback
 import torch, trainer
 torch.set_num_threads(1)

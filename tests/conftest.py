@@ -41,10 +41,10 @@ hypothesis_settings.load_profile("shared")
 # `make test` hands files to two processes (pytest-xdist); a long one must not come last.
 LONGEST = (
     *("test_readme.py", "test_interrupts.py", "test_agent_sh.py", "test_resume.py"),
-    *("test_same_run.py", "test_jobs.py", "test_processes.py", "test_wandb_doc.py"),
+    *("test_same_run.py", "test_jobs.py", "test_ranks.py", "test_wandb_doc.py"),
     *("test_bridge.py", "test_search.py", "test_agents.py", "test_search_here.py"),
     *("test_sweep_control.py", "test_outage.py", "test_sync.py", "test_commands.py"),
-    *("test_elsewhere.py", "test_sites.py"),
+    *("test_wandb_runs.py", "test_sites.py"),
 )
 
 
@@ -150,7 +150,7 @@ def in_fork(printed: Path | str, function: Callable[..., None], *args: Any) -> i
 
 def _call(printed: str, function: Callable[..., None], args: tuple[Any, ...]) -> None:
     from mlmodeldev.errors import UsageError
-    from mlmodeldev.settings.cli import TrialInterrupted
+    from mlmodeldev.settings.command_line import TrialInterrupted
 
     file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY, 0o644)
     os.dup2(file, 1)

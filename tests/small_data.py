@@ -56,7 +56,7 @@ def write_cola(data_dir: Path, train: int = 400, dev: int = 80) -> Path:
 def prepared(kind: Any, data_dir: Path, *overrides: str, **arguments: Any) -> Any:
     """Return a DataModule as a trial would set it up."""
     from mlmodeldev.settings.composition import compose_settings
-    from mlmodeldev.training.world import World
+    from mlmodeldev.training.ranks import World
 
     settings = compose_settings([f"artefacts.data_dir={data_dir}", *overrides])
     made = kind(**arguments)
@@ -227,7 +227,7 @@ def write_manifests(folder: Path, sets: dict[str, dict[str, bytes]]) -> Path:
 
     Layouts stay as they are, so what comes out of the small archives is held against them.
     """
-    from mlmodeldev.data import manifest
+    from mlmodeldev.fetch import manifest
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, files in sets.items():

@@ -16,7 +16,7 @@ from mlmodeldev.data.images import read_image
 from mlmodeldev.data.loader import Item
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
-from mlmodeldev.training.world import World
+from mlmodeldev.training.ranks import World
 from tests.small_data import prepared
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
 if TYPE_CHECKING:
-    from mlmodeldev.alignment.outputs import Result
+    from mlmodeldev.alignment.results import Result
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def compare(given: argparse.Namespace) -> Result:
     from mlmodeldev.alignment.capture import Capture, match_layers
     from mlmodeldev.alignment.inputs import open_model, read_batches, run
     from mlmodeldev.alignment.metric import CKA
-    from mlmodeldev.alignment.outputs import Result
+    from mlmodeldev.alignment.results import Result
 
     names, patterns = (given.a, given.b), (given.layers, given.layers_b or given.layers)
     models = [open_model(name, given.class_path) for name in names]
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError(f"--out {given.out}: the suffix must be .png, .svg or .pdf")
         if given.batch_size < 4 or (given.samples or 4) < 4:
             raise UsageError("--batch-size and --samples must be 4 or more: CKA needs four samples")
-        from mlmodeldev.alignment.outputs import picture, save_matrix, scalars
+        from mlmodeldev.alignment.results import picture, save_matrix, scalars
 
         result = compare(given)
         from mlmodeldev.alignment.heatmap import save_figure

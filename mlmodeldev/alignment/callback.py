@@ -26,12 +26,12 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from mlmodeldev.alignment import outputs, reference
+from mlmodeldev.alignment import reference, results
 from mlmodeldev.alignment.capture import Capture, check_poolings, match_layers
 from mlmodeldev.alignment.comparison import Comparison, read_comparisons
 from mlmodeldev.alignment.gram import Gram, gram
 from mlmodeldev.alignment.metric import CKA, one_of
-from mlmodeldev.alignment.others import Others, random_states
+from mlmodeldev.alignment.reference_models import Others, random_states
 from mlmodeldev.errors import UsageError
 
 __all__ = ["CKACallback", "Comparison"]
@@ -213,9 +213,9 @@ class CKACallback(Callback):
             pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         self._others.move_previous_on(pl_module)
 
-    def _result(self, name: str, metric: CKA, trainer: Trainer) -> outputs.Result:
+    def _result(self, name: str, metric: CKA, trainer: Trainer) -> results.Result:
         matrix = metric.compute()  # sums over the processes: every rank takes part
-        return outputs.Result(
+        return results.Result(
             name=name,
             matrix=matrix.cpu().numpy(),
             rows=metric.layers_a,
@@ -230,14 +230,14 @@ class CKACallback(Callback):
             weighting=metric.weighting,
         )
 
-    def _finish(self, trainer: Trainer, result: outputs.Result) -> dict[str, float]:
+    def _finish(self, trainer: Trainer, result: results.Result) -> dict[str, float]:
         history = self._remember(result)
         if trainer.is_global_zero:
-            outputs.write_files(result, self.directory, history)
-            outputs.log_picture(result, self.directory, trainer.loggers, trainer.global_step)
-        return outputs.scalars(result)
+            results.write_files(result, self.directory, history)
+            results.log_picture(result, self.directory, trainer.loggers, trainer.global_step)
+        return results.scalars(result)
 
-    def _remember(self, result: outputs.Result) -> dict[str, list[Any]] | None:
+    def _remember(self, result: results.Result) -> dict[str, list[Any]] | None:
         """Add the diagonal to the history of the comparison; a repeated epoch replaces its own."""
         if result.diagonal is None:
             return None

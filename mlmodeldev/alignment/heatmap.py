@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlmodeldev.files import whole_path
+from mlmodeldev.atomic import whole_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

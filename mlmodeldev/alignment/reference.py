@@ -25,8 +25,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from mlmodeldev.atomic import whole_path
 from mlmodeldev.errors import UsageError
-from mlmodeldev.files import whole_path
 
 CALLS = ("validation_step", "forward", "predict_step")
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlmodeldev.callbacks.recovery import Recovery
-from mlmodeldev.files import whole_folder, write_json
+from mlmodeldev.atomic import whole_folder, write_json
+from mlmodeldev.callbacks.resume import Recovery
 
 
 class Export(Callback):

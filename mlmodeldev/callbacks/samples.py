@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlmodeldev.files import whole_file
+from mlmodeldev.atomic import whole_file
 
 _COLUMNS = ("index", "label", "prediction", "probability")
 

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from mlmodeldev.callbacks.determinism import SeedSteps
-from mlmodeldev.callbacks.epochs import EpochLog
+from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.export import Export
 from mlmodeldev.callbacks.nonfinite import NonFinite
 from mlmodeldev.callbacks.progress import Progress
-from mlmodeldev.callbacks.recovery import Recovery
+from mlmodeldev.callbacks.resume import Recovery
 from mlmodeldev.callbacks.samples import Samples
+from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.callbacks.throughput import Throughput
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.trial.record import TrialFolder
+    from mlmodeldev.trial.folder import TrialFolder
 
 
 def make_callbacks(

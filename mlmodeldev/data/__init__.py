@@ -18,16 +18,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlmodeldev.data.download import fetch as fetch
-    from mlmodeldev.data.source import FetchError as FetchError
-    from mlmodeldev.data.source import Source as Source
-    from mlmodeldev.data.unpacking import unpack as unpack
+    from mlmodeldev.fetch.download import fetch as fetch
+    from mlmodeldev.fetch.source import FetchError as FetchError
+    from mlmodeldev.fetch.source import Source as Source
+    from mlmodeldev.fetch.unpacking import unpack as unpack
 
 _HOME = {
-    "fetch": "mlmodeldev.data.download",
-    "FetchError": "mlmodeldev.data.source",
-    "Source": "mlmodeldev.data.source",
-    "unpack": "mlmodeldev.data.unpacking",
+    "fetch": "mlmodeldev.fetch.download",
+    "FetchError": "mlmodeldev.fetch.source",
+    "Source": "mlmodeldev.fetch.source",
+    "unpack": "mlmodeldev.fetch.unpacking",
 }
 
 __all__ = ["FetchError", "Source", "fetch", "unpack"]

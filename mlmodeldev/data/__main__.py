@@ -15,8 +15,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from mlmodeldev.data.files import human
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
+from mlmodeldev.fetch.files import human
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from mlmodeldev.data.manifest import prepare
+    from mlmodeldev.fetch.manifest import prepare
 
     folder = prepare(
         options.name,
@@ -73,7 +73,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from mlmodeldev.data.manifest import load, names
+    from mlmodeldev.fetch.manifest import load, names
 
     manifests = [load(name) for name in names()]
     if options.json:

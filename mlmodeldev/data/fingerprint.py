@@ -17,9 +17,9 @@ import hashlib
 import os
 from pathlib import Path
 
-from mlmodeldev.data.unpacking import unpacked_digest
-from mlmodeldev.data.verified import hash_file, known_digest, mark_verified
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.unpacking import unpacked_digest
+from mlmodeldev.fetch.verify import hash_file, known_digest, mark_verified
 
 _MARK_BYTES = 16_000_000
 """Smaller files are read each time; larger ones are marked."""

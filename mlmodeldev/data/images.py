@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.threads import cores
+from mlmodeldev.machine import cores
 
 
 def read_image(

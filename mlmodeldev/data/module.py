@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pytorch_lightning import LightningDataModule
 
-from mlmodeldev.data import manifest
+from mlmodeldev.data.cache import Make, Prepared, prepared
 from mlmodeldev.data.fingerprint import fingerprint
 from mlmodeldev.data.loader import ExactLoader, Place, Shard, Sized
-from mlmodeldev.data.node_local import staged
-from mlmodeldev.data.prepared import Make, Prepared, prepared
-from mlmodeldev.data.progress import tell_in_log
-from mlmodeldev.threads import cores
+from mlmodeldev.data.staging import staged
+from mlmodeldev.fetch import manifest
+from mlmodeldev.fetch.progress import tell_in_log
+from mlmodeldev.machine import cores
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.training.world import World
+    from mlmodeldev.training.ranks import World
 
 
 _logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class ExactDataModule(LightningDataModule):
         Args:
             name: of the manifest (``python -m mlmodeldev.data list``), or its path.
             only: files wanted; None: all.
-            options: more arguments of `mlmodeldev.data.manifest.prepare`.
+            options: more arguments of `mlmodeldev.fetch.manifest.prepare`.
 
         Raises:
             UsageError: it can't be had; the message says what to place where.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mlmodeldev.data.cache import Prepared, new_array
 from mlmodeldev.data.coco import (
     Captioned,
     five_captions,
@@ -24,7 +25,6 @@ from mlmodeldev.data.coco import (
 )
 from mlmodeldev.data.images import decode_all
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.prepared import Prepared, new_array
 from mlmodeldev.data.tokens import make_tokenizer, tokenized, tokenizer_key
 from mlmodeldev.errors import UsageError
 

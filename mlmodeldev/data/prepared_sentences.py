@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mlmodeldev.data.cache import Prepared
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.prepared import Prepared
 from mlmodeldev.data.readers import Row
 from mlmodeldev.data.tokens import make_tokenizer, tokenized, tokenizer_key
 

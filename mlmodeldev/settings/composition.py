@@ -31,7 +31,7 @@ def compose_settings(overrides: Sequence[str] = ()) -> Settings:
     Raises:
         UsageError: naming the key, where it was given and what is allowed.
     """
-    from mlmodeldev.settings.cli import from_composed, is_composition_error, translate
+    from mlmodeldev.settings.command_line import from_composed, is_composition_error, translate
 
     try:
         config: Any = _compose(list(overrides))
@@ -86,7 +86,7 @@ def _kept(chosen: tuple[str, ...], newest: tuple[int, int]) -> DictConfig:
 
 def _newest() -> tuple[int, int]:
     """Return what changes when a file of ``conf/`` does: how many, and the latest change."""
-    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.settings.command_line import config_root
 
     times = [file.stat().st_mtime_ns for file in (config_root() / "conf").rglob("*.yaml")]
     return len(times), max(times, default=0)
@@ -96,7 +96,7 @@ def _from_files(overrides: tuple[str, ...]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.settings.command_line import config_root
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):
@@ -114,7 +114,7 @@ def refusal(key: str, value: Any, among: Sequence[str] = ()) -> str | None:
     >>> refusal("optimizer.lrr", 0.1)    # doctest: +ELLIPSIS
     "optimizer.lrr: no such setting; did you mean 'lr'? ..."
     """
-    from mlmodeldev.trial.overrides import to_overrides
+    from mlmodeldev.settings.overrides import to_overrides
 
     try:
         changed = _with(key, value, tuple(among))
@@ -146,7 +146,7 @@ def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _check(container: dict[str, Any]) -> None:
-    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.settings.command_line import config_root
     from mlmodeldev.settings.validation import validate
 
     validate(container, config_root())

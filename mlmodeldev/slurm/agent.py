@@ -28,15 +28,15 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.slurm.ending import own_name, requeue
-from mlmodeldev.slurm.progress import REASON, standing_still
-from mlmodeldev.tracking.account import Unreachable, host
-from mlmodeldev.tracking.agent import AgentSource, job_name
-from mlmodeldev.tracking.command import Start, starter
-from mlmodeldev.tracking.sweep_server import RemoteSweep
-from mlmodeldev.trial.overrides import to_overrides
+from mlmodeldev.settings.overrides import to_overrides
+from mlmodeldev.slurm.agent_source import AgentSource, job_name
+from mlmodeldev.slurm.crash_loop import REASON, standing_still
+from mlmodeldev.slurm.epilog import own_name, requeue
+from mlmodeldev.sweep.starter import Start, starter
+from mlmodeldev.tracking.wandb_api import Unreachable, host
+from mlmodeldev.tracking.wandb_sweep import RemoteSweep
 from mlmodeldev.trial.pool import run_pool
-from mlmodeldev.trial.work import Work
+from mlmodeldev.trial.task import Work
 
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 REQUEUES = 5
@@ -184,7 +184,7 @@ class _Warned:
 
 
 def _run(source: AgentSource, slots: int, warned: _Warned) -> int:
-    modules = ["trainer", "model", "datamodule", "wandb", "mlmodeldev.tracking.tracker"]
+    modules = ["trainer", "model", "datamodule", "wandb", "mlmodeldev.tracking.wandb_logger"]
     return run_pool(source, slots, modules, on_signal=warned.note)
 
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from mlmodeldev.atomic import whole_file
 from mlmodeldev.errors import UsageError
-from mlmodeldev.files import whole_file
-from mlmodeldev.key_guard import without_keys
+from mlmodeldev.secrets import without_keys
 from mlmodeldev.slurm import resources
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def command(cluster: Cluster, folder: Path, number: int) -> str:
         folder: of the submission.
         number: of the array in it, from 0.
     """
-    what = ["-u", "-m", "mlmodeldev.slurm.beginning", str(file_of(folder, number))]
+    what = ["-u", "-m", "mlmodeldev.slurm.entrypoint", str(file_of(folder, number))]
     return shlex.join([resources.python_of(cluster), *what])
 
 

@@ -1,8 +1,8 @@
-"""What a job does: run its trials. `mlmodeldev.slurm.beginning` calls it in each of its tasks.
+"""What a job does: run its trials. `mlmodeldev.slurm.entrypoint` calls it in each of its tasks.
 
 A job of one trial runs it in its own process, on as many ranks as there are tasks; a job of
 several runs them in the pool of forked workers. Signals belong to the trial
-(`mlmodeldev.trial.interrupt`). The exit status goes to `mlmodeldev.slurm.ending`, which says what
+(`mlmodeldev.trial.signals`). The exit status goes to `mlmodeldev.slurm.epilog`, which says what
 becomes of the job.
 
 Example::
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.slurm.ending import may_restart
-from mlmodeldev.trial import interrupt
-from mlmodeldev.trial.record import LEASE_SECONDS, TrialFolder, owned, read_record
-from mlmodeldev.trial.work import LATER, Ended, Later, ListSource, Work
+from mlmodeldev.slurm.epilog import may_restart
+from mlmodeldev.trial import signals
+from mlmodeldev.trial.folder import LEASE_SECONDS, TrialFolder, owned, read_record
+from mlmodeldev.trial.task import LATER, Ended, Later, ListSource, Work
 
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
 """States of a job that runs no more."""
@@ -138,9 +138,9 @@ def _alone(work: Work) -> int:
     """Run one trial in this process; return the exit status."""
     import importlib
 
-    from mlmodeldev.settings.cli import TrialInterrupted
+    from mlmodeldev.machine import share_cores
+    from mlmodeldev.settings.command_line import TrialInterrupted
     from mlmodeldev.settings.composition import compose_settings
-    from mlmodeldev.threads import share_cores
     from mlmodeldev.trial.worker import write_to
 
     os.environ.update(work.environment)
@@ -162,10 +162,10 @@ def _alone(work: Work) -> int:
 
 def _wait_for_lease(folder: TrialFolder) -> None:
     """Wait for an owner that may be dead: on another node Slurm, or its lease's end, can tell."""
-    from mlmodeldev.slurm.ending import ask, task_name
+    from mlmodeldev.slurm.epilog import ask, task_name
 
     deadline = time.monotonic() + LEASE_SECONDS + 30
-    while not interrupt.requested() and time.monotonic() < deadline:
+    while not signals.requested() and time.monotonic() < deadline:
         try:
             record = folder.read()
             if not owned(record):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.key_guard import tell_of_keys_left_out
+from mlmodeldev.secrets import tell_of_keys_left_out
 from mlmodeldev.slurm import resources
 from mlmodeldev.slurm.job import Job, SearchJob
 from mlmodeldev.slurm.local import entry_work
@@ -21,9 +21,9 @@ from mlmodeldev.slurm.snapshot import take
 from mlmodeldev.slurm.submission import Submission
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.planning import Plan
+    from mlmodeldev.slurm.plan import Plan
     from mlmodeldev.slurm.reconcile import Entry
-    from mlmodeldev.tracking.command import Starter
+    from mlmodeldev.sweep.starter import Starter
 
 
 def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.reconcile import ENDED, Entry
-from mlmodeldev.sweep.launching import trial_arguments
+from mlmodeldev.sweep.trial_arguments import trial_arguments
+from mlmodeldev.trial.folder import owned
 from mlmodeldev.trial.pool import Ended, Work, run_pool
-from mlmodeldev.trial.record import owned
 from mlmodeldev.trial.shares import visible_gpus
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.declared import Declared
-    from mlmodeldev.tracking.command import Start
+    from mlmodeldev.slurm.sweep_state import Declared
+    from mlmodeldev.sweep.starter import Start
 
 
 def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | None = None) -> int:
@@ -36,7 +36,7 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
     Raises:
         UsageError: less than one trial at once.
     """
-    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.settings.command_line import config_root
 
     if slots is None:
         gpus = len(visible_gpus()) // most_devices(known)

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.trial.record import owned, read_record
+from mlmodeldev.trial.folder import owned, read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep import Sweep, Trial

@@ -96,4 +96,4 @@ def setup(cluster: Cluster, snapshot: Path, submission: Path) -> list[str]:
 
 def teardown(cluster: Cluster) -> list[str]:
     """Return the shell lines after the trials."""
-    return [f'exec {shlex.quote(python_of(cluster))} -m mlmodeldev.slurm.ending "$?"']
+    return [f'exec {shlex.quote(python_of(cluster))} -m mlmodeldev.slurm.epilog "$?"']

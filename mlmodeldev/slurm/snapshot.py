@@ -17,9 +17,9 @@ import subprocess
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from mlmodeldev.atomic import whole_folder, write_json
 from mlmodeldev.errors import UsageError
-from mlmodeldev.files import whole_folder, write_json
-from mlmodeldev.key_guard import mask, refuse_secrets
+from mlmodeldev.secrets import mask, refuse_secrets
 from mlmodeldev.trial.provenance import SNAPSHOT_CHANGES, SNAPSHOT_FILE, provenance
 
 FOLDER = ".snapshots"

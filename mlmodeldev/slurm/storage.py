@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mlmodeldev.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.ask import Node
+    from mlmodeldev.slurm.query import Node
 
 MOUNTS = Path("/proc/self/mounts")
 _IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlmodeldev.atomic import write_json, write_text
 from mlmodeldev.errors import UsageError
-from mlmodeldev.files import write_json, write_text
 
 FOLDER = ".jobs"
 SWEEP_COPY = "sweep.yaml"

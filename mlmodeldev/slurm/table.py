@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.slurm.planning import state
+from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.reconcile import Entry
 
 if TYPE_CHECKING:

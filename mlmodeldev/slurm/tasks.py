@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.slurm.ask import Queued, queue, scripts
-from mlmodeldev.slurm.ending import task_name
+from mlmodeldev.slurm.epilog import task_name
+from mlmodeldev.slurm.query import Queued, queue, scripts
 from mlmodeldev.slurm.submission import jobs_of, submissions
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep.lint import KnownSettings
-    from mlmodeldev.sweep.settings import Ask
+    from mlmodeldev.sweep.lint_settings import Ask
 
 
 def main(
@@ -101,7 +101,7 @@ def _check(
 
 
 def _is_foreign(file: str) -> bool:
-    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.settings.command_line import config_root
     from mlmodeldev.sweep.loading import load
     from mlmodeldev.sweep.program import is_foreign
 

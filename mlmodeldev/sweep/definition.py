@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from mlmodeldev.sweep.additions import Additions, parse_additions
-from mlmodeldev.sweep.consistency import check_consistency
+from mlmodeldev.sweep.document import Document, Keys
 from mlmodeldev.sweep.expression import Expression
+from mlmodeldev.sweep.extensions import Additions, parse_additions
+from mlmodeldev.sweep.lint_whole import check_consistency
 from mlmodeldev.sweep.parameters import Parameter, parse_parameters
 from mlmodeldev.sweep.problem import Report, shown
 from mlmodeldev.sweep.reader import Reader
-from mlmodeldev.sweep.source import Document, Keys
 
 METHODS = ("grid", "random", "bayes")
 TEXTS = ("program", "project", "entity", "name", "description")

@@ -29,7 +29,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 
-from mlmodeldev.files import writing_to
+from mlmodeldev.atomic import writing_to
 
 log = logging.getLogger(__name__)
 

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.sweep import command, settings, traps
+from mlmodeldev.sweep import lint_command, lint_settings, lint_values
 from mlmodeldev.sweep.definition import Definition, parse
+from mlmodeldev.sweep.document import Document, read
 from mlmodeldev.sweep.loading import Sweep
 from mlmodeldev.sweep.problem import Problem, Report
-from mlmodeldev.sweep.source import Document, read
 
 TRAINER_METRICS = ("train/loss", "val/loss", "val/accuracy")
 """What every trainer of this template logs."""
 
-KnownSettings = Mapping[str, Any] | settings.Ask
+KnownSettings = Mapping[str, Any] | lint_settings.Ask
 
 
 def check(
@@ -63,14 +63,14 @@ def _lint(
     known_settings: KnownSettings | None,
     known_metrics: Collection[str] | None,
 ) -> None:
-    traps.check_header(document, report)
-    traps.check_values(definition, report)
-    traps.check_end(document, definition, report)
-    command.check_command(document, definition, report)
+    lint_values.check_header(document, report)
+    lint_values.check_values(definition, report)
+    lint_values.check_end(document, definition, report)
+    lint_command.check_command(document, definition, report)
     metrics = TRAINER_METRICS if known_metrics is None else known_metrics
-    settings.check_metric(document, definition, metrics, report)
+    lint_settings.check_metric(document, definition, metrics, report)
     if _check_points(document, definition, report) and known_settings is not None:
-        settings.check_settings(definition, known_settings, report, _points(definition))
+        lint_settings.check_settings(definition, known_settings, report, _points(definition))
 
 
 def _points(definition: Definition) -> Iterator[dict[str, Any]]:

@@ -19,8 +19,8 @@ from typing import Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep.definition import Definition, parse
+from mlmodeldev.sweep.document import Document, read, read_text
 from mlmodeldev.sweep.problem import Report
-from mlmodeldev.sweep.source import Document, read, read_text
 from mlmodeldev.sweep.space import Space
 from mlmodeldev.sweep.trial import Naming, Trial
 
@@ -92,7 +92,7 @@ class Sweep:
     def trials(self, count: int | None = None, seed: int = 0) -> Iterator[Trial]:
         """Return the trials one by one, at most `count` and at most the file's ``run_cap``.
 
-        A grid gives all its points, coarse levels first (`mlmodeldev.sweep.axes`); ``random``
+        A grid gives all its points, coarse levels first (`mlmodeldev.sweep.grid`); ``random``
         gives draws that depend on the seed alone, without repetition; both end when the space
         is exhausted. Nothing is listed in advance.
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlmodeldev.errors import nearest
+from mlmodeldev.settings.canonical import canonical_text
+from mlmodeldev.sweep.document import Document, Keys, dotted
 from mlmodeldev.sweep.problem import Report, shown
-from mlmodeldev.sweep.source import Document, Keys, dotted
-from mlmodeldev.trial.canonical import canonical_text
 
 _BOUNDS = ("min", "max")
 _NORMAL = ("mu", "sigma")

@@ -14,8 +14,8 @@ from collections.abc import Collection
 from typing import Any
 
 from mlmodeldev.errors import nearest
+from mlmodeldev.sweep.document import Document, Keys, dotted
 from mlmodeldev.sweep.problem import Report, shown
-from mlmodeldev.sweep.source import Document, Keys, dotted
 
 _ENDLESS = (math.inf, -math.inf)
 

@@ -14,9 +14,9 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mlmodeldev.settings.canonical import references, resolve_ties
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.expression import Expression
-from mlmodeldev.trial.canonical import references, resolve_ties
 
 
 class Rules:

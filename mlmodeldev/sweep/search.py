@@ -21,15 +21,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.sweep.journal import Journal
-from mlmodeldev.sweep.launching import pruning, trial_arguments
-from mlmodeldev.sweep.leases import Leases
-from mlmodeldev.sweep.ledger import Ledger
 from mlmodeldev.sweep.loading import Sweep, load
-from mlmodeldev.sweep.prior import adopt, import_prior
-from mlmodeldev.sweep.proposals import Proposal, Proposals
+from mlmodeldev.sweep.sampler import Proposal, Proposals
+from mlmodeldev.sweep.study import Ledger
+from mlmodeldev.sweep.trial_arguments import pruning, trial_arguments
+from mlmodeldev.sweep.warm_start import adopt, import_prior
+from mlmodeldev.sweep.worker_leases import Leases
+from mlmodeldev.trial.folder import TrialFolder, owned, read_record
 from mlmodeldev.trial.pool import LATER, Ended, Work, run_pool
-from mlmodeldev.trial.record import TrialFolder, owned, read_record
-from mlmodeldev.trial.work import Later
+from mlmodeldev.trial.task import Later
 
 FOLDER = ".search"
 """Beside the sweep's trials: journal, lock, the workers' leases."""

@@ -21,13 +21,13 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NoReturn
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.sweep.axes import Axis, coarse_first
+from mlmodeldev.settings.canonical import references
+from mlmodeldev.settings.identity import identity
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.distributions import quantile
+from mlmodeldev.sweep.grid import Axis, coarse_first
 from mlmodeldev.sweep.parameters import Parameter
 from mlmodeldev.sweep.rules import Rules
-from mlmodeldev.trial.canonical import references
-from mlmodeldev.trial.identity import identity
 
 Point = dict[str, Any]
 

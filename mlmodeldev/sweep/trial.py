@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from mlmodeldev.trial.identity import identity
+from mlmodeldev.settings.identity import identity
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Trial:
 
     @cached_property
     def id(self) -> str:
-        """The identity: `mlmodeldev.trial.identity.identity` of the overrides."""
+        """The identity: `mlmodeldev.settings.identity.identity` of the overrides."""
         return identity(self.overrides)
 
     @cached_property

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.key_guard import mask, warn_of_open_netrc
-from mlmodeldev.tracking.account import host, key_for
-from mlmodeldev.tracking.metrics import MetricsFile
+from mlmodeldev.secrets import mask, warn_of_open_netrc
+from mlmodeldev.tracking.metrics_csv import MetricsFile
+from mlmodeldev.tracking.wandb_api import host, key_for
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
 
     from mlmodeldev.settings.schema import Settings, WandbLogger
-    from mlmodeldev.trial.record import TrialFolder
+    from mlmodeldev.trial.folder import TrialFolder
 
 
 def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) -> list[Logger]:
@@ -54,9 +54,9 @@ def _tensorboard(folder: TrialFolder) -> Logger:
 
 def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logger:
     warn_of_open_netrc()
-    from mlmodeldev.tracking.opening import open_run
-    from mlmodeldev.tracking.stopping import NOTE_VARIABLE, STOP_NOTE
-    from mlmodeldev.tracking.tracker import Tracker
+    from mlmodeldev.tracking.wandb_init import open_run
+    from mlmodeldev.tracking.wandb_logger import Tracker
+    from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
 
     online = wandb_mode(chosen.mode) == "online"
     run: Any = None

@@ -18,12 +18,12 @@ from mlmodeldev.data.loader import Item
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.seeding import key
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.cli import choices_of
+from mlmodeldev.settings.command_line import choices_of
 from mlmodeldev.training.optimizer import attach
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.training.world import World
+    from mlmodeldev.training.ranks import World
 
 _PREPARE_SECONDS = 86400.0
 """20 GB of photographs take longer than the ten minutes that NCCL waits for a message."""

@@ -19,7 +19,7 @@ from typing import IO, Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from mlmodeldev.files import whole_file, writing_to
+from mlmodeldev.atomic import whole_file, writing_to
 
 
 class AtomicCheckpointIO(CheckpointIO):

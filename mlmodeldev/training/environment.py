@@ -14,7 +14,7 @@ import os
 
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 
-from mlmodeldev.training.world import World
+from mlmodeldev.training.ranks import World
 
 
 class WorldEnvironment(ClusterEnvironment):

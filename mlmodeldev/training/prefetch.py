@@ -55,7 +55,7 @@ def fetch_all(settings: Settings) -> list[Got]:
     from mlmodeldev.alignment import reference
     from mlmodeldev.training import build
     from mlmodeldev.training.quiet import quiet
-    from mlmodeldev.training.world import World
+    from mlmodeldev.training.ranks import World
 
     quiet()
     data = build.datamodule(settings, World())

@@ -20,28 +20,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.atomic import write_text
 from mlmodeldev.errors import UsageError
-from mlmodeldev.files import write_text
-from mlmodeldev.settings.cli import TrialInterrupted
-from mlmodeldev.tracking.facts import CHANGES, trial_facts
-from mlmodeldev.tracking.models import models_to_keep
-from mlmodeldev.tracking.stopping import STOP_NOTE
-from mlmodeldev.tracking.sync import report
-from mlmodeldev.trial import interrupt
+from mlmodeldev.settings.command_line import TrialInterrupted
+from mlmodeldev.tracking.metadata import CHANGES, trial_facts
+from mlmodeldev.tracking.upload import report
+from mlmodeldev.tracking.wandb_models import models_to_keep
+from mlmodeldev.tracking.wandb_stop import STOP_NOTE
+from mlmodeldev.training.data_record import record_data
+from mlmodeldev.trial import signals
 from mlmodeldev.trial.checkpoint import newest_whole
-from mlmodeldev.trial.data_record import record_data
+from mlmodeldev.trial.folder import LostLease, TrialFolder
 from mlmodeldev.trial.provenance import changes, provenance
-from mlmodeldev.trial.record import LostLease, TrialFolder
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from mlmodeldev.callbacks.pruning import Pruning
-    from mlmodeldev.callbacks.recovery import Recovery
+    from mlmodeldev.callbacks.resume import Recovery
     from mlmodeldev.data.module import ExactDataModule
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.tracking.tracker import Tracker
-    from mlmodeldev.training.world import World
+    from mlmodeldev.tracking.wandb_logger import Tracker
+    from mlmodeldev.training.ranks import World
 
 
 @dataclass
@@ -77,8 +77,8 @@ class Attempt:
                 logger.resume_from(self.step)
             if hasattr(logger, "end"):
                 self.trackers.append(logger)  # type: ignore[arg-type]
-        if interrupt.requested():
-            raise TrialInterrupted(f"interrupted by {interrupt.requested()} before training began")
+        if signals.requested():
+            raise TrialInterrupted(f"interrupted by {signals.requested()} before training began")
         if self.settings.training.compile:
             _compile(model)
         self.data = data
@@ -115,7 +115,7 @@ class Attempt:
 
 def _pruners(trainer: Trainer) -> list[Pruning | Recovery]:
     from mlmodeldev.callbacks.pruning import Pruning
-    from mlmodeldev.callbacks.recovery import Recovery
+    from mlmodeldev.callbacks.resume import Recovery
 
     return [c for c in trainer.callbacks if isinstance(c, Pruning | Recovery)]  # type: ignore[attr-defined]
 
@@ -167,7 +167,7 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
     if job is None or job != os.environ.get("SLURM_JOB_ID"):
         return
     print(f"{error}; standing still until Slurm ends this task", file=sys.stderr, flush=True)
-    for number in interrupt.SIGNALS:
+    for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     while True:
         time.sleep(60)

@@ -24,8 +24,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
-from mlmodeldev.files import write_json
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore

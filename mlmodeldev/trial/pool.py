@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.trial import interrupt
+from mlmodeldev.trial import signals
+from mlmodeldev.trial.process import Running, begin
 from mlmodeldev.trial.processes import own_command
-from mlmodeldev.trial.running import Running, begin
 from mlmodeldev.trial.shares import shares
-from mlmodeldev.trial.work import LATER, Ended, ListSource, Source, Work, fill
+from mlmodeldev.trial.task import LATER, Ended, ListSource, Source, Work, fill
 from mlmodeldev.trial.worker import start_server
 
 __all__ = ["LATER", "Ended", "ListSource", "Source", "Work", "run_pool"]
@@ -58,7 +58,7 @@ def run_pool(
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
     """
-    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.settings.command_line import config_root
 
     place = root or config_root()
     start_server(modules, place)
@@ -139,7 +139,7 @@ class _Pool:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._handle) for number in interrupt.SIGNALS}
+        before = {number: signal.signal(number, self._handle) for number in signals.SIGNALS}
         try:
             yield
         finally:

@@ -7,7 +7,7 @@ Example::
 
 A fork of a warm process trains alone. Where ``training.devices`` or ``training.num_nodes`` asks for
 more, or ``training.strategy`` is not left to Lightning, the trial is started as by hand, and starts
-the others itself (`mlmodeldev.training.world`).
+the others itself (`mlmodeldev.training.ranks`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlmodeldev.trial.work import Work
+    from mlmodeldev.trial.task import Work
 
 ALONE: dict[str, tuple[Any, ...]] = {
     "training.devices": ("auto", 1),
@@ -52,7 +52,7 @@ def needs_processes(overrides: Sequence[str]) -> bool:
 
 
 def _given(overrides: Sequence[str]) -> dict[str, Any]:
-    from mlmodeldev.trial.overrides import parse_overrides
+    from mlmodeldev.settings.overrides import parse_overrides
 
     named = [item for item in overrides if item.lstrip("+").partition("=")[0] in ALONE]
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlmodeldev.key_guard import mask
+from mlmodeldev.secrets import mask
 
 SNAPSHOT_FILE = "snapshot.json"
 """In a copy of the code: the provenance of what was copied (`mlmodeldev.slurm.snapshot`)."""

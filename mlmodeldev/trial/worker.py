@@ -28,9 +28,9 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.key_guard import guard_output
-from mlmodeldev.threads import share_cores
-from mlmodeldev.trial import interrupt
+from mlmodeldev.machine import share_cores
+from mlmodeldev.secrets import guard_output
+from mlmodeldev.trial import signals
 
 _context: ForkServerContext = multiprocessing.get_context("forkserver")
 
@@ -53,7 +53,7 @@ def start_server(modules: Sequence[str], root: Path) -> None:
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(root) not in path:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, path)])
-    _context.set_forkserver_preload([*HEAVY, *modules, "mlmodeldev.trial.warm"])
+    _context.set_forkserver_preload([*HEAVY, *modules, "mlmodeldev.trial.preload"])
 
 
 def launch(
@@ -64,7 +64,7 @@ def launch(
 ) -> ForkServerProcess:
     """Start a trial in a process group of its own; its output goes to the end of a file.
 
-    A signal that arrives before the trial listens (`mlmodeldev.trial.interrupt`) waits for it.
+    A signal that arrives before the trial listens (`mlmodeldev.trial.signals`) waits for it.
 
     Args:
         program: module that has ``train(settings)``.
@@ -110,22 +110,22 @@ def _ensure_server(overrides: Sequence[str]) -> None:
     """
     chosen = [item for item in overrides if "." not in item.partition("=")[0]]
     os.environ[WARM] = json.dumps(chosen)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, interrupt.SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
     try:
         resource_tracker.ensure_running()  # unblocks SIGINT and SIGTERM on its way
-        signal.pthread_sigmask(signal.SIG_BLOCK, interrupt.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(program: str, overrides: list[str], log: str, environment: dict[str, str]) -> None:
-    from mlmodeldev.settings.cli import TrialInterrupted
+    from mlmodeldev.settings.command_line import TrialInterrupted
     from mlmodeldev.settings.composition import compose_settings
 
     os.setpgid(0, 0)
-    interrupt.listen()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupt.SIGNALS)
+    signals.listen()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
     # Inherited from the server otherwise: loader workers would start servers of their own.
     multiprocessing.set_start_method("fork", force=True)
     write_to(log)

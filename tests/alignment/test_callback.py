@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mlmodeldev.alignment import outputs
+from mlmodeldev.alignment import results
 from mlmodeldev.alignment.callback import CKACallback, Comparison
 from mlmodeldev.alignment.metric import CKA
 from mlmodeldev.errors import UsageError
@@ -25,9 +25,9 @@ warnings.filterwarnings("ignore", module="pytorch_lightning")
 @pytest.fixture(autouse=True)
 def no_drawing(monkeypatch):
     """Pictures are tested elsewhere, and drawn in one test here: they take most of the time."""
-    monkeypatch.setattr(outputs, "picture", lambda result: result)
-    monkeypatch.setattr(outputs, "draw_drift", lambda *args, **kwargs: None)
-    monkeypatch.setattr(outputs, "save_figure", lambda figure, path: write(path))
+    monkeypatch.setattr(results, "picture", lambda result: result)
+    monkeypatch.setattr(results, "draw_drift", lambda *args, **kwargs: None)
+    monkeypatch.setattr(results, "save_figure", lambda figure, path: write(path))
 
 
 def write(path):

@@ -1,48 +1,5 @@
-"""What the data tests share: a faulty server, a known body, and short waits."""
+"""The fetch tests' faulty server and clean environment, for the data made of what it serves."""
 
-import hashlib
-import random
+from tests.fetch.conftest import _clean_environment, body, get, server
 
-import pytest
-from fault_server import FaultServer
-
-from mlmodeldev.data import Source, fetch
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch, tmp_path):
-    for name in ("MLMODELDEV_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-
-
-@pytest.fixture
-def server():
-    with FaultServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def body():
-    """Three megabytes that no compressor and no chance can fake."""
-    return random.Random(0).randbytes(3_000_001)
-
-
-@pytest.fixture
-def get(server, body, tmp_path):
-    """Fetch ``names`` of the server as mirrors, with digest and size, quickly."""
-
-    def call(*names, **options):
-        known = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest(), "name": "f.bin"}
-        known |= options.pop("known", {})
-        source = Source(urls=[server.url(name) for name in names], **known)
-        options = {"backoff": 0.01, "timeout": 5, "progress": False} | options
-        return fetch(source, options.pop("directory", tmp_path / "data"), **options)
-
-    return call
-
-
-def listing(folder):
-    """Every path below a folder, relative to it."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+__all__ = ["_clean_environment", "body", "get", "server"]

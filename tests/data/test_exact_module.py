@@ -15,7 +15,7 @@ from mlmodeldev.data.loader import Item, Place
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
-from mlmodeldev.training.world import World
+from mlmodeldev.training.ranks import World
 
 
 class Few(ExactDataModule):

@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fault_server import Answer, FaultServer
 from PIL import Image
 from safetensors.torch import load_file
 
 from datamodule import CocoCaptions, Cola, Images, Sst2
-from mlmodeldev.data import manifest, tokens
+from mlmodeldev.data import tokens
 from mlmodeldev.data.loader import Item
 from mlmodeldev.data.readers import read_idx
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch import manifest
+from tests.fetch.fault_server import Answer, FaultServer
 from tests.small_data import (
     COLOURS,
     cifar_records,

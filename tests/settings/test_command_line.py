@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.settings.composition import compose_settings
-from mlmodeldev.trial.identity import identity
+from mlmodeldev.settings.identity import identity
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,7 +104,7 @@ PROBE = """
 import sys, types
 sys.path.insert(0, {root!r})
 import hydra, json
-from mlmodeldev.settings.cli import TrialInterrupted, call, run
+from mlmodeldev.settings.command_line import TrialInterrupted, call, run
 from mlmodeldev.errors import UsageError
 
 def train(settings):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mlmodeldev.settings.cli import config_root
+from mlmodeldev.settings.command_line import config_root
 from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.schema import Settings
-from mlmodeldev.trial.identity import identity
 
 
 def test_defaults_compose_to_a_small_dual_encoder_of_digits():

@@ -21,13 +21,13 @@ import pytest
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.schema import Cluster as Settings
 from mlmodeldev.slurm import storage
-from mlmodeldev.slurm.ask import Node
-from mlmodeldev.slurm.check import check_alone
+from mlmodeldev.slurm.crash_loop import standing_still
 from mlmodeldev.slurm.job import _Told
-from mlmodeldev.slurm.progress import standing_still
+from mlmodeldev.slurm.preflight import check_alone
+from mlmodeldev.slurm.query import Node
 from mlmodeldev.slurm.submission import submissions
-from mlmodeldev.trial.record import TrialFolder
-from mlmodeldev.trial.work import LATER, Ended, Work
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.task import LATER, Ended, Work
 from tests.slurm.cluster import ROOT, Cluster
 from tests.slurm.sweeps import SmallSweep
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlmodeldev.slurm.command import main
+from mlmodeldev.slurm.command_line import main
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.__main__ import _refused_by_the_trainer
 from mlmodeldev.sweep.__main__ import main as check

@@ -130,7 +130,7 @@ def kinds_of(text: str, tmp_path, *overrides: str) -> list[tuple]:
     """What differs among the settings that prefetch goes through."""
     import argparse
 
-    from mlmodeldev.slurm import declared
+    from mlmodeldev.slurm import sweep_state
     from mlmodeldev.slurm.commands import prefetch
 
     (tmp_path / "s.yaml").write_text(text)
@@ -138,7 +138,7 @@ def kinds_of(text: str, tmp_path, *overrides: str) -> list[tuple]:
     prefetch.arguments(parser)
     where = f"artefacts.runs_dir={tmp_path}/runs"
     asked = parser.parse_args(["--sweep", str(tmp_path / "s.yaml"), where, *overrides])
-    found = prefetch.kinds(declared.read(asked, lint=False))
+    found = prefetch.kinds(sweep_state.read(asked, lint=False))
     return [(s.data["max_length"], s.model["encoder"], s.processing.stage) for s in found]
 
 

@@ -12,18 +12,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlmodeldev.slurm import strays
+from mlmodeldev.slurm import orphans
 from mlmodeldev.slurm.local import EntrySource
 from mlmodeldev.slurm.reconcile import reconcile, stop, undeclared
 from mlmodeldev.sweep import loads
-from mlmodeldev.trial.record import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 
 GRID = "name: g\nmethod: grid\nparameters: {optimizer.lr: {values: [0.1, 0.2, 0.3, 0.4, 0.5]}}\n"
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from mlmodeldev.trial.record import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 TrialFolder(Path(sys.argv[1])).claim()
 time.sleep(60)
 """
@@ -69,22 +69,22 @@ def test_what_is_missing_interrupted_or_dead_is_run_and_the_rest_left(owner, tmp
 
 def test_undeclared_trials_are_told_of_and_stopped_when_asked(owner, tmp_path, capsys, monkeypatch):
     process, folder = owner
-    monkeypatch.setattr("mlmodeldev.slurm.ask.slurm_is_here", lambda: False)
+    monkeypatch.setattr("mlmodeldev.slurm.query.slurm_is_here", lambda: False)
     known = SimpleNamespace(
         entries=list(reconcile(loads(GRID.replace("0.3, ", "")), tmp_path)), folder=tmp_path / "g"
     )
     write(tmp_path / "g" / "zzz", state="done")
     assert undeclared(known.entries, known.folder) == sorted([folder, tmp_path / "g" / "zzz"])
-    assert strays.tell(known, prune=False) == []
+    assert orphans.tell(known, prune=False) == []
     assert "no longer declared" in capsys.readouterr().err
     assert process.poll() is None
-    assert strays.tell(known, prune=True) == [folder.name]
+    assert orphans.tell(known, prune=True) == [folder.name]
     assert process.wait(30) == -signal.SIGTERM
     assert (folder / "trial.json").exists()
     assert not stop(folder), "nobody runs it any more"
     known.entries = list(reconcile(loads(GRID), tmp_path))
     (tmp_path / "g" / "zzz" / "trial.json").unlink()
-    assert strays.tell(known, prune=True) == []
+    assert orphans.tell(known, prune=True) == []
 
 
 def test_a_searchs_trials_are_those_that_were_begun(tmp_path):

@@ -14,19 +14,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlmodeldev.trial.record import read_record
+from mlmodeldev.trial.folder import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
 import json, math, os, signal, time
 from types import SimpleNamespace
-from mlmodeldev.files import write_json
-from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.atomic import write_json
+from mlmodeldev.settings.command_line import TrialInterrupted
 from mlmodeldev.sweep.stopping import verdict
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.history import history
-from mlmodeldev.trial.record import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 
 EPOCHS, SECONDS = int(os.environ.get("EPOCHS", "6")), float(os.environ.get("SECONDS_EACH", "0.02"))
 

@@ -9,12 +9,12 @@ import optuna
 import pytest
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.overrides import parse_overrides
 from mlmodeldev.settings.schema import Pruning
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.optuna_rules import judge
 from mlmodeldev.sweep.search import SearchSource
-from mlmodeldev.trial.overrides import parse_overrides
-from mlmodeldev.trial.work import Ended
+from mlmodeldev.trial.task import Ended
 from tests.sweep.searching import Hunt
 
 CURVES = [[0.1, 0.5 + i / 20, 0.6 + i / 20] for i in range(5)]

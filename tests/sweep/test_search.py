@@ -13,13 +13,13 @@ import optuna
 import pytest
 from filelock import FileLock
 
+from mlmodeldev.settings.overrides import parse_overrides
 from mlmodeldev.sweep import load
-from mlmodeldev.sweep.launching import trial_arguments
-from mlmodeldev.sweep.prior import import_prior
 from mlmodeldev.sweep.search import SearchSource, main
-from mlmodeldev.trial.overrides import parse_overrides
-from mlmodeldev.trial.record import read_record
-from mlmodeldev.trial.work import Ended, Work
+from mlmodeldev.sweep.trial_arguments import trial_arguments
+from mlmodeldev.sweep.warm_start import import_prior
+from mlmodeldev.trial.folder import read_record
+from mlmodeldev.trial.task import Ended, Work
 from tests.sweep.searching import Hunt, family
 
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.identity import identity
 from mlmodeldev.sweep import load
-from mlmodeldev.trial.identity import identity
 
 WANDB = json.loads((Path(__file__).parent / "wandb_answers.json").read_text())
 

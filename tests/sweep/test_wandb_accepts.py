@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlmodeldev.settings.identity import identity, parse_overrides
 from mlmodeldev.sweep import load
-from mlmodeldev.sweep.command import MACROS
-from mlmodeldev.trial.identity import identity, parse_overrides
+from mlmodeldev.sweep.lint_command import MACROS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -13,7 +13,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.tracking.loggers import make_loggers
 from mlmodeldev.tracking.names import run_name, short_name
-from mlmodeldev.trial.record import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +39,7 @@ def test_trackers_that_are_not_chosen_are_not_imported(tmp_path):
 import json, sys
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.tracking.loggers import make_loggers
-from mlmodeldev.trial.record import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 settings = compose_settings(["artefacts.runs_dir={tmp_path}", "logger=csv"])
 make_loggers(settings, TrialFolder.open(settings))
 print(json.dumps([name for name in ("wandb", "tensorboard") if name in sys.modules]))

@@ -12,7 +12,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.settings.schema import Settings
 from mlmodeldev.training import build
-from mlmodeldev.training.world import World
+from mlmodeldev.training.ranks import World
 
 MINE = """
 import torch

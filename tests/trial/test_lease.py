@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.trial import record as module
-from mlmodeldev.trial.record import LEASE_SECONDS, LostLease, TrialFolder
+from mlmodeldev.trial import folder as module
+from mlmodeldev.trial.folder import LEASE_SECONDS, LostLease, TrialFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
 OWNER = """
 import sys
 from pathlib import Path
-from mlmodeldev.trial.record import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 TrialFolder(Path(sys.argv[1])).claim()
 print("claimed", flush=True)
 sys.stdin.read()

@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
 import ctypes, json, os, signal, sys, time
-from mlmodeldev.files import write_json
-from mlmodeldev.settings.cli import TrialInterrupted
+from mlmodeldev.atomic import write_json
+from mlmodeldev.settings.command_line import TrialInterrupted
 from mlmodeldev.trial import interrupt
-from mlmodeldev.trial.record import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 
 def train(settings):
     folder = TrialFolder.open(settings)
@@ -274,7 +274,7 @@ def test_threads_are_shared_out_and_one_trial_gets_all(monkeypatch):
 SAVED_THEN_KILLED = """\
 import sys
 from pathlib import Path
-from mlmodeldev.trial.record import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 folder = TrialFolder(Path(sys.argv[1]))
 if sys.argv[2] == "saves":
     folder.claim()

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from mlmodeldev.trial.provenance import changes, provenance
-from tests.key_guard.planted import NEW
+from tests.secrets.planted import NEW
 
 
 @pytest.fixture

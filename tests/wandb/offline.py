@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from mlmodeldev.settings.composition import compose_settings
-from mlmodeldev.trial.record import TrialFolder, start_ticks
+from mlmodeldev.trial.folder import TrialFolder, start_ticks
 
 
 class OfflineTrial:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 import trainer
 from mlmodeldev.settings import Settings
-from mlmodeldev.settings.cli import call, run
+from mlmodeldev.settings.command_line import call, run
 
 
 def train(settings: Settings) -> object:

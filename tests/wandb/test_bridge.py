@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.slurm.submission import submissions
-from tests.key_guard.planted import HEX
+from tests.secrets.planted import HEX
 from tests.slurm.cluster import Cluster, Slurm
 from tests.slurm.sweeps import SmallSweep
 from tests.wandb.conftest import Client, steps_are_whole

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.tracking.command import is_ours, starter
-from mlmodeldev.tracking.stopping import NOTE_VARIABLE
-from mlmodeldev.trial.work import Work
+from mlmodeldev.sweep.starter import is_ours, starter
+from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE
+from mlmodeldev.trial.task import Work
 from tests.wandb.conftest import Client
 
 PARAMS = {"lr": 0.1, "big": True, "off": False, "name": "a b"}

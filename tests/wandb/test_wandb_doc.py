@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.key_guard.planted import HEX, KEYS, NEW
+from tests.secrets.planted import HEX, KEYS, NEW
 from tests.wandb.server import KEY
 
 ROOT = Path(__file__).resolve().parents[2]

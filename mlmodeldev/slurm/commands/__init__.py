@@ -1,4 +1,4 @@
-"""The sub-commands of ``slurm/SlurmTrain.py``, a module each, listed in `slurm/command.py`.
+"""The sub-commands of ``slurm/SlurmTrain.py``, a module each, listed in `slurm/command_line.py`.
 
 A module has::
 

@@ -12,8 +12,8 @@ from mlmodeldev.errors import UsageError
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.tracking.bridge import BridgeSource
-    from mlmodeldev.tracking.sweep_server import RemoteSweep
+    from mlmodeldev.slurm.bridge import BridgeSource
+    from mlmodeldev.tracking.wandb_sweep import RemoteSweep
 
 HELP = "run a W&B sweep on nodes without a network: take its runs, submit them, upload their rows"
 
@@ -23,7 +23,7 @@ LAST_SECONDS = 120.0
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    from mlmodeldev.slurm.declared import CLUSTER_VARIABLE
+    from mlmodeldev.slurm.sweep_state import CLUSTER_VARIABLE
 
     parser.add_argument("sweep", metavar="ENTITY/PROJECT/ID", help="as 'wandb sweep' prints it")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting of every trial")
@@ -43,12 +43,12 @@ def run(asked: argparse.Namespace) -> int:
     """Bridge until the sweep is over; return 0 well, 1 some failed, 75 interrupted."""
     from filelock import FileLock, Timeout
 
-    from mlmodeldev.key_guard import warn_of_open_netrc
+    from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.settings.composition import compose_settings
-    from mlmodeldev.slurm.declared import fixed_overrides
-    from mlmodeldev.tracking.account import Unreachable
-    from mlmodeldev.tracking.command import runs_trainer
-    from mlmodeldev.tracking.sweep_server import RemoteSweep
+    from mlmodeldev.slurm.sweep_state import fixed_overrides
+    from mlmodeldev.sweep.starter import runs_trainer
+    from mlmodeldev.tracking.wandb_api import Unreachable
+    from mlmodeldev.tracking.wandb_sweep import RemoteSweep
 
     _check(asked)
     overrides = fixed_overrides(asked)
@@ -93,8 +93,8 @@ def _bridge(
     overrides: list[str],
     runs_dir: Path,
 ) -> int:
-    from mlmodeldev.tracking.bridge import BridgeSource
-    from mlmodeldev.tracking.sync import Syncer
+    from mlmodeldev.slurm.bridge import BridgeSource
+    from mlmodeldev.tracking.upload import Syncer
 
     on_cluster = settings.cluster.launcher == "slurm"
     with Syncer(runs_dir, sweep.id, keep_open=True) as syncer:
@@ -116,12 +116,12 @@ def _modules(settings: Settings) -> list[str]:
 
 
 def _on_cluster(source: BridgeSource, settings: Settings, slots: int | None) -> int:
-    from mlmodeldev.settings.cli import config_root
-    from mlmodeldev.slurm.feeding import Feeder
+    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.slurm.dispatcher import Feeder
     from mlmodeldev.slurm.resources import concurrent_jobs
-    from mlmodeldev.trial import interrupt
+    from mlmodeldev.trial import signals
 
-    interrupt.listen()
+    signals.listen()
     cluster = settings.cluster
     at_once = slots or max(1, concurrent_jobs(cluster))
     return Feeder(source, cluster, source.folder, config_root(), _modules(settings), at_once).run()

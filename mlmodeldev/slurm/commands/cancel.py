@@ -7,7 +7,7 @@ import json
 import subprocess
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import sweep_state
 
 HELP = "end the sweep's jobs; running trials save first, and none comes back by itself"
 
@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trial", action="append", metavar="TRIAL", help="only this trial's job (repeat)"
     )
-    declared.add_options(parser)
+    sweep_state.add_options(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -25,7 +25,7 @@ def run(asked: argparse.Namespace) -> int:
     from mlmodeldev.slurm.commands.logs import find
     from mlmodeldev.slurm.tasks import live_arrays, tasks
 
-    known = declared.read(asked, lint=False)
+    known = sweep_state.read(asked, lint=False)
     if asked.trial:
         wanted = {find(known.entries, text).trial.id for text in asked.trial}
         mine = tasks(known.folder)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import sweep_state
 
 HELP = "remove copies of the code that no job in the queue uses"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    declared.add_options(parser)
+    sweep_state.add_options(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -21,7 +21,7 @@ def run(asked: argparse.Namespace) -> int:
     from mlmodeldev.slurm.submission import FOLDER, submissions
     from mlmodeldev.slurm.tasks import live_arrays
 
-    known = declared.read(asked, lint=False)
+    known = sweep_state.read(asked, lint=False)
     runs = known.folder.parent
     sweeps = [folder.parent for folder in runs.glob(f"*/{FOLDER}")]
     used = set()

@@ -6,14 +6,14 @@ import argparse
 import json
 from pathlib import Path
 
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import sweep_state
 
 HELP = "the results: best first, mean ± std over replicates, failures; and a CSV or Parquet file"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    declared.add_options(parser)
+    sweep_state.add_options(parser)
     parser.add_argument(
         "--out",
         metavar="FILE",
@@ -23,9 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Read all trials, write the file, print the table."""
-    from mlmodeldev.sweep.collect import collect, print_results, write_rows
+    from mlmodeldev.sweep.results import collect, print_results, write_rows
 
-    known = declared.read(asked, lint=False)
+    known = sweep_state.read(asked, lint=False)
     metric = known.sweep.definition.metric
     training = known.base.training
     name, goal = training.monitor, {"max": "maximize", "min": "minimize"}[training.mode]

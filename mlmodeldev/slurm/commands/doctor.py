@@ -6,22 +6,22 @@ import argparse
 import dataclasses
 import json
 
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import sweep_state
 
 HELP = "look at Python, disk, Slurm, profile and tracker; a fix for what is wrong"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    declared.add_options(parser)
+    sweep_state.add_options(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Say what was found; 1 if something is wrong."""
+    from mlmodeldev.doctor.checks import examine
     from mlmodeldev.settings.composition import compose_settings
-    from mlmodeldev.slurm.doctor import examine
 
-    findings = list(examine(compose_settings(declared.fixed_overrides(asked))))
+    findings = list(examine(compose_settings(sweep_state.fixed_overrides(asked))))
     if asked.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
     for finding in [] if asked.json else findings:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import sweep_state
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.declared import Declared
     from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.slurm.sweep_state import Declared
 
 EXIT_CTRL_C = 130
 QUEUE_SECONDS = 5.0
@@ -27,12 +27,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trial", metavar="TRIAL", help="identity, or its first letters")
     parser.add_argument("-f", "--follow", action="store_true", help="until the trial has ended")
     parser.add_argument("-n", "--lines", type=int, help="only the last so many lines")
-    declared.add_options(parser)
+    sweep_state.add_options(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Print the log."""
-    known = declared.read(asked, lint=False)
+    known = sweep_state.read(asked, lint=False)
     entry = find(known.entries, asked.trial)
     files = [entry.folder / "log.txt", *job_logs(known, entry.trial.id)]
     there = [file for file in files if file.is_file()]
@@ -103,7 +103,7 @@ def follow(known: Declared, entry: Entry, read: int) -> None:
 def _left_alone(known: Declared, entry: Entry) -> bool:
     """Whether a trial's job is known to have left the queue."""
     from mlmodeldev.slurm.commands.status import in_queue
-    from mlmodeldev.slurm.planning import state
+    from mlmodeldev.slurm.plan import state
 
     task = in_queue(known).get(entry.trial.id)
     return task is not None and task.queued is None and state(entry.again(), task) != "running"

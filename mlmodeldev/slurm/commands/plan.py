@@ -8,25 +8,25 @@ import shlex
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.slurm import declared, elsewhere
+from mlmodeldev.slurm import sweep_state, wandb_runs
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.declared import Declared
-    from mlmodeldev.slurm.planning import Plan
+    from mlmodeldev.slurm.plan import Plan
     from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.slurm.sweep_state import Declared
 
 HELP = "say what submit would run; start nothing"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    declared.add_options(parser)
-    elsewhere.add_option(parser)
+    sweep_state.add_options(parser)
+    wandb_runs.add_option(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Print the plan."""
-    known = elsewhere.with_wandb(declared.read(asked), asked.wandb)
+    known = wandb_runs.with_wandb(sweep_state.read(asked), asked.wandb)
     if known.base.cluster.launcher == "local":
         return _here(known, asked.json)
     plan = on_cluster(known)
@@ -46,9 +46,9 @@ def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
     """
     import sys
 
-    from mlmodeldev.slurm.ask import ask_limits, queue, slurm_is_here
-    from mlmodeldev.slurm.check import check, check_alone
-    from mlmodeldev.slurm.planning import make_plan
+    from mlmodeldev.slurm.plan import make_plan
+    from mlmodeldev.slurm.preflight import check, check_alone
+    from mlmodeldev.slurm.query import ask_limits, queue, slurm_is_here
     from mlmodeldev.slurm.storage import doubt
     from mlmodeldev.slurm.tasks import tasks, workers
 
@@ -114,7 +114,7 @@ def _here(known: Declared, as_json: bool) -> int:
 
 
 def _script(due: Sequence[Entry], known: Declared) -> str:
-    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.settings.command_line import config_root
     from mlmodeldev.slurm.local import entry_work
 
     start = known.starter(config_root())

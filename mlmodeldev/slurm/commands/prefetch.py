@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.slurm import declared
+from mlmodeldev.slurm import sweep_state
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.slurm.declared import Declared
+    from mlmodeldev.slurm.sweep_state import Declared
     from mlmodeldev.training.prefetch import Got
 
 HELP = "get data, tokenizers and Hub models of all trials now, for nodes without a network"
@@ -24,7 +24,7 @@ _ROOTS = ("data", "model", "experiment", "callbacks")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    declared.add_options(parser)
+    sweep_state.add_options(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -33,7 +33,7 @@ def run(asked: argparse.Namespace) -> int:
 
     from mlmodeldev.training.prefetch import fetch_all
 
-    known = declared.read(asked, lint=False)  # each kind is composed, and checked so, below
+    known = sweep_state.read(asked, lint=False)  # each kind is composed, and checked so, below
     got: dict[tuple[str, str], Got] = {}
     with contextlib.redirect_stdout(sys.stderr):
         for settings in kinds(known):
@@ -49,7 +49,7 @@ def run(asked: argparse.Namespace) -> int:
 def kinds(known: Declared) -> Iterator[Settings]:
     """Yield settings of each kind of trial: those that differ in what they need."""
     from mlmodeldev.settings.composition import compose_settings
-    from mlmodeldev.trial.overrides import to_overrides
+    from mlmodeldev.settings.overrides import to_overrides
 
     seen: set[str] = set()
     for point in _points(known):
@@ -91,7 +91,7 @@ def _canonical(values: dict[str, Any]) -> str:
 
 
 def _show(found: list[Got]) -> None:
-    from mlmodeldev.data.files import human
+    from mlmodeldev.fetch.files import human
 
     width = max((len(each.name) for each in found), default=4)
     for each in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mlmodeldev.slurm import changes, declared
+from mlmodeldev.slurm import sweep_diff, sweep_state
 from mlmodeldev.slurm.commands import submit
 
 HELP = "run the failed trials again, and no others, as they were submitted"
@@ -13,18 +13,18 @@ HELP = "run the failed trials again, and no others, as they were submitted"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    declared.add_options(parser)
+    sweep_state.add_options(parser)
     submit.add_yes(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Submit what failed."""
     from mlmodeldev.slurm.commands.status import in_queue
-    from mlmodeldev.slurm.planning import state
+    from mlmodeldev.slurm.plan import state
 
     _recall(asked)
-    known = declared.read(asked)
-    changes.tell(known, "retry")
+    known = sweep_state.read(asked)
+    sweep_diff.tell(known, "retry")
     tasks = in_queue(known)
     failed = [e for e in known.entries if state(e, tasks.get(e.trial.id)) in ("failed", "lost")]
     if known.base.cluster.launcher == "local":
@@ -36,10 +36,10 @@ def _recall(asked: argparse.Namespace) -> None:
     """Add what the last submission was told; what is given now comes before it."""
     from mlmodeldev.slurm.submission import submissions
 
-    made = submissions(declared.folder_of(asked))
+    made = submissions(sweep_state.folder_of(asked))
     if not made:
         return
-    asked.overrides = merged(made[-1].overrides, declared.fixed_overrides(asked, default=False))
+    asked.overrides = merged(made[-1].overrides, sweep_state.fixed_overrides(asked, default=False))
     asked.cluster = None
     asked.count = made[-1].count if asked.count is None else asked.count
     asked.seed = asked.seed or made[-1].seed

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import changes, declared
+from mlmodeldev.slurm import sweep_diff, sweep_state
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.declared import Declared
     from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.slurm.sweep_state import Declared
     from mlmodeldev.slurm.tasks import Task
     from mlmodeldev.sweep import Sweep
 
@@ -22,13 +22,13 @@ HELP = "the table of trials: state, progress, best value, time left, node"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    declared.add_options(parser)
+    sweep_state.add_options(parser)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Print the table."""
-    known = declared.read(asked, lint=False)
-    changes.tell(known, "status")
+    known = sweep_state.read(asked, lint=False)
+    sweep_diff.tell(known, "status")
     show(known.sweep, known.entries, asked.json, in_queue(known))
     return 0
 
@@ -65,7 +65,7 @@ def show(
 
 
 def _row(entry: Entry, task: Task | None) -> dict[str, Any]:
-    from mlmodeldev.slurm.planning import state
+    from mlmodeldev.slurm.plan import state
 
     row = {**entry.as_dict(), "state": state(entry, task)}
     if task is None:

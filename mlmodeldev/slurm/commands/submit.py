@@ -10,21 +10,21 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import changes, declared, elsewhere, strays
+from mlmodeldev.slurm import orphans, sweep_diff, sweep_state, wandb_runs
 from mlmodeldev.slurm.commands import plan, status
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.declared import Declared
-    from mlmodeldev.slurm.planning import Plan
+    from mlmodeldev.slurm.plan import Plan
     from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.slurm.sweep_state import Declared
 
 HELP = "run what is missing or interrupted (the default)"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    declared.add_options(parser)
-    elsewhere.add_option(parser)
+    sweep_state.add_options(parser)
+    wandb_runs.add_option(parser)
     parser.add_argument("--dry-run", action="store_true", help="the same as plan")
     parser.add_argument(
         "--jobs",
@@ -49,10 +49,10 @@ def run(asked: argparse.Namespace) -> int:
     """Run the trials that have not ended."""
     if asked.dry_run:
         return plan.run(asked)
-    known = elsewhere.with_wandb(declared.read(asked), asked.wandb)
-    told = changes.tell(known, "submit")
+    known = wandb_runs.with_wandb(sweep_state.read(asked), asked.wandb)
+    told = sweep_diff.tell(known, "submit")
     if asked.count is None and (asked.prune or told is None):
-        strays.tell(known, asked.prune)
+        orphans.tell(known, asked.prune)
     _tell_of_failed(known.entries)
     if known.base.cluster.launcher == "local":
         return here(known, asked)
@@ -79,9 +79,9 @@ def to_cluster(
         yes: ask no question.
         only: no others than these trials.
     """
-    from mlmodeldev.settings.cli import config_root
-    from mlmodeldev.slurm.ask import slurm_is_here
+    from mlmodeldev.settings.command_line import config_root
     from mlmodeldev.slurm.launch import launch
+    from mlmodeldev.slurm.query import slurm_is_here
     from mlmodeldev.slurm.tasks import live_arrays
 
     if not slurm_is_here():
@@ -117,7 +117,7 @@ def _alone(known: Declared) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    from mlmodeldev.files import writing_to
+    from mlmodeldev.atomic import writing_to
     from mlmodeldev.slurm.submission import FOLDER, submissions
 
     folder = known.folder / FOLDER
@@ -147,7 +147,7 @@ def _confirm(made: Plan, yes: bool) -> None:
 
 def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | None = None) -> int:
     """Run on this machine."""
-    from mlmodeldev.settings.cli import config_root
+    from mlmodeldev.settings.command_line import config_root
     from mlmodeldev.slurm.local import run_here, run_local
 
     with _progress_to_stderr(asked.json):
@@ -157,7 +157,7 @@ def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | Non
             root = config_root()
             parts = (only, known.program, known.overrides, known.modules, root)
             outcome = run_local(*parts, retry=True, start=known.starter(root))
-    again = elsewhere.attached(declared.read(asked, lint=False), known.elsewhere).entries
+    again = wandb_runs.attached(sweep_state.read(asked, lint=False), known.elsewhere).entries
     status.show(known.sweep, again, asked.json)
     if not asked.json and again:
         _next_steps(again)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError, nearest
 
 if TYPE_CHECKING:
-    from mlmodeldev.tracking.sync import Status, Syncer
+    from mlmodeldev.tracking.upload import Status, Syncer
 
 HELP = "upload to W&B what trials without a network have logged, live or afterwards"
 
@@ -37,10 +37,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """Upload; return 0 all is up, 1 something is not, 75 interrupted."""
-    from mlmodeldev.key_guard import warn_of_open_netrc
-    from mlmodeldev.tracking.account import Refused, Unreachable, ask
-    from mlmodeldev.tracking.sync import Syncer
-    from mlmodeldev.trial import interrupt
+    from mlmodeldev.secrets import warn_of_open_netrc
+    from mlmodeldev.tracking.upload import Syncer
+    from mlmodeldev.tracking.wandb_api import Refused, Unreachable, ask
+    from mlmodeldev.trial import signals
 
     runs_dir = _runs_dir(asked.runs_dir)
     sweep = _sweep(asked.sweep, runs_dir)
@@ -51,11 +51,11 @@ def run(asked: argparse.Namespace) -> int:
         if not asked.follow:
             print(f"{error}; nothing is uploaded, try again later", file=sys.stderr)
             return 1
-    interrupt.listen()
+    signals.listen()
     with Syncer(runs_dir, sweep, keep_open=asked.follow) as syncer:
         known = _follow(syncer, asked) if asked.follow else _once(syncer, asked)
     _show(known, asked.json)
-    if interrupt.requested():
+    if signals.requested():
         return EXIT_INTERRUPTED
     return 0 if all(status.up or _left_to_another(status) for status in known) else 1
 
@@ -94,8 +94,8 @@ def _once(syncer: Syncer, asked: argparse.Namespace) -> list[Status]:
 
 def _follow(syncer: Syncer, asked: argparse.Namespace) -> list[Status]:
     """Visit until all trials have ended and are up, or a signal comes."""
-    from mlmodeldev.tracking.sync import wait
-    from mlmodeldev.trial import interrupt
+    from mlmodeldev.tracking.upload import wait
+    from mlmodeldev.trial import signals
 
     said: dict[str, tuple[str, str]] = {}
     sent: dict[str, int] = {}
@@ -112,16 +112,16 @@ def _follow(syncer: Syncer, asked: argparse.Namespace) -> list[Status]:
         lingered = time.monotonic() - quiet_since >= asked.linger * 60
         if over and lingered and _jobs_to_come(syncer):
             quiet_since, over = time.monotonic(), False
-        if interrupt.requested() or (over and lingered):
+        if signals.requested() or (over and lingered):
             for status in known:
                 status.sent = sent[status.folder]
             return known
-        wait(FOLLOW_SECONDS, interrupt.requested)
+        wait(FOLLOW_SECONDS, signals.requested)
 
 
 def _jobs_to_come(syncer: Syncer) -> bool:
     """Whether jobs of these sweeps are still in the queue; yes, where Slurm does not say."""
-    from mlmodeldev.slurm.ask import queue, slurm_is_here
+    from mlmodeldev.slurm.query import queue, slurm_is_here
     from mlmodeldev.slurm.submission import submissions
 
     folders = syncer.runs_dir.glob(syncer.sweep or "[!.]*")

@@ -23,8 +23,8 @@ export MLMODELDEV_SUBMISSION=/shared/runs/digits/.jobs/SUBMISSION/jobs.json
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /shared/runs/digits/.jobs/SUBMISSION/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=4 /venv/python -u -m mlmodeldev.slurm.beginning /shared/runs/digits/.jobs/SUBMISSION/tasks-0.pkl
+srun --unbuffered --output /shared/runs/digits/.jobs/SUBMISSION/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=4 /venv/python -u -m mlmodeldev.slurm.entrypoint /shared/runs/digits/.jobs/SUBMISSION/tasks-0.pkl
 
 
 # teardown
-exec /venv/python -m mlmodeldev.slurm.ending "$?"
+exec /venv/python -m mlmodeldev.slurm.epilog "$?"

@@ -1,0 +1,170 @@
+"""Where a measured CKA goes: files in the trial's folder, pictures and tables to the loggers.
+
+result = Result("drift", matrix, rows, columns, epoch=3, samples=512, batches=8, …)
+write_files(result, folder)        # cka/drift/epoch-0003.{npz,png}, cka/drift.png
+log_picture(result, folder, loggers, step)
+scalars(result)                    # {"cka/drift/mean_diagonal": 0.93, …}
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlmodeldev.alignment.heatmap import draw_drift, draw_heatmap, save_figure
+from mlmodeldev.atomic import whole_path
+
+_WEIGHTS = {"pairs": "n(n-3)", "samples": "n", "equal": "1"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One comparison at one epoch. `matrix` is (rows, columns), float64, NaN where undefined."""
+
+    name: str
+    matrix: np.ndarray
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    against: str
+    has_diagonal: bool
+    epoch: int | None
+    samples: int
+    batches: int
+    estimator: str
+    kernel: str
+    weighting: str
+
+    @property
+    def diagonal(self) -> np.ndarray | None:
+        """CKA of the i-th row with the i-th column, where such pairs exist and say something."""
+        if not self.has_diagonal or len(self.rows) != len(self.columns):
+            return None
+        return np.diagonal(self.matrix)
+
+    @property
+    def caption(self) -> str:
+        """Estimator, kernel, counts and epoch, for under a picture."""
+        estimator = {"unbiased": "unbiased (HSIC1)", "biased": "biased (HSIC0)"}[self.estimator]
+        when = "" if self.epoch is None else f", epoch {self.epoch}"
+        return (
+            f"{estimator}, {self.kernel} kernel, {self.samples} samples in {self.batches} batches, "
+            f"weights {_WEIGHTS[self.weighting]}{when}"
+        )
+
+    @property
+    def other(self) -> str:
+        """Short name of the model that the columns come from; empty for the live model."""
+        return "" if self.against == "self" else Path(self.against).name
+
+
+def scalars(result: Result) -> dict[str, float]:
+    """Return the numbers to log, by key; means are over defined entries, NaN if there are none.
+
+    ``cka/<name>/mean_diagonal`` where there is a diagonal, else ``cka/<name>/mean_off_diagonal``
+    or ``cka/<name>/mean``; ``cka/<name>/undefined``, the count of NaN entries; and each diagonal
+    entry: ``cka/<a>~<b>`` between layers of the live model, ``cka/<name>/<layer>`` against
+    another one (``cka/<name>/<a>~<b>`` where the layers' names differ).
+    """
+    front = f"cka/{result.name}"
+    values = {f"{front}/undefined": float((~np.isfinite(result.matrix)).sum())}
+    diagonal = result.diagonal
+    if diagonal is None:
+        return values | _overall_mean(result, front)
+    values[f"{front}/mean_diagonal"] = _mean(diagonal)
+    for row, column, value in zip(result.rows, result.columns, diagonal, strict=True):
+        if result.against == "self":
+            key = f"cka/{row}~{column}"
+        else:
+            key = f"{front}/{row}" if row == column else f"{front}/{row}~{column}"
+        values[key] = float(value)
+    return values
+
+
+def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None = None) -> None:
+    """Write the matrix and its picture under ``folder/cka``; `history` adds the drift picture.
+
+    ``<name>/epoch-0003.npz`` (matrix, rows, columns, samples, batches, epoch, estimator, kernel,
+    weighting, against), ``<name>/epoch-0003.png``, ``<name>.png`` (the latest), and
+    ``<name>/training.png``, layers x epochs.
+    """
+    base = folder / "cka"
+    stem = base / result.name / f"epoch-{result.epoch:04d}"
+    save_matrix(result, stem.with_suffix(".npz"))
+    save_figure(picture(result), stem.with_suffix(".png"))
+    with whole_path(base / f"{result.name}.png") as temporary:
+        shutil.copyfile(stem.with_suffix(".png"), temporary)
+    if history and len(history["epochs"]) > 1:
+        drift = draw_drift(
+            history["values"],
+            history["epochs"],
+            history["layers"],
+            title=f"{result.name} through training",
+            caption=result.caption.rpartition(",")[0],
+        )
+        save_figure(drift, base / result.name / "training.png")
+
+
+def save_matrix(result: Result, path: Path) -> None:
+    """Write the matrix and what it was made of as ``.npz``."""
+    left_out = ("name", "has_diagonal") + (("epoch",) if result.epoch is None else ())
+    facts = {key: value for key, value in vars(result).items() if key not in left_out}
+    with whole_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **facts)
+
+
+def picture(result: Result, title: str | None = None, row_label: str = "") -> Any:
+    """Return the heat map of a result, a matplotlib figure; titled by its name."""
+    return draw_heatmap(
+        result.matrix,
+        result.rows,
+        result.columns,
+        title=result.name if title is None else title,
+        caption=result.caption,
+        row_label=row_label,
+        column_label=result.other,
+    )
+
+
+def log_picture(result: Result, folder: Path, loggers: Iterable[Any], step: int) -> None:
+    """Send picture and matrix to each logger that takes such things, under one key for all epochs.
+
+    ``cka/<name>/heatmap`` (W&B shows a slider over epochs) and ``cka/<name>/matrix`` (a table).
+    A logger's failure is a warning: the files are there, and training goes on.
+    """
+    path = folder / "cka" / result.name / f"epoch-{result.epoch:04d}.png"
+    for logger in loggers:
+        try:
+            _log_one(result, path, logger, step)
+        except Exception as error:  # whatever a tracker raises, a picture is not worth the run
+            warnings.warn(f"cka: {type(logger).__name__} took no picture: {error}", stacklevel=2)
+
+
+def _log_one(result: Result, path: Path, logger: Any, step: int) -> None:
+    key = f"cka/{result.name}"
+    if hasattr(logger, "log_image"):
+        logger.log_image(f"{key}/heatmap", [str(path)], caption=[result.caption])
+    elif hasattr(getattr(logger, "experiment", None), "add_figure"):
+        logger.experiment.add_figure(f"{key}/heatmap", picture(result), step)
+    if hasattr(logger, "log_table"):
+        rows = [
+            [row, *values] for row, values in zip(result.rows, result.matrix.tolist(), strict=True)
+        ]
+        logger.log_table(f"{key}/matrix", columns=["layer", *result.columns], data=rows)
+
+
+def _overall_mean(result: Result, front: str) -> dict[str, float]:
+    if result.has_diagonal:
+        return {f"{front}/mean": _mean(result.matrix)}
+    off = result.matrix[~np.eye(len(result.rows), dtype=bool)]
+    return {f"{front}/mean_off_diagonal": _mean(off)}
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if defined.size else float("nan")

@@ -1,0 +1,90 @@
+"""One entry for each epoch in ``log.json``: losses and metrics of training and validation.
+
+Example of an entry::
+
+    {"epoch": 3, "step": 80, "lr": 0.0007, "train/loss": 1.92, "val/loss": 0.31, ...}
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from mlmodeldev.atomic import write_json
+
+
+class EpochLog(Checkpoint):
+    """Write ``log.json``; the training loss is the mean over the epoch's finite batches.
+
+    The running mean is part of the checkpoint, so an epoch that was interrupted in its middle
+    reports what an undisturbed one does. It is a `Checkpoint` to Lightning so that it comes
+    after the callbacks that log in ``on_train_epoch_end``.
+
+    Args:
+        file: where to write.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._sums: torch.Tensor | None = None  # of the losses; of how many they are
+        self._validated = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self._sums}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sums = state_dict["sums"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._sums is not None:
+            self._sums = self._sums.to(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not isinstance(outputs, dict):
+            return
+        if self._sums is None:
+            self._sums = torch.zeros(2, dtype=torch.float64, device=pl_module.device)
+        loss = outputs["loss"].detach()
+        self._sums[0] += loss.nan_to_num(0.0, 0.0, 0.0)  # skipped: see `NonFinite`
+        self._sums[1] += loss.isfinite()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        mean = self._mean(trainer)
+        if trainer.is_global_zero:
+            entry: dict[str, Any] = {
+                "epoch": trainer.current_epoch + 1,
+                "step": trainer.global_step,
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "train/loss": mean,
+            }
+            for name, value in sorted(trainer.callback_metrics.items()):
+                # the values of an earlier epoch's validation are still there: not this epoch's
+                stale = name.startswith("val/") and not self._validated
+                if not stale and not name.startswith("time/"):
+                    entry.setdefault(name, float(value))
+            earlier = [e for e in self._read() if e["epoch"] < entry["epoch"]]
+            write_json(self.file, [*earlier, entry])
+        self._sums, self._validated = None, False
+
+    def _mean(self, trainer: Trainer) -> float | None:
+        if self._sums is None:
+            return None
+        total, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        return total / count if count else None
+
+    def _read(self) -> list[dict[str, Any]]:
+        try:
+            entries: list[dict[str, Any]] = json.loads(self.file.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return []
+        return entries

@@ -1,0 +1,267 @@
+"""Recovery checkpoints, the best weights, and the agreed end on a signal.
+
+A checkpoint is taken only where nothing is half done: after an optimizer step (never inside an
+accumulation window, whose gradients no checkpoint holds) or at an epoch's end. Where a validation
+is due after the step, the checkpoint says so and the resumed trial validates first; Lightning
+alone would skip that validation.
+
+Example::
+
+    Trainer(callbacks=[Recovery(folder, monitor="val/accuracy", mode="max")], ...)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Literal, NoReturn
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.settings.command_line import TrialInterrupted
+from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
+from mlmodeldev.trial import signals
+from mlmodeldev.trial.checkpoint import prune, step_path
+from mlmodeldev.trial.folder import HEARTBEAT_SECONDS, TrialFolder
+
+LOOK_SECONDS = 2.0
+"""How often an owner looks whether it still is one; shorter than a successor takes to begin."""
+
+
+class Recovery(Checkpoint):
+    """Keep a trial recoverable.
+
+    Args:
+        folder: the trial's folder, claimed on the first process.
+        monitor: metric that decides which weights are best.
+        mode: whether more or less of it is better.
+        every_n_steps: optimizer steps between checkpoints beside those at each epoch's end.
+    """
+
+    def __init__(
+        self,
+        folder: TrialFolder,
+        monitor: str,
+        mode: Literal["max", "min"],
+        every_n_steps: int | None = None,
+    ) -> None:
+        self.folder, self.monitor, self.mode = folder, monitor, mode
+        self.every_n_steps = every_n_steps
+        self.best_value: float | None = None
+        self.best_epoch = self.best_step = 0
+        self.stopping = False
+        self._last_step = 0
+        self._last_beat = self._last_look = 0.0
+        self._validation_due = False
+        self._ending = False
+        self.reason: str | None = None
+        """Why the trial ended for good before its time; None if it did not."""
+
+    @property
+    def best_path(self) -> str:
+        """Where the best weights are."""
+        return str(self.folder.path / "checkpoints" / "best.ckpt")
+
+    # --- state
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best_value": self.best_value,
+            "best_epoch": self.best_epoch,
+            "best_step": self.best_step,
+            "stopping": self.stopping,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_value = state_dict["best_value"]
+        self.best_epoch, self.best_step = state_dict["best_epoch"], state_dict["best_step"]
+        self.stopping = state_dict["stopping"]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self._validation_due and "loops" in checkpoint:
+            _mark_validation_due(checkpoint["loops"]["fit_loop"])
+
+    # --- moments
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        signals.listen()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        signals.listen()  # Lightning has put its own handlers there meanwhile
+        self._last_step = trainer.global_step
+        if self.stopping and trainer.current_epoch < (trainer.max_epochs or 0):
+            trainer.should_stop = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._last_step:
+            return  # inside an accumulation window
+        self._last_step = trainer.global_step
+        self._heartbeat(trainer)
+        due = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if _asked_to_end(trainer) and not self._prunes(trainer):
+            self._validation_due = due
+            self._save(trainer)
+            self._ending = True  # ends at the next hook, when this step's metrics are written
+            return
+        every = self.every_n_steps
+        if every and trainer.global_step % every == 0 and not due:
+            self._save(trainer)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._ending:
+            self._end(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._ending:
+            self._end(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._heartbeat(trainer)
+        # Ranks may have different numbers of validation batches: they agree in training only.
+        if trainer.world_size == 1 and signals.requested() and not self._prunes(trainer):
+            self._validation_due = True
+            self._save(trainer)
+            self._end(trainer)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._heartbeat(trainer)
+        if trainer.world_size == 1 and signals.requested():
+            self._end(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        value = self._monitored(trainer)
+        better = self.best_value is None or (
+            value > self.best_value if self.mode == "max" else value < self.best_value
+        )
+        if trainer.strategy.broadcast(better and not math.isnan(value)):
+            self.best_value, self.best_epoch = value, trainer.current_epoch
+            self.best_step = trainer.global_step
+            trainer.save_checkpoint(self.best_path, weights_only=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._ending:
+            self._end(trainer)
+        self.stopping = trainer.should_stop
+        self._save(trainer)
+        self._record(trainer)
+        if _asked_to_end(trainer) and not self._prunes(trainer):
+            self._end(trainer)
+
+    # --- parts
+
+    def _monitored(self, trainer: Trainer) -> float:
+        metrics = trainer.callback_metrics
+        if self.monitor not in metrics:
+            logged = sorted(metrics)
+            raise UsageError(
+                f"training.monitor={self.monitor}: the model logs no such metric in validation"
+                f"{nearest(self.monitor, logged)} (logged: {', '.join(logged) or 'none'})"
+            )
+        return float(metrics[self.monitor])
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            self.folder.check_owner()
+        checkpoints = self.folder.path / "checkpoints"
+        trainer.save_checkpoint(step_path(checkpoints, trainer.global_step))
+        if trainer.is_global_zero:
+            prune(checkpoints)
+
+    def _end(self, trainer: Trainer) -> NoReturn:
+        raise TrialInterrupted(
+            f"interrupted by {signals.requested() or 'a signal'} at step {trainer.global_step};"
+            " start it again to go on"
+        )
+
+    def _prunes(self, trainer: Trainer) -> bool:
+        """End the training for good, exports and all, if that is what was asked for."""
+        who = stop_wanted() if trainer.is_global_zero else None
+        if trainer.world_size > 1:
+            who = trainer.strategy.broadcast(who)
+        if who:
+            self.reason = f"ended early by {who}"
+            trainer.should_stop = True
+        return bool(who)
+
+    def _heartbeat(self, trainer: Trainer) -> None:
+        """Renew the lease now and then; more often, see whether another attempt has taken over.
+
+        A task that outlives its node's death in Slurm's eyes must not write beside its successor.
+        """
+        now = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        if now - self._last_beat > HEARTBEAT_SECONDS:
+            self._last_beat = self._last_look = now
+            self.folder.heartbeat()
+        elif now - self._last_look > LOOK_SECONDS:
+            self._last_look = now
+            self.folder.check_owner()
+
+    def _record(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            self.folder.update(
+                epoch=trainer.current_epoch + 1,
+                epochs=trainer.max_epochs,
+                step=trainer.global_step,
+                stopped=self.stopping,
+                metric={
+                    "name": self.monitor,
+                    "mode": self.mode,
+                    "value": self.best_value,
+                    "epoch": self.best_epoch + 1,
+                },
+            )
+
+
+def _asked_to_end(trainer: Trainer) -> bool:
+    """Whether any rank was signalled; all ranks must call this at the same place."""
+    asked = signals.requested() is not None or stop_noted()
+    if trainer.world_size == 1:
+        return asked
+    return trainer.strategy.reduce_boolean_decision(asked, all=False)
+
+
+def _mark_validation_due(fit_loop: dict[str, Any]) -> None:
+    """Rewrite the loops' progress to "this batch is complete, its validation has just begun".
+
+    A checkpoint taken after an epoch's last batch otherwise looks to Lightning like a finished
+    epoch: it would skip the validation and the epoch's end. In the form written here it goes back
+    to the beginning of the validation (`_EvaluationLoop.restarted_mid_evaluation`).
+    """
+    for part in ("total", "current"):
+        progress = fit_loop["epoch_loop.batch_progress"][part]
+        progress["completed"] = progress["processed"]
+    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
+    done = validation["total"]["completed"]
+    validation["total"] = {
+        "ready": done + 1, "started": done + 1, "processed": done, "completed": done
+    }  # fmt: skip
+    validation["current"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    validation["is_last_batch"] = False

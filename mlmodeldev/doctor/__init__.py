@@ -1,0 +1,1 @@
+"""What may be wrong with a machine, a cluster and the settings; a fix for each."""

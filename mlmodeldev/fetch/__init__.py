@@ -1,0 +1,1 @@
+"""Files from anywhere: downloaded once, whole, verified, unpacked; a library of its own."""

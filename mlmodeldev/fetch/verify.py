@@ -1,0 +1,147 @@
+"""Proof that a file is whole, kept beside it, so that nothing is hashed twice.
+
+Example::
+
+    if not is_verified(path, source):
+        digests = check_file(path, source)     # reads the whole file once
+        mark_verified(path, digests)
+
+The marker ``.fetch/NAME.json`` holds size, modification time and digests. A file that was changed
+or copied since has another modification time and is hashed again. Where the folder can't be
+written (a read-only shared cache) the marker goes to ``$XDG_CACHE_HOME/mlmodeldev/verified``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlmodeldev.fetch.files import SIDE, make_folder, write_whole
+from mlmodeldev.fetch.source import FetchError, Source
+
+_CHUNK = 4 << 20
+
+
+def is_verified(path: Path, source: Source) -> bool:
+    """Say whether ``path`` is whole, from its marker alone: no byte of the file is read."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    for marker in _markers(path):
+        known = _read(marker)
+        if known.get("bytes") == status.st_size and known.get("mtime_ns") == status.st_mtime_ns:
+            return _agrees(known, source)
+    return False
+
+
+def known_digest(path: Path) -> str | None:
+    """Return the SHA-256 that the marker holds for the file as it is now, or ``None``."""
+    with suppress(OSError):
+        status = path.stat()
+        for marker in _markers(path):
+            known = _read(marker)
+            same = (known.get("bytes"), known.get("mtime_ns"))
+            if same == (status.st_size, status.st_mtime_ns):
+                return known.get("sha256")
+    return None
+
+
+def check_file(path: Path, source: Source) -> dict[str, str]:
+    """Read the file and return its digests.
+
+    Raises:
+        FetchError: Its size or its digest is not that of ``source``.
+    """
+    check_size(path, source)
+    digests = hash_file(path, algorithms_for(source))
+    check_digests(digests, source)
+    return digests
+
+
+def check_size(path: Path, source: Source) -> None:
+    """Raise ``FetchError`` unless the file has exactly the size of ``source``, if it is known."""
+    size = path.stat().st_size
+    if source.bytes is not None and size != source.bytes:
+        raise FetchError(f"{source.name} has {size} bytes instead of {source.bytes}")
+
+
+def check_digests(digests: dict[str, str], source: Source) -> None:
+    """Raise ``FetchError`` unless the digests are those of ``source``, if they are known."""
+    for algorithm in ("sha256", "md5"):
+        expected = getattr(source, algorithm)
+        if expected and digests.get(algorithm, expected) != expected:
+            raise FetchError(
+                f"{source.name} has the {algorithm} {digests[algorithm]} instead of {expected}"
+            )
+
+
+def algorithms_for(source: Source) -> list[str]:
+    """Return what to compute: always SHA-256 (runs record it), MD5 where nothing else is known."""
+    return ["sha256", "md5"] if source.md5 and not source.sha256 else ["sha256"]
+
+
+def hash_file(path: Path, algorithms: list[str]) -> dict[str, str]:
+    """Return the hexadecimal digests of a file."""
+    import hashlib
+
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            for value in hashes.values():
+                value.update(chunk)
+    return {name: value.hexdigest() for name, value in hashes.items()}
+
+
+def mark_verified(path: Path, digests: dict[str, str]) -> None:
+    """Write the marker for the file as it is now; in the user's cache if need be, or nowhere."""
+    status = path.stat()
+    known = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, **digests}
+    content = (json.dumps(known, indent=2) + "\n").encode()
+    for marker in _markers(path):
+        with suppress(OSError):
+            write_whole(make_folder(marker.parent) / marker.name, content)
+            return
+
+
+def forget(path: Path) -> None:
+    """Remove the markers of a file."""
+    for marker in _markers(path):
+        with suppress(OSError):
+            marker.unlink()
+
+
+def renew_times(path: Path) -> None:
+    """Set the file's times to now and keep its marker valid (scratch file systems purge by age)."""
+    known = next((known for marker in _markers(path) if (known := _read(marker))), None)
+    valid = known is not None and known.get("mtime_ns") == path.stat().st_mtime_ns
+    os.utime(path)
+    if known is not None and valid:
+        mark_verified(path, {key: known[key] for key in ("sha256", "md5") if key in known})
+
+
+def _markers(path: Path) -> list[Path]:
+    """Where a marker may be: beside the file, else in the user's cache."""
+    import hashlib
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
+    beside = path.parent / SIDE / f"{path.name}.json"
+    return [beside, cache / "mlmodeldev" / "verified" / f"{key}.json"]
+
+
+def _read(marker: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(marker.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _agrees(known: dict[str, Any], source: Source) -> bool:
+    if source.bytes is not None and known["bytes"] != source.bytes:
+        return False
+    return source.digest is None or known.get(source.digest[0]) == source.digest[1]

@@ -1,0 +1,102 @@
+"""What keys look like, and the keys that this machine knows.
+
+A key is recognised by its form, or because it is the value of one of the environment's secret
+variables or of an entry of ``.netrc``. Forty hexadecimal digits are a W&B key of the older form,
+and also a git commit: they count as a key unless the line speaks of a commit, a revision or a
+digest, or they follow ``/`` or ``@``, as in addresses. A line that says ``key-guard: allow`` is
+let pass.
+
+Example::
+
+    [each.kind for each in find("HF_TOKEN=hf_...")]      # ["Hugging Face token"]
+    mask("login with wandb_v1_...")                       # "login with [W&B API key]"
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mlmodeldev.secrets.environment import known_secrets
+
+ALLOW = "key-guard: allow"
+"""On a line of a file: what looks like a key here is none."""
+
+_FORMS: tuple[tuple[str, str], ...] = (
+    ("W&B API key", r"wandb_v\d+_[A-Za-z0-9_-]{20,}"),
+    ("W&B API key", r"\blocal-[A-Za-z0-9]{40,}"),
+    ("W&B API key", r"(?<![0-9A-Za-z/@])[0-9a-f]{40}(?![0-9A-Za-z/])"),
+    ("Hugging Face token", r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}"),
+    ("AWS access key", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+    ("AWS secret key", r"(?i:aws_?secret_?(access_?)?key)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+=]{40}"),
+    ("GitHub token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,})"),
+    ("private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+)
+_PATTERNS = tuple((kind, re.compile(form)) for kind, form in _FORMS)
+_HEX = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(
+    r"(?i)(?<![a-z])(sha-?\d*|commits?|rev(ision)?|head|digest|hash|checksum|index|blob|etag|git)"
+    r"(?![a-z])"
+)
+_KEY = re.compile(r"(?i)api.?key|token|secret|password|login|wandb")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A key in a text.
+
+    Attributes:
+        kind: what key it is.
+        line: counted from 1.
+        start, end: its place in the text.
+    """
+
+    kind: str
+    line: int
+    start: int
+    end: int
+
+
+def find(text: str) -> Iterator[Found]:
+    """Yield the keys in a text, in their order; none overlap."""
+    offset, known = 0, known_secrets()
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        if ALLOW not in line:
+            for kind, start, end in _in_line(line, known):
+                yield Found(kind, number, offset + start, offset + end)
+        offset += len(line)
+
+
+def _in_line(line: str, known: Mapping[str, str]) -> list[tuple[str, int, int]]:
+    """Return kind, start and end of the keys in a line; of two that overlap, the first."""
+    if len(line) < 8:
+        return []
+    found = [
+        (f"value of {name}", match.start(), match.end())
+        for value, name in known.items()
+        if value in line
+        for match in re.finditer(re.escape(value), line)
+    ]
+    for kind, pattern in _PATTERNS:
+        for match in pattern.finditer(line):
+            if not (_HEX.fullmatch(match[0]) and _is_digest(line)):
+                found.append((kind, match.start(), match.end()))
+    apart: list[tuple[str, int, int]] = []
+    for each in sorted(found, key=lambda each: (each[1], -each[2])):
+        if not apart or each[1] >= apart[-1][2]:
+            apart.append(each)
+    return apart
+
+
+def _is_digest(line: str) -> bool:
+    return bool(_DIGEST.search(line)) and not _KEY.search(line)
+
+
+def mask(text: str) -> str:
+    """Return the text with each key replaced by what it is, in brackets."""
+    parts, at = [], 0
+    for found in find(text):
+        parts += [text[at : found.start], f"[{found.kind}]"]
+        at = found.end
+    return "".join([*parts, text[at:]]) if parts else text

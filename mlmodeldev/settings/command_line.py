@@ -1,0 +1,267 @@
+"""From a command line to `Settings`, and from any error to a line and an exit status.
+
+Hydra composes; this file validates what it composed and translates its errors. Exit status: 0
+done, 2 bad input, 75 interrupted, 1 anything else (with a traceback, for it is a defect or the
+user's own code).
+
+Example::
+
+    @hydra.main(version_base="1.3", config_path="conf", config_name="config")
+    def main(config): call(train, config)
+
+    run(main, train)
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError, nearest
+from mlmodeldev.machine import share_cores
+from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlmodeldev.settings.schema import Settings
+
+
+T = TypeVar("T")
+
+_NO_NAME = "Config group override must be a string"
+
+SETTINGS_VARIABLE = "MLMODELDEV_SETTINGS"
+"""Holds the settings, as JSON, for a process that another process of the same trial starts."""
+
+
+class TrialInterrupted(Exception):
+    """A trial stopped on a signal after saving its state; starting it again goes on from there."""
+
+
+def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
+    """Call a ``hydra.main`` function and end the process with the status that fits.
+
+    A process that belongs to a trial of several gets its settings ready-made, past Hydra, and
+    calls ``train`` with them.
+    """
+    share_cores()
+    guard_output()
+    given = os.environ.pop(SETTINGS_VARIABLE, None)
+    # Hydra then raises to us what it would print; its own way exits 1 for a typo.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        if given is None:
+            sys.argv[1:] = _from_agent(sys.argv[1:])
+            refuse_in_arguments(sys.argv[1:])
+            main()
+        else:
+            train(_from_json(given))
+    except (UsageError, TrialInterrupted) as error:
+        _exit(_status(error), str(error))
+    except Exception as error:
+        if not is_composition_error(error):
+            raise
+        _exit(EXIT_BAD_INPUT, translate(error, sys.argv[1:]))
+
+
+def call(train: Callable[[Settings], T], config: DictConfig) -> T:
+    """Check a composed configuration and train; used inside of a ``hydra.main`` function.
+
+    Bad input and interruption end the process here: Hydra would write a line of its own. In the
+    worker processes of a launcher they are raised, for the launcher to pass on.
+    """
+    try:
+        return train(from_hydra(config))
+    except (UsageError, TrialInterrupted) as error:
+        if multiprocessing.parent_process() is not None:
+            raise
+        _exit(_status(error), str(error))
+
+
+def _from_agent(arguments: list[str]) -> list[str]:
+    """Return the arguments, with types kept where a W&B agent has handed them over."""
+    if "WANDB_SWEEP_ID" not in os.environ:
+        return arguments
+    from mlmodeldev.settings.agent_arguments import typed
+
+    return typed(arguments)
+
+
+def _status(error: Exception) -> int:
+    return EXIT_INTERRUPTED if isinstance(error, TrialInterrupted) else EXIT_BAD_INPUT
+
+
+def _from_json(text: str) -> Settings:
+    from mlmodeldev.settings.schema import Settings
+
+    return Settings.model_validate_json(text)
+
+
+def _exit(status: int, text: str) -> NoReturn:
+    sys.stdout.flush()
+    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
+    sys.exit(status)
+
+
+def from_hydra(config: DictConfig) -> Settings:
+    """Resolve and check the configuration of a ``hydra.main`` function.
+
+    Raises:
+        UsageError: naming the key, where it was given and what is allowed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    hydra = HydraConfig.get()
+    # As written: a tie between two settings, lr=${...}, is part of what was asked.
+    asked: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return from_composed(config, asked, dict(hydra.runtime.choices))
+
+
+def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any]) -> Settings:
+    """Resolve and check a composed configuration.
+
+    Args:
+        config: what Hydra composed.
+        asked: the overrides that were asked for.
+        choices: the file that was chosen of each group.
+
+    Raises:
+        UsageError: naming the key, where it was given and what is allowed.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from mlmodeldev.settings.identity import parse_overrides
+    from mlmodeldev.settings.validation import validate
+
+    groups = [str(name) for name in config if name != "hydra"]
+    if "overrides" in groups:
+        raise UsageError("overrides: is made of the command line, and can't be set on it")
+    try:
+        container: Any = OmegaConf.to_container(
+            OmegaConf.masked_copy(config, groups), resolve=True, throw_on_missing=True
+        )
+    except OmegaConfBaseException as error:
+        raise UsageError(_first_lines(error)) from None
+    refuse_in_arguments(asked)
+    for group, values in container.items():
+        refuse_in_values({group: values}, f"conf/{group}/{choices.get(group)}.yaml")
+    return validate(
+        {**container, "overrides": parse_overrides(asked)},
+        config_root(),
+        lambda key: _origin(key, asked, choices),
+    )
+
+
+def config_root() -> Path:
+    """Return the project's folder: the one that holds ``conf/``, ``model.py``, ``trainer.py``."""
+    return Path(__file__).resolve().parents[2]
+
+
+def _origin(key: str, asked: list[str], choices: dict[str, Any]) -> str:
+    names = [item.lstrip("+~").partition("=")[0] for item in asked]
+    if any(key == name or key.startswith(name + ".") for name in names if "." in name):
+        return "command line"
+    group, _, leaf = key.partition(".")
+    for source in ("debug", "experiment"):  # the groups that may set keys of others
+        file = config_root() / "conf" / source / f"{choices.get(source)}.yaml"
+        if file.is_file() and re.search(
+            rf"(?m)^\s+{re.escape(leaf.split('.')[-1])}\s*:", file.read_text()
+        ):
+            return f"conf/{source}/{file.name}"
+    choice = choices.get(group)
+    return f"conf/{group}/{choice}.yaml" if choice else "command line"
+
+
+def is_composition_error(error: Exception) -> bool:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    # Hydra tells of a group that is set to no name by a plain ValueError.
+    no_name = isinstance(error, ValueError) and str(error).startswith(_NO_NAME)
+    return no_name or isinstance(error, HydraException | OmegaConfBaseException)
+
+
+def translate(error: Exception, asked: Sequence[str]) -> str:
+    """Say Hydra's error in one line, with the nearest name that exists."""
+    text = str(error)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(match[1], asked)
+    if match := re.search(r"Could not find '([^']+)'", text):
+        return _unknown_choice(match[1])
+    if text.startswith(_NO_NAME):
+        return _no_choice(asked)
+    return f"{_first_lines(error)} [command line]"
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
+
+
+def _unknown_choice(path: str) -> str:
+    group, _, name = path.rpartition("/")
+    names = choices_of(group)
+    if not names:
+        return f"{path}: no such configuration in conf/"
+    listed = ", ".join(names)
+    return (
+        f"{group}={name}: no such choice{nearest(name, names)} (allowed: {listed}) [command line]"
+    )
+
+
+def _no_choice(asked: Sequence[str]) -> str:
+    from mlmodeldev.settings.identity import parse_overrides
+
+    given = {key: value for key, value in parse_overrides(asked).items() if choices_of(key)}
+    key, value = next((k, v) for k, v in given.items() if not isinstance(v, str | list | dict))
+    return f"{key}={value}: must be one of {', '.join(choices_of(key))} [command line]"
+
+
+def choices_of(group: str) -> list[str]:
+    """Return the files of a group, such as ``model``: what may be chosen."""
+    return sorted(file.stem for file in (config_root() / "conf" / group).glob("*.yaml"))
+
+
+def _groups() -> set[str]:
+    folders = (path.name for path in (config_root() / "conf").iterdir() if path.is_dir())
+    return set(folders) - {"hydra"}
+
+
+def _unknown_key(key: str, asked: Sequence[str]) -> str:
+    """Walk the composed configuration down to the part of the key that is not there."""
+    from omegaconf import DictConfig, OmegaConf
+
+    node: Any = _compose_groups(asked)
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if isinstance(node, DictConfig) and part in node:
+            node = OmegaConf.select(node, part)
+            continue
+        allowed = sorted(map(str, node)) if isinstance(node, DictConfig) else []
+        if not depth:
+            allowed = sorted({*allowed, *_groups()})
+        where = ".".join(parts[:depth]) or "the settings"
+        listed = f" (allowed in {where}: {', '.join(allowed)})" if allowed else ""
+        return f"{key}: no such setting{nearest(part, allowed)}{listed} [command line]"
+    return f"{key}: can't be set this way [command line]"
+
+
+def _compose_groups(overrides: Sequence[str]) -> DictConfig:
+    """Compose with only the group choices of this command line, which are known to exist."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    asked = [a for a in overrides if a.partition("=")[0] in _groups() and "," not in a]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):
+        try:
+            return compose("config", overrides=asked)
+        except Exception:
+            return compose("config")

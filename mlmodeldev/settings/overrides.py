@@ -1,0 +1,119 @@
+"""Hydra's command-line overrides to and from a mapping, with types kept.
+
+Example::
+
+    parse_overrides(["optimizer.lr=1e-3", "model=text_classifier"])
+    # {"optimizer.lr": 0.001, "model": "text_classifier"}
+    to_overrides({"optimizer.lr": 1e-05, "model.name": "10"})
+    # ["optimizer.lr=1e-05", "model.name='10'"]
+
+`to_overrides` gives arguments for a process (argv); `shell_text` quotes them for a shell.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.canonical import plain_value
+
+_KEY = re.compile(r"(\+\+?|~)?[A-Za-z_$][\w$-]*([./][\w$-]+)*(@[A-Za-z_$][\w$.-]*)?", re.ASCII)
+_DICT_KEY = re.compile(r"[A-Za-z_][\w./@-]*", re.ASCII)
+_WORD = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+# Words that Hydra reads as something else than text, in any mix of cases.
+_NOT_TEXT = {"true", "false", "null", "inf", "nan"}
+
+
+def parse_overrides(argv: Sequence[str]) -> dict[str, Any]:
+    """Return Hydra's overrides as a mapping of dotted keys to typed values.
+
+    ``+`` and ``++`` are dropped from keys; a deletion ``~key`` gives ``{"~key": None}``; of a key
+    that is given twice the last counts, as in Hydra. Imports Hydra (0.2 s).
+
+    Raises:
+        UsageError: an item is no override, or is a Hydra multi-run such as ``a=1,2``.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import OverrideType
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    parsed: dict[str, Any] = {}
+    for item in argv:
+        try:
+            override = parser.parse_override(item)
+        except HydraException as error:
+            raise UsageError(f"{item!r} is no override key=value: {_first_line(error)}") from None
+        if override.is_sweep_override():
+            raise UsageError(f"{item!r} gives several values; one trial needs one: quote the text")
+        if not override.key_or_group:
+            raise UsageError(f"{item!r} is no override key=value: the key is missing")
+        deleted = "~" if override.type is OverrideType.DEL else ""
+        key = deleted + override.get_key_element().lstrip("+~")
+        parsed[key] = plain_value(override.value())
+    return parsed
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def to_overrides(overrides: Mapping[str, Any]) -> list[str]:
+    """Return the overrides as Hydra command-line arguments, in the order given.
+
+    What Hydra parses from them equals the mapping, types included. ``{"~key": None}`` deletes a
+    key; a key may open with ``+`` or ``++``.
+
+    Raises:
+        UsageError: Hydra cannot write the key or the value (a NUL character, a mapping's key
+            that is no plain name).
+    """
+    return [_override(key, plain_value(value)) for key, value in overrides.items()]
+
+
+def shell_text(overrides: Mapping[str, Any]) -> str:
+    """Return the overrides quoted for a shell's command line."""
+    return shlex.join(to_overrides(overrides))
+
+
+def _override(key: str, value: Any) -> str:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise UsageError(f"{key!r} is no key that Hydra can set: use names joined by dots")
+    if key.startswith("~") and value is None:
+        return key
+    return f"{key}={_render(key, value)}"
+
+
+def _render(key: str, value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return _render_text(key, value)
+    if isinstance(value, list):
+        return "[" + ",".join(_render(key, inner) for inner in value) + "]"
+    pairs = (f"{_dict_key(key, k)}:{_render(key, v)}" for k, v in value.items())
+    return "{" + ",".join(pairs) + "}"
+
+
+def _render_text(key: str, text: str) -> str:
+    if "\0" in text:
+        raise UsageError(f"{key}: a NUL character cannot be passed on a command line")
+    if _WORD.fullmatch(text) and text.lower() not in _NOT_TEXT:
+        return text
+    # Hydra unescapes backslashes only before a quote and at the end; elsewhere they are plain.
+    escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + r"\'", text)
+    escaped = re.sub(r"(\\+)\Z", lambda m: m[1] * 2, escaped)
+    return f"'{escaped}'"
+
+
+def _dict_key(key: str, name: Any) -> str:
+    if isinstance(name, str) and _DICT_KEY.fullmatch(name) and name.lower() not in _NOT_TEXT:
+        return name
+    raise UsageError(f"{key}: Hydra cannot write the key {name!r} of a mapping: use a plain name")

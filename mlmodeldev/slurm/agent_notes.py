@@ -1,0 +1,121 @@
+"""Which trial an agent holds: a note on disk, so that it comes back to its own after anything.
+
+A note is held by one agent at a time, by a lease as a trial's folder is; taking over is renaming
+the file, which one process wins. A job that was interrupted has the first right to its own note;
+where nobody comes back for it, another agent of the sweep takes it after a while.
+
+Example::
+
+    notes = Notes(Path("runs/ab12cd34"), job="1234_5")
+    notes.write(Held(run="x7", params={"optimizer.lr": 0.1}))
+    held = notes.take_over()            # own first, then what others have left
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlmodeldev.atomic import write_json
+from mlmodeldev.trial.folder import owned, owner_record
+
+RESERVED_SECONDS = 900.0
+"""How long a trial waits for the job that was interrupted in it before others may take it."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A run of the sweep that an agent has begun and not ended."""
+
+    run: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+class Notes:
+    """The notes of a sweep's agents.
+
+    Args:
+        sweep: the sweep's folder.
+        job: what names this agent again after a requeue; a Slurm job's number.
+    """
+
+    def __init__(self, sweep: Path, job: str | None) -> None:
+        self.folder = sweep / ".agents"
+        self.job = job
+        self._active: set[str] = set()  # runs that this very process has under way
+        self._me = job or f"{socket.gethostname()}-{os.getpid()}"
+
+    def write(self, held: Held, active: bool = True) -> None:
+        """Write, or renew, the note of a run; not active: it waits for this job to come back."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self._active.add if active else self._active.discard)(held.run)
+        note = {**asdict(held), "job": self.job, "updated": time.time(), **owner_record()}
+        if not active:
+            note |= {"state": "interrupted", "owner": None}
+        write_json(self._file(held.run), note)
+
+    def remove(self, run: str) -> None:
+        """Forget a run that has ended."""
+        self._active.discard(run)
+        self._file(run).unlink(missing_ok=True)
+
+    def claim(self, run: str) -> bool:
+        """Take a run that the server gives; not while another has it, or will come back for it."""
+        for file, note in self._found():
+            if note["run"] != run or file == self._file(run):
+                continue
+            if owned(note) or not _left(note):
+                return False
+            file.unlink(missing_ok=True)
+        return True
+
+    def take_over(self) -> Held | None:
+        """Return a run to go on with: this job's own, or one that nobody comes back for."""
+        for own in (True, False):
+            for file, note in self._found():
+                if note["run"] in self._active:
+                    continue
+                mine = self.job is not None and note.get("job") == self.job
+                free = (mine or _left(note)) and not _live(note, mine)
+                if mine == own and free:
+                    held = Held(str(note["run"]), dict(note["params"]))
+                    if self._rename(file, held):
+                        return held
+        return None
+
+    def _rename(self, file: Path, held: Held) -> bool:
+        taken = self._file(held.run)
+        if file != taken:
+            try:
+                file.rename(taken)
+            except OSError:
+                return False  # another was quicker
+        self.write(held)
+        return True
+
+    def _file(self, run: str) -> Path:
+        return self.folder / f"{self._me}.{run}.json"
+
+    def _found(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        for file in sorted(self.folder.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError):
+                note = json.loads(file.read_text())
+                if isinstance(note, dict) and "run" in note and "params" in note:
+                    yield file, note
+
+
+def _live(note: dict[str, Any], mine: bool) -> bool:
+    # the same job is here again: its former self is gone, whatever the lease says
+    return not mine and owned(note)
+
+
+def _left(note: dict[str, Any]) -> bool:
+    """Whether nobody will come back: without a job at once, else after a while."""
+    return not note.get("job") or time.time() - float(note["updated"]) > RESERVED_SECONDS

@@ -1,0 +1,156 @@
+"""What would make every job fail, told before any is submitted.
+
+Example::
+
+    check(cluster, ask_limits(cluster), Path("runs"))     # UsageError for the first mistake
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.slurm.resources import concurrent_jobs, python_of
+from mlmodeldev.slurm.storage import refuse_memory
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Cluster
+    from mlmodeldev.slurm.query import Limits, Node
+
+START_SECONDS = 30
+"""A trial begins, and makes a step, in no less."""
+
+
+def check(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
+    """Refuse what Slurm would refuse, or leave pending for ever.
+
+    Raises:
+        UsageError: what was asked, and what there is.
+    """
+    check_alone(cluster)
+    _partition(cluster, limits)
+    _account(cluster, limits)
+    _time(cluster, limits)
+    _gpus(cluster, limits)
+    _nodes(cluster, limits)
+    _python(cluster)
+    refuse_memory(runs_dir)
+
+
+def check_alone(cluster: Cluster) -> None:
+    """Refuse settings that contradict each other; no Slurm is asked.
+
+    Raises:
+        UsageError: for the first of them.
+    """
+    if cluster.gpus and not concurrent_jobs(cluster):
+        raise UsageError(
+            f"cluster.max_gpus={cluster.max_gpus}: one job alone takes {cluster.gpus} GPUs"
+            f" ({cluster.nodes} nodes × {cluster.tasks_per_node} tasks × {cluster.gpus_per_task})"
+        )
+    if cluster.minutes * 60 < cluster.warn_seconds + START_SECONDS:
+        least = -(-(cluster.warn_seconds + START_SECONDS) // 60)
+        raise UsageError(
+            f"cluster.minutes={cluster.minutes}: trials are told to save"
+            f" cluster.warn_seconds={cluster.warn_seconds} before the limit, which leaves no time"
+            f" to begin: at least {least} minutes, or a later warning"
+        )
+    if cluster.tasks > 1 and cluster.trials_per_job * cluster.trials_per_gpu > 1:
+        raise UsageError(
+            "cluster.trials_per_job, cluster.trials_per_gpu: several trials share one task; not"
+            f" with {cluster.tasks} tasks a trial"
+        )
+
+
+def _partition(cluster: Cluster, limits: Limits) -> None:
+    partition = limits.partition(cluster.partition)
+    if cluster.partition is not None and partition is None:
+        raise _unknown("cluster.partition", cluster.partition, limits.partitions)
+    if partition is None:
+        names = ", ".join(sorted(limits.partitions))
+        raise UsageError(f"cluster.partition=null: this cluster has no default; one of {names}")
+    if not partition.up:
+        raise UsageError(f"cluster.partition={partition.name}: is down (scontrol show partition)")
+
+
+def _account(cluster: Cluster, limits: Limits) -> None:
+    known = [("account", limits.rules.accounts), ("qos", limits.rules.qos)]
+    partition = limits.partition(cluster.partition)
+    if partition:
+        known += [("account", partition.accounts), ("qos", partition.qos)]
+    for name, allowed in known:
+        key, value = f"cluster.{name}", getattr(cluster, name)
+        if value is not None and allowed is not None and value not in allowed:
+            raise _unknown(key, value, allowed)
+
+
+def _time(cluster: Cluster, limits: Limits) -> None:
+    partition = limits.partition(cluster.partition)
+    most = partition.minutes if partition else None
+    if partition and most is not None and cluster.minutes > most:
+        longer = [p.name for p in limits.partitions.values() if p.minutes is None]
+        longer += [
+            f"{p.name} ({p.minutes})"
+            for p in limits.partitions.values()
+            if p.minutes is not None and p.minutes >= cluster.minutes
+        ]
+        raise UsageError(
+            f"cluster.minutes={cluster.minutes}: partition {partition.name} allows {most}"
+            + (f"; longer: {', '.join(longer)}" if longer else "")
+        )
+
+
+def _gpus(cluster: Cluster, limits: Limits) -> None:
+    rules = limits.rules
+    for most, what in ((rules.gpus_per_job, "a job"), (rules.gpus_at_once, "you at once")):
+        if most is not None and cluster.gpus > most:
+            raise UsageError(
+                f"cluster.gpus_per_task={cluster.gpus_per_task}: a job takes {cluster.gpus} GPUs;"
+                f" its QOS allows {what} {most} (sacctmgr show qos)"
+            )
+
+
+def _nodes(cluster: Cluster, limits: Limits) -> None:
+    partition = limits.partition(cluster.partition)
+    nodes = [n for n in limits.nodes if partition is None or partition.name in n.partitions]
+    where = f"partition {partition.name}" if partition else "this cluster"
+    if not nodes:
+        return
+    if cluster.nodes > len(nodes):
+        raise UsageError(f"cluster.nodes={cluster.nodes}: {where} has {len(nodes)}")
+    if cluster.gpu_type and not any(cluster.gpu_type in n.gpu_types for n in nodes):
+        types = frozenset().union(*(n.gpu_types for n in nodes))
+        raise _unknown("cluster.gpu_type", cluster.gpu_type, types)
+    each = cluster.tasks_per_node
+    for name, asked, have in (
+        ("gpus_per_task", each * cluster.gpus_per_task, _most(nodes, lambda n: n.gpus)),
+        ("cpus_per_task", each * cluster.cpus_per_task, _most(nodes, lambda n: n.cpus)),
+        ("mem_gb", (cluster.mem_gb or 0) * 1024, _most(nodes, lambda n: n.memory)),
+    ):
+        if asked > have:
+            scale = 1024 if name == "mem_gb" else 1
+            raise UsageError(
+                f"cluster.{name}={getattr(cluster, name)}: makes {asked / scale:g} on a node with"
+                f" {each} tasks; the largest node of {where} has {have / scale:g}"
+            )
+
+
+def _most(nodes: Collection[Node], what: Callable[[Node], int]) -> int:
+    return max(what(node) for node in nodes)
+
+
+def _python(cluster: Cluster) -> None:
+    python = python_of(cluster)
+    found = shutil.which(python)
+    if found is None or not os.access(found, os.X_OK):
+        raise UsageError(f"cluster.python={python}: no such interpreter on this machine")
+
+
+def _unknown(key: str, value: str, allowed: Collection[str]) -> UsageError:
+    names = sorted(allowed)
+    listed = ", ".join(names) or "none"
+    return UsageError(f"{key}={value}: there is none{nearest(value, names)} (there are: {listed})")

@@ -1,0 +1,211 @@
+"""What a sub-command is told: the sweep file, the settings of every trial, the declared trials.
+
+Example::
+
+    declared = read(asked)             # asked: the options of `add_options`
+    for entry in declared.entries: ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlmodeldev.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.sweep import Sweep
+    from mlmodeldev.sweep.starter import Starter
+
+CLUSTER_VARIABLE = "MLMODELDEV_CLUSTER"
+"""Names the profile under conf/cluster/ that is used where no other is asked for."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A sweep and its trials.
+
+    Attributes:
+        file: the sweep file.
+        base: settings before a trial's own values.
+        overrides: what the command line sets for every trial.
+        entries: the declared trials, in the sweep's order.
+        seed, count: of random draws, as asked for.
+        given: the overrides as the user gave them, with the cluster's profile.
+        read_at: when all this was read.
+        elsewhere: states of the trials that W&B holds, where it was asked, by identity.
+    """
+
+    file: Path
+    sweep: Sweep
+    base: Settings
+    overrides: list[str]
+    entries: list[Entry]
+    seed: int = 0
+    count: int | None = None
+    given: list[str] = field(default_factory=list)
+    read_at: float = field(default_factory=time.time)
+    elsewhere: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder, which holds its trials' folders."""
+        from mlmodeldev.slurm.reconcile import folder_name
+
+        return Path(self.base.artefacts.runs_dir).expanduser().absolute() / folder_name(self.sweep)
+
+    @property
+    def program(self) -> str:
+        """The module that has ``train``: ``trainer``, or ``folder.name`` of another file."""
+        file = Path(self.sweep.definition.texts.get("program", "trainer.py"))
+        return ".".join(file.with_suffix("").parts)
+
+    def starter(self, root: Path) -> Starter | None:
+        """Return how a foreign program's trials are started; None: as forks of ``program``.
+
+        Args:
+            root: the project's folder, or a copy of it.
+
+        Raises:
+            UsageError: settings, a search or early stopping, of which the program knows nothing.
+        """
+        from mlmodeldev.sweep.program import is_foreign, program_of
+        from mlmodeldev.sweep.starter import starter
+
+        definition = self.sweep.definition
+        if not is_foreign(definition, root):
+            return None
+        if definition.method == "bayes" or definition.early_terminate:
+            raise UsageError(
+                f"{self.file}: a search and early_terminate need the log of trainer.py;"
+                f" {definition.texts['program']} has them on W&B's server only"
+            )
+        config = {"command": definition.command, "program": str(program_of(definition, root))}
+        return starter(config, self.overrides)
+
+    @property
+    def modules(self) -> list[str]:
+        """The front rooms that a trial imports beside the program."""
+        groups = (self.base.model, self.base.data)
+        return [str(group["_target_"]).rpartition(".")[0] for group in groups]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a sweep."""
+    parser.add_argument("--sweep", default="sweep/config.yaml", help="sweep file")
+    parser.add_argument("--count", type=int, help="at most so many trials")
+    parser.add_argument("--seed", type=int, default=0, help="of random draws (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--cluster",
+        metavar="NAME",
+        help="profile under conf/cluster/, as cluster=NAME; default: generic where there is"
+        f" Slurm, else local ({CLUSTER_VARIABLE} changes it)",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting of every trial")
+
+
+def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
+    """Read the sweep file and the settings.
+
+    Args:
+        lint: refuse a sweep whose keys or values the trainer would refuse, trial after trial.
+
+    Raises:
+        UsageError: for the first mistake.
+    """
+    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.slurm.reconcile import reconcile
+    from mlmodeldev.sweep import load
+    from mlmodeldev.sweep.program import program_of
+    from mlmodeldev.sweep.trial_arguments import pruning
+
+    if "=" in (getattr(asked, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
+        asked.overrides, asked.wandb = [asked.wandb, *asked.overrides], ""
+    if asked.count is not None and asked.count < 1:
+        raise UsageError(f"--count {asked.count}: must be at least 1")
+    overrides = fixed_overrides(asked)
+    compose_settings(overrides)  # a typo is told before the sweep's mistakes are
+    file = _sweep_file(asked.sweep)
+    sweep = load(file)
+    program = program_of(sweep.definition, config_root())
+    if not program.is_file():
+        raise UsageError(f"{file}: program: {program}: no such file")
+    given, overrides = overrides, [*pruning(sweep), *overrides]
+    base = compose_settings(overrides)
+    if lint:
+        _check(file, overrides)
+    entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
+    known = Declared(file, sweep, base, overrides, entries, asked.seed, asked.count, given)
+    known.starter(config_root())  # which refuses what another program can't do
+    return known
+
+
+def folder_of(asked: argparse.Namespace) -> Path:
+    """Return the sweep's folder; its trials are not looked at."""
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.slurm.reconcile import folder_name
+    from mlmodeldev.sweep import load
+
+    base = compose_settings(asked.overrides)
+    runs = Path(base.artefacts.runs_dir).expanduser().absolute()
+    return runs / folder_name(load(_sweep_file(asked.sweep)))
+
+
+def fixed_overrides(asked: argparse.Namespace, default: bool = True) -> list[str]:
+    """Return what the command line sets for every trial, the cluster's profile included.
+
+    Args:
+        default: where no profile is named, take the one that fits this machine.
+    """
+    return [*_profile(asked, default), *asked.overrides]
+
+
+def _profile(asked: argparse.Namespace, default: bool) -> list[str]:
+    """Return ``cluster=NAME``, or nothing where the settings' default holds."""
+    if any(item.partition("=")[0] == "cluster" for item in asked.overrides):
+        return []
+    name = asked.cluster or (os.environ.get(CLUSTER_VARIABLE) if default else None)
+    if name is None and default:
+        from mlmodeldev.slurm.query import slurm_is_here
+
+        name = "generic" if slurm_is_here() else None
+    return [] if name in (None, "local") else [f"cluster={name}"]
+
+
+def _sweep_file(name: str) -> Path:
+    """Return the file; a relative name is looked for here and in the project's folder."""
+    from mlmodeldev.settings.command_line import config_root
+
+    path = Path(name)
+    return path if path.exists() or path.is_absolute() else config_root() / path
+
+
+def _check(file: Path, overrides: Sequence[str]) -> None:
+    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.settings.composition import refusal
+    from mlmodeldev.sweep import check, load
+    from mlmodeldev.sweep.program import is_foreign
+
+    def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
+        return refusal(key, value, (*overrides, *beside))
+
+    definition = load(file).definition
+    if is_foreign(definition, config_root()):
+        problems = check(file, None, [definition.metric.name] if definition.metric else [])
+    else:
+        problems = check(file, refused)
+    for problem in problems:
+        if problem.severity == "error":
+            raise UsageError(str(problem).replace(": error:", ":", 1))
+    for problem in problems:
+        print(problem, file=sys.stderr)

@@ -1,0 +1,121 @@
+"""Declared trials that W&B holds: done elsewhere, they are not run again here.
+
+Example::
+
+    known = with_wandb(known, "team/digits")        # None: the project of the settings
+    known.entries[0].state                          # "done", though runs/ has nothing of it
+
+A run counts for a trial if it has the trial's identity and its settings: the same point under
+another model, or for fewer epochs, is another trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.trial.folder import MAY_CHANGE, first_difference
+
+if TYPE_CHECKING:
+    from mlmodeldev.slurm.reconcile import Entry
+    from mlmodeldev.slurm.sweep_state import Declared
+    from mlmodeldev.tracking.wandb_runs import FoundRun
+
+GROUPS = ("model", "data", "optimizer", "processing", "training")
+_IGNORED = tuple(
+    key for key in MAY_CHANGE if key not in ("training.max_epochs", "training.max_steps")
+)
+_RANK = ("done", "pruned", "running", "failed")
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--wandb``."""
+    parser.add_argument(
+        "--wandb",
+        nargs="?",
+        const="",
+        metavar="ENTITY/PROJECT",
+        help="count what this W&B project holds as well (default: logger.wandb's project)",
+    )
+
+
+def with_wandb(known: Declared, place: str | None) -> Declared:
+    """Return the declared sweep with what W&B holds of its trials.
+
+    Args:
+        known: the sweep.
+        place: ``ENTITY/PROJECT`` or ``PROJECT``; empty: as ``logger.wandb`` says; None: unasked.
+
+    Raises:
+        UsageError: a search, which declares no trials; no such place; no answer.
+    """
+    if place is None:
+        return known
+    from mlmodeldev.tracking.wandb_runs import trial_runs
+
+    if known.sweep.method == "bayes":
+        raise UsageError("--wandb: a search declares no trials that W&B might hold")
+    entity, project = _place(known, place)
+    runs = trial_runs(entity, project)
+    states = {
+        e.trial.id: state
+        for e in known.entries
+        if (state := _state(known, e, runs.get(e.trial.id, ())))
+    }
+    counts = ", ".join(f"{n} {name}" for name, n in Counter(states.values()).most_common())
+    print(f"W&B holds {len(states)} of {len(known.entries)} trials: {counts or 'none'}",
+          file=sys.stderr)  # fmt: skip
+    return attached(known, states)
+
+
+def attached(known: Declared, states: dict[str, str]) -> Declared:
+    """Return the declared sweep with states that W&B has told of, by identity."""
+    entries = [replace(e, elsewhere=states.get(e.trial.id)) for e in known.entries]
+    return replace(known, entries=entries, elsewhere=states)
+
+
+def _place(known: Declared, place: str) -> tuple[str | None, str]:
+    if place:
+        entity, _, project = place.strip("/").rpartition("/")
+        if not project or "/" in entity:
+            raise UsageError(f"--wandb {place}: must be ENTITY/PROJECT, or PROJECT")
+        return entity or None, project
+    chosen = known.base.logger.wandb
+    if chosen is None:
+        raise UsageError("--wandb: name the project, ENTITY/PROJECT; the settings have no W&B")
+    return chosen.entity, chosen.project
+
+
+def _state(known: Declared, entry: Entry, runs: Sequence[FoundRun]) -> str | None:
+    """Return what W&B tells of a trial; None if it holds none of it, or only this folder's own."""
+    own = entry.record.get("wandb_id")
+    others = [run for run in runs if run.id != own or run.state in ("done", "pruned")]
+    if not others:
+        return None
+    wanted = _wanted(known, entry)
+    states = {run.state for run in others if not _difference(run.settings, wanted)}
+    return next((state for state in _RANK if state in states), None)
+
+
+def _wanted(known: Declared, entry: Entry) -> dict[str, Any]:
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.settings.overrides import to_overrides
+
+    overrides = [*known.overrides, *to_overrides(entry.trial.overrides)]
+    return compose_settings(overrides).model_dump(include=set(GROUPS))
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Return the first setting that differs; one that the run has not written down does not."""
+    for group in GROUPS:
+        old, new = found.get(group, {}), wanted[group]
+        both = {key: new[key] for key in new if key in old}
+        known = {key: old[key] for key in both}
+        if difference := first_difference(known, both, group, _IGNORED):
+            return difference
+    return ""

@@ -1,0 +1,214 @@
+"""A sweep's results as one table: a row a trial, replicates together, failures with their reason.
+
+Example::
+
+    results = collect(entries, "val/accuracy", "maximize")
+    write_rows(results, Path("runs/digits/results.csv"))
+    print_results(results)              # best first, mean ± std over seeds
+
+All is read from the trials' folders; no tracker is asked.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlmodeldev.atomic import whole_path, write_text
+from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.sweep.trial import Trial
+from mlmodeldev.trial.history import best, history, last_entry
+
+FORMATS = (".csv", ".parquet")
+_ENDED = ("done", "pruned")
+
+
+class Entry(Protocol):
+    """A trial and its folder; `mlmodeldev.slurm.reconcile.Entry` is one."""
+
+    @property
+    def trial(self) -> Trial: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def record(self) -> dict[str, Any]: ...
+    @property
+    def state(self) -> str: ...
+
+
+@dataclass
+class Group:
+    """A point and its replicates.
+
+    Attributes:
+        values: the metric of each trial that is done or pruned.
+        states: how many trials are in each state.
+    """
+
+    name: str
+    trials: list[str] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    states: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the replicates."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation (n - 1); None for fewer than two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON shows."""
+        spread = {"mean": self.mean, "std": self.std, "n": len(self.values)}
+        return {"name": self.name, **spread, "states": self.states, "trials": self.trials}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a sweep has come to.
+
+    Attributes:
+        metric: what trials are ordered by.
+        rows: one for each trial, best first: id, name, group, state, metric, overrides, last
+            logged values.
+        groups: points, best mean first.
+    """
+
+    metric: str
+    rows: list[dict[str, Any]]
+    groups: list[Group]
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """Rows of trials that failed."""
+        return [row for row in self.rows if row["state"] == "failed"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return one JSON object."""
+        groups = [group.as_dict() for group in self.groups]
+        return {"metric": self.metric, "points": groups, "trials": self.rows}
+
+
+def collect(entries: Iterable[Entry], metric: str, goal: str) -> Results:
+    """Read the folders of these trials.
+
+    Args:
+        entries: the trials.
+        metric: as logged, such as ``val/accuracy``; each trial counts with its best value.
+        goal: ``maximize`` or ``minimize``.
+    """
+    sign = -1 if goal == "maximize" else 1
+
+    def place(value: float | None) -> tuple[bool, float]:
+        return value is None, sign * (value or 0.0)
+
+    rows: list[dict[str, Any]] = []
+    groups: dict[str, Group] = {}
+    for entry in entries:
+        row = _row(entry, metric, goal)
+        rows.append(row)
+        group = groups.setdefault(row["group"], Group(_point_name(entry.trial)))
+        group.trials.append(row["id"])
+        group.states[row["state"]] = group.states.get(row["state"], 0) + 1
+        if row["state"] in _ENDED and row[metric] is not None:
+            group.values.append(row[metric])
+    rows.sort(key=lambda row: place(row[metric]))
+    return Results(metric, rows, sorted(groups.values(), key=lambda group: place(group.mean)))
+
+
+def _row(entry: Entry, metric: str, goal: str) -> dict[str, Any]:
+    record = entry.record
+    logged = {k: v for k, v in last_entry(entry.folder).items() if k not in ("epoch", "step")}
+    return {
+        "id": entry.trial.id,
+        "name": entry.trial.name,
+        "group": entry.trial.group,
+        "state": entry.state,
+        "reason": record.get("reason"),
+        metric: best(history(entry.folder, metric), goal),
+        "epoch": record.get("epoch"),
+        "attempts": record.get("attempts", 0),
+        **entry.trial.overrides,
+        **{f"last/{name}": value for name, value in logged.items()},
+        **(record.get("test") or {}),
+    }
+
+
+def _point_name(trial: Trial) -> str:
+    repeated = trial.naming.replicates
+    return trial.naming.name({k: v for k, v in trial.overrides.items() if k not in repeated})
+
+
+def write_rows(results: Results, file: Path) -> None:
+    """Write a row for each trial, as CSV or Parquet by the file's ending; whole or not at all.
+
+    Raises:
+        UsageError: another ending, no place to write, or Parquet without pyarrow.
+    """
+    if file.suffix not in FORMATS:
+        known = ", ".join(FORMATS)
+        hint = nearest(file.suffix, FORMATS)
+        raise UsageError(f"{file}: unknown ending {file.suffix!r}{hint} (allowed: {known})")
+    columns = list(dict.fromkeys(name for row in results.rows for name in row))
+    if file.suffix == ".csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(results.rows)
+        write_text(file, text.getvalue())
+        return
+    _write_parquet(results.rows, columns, file)
+
+
+def _write_parquet(rows: Sequence[dict[str, Any]], columns: list[str], file: Path) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        message = f"{file}: Parquet needs pyarrow (pip install pyarrow); or name a .csv"
+        raise UsageError(message) from None
+    table: dict[str, list[Any]] = defaultdict(list)
+    for name in columns:
+        values = [row.get(name) for row in rows]
+        kinds = {type(value) for value in values if value is not None}
+        # a column has one type: numbers stay numbers, a mixture is text
+        if not (kinds <= {int, float} or len(kinds) <= 1) or kinds & {list, dict}:
+            values = [None if value is None else str(value) for value in values]
+        table[name] = values
+    with whole_path(file) as path:
+        pyarrow.parquet.write_table(pyarrow.table(dict(table)), path)
+
+
+def print_results(results: Results, title: str = "") -> None:
+    """Print the points, best first, and why trials failed."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title) or None, title_justify="left")
+    for name in ("point", results.metric, "n", "states"):
+        table.add_column(name, overflow="fold")
+    for group in results.groups:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(group.states.items()))
+        table.add_row(escape(group.name), spread(group), str(len(group.values)), states)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    for row in results.failures:
+        console.print(f"[red]failed[/] {row['id']}  {escape(row['name'])}: ", end="")
+        console.print(escape(str(row["reason"] or "no reason recorded")))
+
+
+def spread(group: Group) -> str:
+    """Return ``0.9321 ± 0.0040``; the mean alone of a single value."""
+    if group.mean is None:
+        return ""
+    return f"{group.mean:.4f}" + ("" if group.std is None else f" ± {group.std:.4f}")

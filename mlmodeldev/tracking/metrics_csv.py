@@ -1,0 +1,100 @@
+"""``metrics.csv``: every logged row in a plain file, written by every trial.
+
+Lightning's own CSVLogger deletes the earlier rows when a trial resumes; this one goes on, and
+drops the rows that the resumed trial is about to write again. ``time/logged`` says when each row
+was written, so that W&B can show it though it is uploaded later.
+
+Example::
+
+    logger = MetricsFile(folder / "metrics.csv")
+    logger.resume_from(step=120)          # rows of steps 120 and later are dropped
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from mlmodeldev.atomic import write_text, writing_to
+from mlmodeldev.tracking.rows import TIME, read_text_rows
+
+_FIRST = ["epoch", "step"]
+
+
+class MetricsFile(Logger):
+    """Append rows to a CSV file; a new metric adds a column.
+
+    Floats are written so that reading them gives the same number (``repr``).
+
+    Args:
+        file: the CSV file.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
+        self.file, self.clock = file, clock
+        self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """There is one file a trial."""
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Path:
+        """The file."""
+        return self.file
+
+    @rank_zero_only
+    def resume_from(self, step: int) -> None:
+        """Keep the rows of steps before ``step``; drop a torn last line."""
+        self._columns, rows = read_text_rows(self.file)
+        self._write_all([row for row in rows if int(row["step"]) < step])
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write one row."""
+        row = {name: _text(value) for name, value in metrics.items()}
+        row = {"epoch": "", **row, "step": str(step or 0), TIME: f"{self.clock():.3f}"}
+        new = [name for name in row if name not in self._columns]
+        if new:
+            columns, rows = read_text_rows(self.file)
+            self._columns = [*_FIRST, *sorted({*self._columns, *columns, *new} - set(_FIRST))]
+            self._write_all([*rows, row])
+            return
+        with writing_to(self.file), self.file.open("a", encoding="utf-8") as file:
+            file.write(_lines([row], self._columns))
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: ``config.yaml`` holds them."""
+
+    def _write_all(self, rows: list[dict[str, str]]) -> None:
+        if self._columns:
+            header = _lines([{name: name for name in self._columns}], self._columns)
+            write_text(self.file, header + _lines(rows, self._columns))
+
+
+def _text(value: Any) -> str:
+    number = value.item() if hasattr(value, "item") else value
+    return repr(number) if isinstance(number, float) else str(number)
+
+
+def _lines(rows: list[dict[str, str]], columns: list[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
+    writer.writerows(rows)
+    return text.getvalue()

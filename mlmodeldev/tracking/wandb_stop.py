@@ -1,0 +1,74 @@
+"""Whether a signal means "save and come back" or "this trial is not worth going on with".
+
+W&B ends a trial early by SIGTERM, the signal that Slurm preempts with; so the server is asked.
+Our own agent knows, and leaves a note in the trial's folder instead.
+
+Example::
+
+    if stop_wanted(): ...        # who wants it, or None
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.tracking.wandb_api import Refused, Unreachable, ask
+from mlmodeldev.trial import signals
+
+NOTE_VARIABLE = "MLMODELDEV_STOP_NOTE"
+"""Names the file by which an agent of ours tells its trial to stop for good."""
+
+LOOK_SECONDS = 2.0
+"""Between two looks for the note, which may lie on a slow shared file system."""
+
+STOP_NOTE = ".stop"
+"""Name of that file in a trial's folder."""
+
+_ASK_SIGNALS = ("SIGTERM", "SIGINT")
+_SECONDS = 5.0
+_last_look = [-LOOK_SECONDS]
+_QUERY = """
+query RunStopped($entity: String!, $project: String!, $run: String!) {
+  project(name: $project, entityName: $entity) { run(name: $run) { shouldStop stopped } }
+}
+"""
+
+
+def stop_noted() -> bool:
+    """Return whether anyone asked for the end for good; cheap enough for every step."""
+    if signals.stop_asked() is not None:
+        return True
+    note = os.environ.get(NOTE_VARIABLE)
+    if note is None or time.monotonic() - _last_look[0] < LOOK_SECONDS:
+        return False
+    _last_look[0] = time.monotonic()
+    return Path(note).exists()
+
+
+def stop_wanted() -> str | None:
+    """Return who wants this trial to end for good; asks the server once at most."""
+    if signals.stop_asked() is None and _told():
+        signals.ask_to_stop("W&B")
+    return signals.stop_asked()
+
+
+def _told() -> bool:
+    note = os.environ.get(NOTE_VARIABLE)
+    if note is not None:
+        return Path(note).exists()
+    import sys
+
+    client = sys.modules.get("wandb")
+    run = getattr(client, "run", None)
+    if signals.requested() not in _ASK_SIGNALS or run is None or run.offline:
+        return False
+    names = {"entity": run.entity, "project": run.project, "run": run.id}
+    try:
+        answer = ask(_QUERY, names, _SECONDS)
+    except (Unreachable, Refused, UsageError):
+        return False
+    found = ((answer or {}).get("project") or {}).get("run") or {}
+    return bool(found.get("shouldStop") or found.get("stopped"))

@@ -1,0 +1,273 @@
+"""The processes that train one trial together, whoever started them.
+
+``torchrun`` and ``accelerate launch`` start them and set RANK, WORLD_SIZE and so on; ``srun`` has
+variables of its own (`mlmodeldev.training.srun`). Where nobody did and several devices are asked
+for, this file starts the others, with the same settings. From then on there is one way: all
+processes join one group before any of them touches the trial's folder, the first decides, and its
+decision or its error reaches all.
+
+Example::
+
+    world = join(settings)                     # error unless as many came as were asked for
+    plan = world.agree(lambda: open_folder())  # run on the first process only
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.command_line import SETTINGS_VARIABLE
+from mlmodeldev.training import srun
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+
+T = TypeVar("T")
+
+_PARENT = "MLMODELDEV_PARENT"
+
+
+@dataclass
+class World:
+    """This process's place among all that train the trial."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _waits: int = field(default=0, repr=False)
+    part: Callable[[], None] | None = None
+    """Called when the group is left."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes files and talks to trackers."""
+        return self.rank == 0
+
+    @property
+    def nodes(self) -> int:
+        """Number of machines."""
+        return self.size // self.local_size
+
+    def agree(self, decide: Callable[[], T], patience: float | None = None) -> T:
+        """Run ``decide`` on the first process; return its result, or raise its error, on all.
+
+        Args:
+            patience: seconds that the others wait for it; None: as long as torch waits for any
+                message, which is ten minutes on GPUs. A dead first process is noticed at once.
+        """
+        if self.size == 1:
+            return decide()
+        import torch.distributed as dist
+
+        box: list[Any] = [None, None]
+        if self.first:
+            try:
+                box[0] = decide()
+            except Exception as error:
+                box[1] = error
+        if patience is not None:
+            self._wait_for_first(patience)
+        dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
+        decided: T = box[0]
+        return decided
+
+    def _wait_for_first(self, seconds: float) -> None:
+        import torch.distributed as dist
+
+        self._waits += 1
+        store = dist.distributed_c10d._get_default_store()
+        key = f"mlmodeldev/decided/{self._waits}"
+        if self.first:
+            store.set(key, "yes")
+        else:
+            store.wait([key], timedelta(seconds=seconds))
+
+    def leave(self) -> None:
+        """End the group and see the processes out that this one started.
+
+        Without it a finished process may abort at exit ("terminate called without an active
+        exception"), which turns a good trial into a failed job.
+        """
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        if self.part:
+            self.part()
+        _wait_for(self.children)
+
+
+def join(settings: Settings) -> World:
+    """Find or start the other processes and form a group with them.
+
+    Raises:
+        UsageError: as many devices were asked for as there are not.
+    """
+    asked_devices = settings.training.devices
+    asked_nodes = settings.training.num_nodes
+    place = srun.find()
+    if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
+        world, place = _from_environment(), None
+    elif place:
+        world = World(place.rank, place.size, place.local_rank, place.local_size)
+    elif asked_nodes not in ("auto", 1):
+        raise UsageError(
+            f"training.num_nodes={asked_nodes}: a process on each node must be started for it, by"
+            " torchrun or srun"
+        )
+    elif asked_devices in ("auto", 1):
+        _check_tasks(settings, 1)
+        return World()
+    else:
+        world = _start_others(settings, int(asked_devices))
+    _check_size(world, asked_devices, asked_nodes)
+    if place:
+        _check_tasks(settings, place.size)
+        _meet(settings, world, place)
+    elif world.size > 1:
+        _form_group(settings)
+    return world
+
+
+def _meet(settings: Settings, world: World, place: srun.Place) -> None:
+    runs = Path(settings.artefacts.runs_dir).expanduser().absolute()
+    os.environ["LOCAL_RANK"] = str(place.local_rank)
+    store = srun.meet(place, runs)
+    _form_group(settings, store=store, rank=place.rank, world_size=place.size)
+    world.part = lambda: srun.part(store, place, runs)
+
+
+def _check_tasks(settings: Settings, started: int) -> None:
+    """Refuse a job step with other ranks than the cluster's settings ask for."""
+    cluster = settings.cluster
+    in_step = "SLURM_STEP_NUM_TASKS" in os.environ and cluster.launcher == "slurm"
+    if in_step and cluster.tasks != started:
+        raise UsageError(
+            f"cluster.nodes={cluster.nodes} with cluster.tasks_per_node={cluster.tasks_per_node}"
+            f" makes {cluster.tasks} processes, but srun started {started}"
+        )
+
+
+def _from_environment() -> World:
+    variables = os.environ
+    size = int(variables["WORLD_SIZE"])
+    world = World(
+        rank=int(variables["RANK"]),
+        size=size,
+        local_rank=int(variables.get("LOCAL_RANK", "0")),
+        local_size=int(variables.get("LOCAL_WORLD_SIZE", str(size))),
+    )
+    if parent := variables.get(_PARENT):
+        _die_with(int(parent))
+    return world
+
+
+def _check_size(world: World, devices: int | str, nodes: int | str) -> None:
+    wanted = (world.local_size if devices == "auto" else int(devices)) * (
+        world.nodes if nodes == "auto" else int(nodes)
+    )
+    if wanted != world.size:
+        raise UsageError(
+            f"training.devices={devices} on training.num_nodes={nodes} makes {wanted} processes,"
+            f" but the launcher started {world.size}"
+        )
+
+
+def _start_others(settings: Settings, count: int) -> World:
+    _check_devices(settings, count)
+    environment = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "OMP_NUM_THREADS": os.environ.get(
+            "OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count))
+        ),
+    }
+    trainer = Path(__file__).resolve().parents[2] / "trainer.py"
+    world = World(0, count, 0, count)
+    for rank in range(1, count):
+        own = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            _PARENT: str(os.getpid()),
+            SETTINGS_VARIABLE: settings.model_dump_json(),
+        }
+        world.children.append(
+            subprocess.Popen(
+                [sys.executable, str(trainer)], env={**os.environ, **environment, **own}
+            )
+        )
+    atexit.register(_end, world.children)
+    os.environ.update(environment, RANK="0", LOCAL_RANK="0")
+    return world
+
+
+def _check_devices(settings: Settings, count: int) -> None:
+    import torch
+
+    if settings.training.accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        have = torch.cuda.device_count()
+        if count > have:
+            raise UsageError(f"training.devices={count}: this machine has {have} GPU(s)")
+
+
+def _form_group(settings: Settings, **how: Any) -> None:
+    import torch
+    import torch.distributed as dist
+
+    gpu = settings.training.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    dist.init_process_group("nccl" if gpu else "gloo", **how)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _die_with(parent: int) -> None:
+    """End this process when the one that started it is gone, even by ``kill -9``."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def _wait_for(children: list[subprocess.Popen[bytes]], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    for child in children:
+        try:
+            child.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+
+
+def _end(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.kill()

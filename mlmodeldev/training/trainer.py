@@ -1,0 +1,139 @@
+"""Lightning's Trainer, made from the `training` group.
+
+Example::
+
+    trainer = make_trainer(settings, world, loggers, callbacks, folder)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.training.checkpoint_io import AtomicCheckpointIO
+from mlmodeldev.training.environment import WorldEnvironment
+from mlmodeldev.training.ranks import World
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
+
+    from mlmodeldev.settings.schema import Settings, Training
+
+
+def make_trainer(
+    settings: Settings,
+    world: World,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+    folder: Path,
+) -> Trainer:
+    """Return a Trainer that does as it was told, or refuses.
+
+    Raises:
+        UsageError: the hardware lacks the accelerator or the precision that was asked for.
+    """
+    training = settings.training
+    accelerator = choose_accelerator(training.accelerator)
+    check_precision(training.precision, accelerator)
+    if training.strategy == "fsdp" and accelerator != "gpu":
+        raise UsageError("training.strategy=fsdp: needs GPUs; ddp runs everywhere")
+    # Determinism would fill all new memory with NaN, which only shows defects of torch itself.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return Trainer(
+        accelerator=accelerator,
+        devices=world.local_size,
+        num_nodes=world.nodes,
+        strategy=_strategy(training, world),
+        precision=training.precision,
+        max_epochs=training.max_epochs,
+        max_steps=training.max_steps,
+        gradient_clip_val=training.gradient_clip_val,
+        accumulate_grad_batches=training.accumulate_grad_batches,
+        deterministic=training.deterministic,
+        limit_train_batches=training.limit_train_batches,
+        limit_val_batches=training.limit_val_batches,
+        overfit_batches=training.overfit_batches,
+        check_val_every_n_epoch=training.check_val_every_n_epoch,
+        log_every_n_steps=training.log_every_n_steps,
+        detect_anomaly=training.detect_anomaly,
+        num_sanity_val_steps=0,
+        profiler=_profiler(training, folder),
+        logger=list(loggers),
+        callbacks=list(callbacks),
+        plugins=[AtomicCheckpointIO(), WorldEnvironment(world)],
+        default_root_dir=str(folder),
+        use_distributed_sampler=False,  # ExactLoader shares the batches
+        enable_progress_bar=any(type(c).__name__ == "Progress" for c in callbacks),
+        enable_model_summary=False,
+        enable_checkpointing=True,
+    )
+
+
+def choose_accelerator(asked: str) -> str:
+    """Return cpu, gpu or mps.
+
+    Raises:
+        UsageError: it is asked for and not there.
+    """
+    have = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked == "auto":
+        return next((name for name, there in have.items() if there), "cpu")
+    if asked != "cpu" and not have[asked]:
+        raise UsageError(
+            f"training.accelerator={asked}: this machine has none (or torch was built without it);"
+            " auto takes what is there"
+        )
+    return asked
+
+
+def check_precision(precision: str, accelerator: str) -> None:
+    """Refuse what Lightning or torch would silently replace by something else.
+
+    Raises:
+        UsageError: the hardware can't compute in this precision.
+    """
+    reason = ""
+    if precision.startswith("16") and accelerator == "cpu":
+        reason = "half precision needs a GPU"
+    elif precision.startswith("bf16") and accelerator == "gpu":
+        reason = (
+            ""
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else "this GPU lacks bfloat16"
+        )
+    elif precision == "64-true" and accelerator == "mps":
+        reason = "Apple's GPUs have no double precision"
+    if reason:
+        raise UsageError(f"training.precision={precision}: {reason}; 32-true runs everywhere")
+
+
+def _strategy(training: Training, world: World) -> Any:
+    if training.strategy == "fsdp":
+        return "fsdp"
+    if world.size == 1 and training.strategy == "auto":
+        return "auto"
+    from pytorch_lightning.strategies import DDPStrategy
+
+    # DDP lays its gradient buckets out anew after the first step, so a resumed trial would add over
+    # ranks in another order than an undisturbed one (two ranks can't differ). Looking for unused
+    # parameters keeps the first layout.
+    keep_layout = training.deterministic and world.size > 2
+    return DDPStrategy(gradient_as_bucket_view=True, find_unused_parameters=keep_layout)
+
+
+def _profiler(training: Training, folder: Path) -> Any:
+    if training.profiler is None:
+        return None
+    from pytorch_lightning import profilers
+
+    kind: Any = {
+        "simple": profilers.SimpleProfiler,
+        "advanced": profilers.AdvancedProfiler,
+        "pytorch": profilers.PyTorchProfiler,
+    }[training.profiler]
+    return kind(dirpath=folder, filename=training.profiler)

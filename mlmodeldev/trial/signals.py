@@ -1,0 +1,62 @@
+"""The one owner of signals: a flag, read between batches.
+
+SIGUSR1 and SIGUSR2 (Slurm's early warning), SIGTERM (preemption, time limit, scancel) and SIGINT
+(Ctrl-C) only set the flag. A handler that saves would run in the middle of a collective
+operation, on some ranks earlier than on others, and hang them all; so all ranks agree at the next
+batch boundary instead (see `callbacks/resume.py`).
+
+Example::
+
+    interrupt.listen()
+    ...
+    if interrupt.requested(): ...
+"""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+
+_received: list[str] = []
+_stop: list[str] = []
+
+
+def _note(signum: int, frame: FrameType | None) -> None:
+    _received.append(signal.Signals(signum).name)
+    if signum == signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C ends at once
+
+
+def listen() -> None:
+    """Take the signals over; called again after Lightning has put its own handlers there.
+
+    Outside of the main thread Python allows no handlers: the signals then keep their effect.
+    """
+    import threading
+
+    if threading.current_thread() is threading.main_thread():
+        for signum in SIGNALS:
+            signal.signal(signum, _note)
+
+
+def requested() -> str | None:
+    """Return the name of the signal that asked for an end, if one did."""
+    return _received[0] if _received else None
+
+
+def ask_to_stop(who: str) -> None:
+    """Note that this trial is not worth going on with; from any thread."""
+    _stop.append(who)
+
+
+def stop_asked() -> str | None:
+    """Return who asked for the trial to end for good (W&B, a search), if anyone did."""
+    return _stop[0] if _stop else None
+
+
+def forget() -> None:
+    """Drop what was received, for a process that goes on to train another model."""
+    _received.clear()
+    _stop.clear()

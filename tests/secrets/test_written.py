@@ -1,0 +1,40 @@
+"""A key in the environment of a trial: whatever the trial prints and writes, it is nowhere."""
+
+from pathlib import Path
+
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.worker import launch, start_server
+from tests.conftest import ROOT
+from tests.secrets.planted import HEX, NEW
+
+
+def test_nothing_that_a_trial_leaves_behind_holds_the_key(tmp_path: Path, data_dir: Path):
+    log = tmp_path / "log.txt"
+    start_server(["trainer", "model", "datamodule"], ROOT)
+    overrides = [
+        f"artefacts.runs_dir={tmp_path / 'runs'}",
+        f"artefacts.data_dir={data_dir}",
+        "model.width=8",
+        "model.depth=1",
+        "training.max_epochs=1",
+        "training.limit_train_batches=2",
+        "callbacks.cka.enabled=false",
+        "logger.wandb.mode=offline",
+    ]
+    process = launch("tests.secrets.leaky", overrides, log, {"WANDB_API_KEY": HEX})
+    process.join(200)
+    said = log.read_text()
+    assert process.exitcode == 1, said
+    assert "logging in with [value of WANDB_API_KEY]" in said
+    assert "ValueError: could not log in with [value of WANDB_API_KEY]" in said
+    assert "command lines with the key: 0" in said
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any(file.suffix == ".wandb" for file in files)
+    assert [file for file in files if HEX.encode() in file.read_bytes()] == []
+
+
+def test_a_reason_in_the_record_is_masked(tmp_path: Path):
+    folder = TrialFolder(tmp_path)
+    folder.update(state="failed", reason=f"ValueError: no login with {NEW}", sha=HEX)
+    assert folder.read()["reason"] == "ValueError: no login with [W&B API key]"
+    assert folder.read()["sha"] == HEX

@@ -1,0 +1,118 @@
+"""The training loop does not wait for the client, and models go where the settings say."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.tracking.wandb_logger import Tracker
+from mlmodeldev.tracking.wandb_models import models_to_keep
+
+
+class Client:
+    """What a tracker uses of a run; each row waits until it may go."""
+
+    starting_step, id = 0, "run1"
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+        self.summary: dict[str, Any] = {}
+        self.config = SimpleNamespace(update=lambda *a, **k: None)
+        self.finished: list[int] = []
+
+    def define_metric(self, *names: str, **options: Any) -> None:
+        pass
+
+    def log(self, row: dict[str, Any], step: int, commit: bool) -> None:
+        self.open.wait(60)
+        self.rows.append((step, row))
+
+    def finish(self, exit_code: int) -> None:
+        self.finished.append(exit_code)
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client()
+
+
+@pytest.fixture
+def tracker(client: Client, tmp_path: Path) -> Tracker:
+    return Tracker(client, tmp_path / "metrics.csv", monitor="val/loss", mode="min")
+
+
+def test_rows_are_taken_at_once_and_sent_in_their_order(tracker: Tracker, client: Client):
+    begun = time.monotonic()
+    for step in range(100):
+        tracker.log_metrics({"val/loss": abs(step - 40)}, step)
+    assert time.monotonic() - begun < 30, "it does not wait for the client, which takes none"
+    assert client.rows == []
+    client.open.set()
+    assert tracker.end("done") is True
+    assert [number for number, _ in client.rows] == list(range(100))
+    assert [row["trainer/global_step"] for _, row in client.rows] == list(range(100))
+    assert client.summary == {"val/loss": 0.0, "state": "done"}
+    assert client.finished == [0]
+
+
+def test_a_client_that_hangs_does_not_keep_a_trial(tracker: Tracker, client: Client, monkeypatch):
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "0.2")
+    tracker.log_metrics({"val/loss": 1.0}, 1)
+    assert tracker.end("done") is False, "not all is up: `sync` sees to it"
+    client.open.set()
+
+
+def test_a_client_that_fails_is_told_once(tracker: Tracker, client: Client, monkeypatch, capsys):
+    def fail(*given: Any, **named: Any) -> None:
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(client, "log", fail)
+    for step in range(5):
+        tracker.log_metrics({"val/loss": 1.0}, step)
+    assert tracker.end("done") is False
+    said = capsys.readouterr().err
+    assert said.count("Weights & Biases: gone (ConnectionResetError: gone)") == 1
+
+
+# --- models
+
+
+def exported(folder: Path, value: float, state: str = "done") -> Path:
+    """A trial's folder with both models."""
+    for name in ("best", "last"):
+        (folder / name).mkdir(parents=True)
+    record = {"state": state, "metric": {"value": value}}
+    (folder / "trial.json").write_text(json.dumps(record))
+    return folder
+
+
+def kept(folder: Path, *overrides: str, state: str = "done") -> list[str]:
+    settings = compose_settings(["logger=wandb", *overrides])
+    return [path.name for path in models_to_keep(settings, folder, state)]
+
+
+def test_a_trial_by_hand_keeps_both_unless_told_otherwise(tmp_path: Path):
+    folder = exported(tmp_path / "one", 0.5)
+    assert kept(folder) == ["best", "last"]
+    assert kept(folder, "logger.wandb.models=none") == []
+    assert kept(folder, "logger=csv") == []
+    assert [kept(folder, state=s) for s in ("failed", "interrupted", "pruned")] == [[]] * 3
+
+
+@pytest.mark.parametrize(("mode", "keeps"), [("max", "high"), ("min", "low")])
+def test_of_a_sweep_only_the_best_so_far_is_kept(tmp_path: Path, mode: str, keeps: str):
+    low, high = exported(tmp_path / "low", 0.1), exported(tmp_path / "high", 0.9)
+    exported(tmp_path / "nan", float("nan"))
+    exported(tmp_path / "running", 5.0, "running")
+    of_sweep = ("artefacts.sweep=digits", f"training.mode={mode}")
+    found = {folder.name: kept(folder, *of_sweep) for folder in (low, high)}
+    assert found == {"low": [], "high": []} | {keeps: ["best"]}
+    assert kept(low, *of_sweep, "logger.wandb.models=all") == ["best", "last"]

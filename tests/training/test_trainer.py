@@ -1,0 +1,134 @@
+"""The Trainer does as it was told, or refuses: accelerator, precision, and every number."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.training.checkpoint_io import AtomicCheckpointIO
+from mlmodeldev.training.ranks import World
+from mlmodeldev.training.trainer import check_precision, choose_accelerator, make_trainer
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretend what hardware there is."""
+
+    def have(gpu: bool = False, mps: bool = False, bf16: bool = True) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+
+    return have
+
+
+@pytest.fixture
+def make(machine, tmp_path):
+    machine()
+
+    def call(*overrides: str):
+        settings = compose_settings(["logger=csv", *overrides])
+        return make_trainer(settings, World(), [], [], tmp_path)
+
+    return call
+
+
+def test_auto_takes_what_is_there(machine):
+    for gpu, mps, expected in (
+        (False, False, "cpu"),
+        (True, False, "gpu"),
+        (False, True, "mps"),
+        (True, True, "gpu"),
+    ):
+        machine(gpu=gpu, mps=mps)
+        assert choose_accelerator("auto") == expected
+        assert choose_accelerator("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("asked", ["gpu", "mps"])
+def test_what_is_not_there_is_refused_never_replaced(machine, asked):
+    machine()
+    with pytest.raises(UsageError, match=f"training.accelerator={asked}: this machine has none"):
+        choose_accelerator(asked)
+    machine(gpu=True, mps=True)
+    assert choose_accelerator(asked) == asked
+
+
+REFUSED = {
+    ("16-mixed", "cpu"): "half precision needs a GPU",
+    ("16-true", "cpu"): "half precision needs a GPU",
+    ("64-true", "mps"): "no double precision",
+}
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "gpu", "mps"])
+@pytest.mark.parametrize(
+    "precision", ["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+)
+def test_precision_is_as_asked_or_refused(machine, precision, accelerator):
+    machine(gpu=True)
+    reason = REFUSED.get((precision, accelerator))
+    if reason is None:
+        check_precision(precision, accelerator)
+    else:
+        with pytest.raises(
+            UsageError, match=f"training.precision={precision}: .*{reason}.*32-true"
+        ):
+            check_precision(precision, accelerator)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_a_gpu_that_would_emulate_bfloat16_is_refused(machine, precision):
+    machine(gpu=True, bf16=False)
+    with pytest.raises(UsageError, match="lacks bfloat16"):
+        check_precision(precision, "gpu")
+    check_precision(precision, "cpu")
+
+
+def test_numbers_of_the_settings_reach_the_trainer(make):
+    trainer = make(
+        "training.max_epochs=7",
+        "training.max_steps=50",
+        "training.gradient_clip_val=0.5",
+        "training.accumulate_grad_batches=3",
+        "training.limit_train_batches=0.5",
+        "training.limit_val_batches=4",
+        "training.check_val_every_n_epoch=2",
+        "training.log_every_n_steps=5",
+        "training.precision=bf16-mixed",
+    )
+    assert (trainer.max_epochs, trainer.max_steps) == (7, 50)
+    assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.5, 3)
+    assert (trainer.limit_train_batches, trainer.limit_val_batches) == (0.5, 4)
+    assert (trainer.check_val_every_n_epoch, trainer.log_every_n_steps) == (2, 5)
+    assert trainer.precision == "bf16-mixed"
+    assert trainer.num_sanity_val_steps == 0
+
+
+def test_lightning_neither_saves_nor_finds_processes_by_itself(make, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # Lightning would take Slurm over
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    trainer = make()
+    assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+    assert trainer.world_size == 1
+    assert "Slurm" not in type(trainer._accelerator_connector.cluster_environment).__name__
+
+
+def test_determinism_is_switched_on_and_off(make):
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        make("training.deterministic=true")
+        assert torch.are_deterministic_algorithms_enabled()
+        make("training.deterministic=false")
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.parametrize("name", ["simple", "advanced", "pytorch"])
+def test_a_profile_goes_to_the_trials_folder(make, tmp_path, name):
+    profiler = make(f"training.profiler={name}").profiler
+    assert name in type(profiler).__name__.lower()
+    assert str(profiler.dirpath) == str(tmp_path)
