@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.table import Goal, Table
-from mlmodeldev.slurm.reconcile import begun, reconcile
+from mlmodeldev.slurm.sweep_state import begun, reconcile
 from mlmodeldev.sweep import Sweep, loads
+from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.stopping import verdict
-from mlmodeldev.sweep.trial_arguments import trial_arguments
 from mlmodeldev.trial.history import history
 from mlmodeldev.trial.task import Ended, ListSource, Work
 

@@ -92,8 +92,8 @@ def _launch(sweep: SmallSweep, hold: str) -> Callable[[], object]:
     """Return the submission alone, everything before it done: what submitit and Slurm take."""
     from mlmodeldev.settings.command_line import config_root
     from mlmodeldev.slurm import sweep_state
-    from mlmodeldev.slurm.commands.plan import on_cluster
-    from mlmodeldev.slurm.launch import launch
+    from mlmodeldev.slurm.commands.launch import on_cluster
+    from mlmodeldev.slurm.submit import launch
 
     parser = argparse.ArgumentParser()
     sweep_state.add_options(parser)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.table import Goal, Table
-from mlmodeldev.slurm.reconcile import ENDED, reconcile
+from mlmodeldev.slurm.sweep_state import ENDED, reconcile
 from mlmodeldev.sweep import Sweep, loads
 from mlmodeldev.trial.task import Ended, ListSource, Work
 

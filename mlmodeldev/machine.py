@@ -1,14 +1,18 @@
-"""Cores: how many there are, and how OpenMP's threads wait for each other: asleep, so that a
-shared core goes to who needs it.
+"""What this process may use of the machine: cores, GPUs, ports; and how several trials share it.
 
-Example::
+Example, four trials at once on 8 cores and 2 GPUs::
 
-    share_cores()       # before torch is imported
+    share_cores()   # before torch is imported
+    shares(4)[1]    # {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "1", "MASTER_PORT": "40211"}
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
 
 
 def share_cores() -> None:
@@ -23,5 +27,64 @@ def share_cores() -> None:
 
 
 def cores() -> int:
-    """Return the CPUs that this process may use: of its Slurm task, else of its affinity."""
-    return int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or len(os.sched_getaffinity(0))
+    """Return the CPUs that this process may use: those of its Slurm task, and of its affinity.
+
+    Where Slurm confines nothing the affinity is the whole node's; where a job's shell was given
+    more CPUs than its step, the affinity is the smaller one.
+    """
+    affinity = len(os.sched_getaffinity(0))
+    return min(int(os.environ.get("SLURM_CPUS_PER_TASK") or affinity), affinity)
+
+
+def shares(slots: int) -> list[dict[str, str]]:
+    """Return the environment of each of so many trials that run at once.
+
+    One trial alone gets everything and nothing is set. Threads are cores divided by trials, where
+    ``OMP_NUM_THREADS`` does not say otherwise. With fewer GPUs than trials, several share one.
+    """
+    if slots == 1:
+        return [{}]
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // slots))
+    devices = share_out(visible_gpus(), slots)
+    environments = []
+    for own, port in zip(devices, free_ports(slots), strict=True):
+        environment = {"OMP_NUM_THREADS": threads, "MASTER_PORT": str(port)}
+        if own:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+        environments.append(environment)
+    return environments
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them.
+
+    The driver is asked, not torch: to ask torch would start CUDA in a process that is forked.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+
+
+def share_out(devices: Sequence[str], slots: int) -> list[list[str]]:
+    """Return the devices of each slot: evenly, or shared where there are too few.
+
+    >>> share_out(["0", "1"], 4)
+    [['0'], ['1'], ['0'], ['1']]
+    >>> share_out(["0", "1", "2", "3"], 2)
+    [['0', '2'], ['1', '3']]
+    """
+    if not devices:
+        return [[] for _ in range(slots)]
+    if len(devices) < slots:
+        return [[devices[slot % len(devices)]] for slot in range(slots)]
+    return [list(devices[slot::slots]) for slot in range(slots)]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return so many different ports that were free a moment ago."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         from mlmodeldev.alignment.results import picture, save_matrix, scalars
 
         result = compare(given)
-        from mlmodeldev.alignment.heatmap import save_figure
+        from mlmodeldev.alignment.results import save_figure
 
         figure = picture(result, title="", row_label=Path(given.a).name)
         save_figure(figure, given.out)

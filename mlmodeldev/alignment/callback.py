@@ -26,10 +26,10 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from mlmodeldev.alignment import reference, results
+from mlmodeldev.alignment import reference_models, results
 from mlmodeldev.alignment.capture import Capture, check_poolings, match_layers
 from mlmodeldev.alignment.comparison import Comparison, read_comparisons
-from mlmodeldev.alignment.gram import Gram, gram
+from mlmodeldev.alignment.hsic import Gram, gram
 from mlmodeldev.alignment.metric import CKA, one_of
 from mlmodeldev.alignment.reference_models import Others, random_states
 from mlmodeldev.errors import UsageError
@@ -85,7 +85,7 @@ class CKACallback(Callback):
         self._others = Others(
             self.comparisons,
             self.directory,
-            call=one_of(reference_call, reference.CALLS, "reference_call"),
+            call=one_of(reference_call, reference_models.CALLS, "reference_call"),
             reduce=self._reduce,
             pooling=pooling,
         )

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mlmodeldev.alignment.gram import as_rows
+from mlmodeldev.alignment.hsic import as_rows
 from mlmodeldev.errors import UsageError, nearest
 
 POOLINGS = ("flatten", "mean", "cls", "none")

@@ -26,7 +26,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from mlmodeldev.alignment import hsic
-from mlmodeldev.alignment.gram import full_precision
+from mlmodeldev.alignment.hsic import full_precision
 from mlmodeldev.alignment.metric import layer_names, one_of
 from mlmodeldev.errors import UsageError, nearest
 

@@ -1,28 +1,197 @@
-"""HSIC, the maths of CKA: from the features of one batch to the HSIC of every pair of layers.
+"""From the features of one layer over one batch to its centred Gram matrix.
 
-A layer enters as features ``(batch, …)`` and is reduced at once to a `Gram`: its centred kernel
-matrix, or its centred features where those are smaller. All pairs then come from one product::
+    gram(torch.randn(64, 512, 7, 7)).matrix       # (64, 64), float64
 
-    a = [gram(x) for x in (layer1, layer2)]       # each (n, …) -> Gram
-    hsic = pairwise_hsic(a, a, "unbiased")        # (2, 2), float64
-
-With K and L centred (HKH), both estimators need three sums only; nothing is formed per pair:
-
-    HSIC0 = ⟨K, L⟩ / (n-1)²                                         Kornblith et al. 2019, eq. 2-3
-    HSIC1 = [⟨K, L⟩ - n/(n-2) Σ kᵢᵢlᵢᵢ + tr K tr L / ((n-1)(n-2))] / (n(n-3))
-
-The second is Song et al. 2012, eq. 5 (Nguyen et al. 2021, eq. 3): it is unchanged by centring, and
-a centred matrix without its diagonal has row sums -kᵢᵢ.
+The costly part of CKA: n²d multiplications a layer. Features are read once, in column chunks
+that stay in the processor's cache, and neither kept nor copied as a whole, so that a forward hook
+can call this on a live output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mlmodeldev.alignment.gram import Gram, full_precision
+from mlmodeldev.errors import UsageError
+
+KERNELS = ("linear", "rbf")
+
+_CHUNK_BYTES = {"cpu": 2 * 2**20}
+_CHUNK_BYTES_DEVICE = 64 * 2**20
+_PADDING = 16
+"""Numbers between two rows of the buffer: one cache line of float32."""
+
+
+_SHIFT_SAMPLES = 16
+"""So many samples' mean is taken off before the product."""
+
+
+@dataclass(frozen=True)
+class Gram:
+    """One layer's part of one batch of n samples, centred, in float64.
+
+    Exactly one of `matrix` (n, n) and `features` (n, d), d < n, is there; K = features·featuresᵀ.
+    `diagonal` (n,) is K's; `rounding` is a scalar on the same device: a trace up to it is nothing
+    but rounding, so that all samples are the same. Centring spreads a NaN or Inf of any value over
+    all, hence the trace tells whether every value is finite. `eps` is the resolution of the numbers
+    that the matrix was computed in.
+    """
+
+    diagonal: Tensor
+    rounding: Tensor
+    eps: float
+    matrix: Tensor | None = None
+    features: Tensor | None = None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples n."""
+        return self.diagonal.shape[0]
+
+    def kernel_matrix(self) -> Tensor:
+        """Return the centred kernel matrix (n, n)."""
+        if self.matrix is not None:
+            return self.matrix
+        assert self.features is not None
+        return self.features @ self.features.T
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Multiply matrices in the precision of their inputs: no autocast, TF32 or bf16 passes."""
+    backend: Any = torch.backends.mkldnn  # typed without the `matmul` that it has
+    matmul = torch.backends.cuda.matmul if device.type == "cuda" else backend.matmul
+    saved = matmul.fp32_precision
+    try:
+        if saved != "ieee":
+            matmul.fp32_precision = "ieee"
+        with torch.no_grad(), _no_autocast(device.type):
+            yield
+    finally:
+        if saved != "ieee":
+            matmul.fp32_precision = saved
+
+
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    """Leave autocast, which takes longer than a small product, only where it is on."""
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
+
+
+def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -> Gram:
+    """Reduce features (n, …) to a `Gram`; nothing of the features is kept or changed.
+
+    Half precision is raised to float32, integers to float64; a mean of the batch is taken off
+    before any product, so that a large one costs no digits, and sums are in float64. `rbf` uses
+    exp(-d²/(2σ²)) with σ² = `rbf_threshold`² x the median of all n² squared distances (the
+    authors' demo of Kornblith et al. 2019).
+
+    Raises `UsageError` for features without a batch dimension and for complex ones.
+    """
+    if features.ndim < 1 or features.is_complex():
+        raise UsageError(
+            f"features must be real and of shape (batch, …), not {features.dtype} "
+            f"{tuple(features.shape)}"
+        )
+    rows = as_rows(features.detach())
+    with full_precision(rows.device):
+        few = rows.shape[1] < rows.shape[0]
+        linear = _from_few_features(rows) if few else _from_many_features(rows)
+        return linear if kernel == "linear" else _rbf(linear, rbf_threshold)
+
+
+def as_rows(features: Tensor) -> Tensor:
+    """View (n, …) as (n, d) without a copy where the memory is dense; column order is free."""
+    if features.ndim == 1:
+        return features.unsqueeze(1)
+    if features.is_contiguous():
+        return features.flatten(1)
+    if features.ndim > 2:
+        order = sorted(range(1, features.ndim), key=features.stride, reverse=True)
+        features = features.permute(0, *order)
+    return features.reshape(features.shape[0], -1)
+
+
+def _from_few_features(rows: Tensor) -> Gram:
+    wide = rows.to(torch.float64)
+    centred = wide - wide.mean(0)
+    eps = torch.finfo(torch.float64).eps
+    rounding = (8 * eps) ** 2 * wide.square().sum()
+    return Gram(centred.square().sum(1), rounding, eps, features=centred)
+
+
+def _from_many_features(rows: Tensor) -> Gram:
+    dtype = rows.dtype if rows.dtype in (torch.float32, torch.float64) else torch.float32
+    if not rows.is_floating_point():
+        dtype = torch.float64
+    matrix = _gram_of_shifted(rows, dtype)
+    eps = torch.finfo(dtype).eps
+    # The shift takes off the mean; if centring then removes all the rest, that was rounding.
+    rounding = matrix.trace() * (32 * eps)
+    _centre(matrix)
+    return Gram(matrix.diagonal().clone(), rounding, eps, matrix=matrix)
+
+
+def _gram_of_shifted(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return (X-m)(X-m)ᵀ (n, n): chunks in `dtype`, their sum in float64.
+
+    m is the mean of some samples, evenly spaced: near enough to take a large mean off, and what
+    is left of it goes by centring the result, in float64.
+    """
+    n, d = rows.shape
+    size = _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE)
+    width = min(d, max(256, size // (n * dtype.itemsize)))
+    band = _band(n) if rows.device.type == "cpu" else n
+    # Rows a power of two apart would fall on the same lines of the cache, and push each other out.
+    buffer = torch.empty(n, width + _PADDING, dtype=dtype, device=rows.device)[:, :width]
+    step = max(1, n // _SHIFT_SAMPLES)
+    some = len(range(0, n, step))
+    weights = torch.full((1, some), 1 / some, dtype=dtype, device=rows.device)
+    total = torch.empty(n, n, dtype=torch.float64, device=rows.device)
+    for start in range(0, d, width):
+        chunk = rows if width == d else rows[:, start : start + width]
+        chunk = chunk if chunk.dtype == dtype else chunk.to(dtype)
+        out = buffer if chunk.shape[1] == width else buffer[:, : chunk.shape[1]]
+        shifted = torch.sub(chunk, torch.mm(weights, chunk[::step]), out=out)
+        # Below the diagonal, band by band; the rest is its mirror image.
+        for top in range(0, n, band):
+            part = torch.mm(shifted[top : top + band], shifted[: top + band].T)
+            target = total[top : top + band, : top + band]
+            target.add_(part) if start else target.copy_(part)
+    for top in range(band, n, band):
+        total[:top, top : top + band] = total[top : top + band, :top].T
+    return total
+
+
+def _band(n: int) -> int:
+    """Rows a product on a CPU: few enough to save half the work, enough to run at full speed."""
+    return max(32, min(n // 4, 128))
+
+
+def _centre(matrix: Tensor) -> None:
+    means = matrix.mean(0)
+    matrix.sub_(means).sub_((means - means.mean()).unsqueeze_(1))
+
+
+def _rbf(linear: Gram, threshold: float) -> Gram:
+    matrix = linear.kernel_matrix()
+    squared = linear.diagonal[:, None] + linear.diagonal[None, :] - 2 * matrix
+    squared.fill_diagonal_(0).clamp_(min=0)  # rounding only: a squared distance is never below 0
+    flat = squared.flatten()
+    middle = (flat.numel() + 1) // 2
+    median = (flat.kthvalue(middle).values + flat.kthvalue(flat.numel() // 2 + 1).values) / 2
+    kernel = torch.exp(-squared / (2 * threshold**2 * median))
+    _centre(kernel)
+    # A median of 0 (most samples the same) leaves no bandwidth, hence no kernel: all is rounding.
+    constant = (linear.diagonal.sum() <= linear.rounding) | (median <= 0)
+    kernel = torch.where(constant, 0.0, kernel)
+    return Gram(kernel.diagonal().clone(), torch.zeros_like(median), linear.eps, matrix=kernel)
+
 
 ESTIMATORS = ("unbiased", "biased")
 MIN_SAMPLES = 4

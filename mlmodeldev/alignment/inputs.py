@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mlmodeldev.alignment.reference import freeze, is_weights_file, load_model
+from mlmodeldev.alignment.reference_models import freeze, is_weights_file, load_model
 from mlmodeldev.errors import UsageError, nearest
 
 SUFFIXES = (".npz", ".npy", ".safetensors", ".txt")

@@ -21,7 +21,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from mlmodeldev.alignment import hsic
-from mlmodeldev.alignment.gram import KERNELS, Gram, gram
+from mlmodeldev.alignment.hsic import KERNELS, Gram, gram
 from mlmodeldev.errors import UsageError, nearest
 
 WEIGHTINGS = ("pairs", "samples", "equal")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlmodeldev.data.seeding import key
+from mlmodeldev.data.loader import key
 
 
 class SeedSteps(Callback):

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from mlmodeldev.data.images import normalised
-from mlmodeldev.data.loader import Item
-from mlmodeldev.data.seeding import generator, keys
+from mlmodeldev.data.loader import Item, generator, keys
 from mlmodeldev.errors import UsageError
 
 

@@ -20,9 +20,9 @@ import torch
 from pytorch_lightning import LightningDataModule
 
 from mlmodeldev.data.cache import Make, Prepared, prepared
-from mlmodeldev.data.fingerprint import fingerprint
 from mlmodeldev.data.loader import ExactLoader, Place, Shard, Sized
 from mlmodeldev.data.staging import staged
+from mlmodeldev.data.versions import fingerprint
 from mlmodeldev.fetch import manifest
 from mlmodeldev.fetch.progress import tell_in_log
 from mlmodeldev.machine import cores

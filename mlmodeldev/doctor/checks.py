@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm.preflight import check
-from mlmodeldev.slurm.resources import python_of
-from mlmodeldev.slurm.storage import doubt, file_system
+from mlmodeldev.slurm.plan import python_of
+from mlmodeldev.slurm.preflight import check, doubt, file_system
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings

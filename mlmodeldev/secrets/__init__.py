@@ -15,8 +15,7 @@ from mlmodeldev.secrets.environment import (
     warn_of_open_netrc,
     without_keys,
 )
-from mlmodeldev.secrets.output import guard_output
-from mlmodeldev.secrets.patterns import Found, find, mask
+from mlmodeldev.secrets.patterns import Found, find, guard_output, mask
 from mlmodeldev.secrets.refusal import (
     key_in_changes,
     refuse_in_arguments,

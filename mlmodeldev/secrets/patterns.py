@@ -15,8 +15,10 @@ Example::
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mlmodeldev.secrets.environment import known_secrets
 
@@ -100,3 +102,27 @@ def mask(text: str) -> str:
         parts += [text[at : found.start], f"[{found.kind}]"]
         at = found.end
     return "".join([*parts, text[at:]]) if parts else text
+
+
+def guard_output() -> None:
+    """Let what Python writes to standard output and error pass through `mask`; once is enough.
+
+    A traceback is written the same way. What a C library writes goes past Python and is not seen.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        write = getattr(stream, "write", None)
+        if write is None or getattr(write, "masks_keys", False):
+            continue
+        try:
+            stream.write = _masking(write)  # type: ignore[method-assign]
+        except AttributeError:
+            continue  # a stand-in of some framework, which keeps what it gets in memory
+
+
+def _masking(write: Any) -> Any:
+    def masked(text: str) -> int:
+        write(mask(text))
+        return len(text)
+
+    masked.masks_keys = True  # type: ignore[attr-defined]
+    return masked

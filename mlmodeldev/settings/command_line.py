@@ -88,7 +88,7 @@ def _from_agent(arguments: list[str]) -> list[str]:
     """Return the arguments, with types kept where a W&B agent has handed them over."""
     if "WANDB_SWEEP_ID" not in os.environ:
         return arguments
-    from mlmodeldev.settings.agent_arguments import typed
+    from mlmodeldev.settings.overrides import typed
 
     return typed(arguments)
 
@@ -138,7 +138,7 @@ def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any])
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from mlmodeldev.settings.identity import parse_overrides
+    from mlmodeldev.settings.overrides import parse_overrides
     from mlmodeldev.settings.validation import validate
 
     groups = [str(name) for name in config if name != "hydra"]
@@ -217,7 +217,7 @@ def _unknown_choice(path: str) -> str:
 
 
 def _no_choice(asked: Sequence[str]) -> str:
-    from mlmodeldev.settings.identity import parse_overrides
+    from mlmodeldev.settings.overrides import parse_overrides
 
     given = {key: value for key, value in parse_overrides(asked).items() if choices_of(key)}
     key, value = next((k, v) for k, v in given.items() if not isinstance(v, str | list | dict))

@@ -8,19 +8,19 @@ Example::
     identity({"optimizer.lr": 1e-4, "cluster.gpus": 2})   # the same: where, not what
     identity({"optimizer.lr": 1e-4, "training.seed": 1})  # another trial
 
-The rules of what is equal stand in `mlmodeldev.settings.canonical`.
+The rules of what is equal stand in `mlmodeldev.settings.identity`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from mlmodeldev.settings.canonical import canonical_text, flatten, resolve_ties, says_where
-from mlmodeldev.settings.overrides import parse_overrides, shell_text, to_overrides
-
-__all__ = ["identity", "parse_overrides", "shell_text", "to_overrides"]
+from mlmodeldev.errors import UsageError
 
 _DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
 # The first character is a letter, and neither i nor n: nothing can read as a number, not even
@@ -52,3 +52,144 @@ def digest(text: str) -> str:
         number, digit = divmod(number, len(_DIGITS))
         rest.append(_DIGITS[digit])
     return _FIRST[first] + "".join(rest)
+
+
+WHERE_NOT_WHAT = ("artefacts", "cluster", "hydra")
+"""Top-level names that say where a trial runs, not what it is: no part of its identity."""
+
+_REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_][\w./@-]*)\}")
+_PLAIN_KEY = re.compile(r"[^.\s]+")
+
+
+def flatten(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides with nested mappings spelled as dotted keys.
+
+    A ``+`` or ``++`` before a key is dropped: it says how Hydra sets the key, not to what.
+    An empty mapping, or one with keys that cannot be dotted, stays a value.
+
+    Raises:
+        UsageError: a key is no text, or two spellings set one key.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if not isinstance(key, str):
+            raise UsageError(f"override {key!r}: a key must be text such as 'optimizer.lr'")
+        _put(flat, key.lstrip("+"), plain_value(value))
+    return flat
+
+
+def _put(flat: dict[str, Any], key: str, value: Any) -> None:
+    if isinstance(value, dict) and _can_be_dotted(value):
+        for name, inner in value.items():
+            _put(flat, f"{key}.{name}", inner)
+        return
+    if key in flat:
+        raise UsageError(f"override {key!r} is set twice, nested and dotted: keep one of them")
+    flat[key] = value
+
+
+def _can_be_dotted(value: dict[Any, Any]) -> bool:
+    return bool(value) and all(isinstance(k, str) and _PLAIN_KEY.fullmatch(k) for k in value)
+
+
+def plain_value(value: Any) -> Any:
+    """Return the value as plain Python: dict, list, str, int, float, bool or None.
+
+    Tuples become lists; numpy scalars and OmegaConf containers become what they hold.
+
+    Raises:
+        UsageError: the value cannot be written down (an object, a date, a set).
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, Mapping):
+        return {key: plain_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple) or type(value).__name__ == "ListConfig":
+        return [plain_value(inner) for inner in value]
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return plain_value(value.item())
+    kind = type(value).__name__
+    raise UsageError(f"override value {value!r} is a {kind}: use text, numbers, lists or mappings")
+
+
+def resolve_ties(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides with ``${key}`` replaced by the value of ``key`` where it is set here.
+
+    A text that is one reference takes the value with its type; inside a longer text the value is
+    written as Python writes it, as OmegaConf does. References to other settings stay.
+
+    Raises:
+        UsageError: the references form a circle.
+    """
+    resolved: dict[str, Any] = {}
+    for key in flat:
+        _resolve(key, flat, resolved, ())
+    return {key: resolved[key] for key in flat}
+
+
+def _resolve(
+    key: str, flat: Mapping[str, Any], done: dict[str, Any], above: tuple[str, ...]
+) -> Any:
+    if key in done:
+        return done[key]
+    if key in above:
+        circle = " -> ".join([*above[above.index(key) :], key])
+        raise UsageError(f"tied parameters form a circle: {circle}")
+
+    def value_of(name: str) -> Any:
+        return _resolve(name, flat, done, (*above, key))
+
+    done[key] = _replace(flat[key], flat, value_of)
+    return done[key]
+
+
+def _replace(value: Any, flat: Mapping[str, Any], value_of: Any) -> Any:
+    if isinstance(value, list):
+        return [_replace(inner, flat, value_of) for inner in value]
+    if isinstance(value, dict):
+        return {key: _replace(inner, flat, value_of) for key, inner in value.items()}
+    if not isinstance(value, str) or "${" not in value:
+        return value
+    whole = _REFERENCE.fullmatch(value)
+    if whole:
+        return value_of(whole[1]) if whole[1] in flat else value
+    return _REFERENCE.sub(lambda m: str(value_of(m[1])) if m[1] in flat else m[0], value)
+
+
+def references(value: Any) -> set[str]:
+    """Return the keys that a value refers to: ``{"a"}`` for ``"${a}"``."""
+    if isinstance(value, str):
+        return set(_REFERENCE.findall(value))
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return set().union(*(references(each) for each in inner))
+
+
+def says_where(key: str) -> bool:
+    """True for keys such as ``artefacts.runs_dir``, ``cluster`` or ``hydra/launcher``."""
+    return re.split(r"[./@]", key.lstrip("~+"), maxsplit=1)[0] in WHERE_NOT_WHAT
+
+
+def canonical_text(value: Any) -> str:
+    """Return the one spelling of a plain value: JSON, keys sorted, numbers in one form.
+
+    Not-a-number and the infinities are ``NaN``, ``Infinity`` and ``-Infinity``; every
+    not-a-number is the same.
+    """
+    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"))
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_canonical(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_key_text(key): _canonical(inner) for key, inner in value.items()}
+    return value
+
+
+def _key_text(key: Any) -> str:
+    # A key that is no text keeps its type in its spelling, so that {1: x} is not {"1": x}.
+    return key if isinstance(key, str) else f"{type(key).__name__}:{key}"

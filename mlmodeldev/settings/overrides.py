@@ -12,13 +12,15 @@ Example::
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.canonical import plain_value
+from mlmodeldev.settings.identity import plain_value
 
 _KEY = re.compile(r"(\+\+?|~)?[A-Za-z_$][\w$-]*([./][\w$-]+)*(@[A-Za-z_$][\w$.-]*)?", re.ASCII)
 _DICT_KEY = re.compile(r"[A-Za-z_][\w./@-]*", re.ASCII)
@@ -117,3 +119,45 @@ def _dict_key(key: str, name: Any) -> str:
     if isinstance(name, str) and _DICT_KEY.fullmatch(name) and name.lower() not in _NOT_TEXT:
         return name
     raise UsageError(f"{key}: Hydra cannot write the key {name!r} of a mapping: use a plain name")
+
+
+FILE_VARIABLE = "WANDB_SWEEP_PARAM_PATH"
+
+_ARGUMENT = re.compile(r"(?:--)?(\+{0,2})([^=\s]+)=.*", re.DOTALL)
+
+
+def typed(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with an agent's values in Hydra's spelling; without an agent as given.
+
+    ``key=value``, ``--key=value`` and one JSON object (``${args_json}``) are understood.
+
+    Raises:
+        UsageError: the agent's file is not there, or holds no parameters.
+    """
+    file = os.environ.get(FILE_VARIABLE)
+    if not file or not os.environ.get("WANDB_SWEEP_ID"):
+        return list(arguments)
+    given = read_parameters(Path(file))
+    result: list[str] = []
+    for argument in arguments:
+        match = _ARGUMENT.fullmatch(argument)
+        if argument.startswith("{"):
+            result += to_overrides(given)
+        elif match and match[2] in given:
+            result += [match[1] + each for each in to_overrides({match[2]: given[match[2]]})]
+        else:
+            result.append(argument)
+    return result
+
+
+def read_parameters(file: Path) -> dict[str, Any]:
+    """Return the values of an agent's parameter file."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(file.read_text())
+        return {name: entry["value"] for name, entry in found.items() if name != "wandb_version"}
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError):
+        raise UsageError(
+            f"{FILE_VARIABLE}={file}: is no file of parameters that an agent has written"
+        ) from None

@@ -30,11 +30,9 @@ from typing import Any
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_source import AgentSource, job_name
-from mlmodeldev.slurm.crash_loop import REASON, standing_still
-from mlmodeldev.slurm.epilog import own_name, requeue
+from mlmodeldev.slurm.epilog import REASON, own_name, requeue, standing_still
 from mlmodeldev.sweep.starter import Start, starter
-from mlmodeldev.tracking.wandb_api import Unreachable, host
-from mlmodeldev.tracking.wandb_sweep import RemoteSweep
+from mlmodeldev.tracking.wandb_api import RemoteSweep, Unreachable, host
 from mlmodeldev.trial.pool import run_pool
 from mlmodeldev.trial.task import Work
 

@@ -23,9 +23,8 @@ from typing import Any
 from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_notes import Held, Notes
 from mlmodeldev.sweep.starter import Start
-from mlmodeldev.tracking.wandb_api import Refused, Unreachable
+from mlmodeldev.tracking.wandb_api import Refused, RemoteSweep, Unreachable
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
-from mlmodeldev.tracking.wandb_sweep import RemoteSweep
 from mlmodeldev.trial.folder import TrialFolder, own_path, owned
 from mlmodeldev.trial.task import LATER, Ended, Later, Work
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from mlmodeldev.slurm.agent_notes import Held
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.tracking.upload import MEMORY, Syncer
-from mlmodeldev.tracking.wandb_sweep import RemoteSweep
+from mlmodeldev.tracking.wandb_api import RemoteSweep
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.task import Ended, Work
 

@@ -18,11 +18,21 @@ from typing import Any
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 from mlmodeldev.secrets import guard_output, refuse_in_arguments
 
-COMMANDS = (
-    *("submit", "plan", "status", "logs", "cancel", "retry", "collect", "clean"),
-    *("prefetch", "sync", "bridge", "doctor"),
-)
-"""Names of the modules in `mlmodeldev.slurm.commands`, in the order of --help; add yours here."""
+COMMANDS = {
+    **dict.fromkeys(("submit", "plan"), "launch"),
+    "status": "trials",
+    "logs": "logs",
+    "cancel": "trials",
+    "retry": "launch",
+    **dict.fromkeys(("collect", "clean"), "trials"),
+    "prefetch": "prepare",
+    **dict.fromkeys(("sync", "bridge"), "wandb"),
+    "doctor": "prepare",
+}
+"""Sub-commands in the order of --help, with their modules in `mlmodeldev.slurm.commands`.
+
+A module has for each ``NAME_HELP``, ``add_NAME_options`` and ``run_NAME``; add yours here.
+"""
 
 DEFAULT = "submit"
 
@@ -34,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_in_arguments(given)
         asked = _parse(_with_action(given))
-        return int(_module(asked.action).run(asked))
+        return int(_part(asked.action, "run_{}")(asked))
     except UsageError as error:
         print(f"SlurmTrain.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -59,8 +69,10 @@ def _with_action(arguments: Sequence[str]) -> list[str]:
     return [DEFAULT, *arguments]
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(f"mlmodeldev.slurm.commands.{name}")
+def _part(name: str, part: str) -> Any:
+    """Return a sub-command's part, such as its function ``run_{}``."""
+    module = importlib.import_module(f"mlmodeldev.slurm.commands.{COMMANDS[name]}")
+    return getattr(module, part.format(name.upper() if part.endswith("HELP") else name))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True)
     for name in COMMANDS:
-        module = _module(name)
-        own = actions.add_parser(name, help=module.HELP, description=module.HELP)
-        module.arguments(own)
+        text = _part(name, "{}_HELP")
+        own = actions.add_parser(name, help=text, description=text)
+        _part(name, "add_{}_options")(own)
     return parser

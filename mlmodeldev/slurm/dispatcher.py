@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
-from mlmodeldev.slurm.job import Job
+from mlmodeldev.slurm.entrypoint import Job
 from mlmodeldev.slurm.query import Queued, queue
 from mlmodeldev.slurm.snapshot import take
-from mlmodeldev.slurm.submission import Submission, jobs_of
-from mlmodeldev.slurm.tasks import adopt
+from mlmodeldev.slurm.submission import Submission, adopt, jobs_of
 from mlmodeldev.tracking.upload import state_of, wait
 from mlmodeldev.tracking.wandb_rows import stored_record
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
@@ -128,7 +127,7 @@ class Feeder:
                     fed.again_at = now + RETRY_SECONDS
 
     def _submit(self, work: Work) -> str:
-        from mlmodeldev.slurm.arrays import submit
+        from mlmodeldev.slurm.submit import submit
 
         submission = self._submission or self._begin()
         jobs, trials = [Job([work], 1, list(self.modules))], [[work.folder.name]]

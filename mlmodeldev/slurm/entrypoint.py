@@ -2,7 +2,7 @@
 
     python -m mlmodeldev.slurm.entrypoint RUNS/SWEEP/.jobs/SUBMISSION/tasks-0.pkl
 
-`mlmodeldev.slurm.arrays` has written the file; `mlmodeldev.slurm.epilog` is what the job ends with.
+`mlmodeldev.slurm.submit` has written the file; `mlmodeldev.slurm.epilog` is what the job ends with.
 """
 
 from __future__ import annotations
@@ -10,11 +10,21 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import signal
 import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
+from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.slurm.epilog import may_restart
 from mlmodeldev.slurm.submission import job_note
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.folder import LEASE_SECONDS, TrialFolder, owned, read_record
+from mlmodeldev.trial.task import LATER, Ended, Later, ListSource, Work
 
 
 def main(file: Path) -> None:
@@ -34,6 +44,161 @@ def _note(file: Path) -> None:
     number = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ["SLURM_JOB_ID"]
     with contextlib.suppress(FileExistsError), note.open("x") as opened:
         opened.write(number)
+
+
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
+"""States of a job that runs no more."""
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV)
+
+
+@dataclass
+class Job:
+    """The trials of one array task.
+
+    Attributes:
+        trials: what to run.
+        slots: trials at once.
+        modules: what trials import beside the program.
+    """
+
+    trials: Sequence[Work]
+    slots: int = 1
+    modules: Sequence[str] = field(default_factory=tuple)
+
+    def __call__(self) -> None:
+        """Run; never returns."""
+        _say_where()
+        alone = len(self.trials) == 1 and self.trials[0].command is None
+        _leave(_alone(self.trials[0]) if alone else self._together())
+
+    def _together(self) -> int:
+        from mlmodeldev.trial.pool import run_pool
+
+        return run_pool(_Told(self.trials), self.slots, list(self.modules))
+
+
+@dataclass
+class SearchJob:
+    """One worker of a search, which draws its trials itself (`mlmodeldev.sweep.search`).
+
+    Attributes:
+        file: copy of the sweep file, made at submit.
+        runs_dir: holds the sweep's folder.
+        overrides: of every trial.
+        slots: trials at once.
+        modules: what trials import beside the program.
+        seed, count: of the search.
+    """
+
+    file: Path
+    runs_dir: Path
+    overrides: Sequence[str]
+    slots: int
+    modules: Sequence[str]
+    seed: int = 0
+    count: int | None = None
+
+    def __call__(self) -> None:
+        """Work until there is nothing left to do; never returns."""
+        _say_where()
+        from mlmodeldev.sweep import load
+        from mlmodeldev.sweep.search import search
+
+        sweep, where = load(self.file), self.runs_dir
+        _leave(
+            search(sweep, where, self.overrides, self.slots, self.modules, None, (), self.seed,
+                   self.count)
+        )  # fmt: skip
+
+
+def _leave(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(status)
+
+
+class _Told(ListSource):
+    """The job's trials; what has ended in an earlier start of the job is passed over.
+
+    One that is killed from outside (``kill -9``, lack of memory) is begun again, after the others,
+    as often as a job of a single trial would come back.
+    """
+
+    def __init__(self, work: Iterable[Work]) -> None:
+        super().__init__(work)
+        self._again: deque[Work] = deque()
+        self._running = 0
+
+    def take(self) -> Work | Later | None:
+        work = self._next()
+        self._running += isinstance(work, Work)
+        return work
+
+    def _next(self) -> Work | Later | None:
+        while isinstance(work := super().take(), Work):
+            if read_record(work.folder).get("state") not in ("done", "pruned"):
+                return work
+        if self._again:
+            return self._again.popleft()
+        return LATER if self._running else None  # one of those may be killed
+
+    def report(self, work: Work, ended: Ended) -> str | None:
+        super().report(work, ended)
+        self._running -= 1
+        print(f"{work.id}  {ended.state}{f' ({ended.reason})' if ended.reason else ''}", flush=True)
+        if -ended.status in _FROM_OUTSIDE and may_restart(work.id):
+            self._again.append(work)
+            return "pending"
+        return None
+
+
+def _alone(work: Work) -> int:
+    """Run one trial in this process; return the exit status."""
+    import importlib
+
+    from mlmodeldev.machine import share_cores
+    from mlmodeldev.settings.command_line import TrialInterrupted
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.trial.worker import write_to
+
+    os.environ.update(work.environment)
+    share_cores()
+    rank = int(os.environ.get("SLURM_PROCID", "0"))
+    write_to(str(work.folder / ("log.txt" if not rank else f"log-{rank}.txt")))
+    if rank == 0:
+        _wait_for_lease(TrialFolder(work.folder))
+    try:
+        importlib.import_module(work.program).train(compose_settings(work.overrides))
+    except UsageError as error:
+        print(f"{work.program}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except TrialInterrupted as error:
+        print(f"{work.program}: {error}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _wait_for_lease(folder: TrialFolder) -> None:
+    """Wait for an owner that may be dead: on another node Slurm, or its lease's end, can tell."""
+    from mlmodeldev.slurm.epilog import ask, task_name
+
+    deadline = time.monotonic() + LEASE_SECONDS + 30
+    while not signals.requested() and time.monotonic() < deadline:
+        try:
+            record = folder.read()
+            if not owned(record):
+                return
+            job = task_name(record.get("slurm") or {})
+            if job and ask(job, tries=1).get("JobState", "") in OVER:
+                folder.update(lease=0)
+        except UsageError:
+            return
+        time.sleep(1)
+
+
+def _say_where() -> None:
+    names = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES")
+    print(" ".join(f"{n}={os.environ[n]}" for n in names if n in os.environ), flush=True)
 
 
 if __name__ == "__main__":

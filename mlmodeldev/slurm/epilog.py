@@ -20,9 +20,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.atomic import write_json
+from mlmodeldev.slurm.sweep_state import ENDED
+from mlmodeldev.trial.folder import read_record
+
 if TYPE_CHECKING:
     from mlmodeldev.slurm.submission import Submission
     from mlmodeldev.trial.folder import TrialFolder
+
 
 INTERRUPTED = 75
 SIGNALS_TO_SAVE = (128 + 10, 128 + 12, 128 + 15)
@@ -86,7 +91,6 @@ def saved() -> bool:
 
 def given_up() -> bool:
     """Whether this task has come back in vain too often; its trials are failed then."""
-    from mlmodeldev.slurm.crash_loop import REASON, standing_still
 
     with contextlib.suppress(Exception):  # without a submission there is nothing to look at
         submission, trials = _task()
@@ -228,6 +232,46 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return subprocess.CompletedProcess(command, 1, "", "timed out")
+
+
+STARTS = 3
+"""Starts in a row without progress after which a job is given up."""
+REASON = (
+    f"{STARTS} starts in a row ended before a step was done: the time limit is too short for the"
+    " start, or its warning comes too early"
+)
+
+
+def standing_still(note: Path, trials: Iterable[Path]) -> bool:
+    """Write down how far the trials are; whether too many starts have brought none further.
+
+    Args:
+        note: a file of this job's own, kept from start to start.
+        trials: their folders.
+    """
+    now = {folder.name: _reached(folder) for folder in trials}
+    before = _read(note)
+    moved = now != before.get("reached") and any(now.values())
+    starts = 0 if moved else int(before.get("starts", 0)) + 1
+    note.parent.mkdir(parents=True, exist_ok=True)
+    write_json(note, {"reached": now, "starts": starts})
+    return starts >= STARTS
+
+
+def _reached(folder: Path) -> str:
+    """Return the trial's end, or its newest checkpoint; empty before the first."""
+    state = str(read_record(folder).get("state", ""))
+    if state in ENDED or state == "failed":
+        return state
+    return max((file.name for file in (folder / "checkpoints").glob("step-*.ckpt")), default="")
+
+
+def _read(note: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 if __name__ == "__main__":

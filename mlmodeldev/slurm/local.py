@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
-from mlmodeldev.slurm.reconcile import ENDED, Entry
-from mlmodeldev.sweep.trial_arguments import trial_arguments
+from mlmodeldev.machine import visible_gpus
+from mlmodeldev.slurm.sweep_state import ENDED, Entry
+from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.trial.folder import owned
 from mlmodeldev.trial.pool import Ended, Work, run_pool
-from mlmodeldev.trial.shares import visible_gpus
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import Declared

@@ -8,24 +8,23 @@ Example::
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm import resources
-from mlmodeldev.slurm.accounting import Rules
-from mlmodeldev.slurm.reconcile import ENDED
+from mlmodeldev.slurm.query import Rules
+from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.trial.folder import owned
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlmodeldev.settings.schema import Cluster
     from mlmodeldev.slurm.query import Limits
-    from mlmodeldev.slurm.reconcile import Entry
-    from mlmodeldev.slurm.sweep_state import Declared
-    from mlmodeldev.slurm.tasks import Task
+    from mlmodeldev.slurm.submission import Task
+    from mlmodeldev.slurm.sweep_state import Declared, Entry
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Plan:
     @property
     def gpu_hours(self) -> float:
         """GPU-hours of all jobs; trials that share a GPU count once."""
-        slots = resources.slots(self.cluster)
+        slots = trials_at_once(self.cluster)
         rounds = -(-self.searched // slots) + sum(-(-len(task) // slots) for task in self.tasks)
         return round(rounds * self.hours * self.cluster.gpus, 3)
 
@@ -117,7 +116,7 @@ def make_plan(
     cluster = declared.base.cluster
     states = {e.trial.id: state(e, tasks.get(e.trial.id)) for e in declared.entries}
     due = [e for e in declared.entries if is_due(e, states[e.trial.id], only)]
-    jobs = _cut(due, resources.trials_per_task(cluster))
+    jobs = _cut(due, trials_per_task(cluster))
     room = len(jobs)
     rules = limits.rules if limits else Rules()
     if rules.max_submit is not None:
@@ -138,7 +137,7 @@ def make_plan(
 
 def at_once(cluster: Cluster, rules: Rules) -> int:
     """Return how many jobs may run at once, by the settings and by what accounting allows."""
-    allowed = [resources.concurrent_jobs(cluster)]
+    allowed = [concurrent_jobs(cluster)]
     if rules.max_jobs is not None:
         allowed.append(rules.max_jobs)
     if rules.gpus_at_once is not None and cluster.gpus:
@@ -161,7 +160,7 @@ def _search_plan(declared: Declared, workers: int, limits: Limits | None) -> Pla
     ended = sum(entry.state in ENDED for entry in declared.entries)
     left = max(0, min(caps) - ended)
     most = at_once(cluster, limits.rules if limits else Rules())
-    wanted = max(0, min(most, -(-left // resources.slots(cluster))) - workers)
+    wanted = max(0, min(most, -(-left // trials_at_once(cluster))) - workers)
     tasks: list[list[Entry]] = [[] for _ in range(wanted)]
     hours, basis = estimate(declared)
     states = {e.trial.id: e.state for e in declared.entries}
@@ -218,17 +217,101 @@ def script(plan: Plan, folder: Path, code: Path, count: int | None = None) -> st
     """
     from submitit.slurm.slurm import _make_sbatch_string
 
-    from mlmodeldev.slurm.arrays import command
+    from mlmodeldev.slurm.submit import command
 
     cluster = plan.cluster
     first = len(plan.arrays[0]) if plan.arrays else 1
     count = count or first
-    asked = resources.parameters(cluster, plan.declared.folder.name, plan.throttle)
+    asked = parameters(cluster, plan.declared.folder.name, plan.throttle)
     return _make_sbatch_string(
         command=command(cluster, folder, 0),
         folder=folder,
         map_count=count if count > 1 else None,
-        setup=resources.setup(cluster, code, folder / "jobs.json"),
-        teardown=resources.teardown(cluster),
+        setup=setup(cluster, code, folder / "jobs.json"),
+        teardown=teardown(cluster),
         **asked,
     )
+
+
+SUBMISSION_VARIABLE = "MLMODELDEV_SUBMISSION"
+"""Names the file that says which trials a job runs (`mlmodeldev.slurm.submission`)."""
+
+
+def python_of(cluster: Cluster) -> str:
+    """Return the interpreter of the jobs."""
+    return str(Path(cluster.python).expanduser()) if cluster.python else sys.executable
+
+
+def concurrent_jobs(cluster: Cluster) -> int:
+    """Return how many jobs may run at once, by ``max_jobs`` and ``max_gpus``; 0: not even one."""
+    if not cluster.gpus:
+        return cluster.max_jobs
+    return min(cluster.max_jobs, cluster.max_gpus // cluster.gpus)
+
+
+def trials_at_once(cluster: Cluster) -> int:
+    """Return how many trials a job runs at once."""
+    if cluster.trials_per_gpu == 1:
+        return 1  # a trial has all GPUs of its job
+    return cluster.trials_per_gpu * max(1, cluster.gpus)
+
+
+def trials_per_task(cluster: Cluster) -> int:
+    """Return how many trials a job runs in all."""
+    return max(cluster.trials_per_job, trials_at_once(cluster))
+
+
+def parameters(cluster: Cluster, name: str, throttle: int) -> dict[str, Any]:
+    """Return submitit's parameters of an array.
+
+    Args:
+        name: of the jobs.
+        throttle: array tasks at once.
+    """
+    asked: dict[str, Any] = {
+        "job_name": name,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "time": cluster.minutes,
+        "nodes": cluster.nodes,
+        "ntasks_per_node": cluster.tasks_per_node,
+        "cpus_per_task": cluster.cpus_per_task,
+        "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
+        **_gpus(cluster),
+        "signal_delay_s": cluster.warn_seconds,
+        "array_parallelism": throttle,
+        "stderr_to_stdout": True,
+        # From Slurm 22.05 on srun no longer inherits the job's --cpus-per-task.
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}"],
+        "additional_parameters": {"requeue": True, **cluster.sbatch},
+    }
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def _gpus(cluster: Cluster) -> dict[str, Any]:
+    each = cluster.tasks_per_node * cluster.gpus_per_task
+    if not each:
+        return {}
+    if cluster.gpu_type:
+        return {"gres": f"gpu:{cluster.gpu_type}:{each}"}
+    return {"gpus_per_node": each}
+
+
+def setup(cluster: Cluster, snapshot: Path, submission: Path) -> list[str]:
+    """Return the shell lines before the trials.
+
+    The shell outlives the signals that its trials get, to say afterwards what becomes of the job.
+    """
+    return [
+        "trap : USR1 USR2 TERM",
+        *cluster.setup,
+        f"export PYTHONPATH={shlex.quote(str(snapshot))} PYTHONSAFEPATH=1",
+        f"export {SUBMISSION_VARIABLE}={shlex.quote(str(submission))}",
+    ]
+
+
+def teardown(cluster: Cluster) -> list[str]:
+    """Return the shell lines after the trials."""
+    return [f'exec {shlex.quote(python_of(cluster))} -m mlmodeldev.slurm.epilog "$?"']

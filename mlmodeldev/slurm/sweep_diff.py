@@ -9,16 +9,20 @@ Example::
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.submission import Submission, submissions
+from mlmodeldev.slurm.sweep_state import stop, undeclared
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import Declared
+
 
 _SHOWN = 5
 _THEN = {
@@ -53,7 +57,7 @@ def change(known: Declared) -> Change | None:
     return Change(added, removed) if added or removed else None
 
 
-def tell(known: Declared, command: str) -> Change | None:
+def print_changes(known: Declared, command: str) -> Change | None:
     """Say in one sentence what has changed, and what a command does about it.
 
     Args:
@@ -93,3 +97,55 @@ def _named(trials: Collection[str], how: str) -> str:
         return f"none {how}"
     names = ", ".join(list(trials)[:_SHOWN]) + (", ..." if len(trials) > _SHOWN else "")
     return f"{len(trials)} trial{'s' if len(trials) > 1 else ''} {how} ({names})"
+
+
+_ORPHANS_SHOWN = 5
+
+
+def print_orphans(known: Declared, prune: bool) -> list[str]:
+    """Say which trials are no longer declared; return the identities of those that were stopped.
+
+    Folders are never deleted. Stopped trials save their state first.
+
+    Args:
+        known: the sweep, with all that it declares.
+        prune: end those that run or wait in the queue.
+    """
+    strays = undeclared(known.entries, known.folder)
+    jobs = _jobs(known.folder) if prune else {}
+    declared = {entry.trial.id for entry in known.entries}
+    there = {folder.name for folder in strays} | declared
+    strays += [known.folder / trial for trial in jobs if trial not in there]  # not begun yet
+    if not strays:
+        return []
+    names = ", ".join(folder.name for folder in strays[:_ORPHANS_SHOWN])
+    more = f" and {len(strays) - _SHOWN} more" if len(strays) > _ORPHANS_SHOWN else ""
+    hint = "" if prune else "; --prune ends those that run"
+    print(f"no longer declared: {names}{more} (their folders stay{hint})", file=sys.stderr)
+    stopped = _stop(strays, jobs) if prune else []
+    if stopped:
+        print(f"told to end: {', '.join(stopped)}", file=sys.stderr)
+    return stopped
+
+
+def _stop(strays: list[Path], jobs: dict[str, str]) -> list[str]:
+    stopped = []
+    for folder in strays:
+        job = jobs.get(folder.name)
+        if job is not None:
+            subprocess.run(["scancel", job], check=False, timeout=60)
+        if stop(folder) or job is not None:
+            stopped.append(folder.name)
+    return stopped
+
+
+def _jobs(base: Path) -> dict[str, str]:
+    """Return the job of each trial that is in the queue; a job of several trials is left alone."""
+    from mlmodeldev.slurm.query import slurm_is_here
+    from mlmodeldev.slurm.submission import tasks
+
+    if not slurm_is_here():
+        return {}
+    queued = {trial: task.job for trial, task in tasks(base).items() if task.queued}
+    counts = [*queued.values()]
+    return {trial: job for trial, job in queued.items() if counts.count(job) == 1}

@@ -18,10 +18,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlmodeldev.sweep.document import Problem
     from mlmodeldev.sweep.lint import check
     from mlmodeldev.sweep.loading import Sweep, load, loads
-    from mlmodeldev.sweep.problem import Problem
-    from mlmodeldev.sweep.trial import Trial
+    from mlmodeldev.sweep.space import Trial
 
 __all__ = ["Problem", "Sweep", "Trial", "check", "load", "loads"]
 

@@ -23,7 +23,7 @@ from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep.lint import KnownSettings
-    from mlmodeldev.sweep.lint_settings import Ask
+    from mlmodeldev.sweep.lint_trainer import Ask
 
 
 def main(
@@ -102,8 +102,7 @@ def _check(
 
 def _is_foreign(file: str) -> bool:
     from mlmodeldev.settings.command_line import config_root
-    from mlmodeldev.sweep.loading import load
-    from mlmodeldev.sweep.program import is_foreign
+    from mlmodeldev.sweep.loading import is_foreign, load
 
     try:
         return is_foreign(load(file).definition, config_root())

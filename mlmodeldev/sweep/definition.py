@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from mlmodeldev.sweep.document import Document, Keys
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.identity import references, resolve_ties, says_where
+from mlmodeldev.sweep.document import Document, Keys, Report, shown
 from mlmodeldev.sweep.expression import Expression
-from mlmodeldev.sweep.extensions import Additions, parse_additions
-from mlmodeldev.sweep.lint_whole import check_consistency
-from mlmodeldev.sweep.parameters import Parameter, parse_parameters
-from mlmodeldev.sweep.problem import Report, shown
-from mlmodeldev.sweep.reader import Reader
+from mlmodeldev.sweep.extensions import Additions, Reader, parse_additions
+from mlmodeldev.sweep.grid import MAX_VALUES, count_of
+from mlmodeldev.sweep.parameters import GRID, Parameter, parse_parameters
 
 METHODS = ("grid", "random", "bayes")
 TEXTS = ("program", "project", "entity", "name", "description")
@@ -172,3 +172,59 @@ def _command(reader: Reader) -> tuple[str, ...] | None:
         if isinstance(item, dict | list) or item is None:
             reader.error(("command", i), f"{shown(item)} must be text")
     return tuple(str(item) for item in value)
+
+
+def check_consistency(definition: Definition, reader: Reader) -> None:
+    """Report what does not fit together in an otherwise readable sweep file."""
+    if definition.method == "bayes" and definition.metric is None:
+        reader.error(("method",), "bayes needs a 'metric' with a name and a goal")
+    if definition.early_terminate and definition.metric is None:
+        reader.error(("early_terminate",), "hyperband needs a 'metric' to compare trials by")
+    for parameter in definition.parameters:
+        message = _where_message(parameter)
+        if message is None and definition.method == "grid":
+            message = _grid_message(parameter)
+        if message is not None:
+            reader.report.error(parameter.line, parameter.place, message)
+    _check_circles(definition, reader)
+
+
+def _where_message(parameter: Parameter) -> str | None:
+    if says_where(parameter.name) and not parameter.is_constant:
+        return "says where a trial runs, not what it is: it can be set to a value, not swept"
+    return None
+
+
+def _grid_message(parameter: Parameter) -> str | None:
+    if parameter.distribution not in GRID:
+        return f"method grid cannot list {parameter.distribution}: give 'values'"
+    if "probabilities" in parameter.fields:
+        return "method grid has no use for probabilities, and W&B refuses them there"
+    if count_of(parameter) > MAX_VALUES:
+        return f"has more than {MAX_VALUES:.0e} values: give 'values', or a larger step 'q'"
+    return None
+
+
+def _check_circles(definition: Definition, reader: Reader) -> None:
+    links = {
+        p.name: references(p.fields.get("values", p.fields.get("value")))
+        for p in definition.parameters
+    }
+    try:
+        resolve_ties(_as_ties(links))
+    except UsageError as mistake:
+        reader.error(("parameters",), str(mistake))
+        return
+    for name, rule in definition.conditions.items():
+        links[name] = links[name] | rule.names
+    try:
+        resolve_ties(_as_ties(links))
+    except UsageError as mistake:
+        circle = str(mistake).partition(": ")[2]
+        reader.error(("controller", "conditions"), f"a condition depends on itself: {circle}")
+
+
+def _as_ties(links: dict[str, set[str]]) -> dict[str, str]:
+    return {
+        name: "".join(f"${{{other}}}" for other in sorted(others)) for name, others in links.items()
+    }

@@ -14,15 +14,15 @@ that only looks like a number (``1e-5``), ``off`` as a boolean, a date, a key gi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 import yaml
 
+from mlmodeldev.errors import UsageError
 from mlmodeldev.secrets.patterns import find
 from mlmodeldev.secrets.refusal import ADVICE
-from mlmodeldev.sweep.problem import Report, shown
 
 Keys = tuple[str | int, ...]
 
@@ -246,3 +246,77 @@ def _kind(node: yaml.Node) -> str:
     names = {"bool": "a boolean", "int": "an integer", "float": "a number", "null": "null"}
     names |= {"timestamp": "a date", "seq": "a list", "map": "a mapping"}
     return names.get(node.tag.rpartition(":")[2], f"the type {node.tag}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as Python writes it, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a sweep file."""
+
+    file: str
+    line: int
+    """Line in the file, counted from 1."""
+    key: str
+    """Dotted place in the file, such as ``parameters.optimizer.lr.values``; may be empty."""
+    severity: Literal["error", "warning"]
+    """An error keeps the file from running on some engine; a warning is worth a look."""
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.key}: " if self.key else ""
+        return f"{self.file}:{self.line}: {self.severity}: {where}{self.message}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as a mapping, for JSON."""
+        return asdict(self)
+
+
+@dataclass
+class Report:
+    """The problems found so far in one file."""
+
+    file: str
+    problems: list[Problem] = field(default_factory=list)
+
+    def error(self, line: int, key: str, message: str) -> None:
+        """Note a mistake that keeps the file from running."""
+        self.problems.append(Problem(self.file, line, key, "error", message))
+
+    def warning(self, line: int, key: str, message: str) -> None:
+        """Note something that is probably not meant."""
+        self.problems.append(Problem(self.file, line, key, "warning", message))
+
+    def refuse(self, line: int, message: str) -> NoReturn:
+        """Note a mistake after which nothing more can be said about the file, and raise it.
+
+        Raises:
+            UsageError: always.
+        """
+        self.error(line, "", message)
+        self.raise_errors()
+        raise AssertionError("unreachable: there is an error")
+
+    @property
+    def errors(self) -> list[Problem]:
+        """The problems that are errors."""
+        return [problem for problem in self.problems if problem.severity == "error"]
+
+    def raise_errors(self) -> None:
+        """Raise the first error, if there is one.
+
+        Raises:
+            UsageError: with the file, the line, the key, and how many more there are.
+        """
+        errors = self.errors
+        if not errors:
+            return
+        first = errors[0]
+        where = f"{first.key}: " if first.key else ""
+        more = len(errors) - 1
+        tail = f" (and {more} more: python -m mlmodeldev.sweep check {self.file})" if more else ""
+        raise UsageError(f"{first.file}:{first.line}: {where}{first.message}{tail}")

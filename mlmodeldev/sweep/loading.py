@@ -10,19 +10,22 @@ Example::
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.sweep.definition import Definition, parse
-from mlmodeldev.sweep.document import Document, read, read_text
-from mlmodeldev.sweep.problem import Report
-from mlmodeldev.sweep.space import Space
-from mlmodeldev.sweep.trial import Naming, Trial
+from mlmodeldev.sweep.document import Document, Report, read, read_text
+from mlmodeldev.sweep.space import Naming, Space, Trial
+
+if TYPE_CHECKING:
+    from mlmodeldev.sweep.definition import Definition
 
 
 def load(path: str | Path) -> Sweep:
@@ -142,3 +145,81 @@ class Sweep:
         """
         broken = self.space.rules.broken(overrides)
         return broken.text if broken else None
+
+
+def program_of(definition: Definition, root: Path) -> Path:
+    """Return the sweep's program; a relative path is meant from the project's folder."""
+    return root / definition.texts.get("program", "trainer.py")
+
+
+def is_foreign(definition: Definition, root: Path) -> bool:
+    """Return whether the program is there, and has no ``train(settings)`` that a fork could call.
+
+    Its parameters are its own, so nothing is known of their names and types.
+    """
+    file = program_of(definition, root)
+    return file.is_file() and not trains(file)
+
+
+def trains(file: Path) -> bool:
+    """Return whether a Python file has a name ``train``, without importing it."""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    except (SyntaxError, UnicodeDecodeError, ValueError):
+        return False
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "train":
+            return True
+        if isinstance(node, ast.ImportFrom) and any(
+            "train" in (alias.asname, alias.name) for alias in node.names
+        ):
+            return True
+    return False
+
+
+def trial_arguments(
+    overrides: Mapping[str, Any], folder: Path, fixed: Sequence[str] = ()
+) -> list[str]:
+    """Return a trial's command line in Hydra's form.
+
+    Args:
+        overrides: the trial's own values, by dotted key.
+        folder: ``<runs_dir>/<sweep>/<trial>``.
+        fixed: what every trial is told besides.
+    """
+    where = {
+        "artefacts.runs_dir": str(folder.parents[1].absolute()),
+        "artefacts.sweep": folder.parent.name,
+        "artefacts.trial": folder.name,
+    }
+    return [*fixed, *to_overrides(overrides), *to_overrides(where)]
+
+
+def pruning(
+    sweep: Sweep, journal: Path | None = None, study: str | None = None, number: int | None = None
+) -> list[str]:
+    """Return the settings by which a trial stops itself early; none without early_terminate.
+
+    Args:
+        sweep: the sweep.
+        journal: of a search;
+        study: its name in there, and
+        number: the trial's number in it: what Optuna's own rules need.
+    """
+    rule, metric = sweep.definition.early_terminate, sweep.definition.metric
+    if rule is None or metric is None:
+        return []
+    settings = {
+        "enabled": True,
+        "metric": metric.name,
+        "goal": metric.goal,
+        "min_iter": rule.min_iter,
+        "max_iter": rule.max_iter,
+        "s": rule.s,
+        "eta": rule.eta,
+        "strict": rule.strict,
+    }
+    if journal is not None:
+        settings |= {"journal": str(journal), "study": study, "number": number}
+    given = {f"callbacks.pruning.{key}": value for key, value in settings.items()}
+    return to_overrides({key: value for key, value in given.items() if value is not None})

@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlmodeldev.errors import nearest
-from mlmodeldev.settings.canonical import canonical_text
-from mlmodeldev.sweep.document import Document, Keys, dotted
-from mlmodeldev.sweep.problem import Report, shown
+from mlmodeldev.settings.identity import canonical_text
+from mlmodeldev.sweep.document import Document, Keys, Report, dotted, shown
 
 _BOUNDS = ("min", "max")
 _NORMAL = ("mu", "sigma")

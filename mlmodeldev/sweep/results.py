@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from mlmodeldev.atomic import whole_path, write_text
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.sweep.trial import Trial
+from mlmodeldev.sweep.space import Trial
 from mlmodeldev.trial.history import best, history, last_entry
 
 FORMATS = (".csv", ".parquet")
@@ -30,7 +30,7 @@ _ENDED = ("done", "pruned")
 
 
 class Entry(Protocol):
-    """A trial and its folder; `mlmodeldev.slurm.reconcile.Entry` is one."""
+    """A trial and its folder; `mlmodeldev.slurm.sweep_state.Entry` is one."""
 
     @property
     def trial(self) -> Trial: ...

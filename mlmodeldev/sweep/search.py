@@ -20,13 +20,10 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.sweep.journal import Journal
-from mlmodeldev.sweep.loading import Sweep, load
+from mlmodeldev.sweep.journal import Journal, Leases
+from mlmodeldev.sweep.loading import Sweep, load, pruning, trial_arguments
 from mlmodeldev.sweep.sampler import Proposal, Proposals
-from mlmodeldev.sweep.study import Ledger
-from mlmodeldev.sweep.trial_arguments import pruning, trial_arguments
-from mlmodeldev.sweep.warm_start import adopt, import_prior
-from mlmodeldev.sweep.worker_leases import Leases
+from mlmodeldev.sweep.study import Ledger, adopt, import_prior
 from mlmodeldev.trial.folder import TrialFolder, owned, read_record
 from mlmodeldev.trial.pool import LATER, Ended, Work, run_pool
 from mlmodeldev.trial.task import Later

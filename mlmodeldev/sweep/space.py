@@ -17,17 +17,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NoReturn
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.canonical import references
-from mlmodeldev.settings.identity import identity
+from mlmodeldev.settings.identity import identity, references
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.distributions import quantile
+from mlmodeldev.sweep.expression import Rules
 from mlmodeldev.sweep.grid import Axis, coarse_first
 from mlmodeldev.sweep.parameters import Parameter
-from mlmodeldev.sweep.rules import Rules
 
 Point = dict[str, Any]
 
@@ -223,3 +224,77 @@ def uniform(seed: int, index: int, attempt: int, name: str) -> float:
     text = f"{seed}\n{index}\n{attempt}\n{name}".encode()
     bits = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 12
     return (bits + 0.5) / 2**52
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a sweep's trials are named: the swept keys, and a short label for each."""
+
+    labels: dict[str, str]
+    replicates: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, swept: Iterable[str], replicates: Iterable[str] = ()) -> Naming:
+        """Label each swept key by its last part, or by more of it where that is ambiguous."""
+        return cls(_labels(list(swept)), frozenset(replicates))
+
+    def name(self, overrides: Mapping[str, Any]) -> str:
+        """Return ``lr=0.003,width=64``: the swept keys that are set, in the file's order."""
+        parts = (
+            f"{label}={_show(overrides[k])}" for k, label in self.labels.items() if k in overrides
+        )
+        return ",".join(parts) or "trial"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a sweep."""
+
+    overrides: dict[str, Any]
+    """Settings by dotted key, ties resolved; constants of the sweep file included."""
+    naming: Naming = field(repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @cached_property
+    def id(self) -> str:
+        """The identity: `mlmodeldev.settings.identity.identity` of the overrides."""
+        return identity(self.overrides)
+
+    @cached_property
+    def name(self) -> str:
+        """A readable name from the swept values only; the identity is what is unique."""
+        return self.naming.name(self.overrides)
+
+    @cached_property
+    def group(self) -> str:
+        """The identity without the replicates' values: the same for all repeats of a point."""
+        repeated = self.naming.replicates
+        return identity({k: v for k, v in self.overrides.items() if k not in repeated})
+
+
+def _labels(keys: list[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for key in keys:
+        parts = key.split(".")
+        for start in range(len(parts) - 1, -1, -1):
+            label = ".".join(parts[start:])
+            if sum(other == label or other.endswith(f".{label}") for other in keys) == 1:
+                break
+        labels[key] = label
+    return labels
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        exact = repr(value)
+        return exact if len(exact) <= 8 else f"{value:.4g}"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_show(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_show(v) for v in value) + "]"
+    text = str(value)
+    return text if len(text) <= 32 else text[:29] + "..."

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.agent_arguments import FILE_VARIABLE
-from mlmodeldev.sweep.lint_command import DEFAULT_COMMAND, HYDRA, HYPHENS, macro_message
+from mlmodeldev.settings.overrides import FILE_VARIABLE
+from mlmodeldev.sweep.lint_trainer import DEFAULT_COMMAND, HYDRA, HYPHENS, macro_message
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE
 from mlmodeldev.trial.task import Work
 

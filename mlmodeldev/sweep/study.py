@@ -14,22 +14,24 @@ not begun a second time: its row, and so its folder, passes to the next worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mlmodeldev.settings.canonical import canonical_text
-from mlmodeldev.settings.identity import digest
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.identity import canonical_text, digest, identity
 from mlmodeldev.sweep.journal import Journal
 from mlmodeldev.sweep.loading import Sweep
-from mlmodeldev.sweep.sampler import Proposal
+from mlmodeldev.sweep.sampler import Proposal, Proposals
+from mlmodeldev.sweep.space import Trial
+from mlmodeldev.trial.folder import read_record
 from mlmodeldev.trial.history import best, history
 
 FORM = 2
-"""Of what stands in the journal (`mlmodeldev.sweep.optuna_space`): another one is another study."""
+"""Of what stands in the journal (`mlmodeldev.sweep.sampler`): another one is another study."""
 MAX_CURVE = 20
 """Values of a trial's curve that go into the journal, for `optuna-dashboard`."""
 
@@ -140,7 +142,7 @@ def study_name(sweep: Sweep) -> str:
     """Return the study's name: for bayes another one when the space or the metric changes.
 
     What Optuna suggested in one space means something else in another. Trials of the former space
-    that are points of the new one are found again by their folders (`mlmodeldev.sweep.warm_start`).
+    that are points of the new one are found again by their folders (`mlmodeldev.sweep.study`).
     """
     if sweep.method != "bayes":
         return sweep.folder
@@ -156,3 +158,59 @@ def _thinned(count: int) -> list[int]:
     if count <= MAX_CURVE:
         return list(range(1, count + 1))
     return [round((i + 1) * count / MAX_CURVE) for i in range(MAX_CURVE)]
+
+
+def adopt(ledger: Ledger, proposals: Proposals, base: Path) -> int:
+    """Write rows for this sweep's trials that the journal does not know; return how many."""
+    known = {row.user_attrs["id"] for row in ledger.rows()}
+    adopted = 0
+    for folder, overrides in _trials(base):
+        if folder.name in known:
+            continue
+        point = {k: v for k, v in overrides.items() if k in proposals.space.keys}
+        proposal = proposals.described(Trial(point, proposals.sweep.naming))
+        if identity(point) == folder.name and _is_whole(proposal, proposals):
+            ledger.begin(proposal, owner=None)
+            adopted += 1
+    return adopted
+
+
+def import_prior(ledger: Ledger, proposals: Proposals, base: Path) -> int:
+    """Write what another sweep's folder has found and this space can say; return how much.
+
+    Raises:
+        UsageError: there is no such folder, or the sweep has no metric to learn about.
+    """
+    if not base.is_dir():
+        raise UsageError(f"{base}: no folder of trials to import")
+    if ledger.metric is None:
+        raise UsageError(f"{ledger.sweep.definition.file}: without a 'metric' nothing is imported")
+    there = ledger.priors()
+    added = 0
+    for folder, overrides in _trials(base):
+        value = best(history(folder, ledger.metric), ledger.goal)
+        origin = str(folder.resolve())
+        proposal = proposals.described(Trial(overrides, proposals.sweep.naming))
+        if value is None or origin in there or not _is_whole(proposal, proposals):
+            continue
+        ledger.add_prior(proposal, value, origin)
+        added += 1
+    return added
+
+
+def _trials(base: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for file in sorted(base.glob("*/trial.json")):
+        overrides = read_record(file.parent).get("overrides")
+        if isinstance(overrides, dict):
+            yield file.parent, overrides
+
+
+def _is_whole(proposal: Proposal, proposals: Proposals) -> bool:
+    """Whether all of the searched parameters that the point sets have a place in the space."""
+    conditional = proposals.sweep.definition.conditions
+    wanted = {
+        p.name
+        for p in proposals.space.searched
+        if p.name in proposal.trial.overrides or p.name not in conditional
+    }
+    return wanted == set(proposal.params)

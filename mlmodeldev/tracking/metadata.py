@@ -8,16 +8,18 @@ Example::
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.canonical import says_where
-from mlmodeldev.settings.identity import identity
-from mlmodeldev.tracking.names import run_name
+from mlmodeldev.settings.identity import identity, says_where
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
+
 
 CHANGES = "changes.diff"
 """File of a trial's folder: how the code differed from its commit; absent where it did not."""
@@ -97,3 +99,78 @@ def _data_digest(data: dict[str, Any] | None) -> dict[str, Any] | None:
     versions = [f"{each['pointer']} {each['md5']}" for each in data.get("dvc") or ()]
     files = {Path(name).name: digest[:16] for name, digest in inputs.items()}
     return {"digest": whole, "inputs": files, **({"dvc": versions} if versions else {})}
+
+
+_NOT_SHOWN = ("artefacts.", "cluster.", "hydra.", "logger.", "callbacks.")
+
+
+def run_name(settings: Settings) -> str:
+    """Return a name made of the overrides; ``default`` when there are none."""
+    return short_name(settings.overrides) or "default"
+
+
+def short_name(overrides: Mapping[str, Any]) -> str:
+    """Return ``lr=0.003 width=64``: the last part of each key, the whole key where ambiguous."""
+    shown = {
+        name: value
+        for name, value in overrides.items()
+        if not name.startswith(_NOT_SHOWN) and name != "logger"
+    }
+    leaves = [name.rpartition(".")[2] for name in shown]
+    return " ".join(
+        f"{leaf if leaves.count(leaf) == 1 else name}={value}"
+        for leaf, (name, value) in zip(leaves, shown.items(), strict=True)
+    )
+
+
+ALIASES = ("best", "last")
+BY_HAND = "single"
+"""The sweep that trials belong to which were started by hand."""
+
+
+def models_to_keep(settings: Settings, folder: Path, state: str) -> list[Path]:
+    """Return the exported folders that the settings want in W&B.
+
+    Args:
+        settings: ``logger.wandb.models`` decides.
+        folder: the trial's.
+        state: how it ended; only a trial that came to its end has models worth keeping.
+    """
+    chosen = settings.logger.wandb
+    if chosen is None or state != "done" or chosen.models == "none":
+        return []
+    aliases: tuple[str, ...] = ALIASES
+    if chosen.models == "auto" and settings.artefacts.sweep != BY_HAND:
+        aliases = ("best",) if _best_so_far(folder, settings.training.mode) else ()
+    return [folder / alias for alias in aliases if (folder / alias).is_dir()]
+
+
+def log_model(run: Any, folder: Path) -> None:
+    """Keep a folder as the newest version of the run's model, under the folder's name.
+
+    Nothing is copied into the client's cache in the home folder, which on clusters is small.
+    """
+    import wandb
+
+    artifact = wandb.Artifact(f"model-{run.id}", type="model")
+    artifact.add_dir(str(folder), policy="immutable", skip_cache=True)
+    run.log_artifact(artifact, aliases=[folder.name])
+
+
+def _best_so_far(folder: Path, mode: str) -> bool:
+    """Whether no other trial of the sweep that has ended came to a better value."""
+    own = _value(folder / "trial.json")
+    others = [_value(file) for file in folder.parent.glob("*/trial.json") if file.parent != folder]
+    known = [value for value in others if value is not None]
+    better = max if mode == "max" else min
+    return own is not None and better([own, *known]) == own
+
+
+def _value(file: Path) -> float | None:
+    try:
+        record = json.loads(file.read_text())
+        value = float(record["metric"]["value"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    ended = record.get("state") in ("done", "pruned")
+    return value if ended and math.isfinite(value) else None

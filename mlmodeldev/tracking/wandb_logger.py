@@ -19,8 +19,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import queue
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.tracking.background import Sender
-from mlmodeldev.tracking.rows import STEP, TIME, read_rows
+from mlmodeldev.trial.history import STEP, TIME, read_rows
 
 EXTRA_SECONDS = 20.0
 """How long the end of a trial waits until the client has taken its tables; they are in its folder
@@ -201,7 +202,7 @@ class Tracker(Logger):
         def send() -> None:
             import wandb
 
-            from mlmodeldev.tracking.wandb_models import log_model
+            from mlmodeldev.tracking.metadata import log_model
 
             with contextlib.suppress(Exception):
                 for key, (columns, data) in self._tables.items():
@@ -246,3 +247,39 @@ def _pictures(media: Mapping[str, Any]) -> dict[str, Any]:
         ]
         for key, (images, options) in media.items()
     }
+
+
+Call = Callable[[], None]
+
+
+class Sender:
+    """Make calls one after the other, in the order in which they came.
+
+    Args:
+        name: of the thread, which starts with the first call.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def do(self, call: Call) -> None:
+        """Hand over a call, which must not raise."""
+        if self._thread is None:
+            # a daemon: a client that hangs must not keep a trial that has ended
+            self._thread = threading.Thread(target=self._work, daemon=True, name=self._name)
+            self._thread.start()
+        self._calls.put(call)
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until all calls so far have been made; return whether they were in time."""
+        if self._thread is None:
+            return True
+        done = threading.Event()
+        self._calls.put(done.set)
+        return done.wait(seconds)
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()

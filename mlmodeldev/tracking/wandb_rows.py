@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.tracking.metadata import CHANGES, description
-from mlmodeldev.tracking.rows import STEP, TIME, read_rows
-from mlmodeldev.tracking.wandb_models import log_model, models_to_keep
+from mlmodeldev.tracking.metadata import CHANGES, description, log_model, models_to_keep
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
+from mlmodeldev.trial.history import STEP, TIME, read_rows
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings

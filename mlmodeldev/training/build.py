@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningModule, seed_everything
 
-from mlmodeldev.data.loader import Item
+from mlmodeldev.data.loader import Item, key
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.seeding import key
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.command_line import choices_of
 from mlmodeldev.training.optimizer import attach

@@ -27,12 +27,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytorch_lightning.plugins.environments import ClusterEnvironment
+
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.command_line import SETTINGS_VARIABLE
 from mlmodeldev.training import srun
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
+
 
 T = TypeVar("T")
 
@@ -271,3 +274,53 @@ def _end(children: list[subprocess.Popen[bytes]]) -> None:
     for child in children:
         if child.poll() is None:
             child.kill()
+
+
+class WorldEnvironment(ClusterEnvironment):
+    """Tell Lightning of a `World`; it then looks for no launcher of its own (Slurm's least)."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """True: Lightning is not to start any."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """Address of the first process."""
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")
+
+    @property
+    def main_port(self) -> int:
+        """Port of the first process."""
+        return int(os.environ.get("MASTER_PORT", "0"))
+
+    @staticmethod
+    def detect() -> bool:
+        """Never by itself: it is handed over."""
+        return False
+
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self._world.size
+
+    def set_world_size(self, size: int) -> None:
+        """Lightning derives the same number from devices and nodes."""
+
+    def global_rank(self) -> int:
+        """Number of this process."""
+        return self._world.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Lightning derives the same number from node and local rank."""
+
+    def local_rank(self) -> int:
+        """Number of this process on its machine."""
+        return self._world.local_rank
+
+    def node_rank(self) -> int:
+        """Number of this machine."""
+        return self._world.rank // self._world.local_size

@@ -15,19 +15,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.atomic import write_text
+from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.command_line import TrialInterrupted
-from mlmodeldev.tracking.metadata import CHANGES, trial_facts
+from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_facts
 from mlmodeldev.tracking.upload import report
-from mlmodeldev.tracking.wandb_models import models_to_keep
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
-from mlmodeldev.training.data_record import record_data
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.folder import LostLease, TrialFolder
@@ -230,3 +229,49 @@ def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
         models = models_to_keep(attempt.settings, attempt.folder.path, state)
         for tracker in attempt.trackers:
             attempt.folder.update(uploaded=tracker.end(state, models))
+
+
+def record_data(folder: TrialFolder, data: ExactDataModule, policy: str, goes_on: bool) -> None:
+    """Write what data the trial uses into its record.
+
+    Args:
+        policy: ``refuse`` or ``warn``, when a trial that goes on began with other data.
+        goes_on: whether there is a checkpoint of the earlier data.
+
+    Raises:
+        UsageError: the data differ and ``policy`` is ``refuse``.
+    """
+    root = Path(data.data_dir).expanduser().absolute()
+    used: dict[str, Any] = {
+        "inputs": dict(data.inputs),
+        "dvc": versions(root / n for n in data.inputs),
+    }
+    before: dict[str, Any] = folder.read().get("data") or {}
+    difference = _difference(before, used) if goes_on and before else ""
+    if difference and policy == "refuse":
+        raise UsageError(
+            f"{folder.path}: {difference}; restore the data (docs/data-versioning.md), go on with"
+            " the new ones by artefacts.changed_data=warn, or begin anew by artefacts.fresh=true"
+        )
+    if difference:
+        print(f"warning: {difference}; going on, as artefacts.changed_data=warn", file=sys.stderr)
+    for version in used["dvc"]:
+        if version["matches"] is False:
+            print(f"warning: the data are not those of {version['pointer']}", file=sys.stderr)
+    folder.update(data=used)
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Name the first input that differs, with the versions where there are some."""
+    old, new = before.get("inputs", {}), now["inputs"]
+    if sorted(old.values()) == sorted(new.values()):
+        return ""  # the same data, perhaps at another place
+    name = next((n for n in new if old.get(n) != new[n]), None) or next(iter(old))
+    text = f"{name}: the data have changed since this trial began"
+    was, now_is = (_version(record) for record in (before, now))
+    return f"{text} (version {was}, now {now_is})" if was != now_is else text
+
+
+def _version(record: Mapping[str, Any]) -> str:
+    found = ", ".join(f"{entry['pointer']} {entry['md5'][:8]}" for entry in record.get("dvc", ()))
+    return found or "not kept by DVC"

@@ -16,8 +16,7 @@ from pytorch_lightning import Callback, Trainer
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.training.checkpoint_io import AtomicCheckpointIO
-from mlmodeldev.training.environment import WorldEnvironment
-from mlmodeldev.training.ranks import World
+from mlmodeldev.training.ranks import World, WorldEnvironment
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger

@@ -8,6 +8,7 @@ Example::
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -71,3 +72,26 @@ def _finite(values: Sequence[Any]) -> list[float]:
         if math.isfinite(number):
             found.append(number)
     return found
+
+
+STEP = "trainer/global_step"
+"""The axis of W&B's charts: optimizer steps."""
+
+TIME = "time/logged"
+"""When a row was written, in seconds since 1970."""
+
+
+def read_rows(file: Path) -> list[dict[str, float]]:
+    """Return the file's whole rows as numbers; ``step`` is one of them."""
+    return [{name: float(value) for name, value in row.items()} for row in read_text_rows(file)[1]]
+
+
+def read_text_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns and the whole rows, as text; a torn last line is left out."""
+    if not file.is_file():
+        return [], []
+    text = file.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    reader = csv.DictReader(io.StringIO(whole))
+    rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in reader]
+    return list(reader.fieldnames or []), [row for row in rows if row.get("step", "").isdigit()]

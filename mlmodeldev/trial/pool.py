@@ -6,7 +6,7 @@ Example, inside of a Slurm job or on a laptop; enumeration::
     status = run_pool(ListSource(work), slots=4, modules=["model", "datamodule"])
 
 A trial is a fork of a process that has only imported (`mlmodeldev.trial.worker`), or a process
-of its own where it needs several processes (`mlmodeldev.trial.processes`) or is a foreign program
+of its own where it needs several processes (`mlmodeldev.trial.task`) or is a foreign program
 (`Work.command`). What it does to itself, a crash or running out of memory, fails it alone. On
 SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C the running trials are told once, nothing new is begun, and the
 status is 75.
@@ -26,11 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
+from mlmodeldev.machine import shares
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.process import Running, begin
-from mlmodeldev.trial.processes import own_command
-from mlmodeldev.trial.shares import shares
-from mlmodeldev.trial.task import LATER, Ended, ListSource, Source, Work, fill
+from mlmodeldev.trial.task import LATER, Ended, ListSource, Source, Work, fill, own_command
 from mlmodeldev.trial.worker import start_server
 
 __all__ = ["LATER", "Ended", "ListSource", "Source", "Work", "run_pool"]
@@ -50,7 +49,7 @@ def run_pool(
 
     Args:
         source: gives trials and is told how they ended; both in this thread.
-        slots: trials at once; they share cores and GPUs (`mlmodeldev.trial.shares`).
+        slots: trials at once; they share cores and GPUs (`mlmodeldev.machine`).
         modules: what trials import beside torch, Lightning and the callbacks.
         root: the folder that the modules lie in; the project's own by default.
         on_signal: is told each signal that asks for an end, in the handler: to note it, no more.

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from mlmodeldev.data import cache, staging
-from mlmodeldev.data.fingerprint import fingerprint
 from mlmodeldev.data.staging import staged
+from mlmodeldev.data.versions import fingerprint
 from mlmodeldev.errors import UsageError
 
 KEY = {"input": "ab", "max_length": 48}
@@ -315,7 +315,7 @@ def test_a_large_file_is_read_once(tmp_path, monkeypatch):
     file = tmp_path / "large"
     file.write_bytes(bytes(16_000_000))
     first = fingerprint(file)
-    monkeypatch.setattr("mlmodeldev.data.fingerprint.hash_file", None)
+    monkeypatch.setattr("mlmodeldev.data.versions.hash_file", None)
     assert fingerprint(file) == first
     os.utime(file, (1, 1))
     with pytest.raises(TypeError):
@@ -339,7 +339,7 @@ def test_a_folder_differs_by_names_and_sizes(tmp_path):
 
 
 def test_a_folder_of_many_files_differs_by_names(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlmodeldev.data.fingerprint._MOST_SIZES", 2)
+    monkeypatch.setattr("mlmodeldev.data.versions._MOST_SIZES", 2)
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text("")
     first = fingerprint(tmp_path)

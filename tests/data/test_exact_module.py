@@ -51,6 +51,8 @@ def test_by_default_workers_leave_a_cpu_to_training(make, monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
     assert make().workers() == 1
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "128")
+    assert make().workers() == 5  # the step's CPUs, not the job's
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(128)))
     assert make().workers() == 16
 
 

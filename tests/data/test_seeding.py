@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlmodeldev.data.seeding import generator, key, permutation
+from mlmodeldev.data.loader import generator, key, permutation
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +66,7 @@ def test_each_example_comes_to_each_place_about_equally_often():
 
 def test_a_fresh_process_draws_the_same():
     """Whatever PYTHONHASHSEED is."""
-    code = "from mlmodeldev.data.seeding import *; print(key(5, 'a'), *permutation(20, 5, 1))"
+    code = "from mlmodeldev.data.loader import *; print(key(5, 'a'), *permutation(20, 5, 1))"
     said = {
         subprocess.run(
             [sys.executable, "-c", code],

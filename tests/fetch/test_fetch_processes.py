@@ -185,10 +185,10 @@ def test_damaged_bytes_left_behind_are_found_out(server, body, tmp_path, get, mo
 def test_waiting_is_told_and_has_a_deadline(
     server, body, start, tmp_path, get, caplog, monkeypatch
 ):
-    from mlmodeldev.fetch import waiting
+    from mlmodeldev.fetch import download
 
     caplog.set_level("INFO")
-    monkeypatch.setattr(waiting, "LINE_SECONDS", 0.1)
+    monkeypatch.setattr(download, "LINE_SECONDS", 0.1)
     server.add("a", body, [Answer(hold_after=HOLD)])
     start()
     wait_for(lambda: staged(tmp_path) == HOLD)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.agent_arguments import typed
 from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.settings.overrides import typed
 
 GIVEN = {
     "training.gradient_clip_val": None,

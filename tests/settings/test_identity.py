@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.identity import identity, parse_overrides, shell_text, to_overrides
+from mlmodeldev.settings.identity import identity
+from mlmodeldev.settings.overrides import parse_overrides, shell_text, to_overrides
 
 BASE = {"optimizer.lr": 0.0001, "model": "mlp", "training.seed": 0, "a.list": [1, "x", None]}
 

@@ -12,7 +12,7 @@ import pytest
 
 from mlmodeldev.slurm.agent_notes import Held, Notes
 from mlmodeldev.slurm.agent_source import AgentSource
-from mlmodeldev.tracking.wandb_sweep import RemoteSweep
+from mlmodeldev.tracking.wandb_api import RemoteSweep
 from mlmodeldev.trial.task import Ended
 
 HELD = Held("run1", {"optimizer.lr": 0.1})

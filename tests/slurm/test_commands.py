@@ -20,9 +20,9 @@ import pytest
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.schema import Cluster as Settings
-from mlmodeldev.slurm import storage
-from mlmodeldev.slurm.crash_loop import standing_still
-from mlmodeldev.slurm.job import _Told
+from mlmodeldev.slurm import preflight
+from mlmodeldev.slurm.entrypoint import _Told
+from mlmodeldev.slurm.epilog import standing_still
 from mlmodeldev.slurm.preflight import check_alone
 from mlmodeldev.slurm.query import Node
 from mlmodeldev.slurm.submission import submissions
@@ -246,7 +246,7 @@ def test_a_runs_folder_on_the_login_nodes_own_disk(
 ) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/a / ext3 rw 0 0\nserver:/x {tmp_path} {kind} rw 0 0\n")
-    monkeypatch.setattr(storage, "MOUNTS", mounts)
+    monkeypatch.setattr(preflight, "MOUNTS", mounts)
     node = Node("n1", address, frozenset({"main"}), 4, 4000, 0, frozenset())
-    assert told in storage.doubt(tmp_path / "runs" / "deeper", [node])
-    assert bool(told) == bool(storage.doubt(tmp_path, [node]))
+    assert told in preflight.doubt(tmp_path / "runs" / "deeper", [node])
+    assert bool(told) == bool(preflight.doubt(tmp_path, [node]))

@@ -131,14 +131,14 @@ def kinds_of(text: str, tmp_path, *overrides: str) -> list[tuple]:
     import argparse
 
     from mlmodeldev.slurm import sweep_state
-    from mlmodeldev.slurm.commands import prefetch
+    from mlmodeldev.slurm.commands import prepare
 
     (tmp_path / "s.yaml").write_text(text)
     parser = argparse.ArgumentParser()
-    prefetch.arguments(parser)
+    prepare.add_prefetch_options(parser)
     where = f"artefacts.runs_dir={tmp_path}/runs"
     asked = parser.parse_args(["--sweep", str(tmp_path / "s.yaml"), where, *overrides])
-    found = prefetch.kinds(sweep_state.read(asked, lint=False))
+    found = prepare.kinds(sweep_state.read(asked, lint=False))
     return [(s.data["max_length"], s.model["encoder"], s.processing.stage) for s in found]
 
 

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlmodeldev.slurm import orphans
+from mlmodeldev.slurm import sweep_diff
 from mlmodeldev.slurm.local import EntrySource
-from mlmodeldev.slurm.reconcile import reconcile, stop, undeclared
+from mlmodeldev.slurm.sweep_state import reconcile, stop, undeclared
 from mlmodeldev.sweep import loads
 from mlmodeldev.trial.folder import TrialFolder
 
@@ -75,16 +75,16 @@ def test_undeclared_trials_are_told_of_and_stopped_when_asked(owner, tmp_path, c
     )
     write(tmp_path / "g" / "zzz", state="done")
     assert undeclared(known.entries, known.folder) == sorted([folder, tmp_path / "g" / "zzz"])
-    assert orphans.tell(known, prune=False) == []
+    assert sweep_diff.print_orphans(known, prune=False) == []
     assert "no longer declared" in capsys.readouterr().err
     assert process.poll() is None
-    assert orphans.tell(known, prune=True) == [folder.name]
+    assert sweep_diff.print_orphans(known, prune=True) == [folder.name]
     assert process.wait(30) == -signal.SIGTERM
     assert (folder / "trial.json").exists()
     assert not stop(folder), "nobody runs it any more"
     known.entries = list(reconcile(loads(GRID), tmp_path))
     (tmp_path / "g" / "zzz" / "trial.json").unlink()
-    assert orphans.tell(known, prune=True) == []
+    assert sweep_diff.print_orphans(known, prune=True) == []
 
 
 def test_a_searchs_trials_are_those_that_were_begun(tmp_path):

@@ -9,7 +9,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from mlmodeldev.sweep import loads
 from mlmodeldev.sweep.distributions import quantile
-from mlmodeldev.sweep.optuna_space import (
+from mlmodeldev.sweep.sampler import (
     EDGE,
     distribution,
     from_quantile,

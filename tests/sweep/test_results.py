@@ -8,7 +8,7 @@ import json
 import pytest
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm.reconcile import reconcile
+from mlmodeldev.slurm.sweep_state import reconcile
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.results import collect, print_results, write_rows
 

@@ -15,9 +15,9 @@ from filelock import FileLock
 
 from mlmodeldev.settings.overrides import parse_overrides
 from mlmodeldev.sweep import load
+from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.search import SearchSource, main
-from mlmodeldev.sweep.trial_arguments import trial_arguments
-from mlmodeldev.sweep.warm_start import import_prior
+from mlmodeldev.sweep.study import import_prior
 from mlmodeldev.trial.folder import read_record
 from mlmodeldev.trial.task import Ended, Work
 from tests.sweep.searching import Hunt, family

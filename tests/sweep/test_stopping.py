@@ -9,8 +9,8 @@ import pytest
 
 from mlmodeldev.sweep import loads
 from mlmodeldev.sweep.definition import Hyperband
+from mlmodeldev.sweep.loading import pruning
 from mlmodeldev.sweep.stopping import bands, verdict
-from mlmodeldev.sweep.trial_arguments import pruning
 
 ANSWERS = json.loads((Path(__file__).parent / "wandb_stops.json").read_text())
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlmodeldev.settings.identity import identity, parse_overrides
+from mlmodeldev.settings.identity import identity
+from mlmodeldev.settings.overrides import parse_overrides
 from mlmodeldev.sweep import load
-from mlmodeldev.sweep.lint_command import MACROS
+from mlmodeldev.sweep.lint_trainer import MACROS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -12,7 +12,7 @@ import pytest
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.tracking.loggers import make_loggers
-from mlmodeldev.tracking.names import run_name, short_name
+from mlmodeldev.tracking.metadata import run_name, short_name
 from mlmodeldev.trial.folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.tracking.metadata import models_to_keep
 from mlmodeldev.tracking.wandb_logger import Tracker
-from mlmodeldev.tracking.wandb_models import models_to_keep
 
 
 class Client:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from mlmodeldev.machine import shares, visible_gpus
 from mlmodeldev.trial.pool import ListSource, Work, run_pool
-from mlmodeldev.trial.processes import needs_processes
-from mlmodeldev.trial.shares import shares, visible_gpus
+from mlmodeldev.trial.task import needs_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 

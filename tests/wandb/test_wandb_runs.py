@@ -13,9 +13,9 @@ from mlmodeldev.slurm.command_line import main
 from mlmodeldev.slurm.local import EntrySource
 from mlmodeldev.slurm.plan import is_due
 from mlmodeldev.slurm.plan import state as planned
-from mlmodeldev.slurm.reconcile import Entry
+from mlmodeldev.slurm.sweep_state import Entry
 from mlmodeldev.sweep import loads
-from mlmodeldev.sweep.trial_arguments import trial_arguments
+from mlmodeldev.sweep.loading import trial_arguments
 from tests.wandb.conftest import TINY, Client
 from tests.wandb.store import ENTITY
 

@@ -13,16 +13,15 @@ from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.slurm import sweep_state
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.reconcile import Entry
-    from mlmodeldev.slurm.sweep_state import Declared
+    from mlmodeldev.slurm.sweep_state import Declared, Entry
 
 EXIT_CTRL_C = 130
 QUEUE_SECONDS = 5.0
 """Between two questions to squeue while a log is followed."""
-HELP = "print a trial's output (-f: go on as it grows)"
+LOGS_HELP = "print a trial's output (-f: go on as it grows)"
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_logs_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("trial", metavar="TRIAL", help="identity, or its first letters")
     parser.add_argument("-f", "--follow", action="store_true", help="until the trial has ended")
@@ -30,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sweep_state.add_options(parser)
 
 
-def run(asked: argparse.Namespace) -> int:
+def run_logs(asked: argparse.Namespace) -> int:
     """Print the log."""
     known = sweep_state.read(asked, lint=False)
     entry = find(known.entries, asked.trial)
@@ -102,7 +101,7 @@ def follow(known: Declared, entry: Entry, read: int) -> None:
 
 def _left_alone(known: Declared, entry: Entry) -> bool:
     """Whether a trial's job is known to have left the queue."""
-    from mlmodeldev.slurm.commands.status import in_queue
+    from mlmodeldev.slurm.commands.trials import in_queue
     from mlmodeldev.slurm.plan import state
 
     task = in_queue(known).get(entry.trial.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import sys
@@ -16,18 +17,19 @@ if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import Declared
     from mlmodeldev.training.prefetch import Got
 
-HELP = "get data, tokenizers and Hub models of all trials now, for nodes without a network"
+
+PREFETCH_HELP = "get data, tokenizers and Hub models of all trials now, for nodes without a network"
 
 _ROOTS = ("data", "model", "experiment", "callbacks")
 """Groups whose settings decide what is needed; `artefacts.data_dir` is the same for all."""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_prefetch_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     sweep_state.add_options(parser)
 
 
-def run(asked: argparse.Namespace) -> int:
+def run_prefetch(asked: argparse.Namespace) -> int:
     """Fetch, then print what lies where."""
     import contextlib
 
@@ -98,3 +100,26 @@ def _show(found: list[Got]) -> None:
         print(f"{each.kind:8}  {human(each.bytes):>8}  {each.name:{width}}  {each.path}")
     print(f"{'in all':8}  {human(sum(each.bytes for each in found)):>8}")
     print("sealed nodes: export HF_HUB_OFFLINE=1; the same command then checks what is here")
+
+
+DOCTOR_HELP = "look at Python, disk, Slurm, profile and tracker; a fix for what is wrong"
+
+
+def add_doctor_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    sweep_state.add_options(parser)
+
+
+def run_doctor(asked: argparse.Namespace) -> int:
+    """Say what was found; 1 if something is wrong."""
+    from mlmodeldev.doctor.checks import examine
+    from mlmodeldev.settings.composition import compose_settings
+
+    findings = list(examine(compose_settings(sweep_state.fixed_overrides(asked))))
+    if asked.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    for finding in [] if asked.json else findings:
+        print(f"{'ok   ' if finding.ok else 'WRONG'} {finding.what}")
+        if finding.fix:
+            print(f"      {finding.fix}")
+    return 0 if all(finding.ok for finding in findings) else 1
