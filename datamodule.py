@@ -1,10 +1,11 @@
 """The data: what you replace.
 
 A DataModule makes its datasets in `setup`; the base class turns them into loaders that resume
-exactly and share batches among devices. A dataset answers ``dataset[Item(index, epoch)]`` with a
-dict of tensors, and draws its augmentation from (seed, epoch, index) only (mlmodeldev/data/
-datasets.py has some). What takes long is prepared once, for all trials: ``self.prepared(name, key,
-make)`` returns what ``make(folder)`` wrote for this key, as memory maps.
+exactly and share batches among devices. A dataset answers ``dataset[EpochIndex(index, epoch)]``
+with a dict of tensors, and draws its augmentation from (seed, epoch, index) only
+(mlmodeldev/data/datasets.py has some). What takes long is prepared once, for all trials:
+``self.cached_arrays(name, key, make)`` returns what ``make(folder)`` wrote for this key, as memory
+maps.
 
 To add yours: write the class here, and conf/data/NAME.yaml with ``_target_: datamodule.YourClass``;
 then ``python trainer.py data=NAME``.
@@ -19,16 +20,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from mlmodeldev.data.cached_images import image_files, make_arrays
 from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from mlmodeldev.data.cache import Prepared
+from mlmodeldev.data.cache import CachedArrays
 from mlmodeldev.data.datasets import CaptionedImages, ImageCaptions, Rows, as_long, shift, split
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.prepared_coco import PreparedCoco
-from mlmodeldev.data.prepared_images import image_files, make_arrays
-from mlmodeldev.data.prepared_sentences import PreparedSentences
+from mlmodeldev.data.prepared_coco import CachedCoco
+from mlmodeldev.data.prepared_sentences import CachedSentences
 from mlmodeldev.data.readers import digits_file, read_cola, read_digits, read_sst2
 from mlmodeldev.data.tokens import make_tokenizer, tokenizer_key
 from mlmodeldev.errors import UsageError
@@ -120,9 +121,9 @@ class Digits(ExactDataModule):
         rows = ["".join(" .:*#"[int(p * 4.99)] for p in row) for row in pixels.clamp(0, 1).tolist()]
         return {"image": "/".join(rows)}
 
-    def _tokenizer(self) -> Prepared:
+    def _tokenizer(self) -> CachedArrays:
         key = {"tokenizer": tokenizer_key(self.tokenizer_name), "captions": self.captions()}
-        return self.prepared(f"{self.name}/tokenizer", key, self._make_tokenizer)
+        return self.cached_arrays(f"{self.name}/tokenizer", key, self._make_tokenizer)
 
     def _make_tokenizer(self, folder: Path) -> None:
         texts = chain.from_iterable(self.captions())
@@ -165,10 +166,10 @@ class Images(Digits):
     def setup(self, stage: str | None = None) -> None:
         self._read_prompts()
         arrays = self._arrays()
-        self.mean, self.std = arrays.facts["mean"], arrays.facts["std"]
+        self.mean, self.std = arrays.metadata["mean"], arrays.metadata["std"]
         images, labels = arrays.array("images"), arrays.array("labels").astype(np.int64)
         self.size, self.channels = images.shape[1], images.shape[3]
-        training = arrays.facts["training"]
+        training = arrays.metadata["training"]
         train, val = split(training, self.split_seed, self.val_fraction)
         parts = (train, val, np.arange(training, len(labels)))
         self.train_set, self.val_set, self.test_set = (
@@ -188,14 +189,14 @@ class Images(Digits):
         """Tell which image of the prepared array an example is."""
         return {"image": f"{self.name} {index}"}
 
-    def _arrays(self) -> Prepared:
+    def _arrays(self) -> CachedArrays:
         files = image_files(self.dataset(self.name), self.name)
         key = {"name": self.name, "files": [self.digest(file) for file in files]}
         make = partial(make_arrays, self.name, files)
-        return self.prepared(f"{self.name}/images", key, make)
+        return self.cached_arrays(f"{self.name}/images", key, make)
 
 
-class Sentences(PreparedSentences):
+class Sentences(CachedSentences):
     """Sentences with one of two labels; tokenized once. A subclass says where the files are."""
 
     in_memory = True
@@ -212,7 +213,7 @@ class Sentences(PreparedSentences):
         self.test_fraction, self.split_seed = test_fraction, split_seed
 
     def setup(self, stage: str | None = None) -> None:
-        tokens = self.prepared_tokens()
+        tokens = self.cached_tokens()
         self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
         names = ("input_ids", "attention_mask", "label")
         training, dev = (
@@ -296,7 +297,7 @@ class Sst2(Sentences):
         return {part: folder / f"{part}.tsv" for part in ("train", "dev")}
 
 
-class CocoCaptions(PreparedCoco):
+class CocoCaptions(CachedCoco):
     """COCO photographs with five captions each (Chen 2015), in Karpathy's splits.
 
     Decoded and made smaller once, to ``image_size`` and an eighth more, from which training cuts
@@ -327,10 +328,10 @@ class CocoCaptions(PreparedCoco):
         self.on_corrupt, self.mean, self.std = on_corrupt, mean, std
 
     def setup(self, stage: str | None = None) -> None:
-        images, tokens = self.prepared_images(), self.prepared_tokens()
+        images, tokens = self.cached_images(), self.cached_tokens()
         self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
         self.records = self.read_records()
-        corrupt = {int(number) for number in images.facts["corrupt"]}
+        corrupt = {int(number) for number in images.metadata["corrupt"]}
         whole = [number not in corrupt for number in range(len(self.records))]
         captions = {n: tokens.array(n) for n in ("input_ids", "attention_mask")}
         parts = {

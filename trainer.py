@@ -62,7 +62,7 @@ def train(settings: Settings) -> Result:
         quiet()
         data = build.datamodule(settings, world)
         model = build.model(settings, data)
-        loggers = make_loggers(settings, trial.folder, world.first)
+        loggers = make_loggers(settings, trial.folder, world.is_rank_zero)
         arguments = build.model_arguments(settings, data)
         callbacks = make_callbacks(settings, trial.folder, model, arguments)
         trainer = make_trainer(settings, world, loggers, callbacks, trial.folder.path)

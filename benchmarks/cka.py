@@ -121,12 +121,12 @@ def measure(recording: str, n: int, batches: int, what: str) -> dict[str, Any]:
     """Run one cell: what it takes beyond the replayed forward pass, and how far off it is."""
     import torch
 
-    from benchmarks.cka_replay import Replay
+    from benchmarks.cka_replay import RunWriter
 
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     recorded = torch.load(recording, mmap=True, weights_only=True)
-    model, layers = Replay(recorded).eval(), recorded["layers"]
+    model, layers = RunWriter(recorded).eval(), recorded["layers"]
     if what in OWN:
         run, biased = OWN[what], False
     else:
@@ -136,7 +136,7 @@ def measure(recording: str, n: int, batches: int, what: str) -> dict[str, Any]:
         run, biased = partial(cka_peers.run, what), what in cka_peers.BIASED
     few = {name: x[:4].clone() for name, x in recorded["outputs"].items()}
     with suppress(Exception):  # imports and first calls; a peer that stops will do so again
-        run(Replay(recorded | {"outputs": few}).eval(), layers, 4, 1)
+        run(RunWriter(recorded | {"outputs": few}).eval(), layers, 4, 1)
     model(torch.zeros(n, 1))
     peak_mib(reset=True)
     plain = best_of(3, lambda: model(torch.zeros(n, 1)))[0]

@@ -85,7 +85,7 @@ class Layer(nn.Module):
         return self.output.clone()
 
 
-class Replay(nn.Module):
+class RunWriter(nn.Module):
     """A model whose `named_modules` and outputs are those of a recording."""
 
     def __init__(self, recording: dict[str, Any]) -> None:

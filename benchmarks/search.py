@@ -26,7 +26,7 @@ from mlmodeldev.sweep import Sweep, loads
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.stopping import verdict
 from mlmodeldev.trial.history import history
-from mlmodeldev.trial.task import Ended, ListSource, Work
+from mlmodeldev.trial.task import ListSource, TrialResult, TrialTask
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = ROOT / "docs" / "images" / "search.svg"
@@ -106,7 +106,7 @@ def _grid() -> dict[str, Curve]:
 
     entries = list(reconcile(_sweep("grid", "digits"), RUNS))
     work = [
-        Work(e.trial.id, e.folder, trial_arguments(e.trial.overrides, e.folder, FIXED))
+        TrialTask(e.trial.id, e.folder, trial_arguments(e.trial.overrides, e.folder, FIXED))
         for e in entries
         if e.state != "done"
     ]
@@ -125,7 +125,7 @@ def _replayed(curves: dict[str, Curve], seed: int, runs: Path) -> Curve:
     logged: list[Curve] = []
     with contextlib.redirect_stdout(io.StringIO()):
         source = SearchSource(sweep, runs, seed=seed)
-        while isinstance(work := source.take(), Work):
+        while isinstance(work := source.take(), TrialTask):
             own: Curve = []
             stopped = None
             for value in curves[work.id]:
@@ -135,7 +135,7 @@ def _replayed(curves: dict[str, Curve], seed: int, runs: Path) -> Curve:
             logged.append(own)
             work.folder.mkdir(parents=True)
             (work.folder / "log.json").write_text(json.dumps([{METRIC: v} for v in own]))
-            source.report(work, Ended(0, "pruned" if stopped else "done", stopped, 0.0))
+            source.report(work, TrialResult(0, "pruned" if stopped else "done", stopped, 0.0))
     return [value for own in logged for value in own]
 
 

@@ -207,7 +207,7 @@ def _plain_loader(trainer: Any) -> Iterable[Any]:
 
 def _our_loader(trainer: Any) -> Iterable[Any]:
     """Return our loader over whole epochs (the trial's own goes on from where training stands)."""
-    from mlmodeldev.data.loader import ExactLoader, Place
+    from mlmodeldev.data.loader import ExactLoader, Position
 
     data = trainer.datamodule
     return ExactLoader(
@@ -216,7 +216,7 @@ def _our_loader(trainer: Any) -> Iterable[Any]:
         seed=data.seed,
         shuffle=True,
         drop_last=True,
-        progress=lambda: Place(trainer.current_epoch, 0),
+        progress=lambda: Position(trainer.current_epoch, 0),
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.table import Goal, Table
 from mlmodeldev.slurm.sweep_state import ENDED, reconcile
 from mlmodeldev.sweep import Sweep, loads
-from mlmodeldev.trial.task import Ended, ListSource, Work
+from mlmodeldev.trial.task import ListSource, TrialResult, TrialTask
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS = 10_000
@@ -87,11 +87,11 @@ def _row(table: Table, name: str, seconds: float, limit: float | None = None) ->
 class _Clock(ListSource):
     """A list of trials that notes when each ended."""
 
-    def __init__(self, work: list[Work]) -> None:
+    def __init__(self, work: list[TrialTask]) -> None:
         super().__init__(work)
         self.times: list[float] = []
 
-    def report(self, work: Work, ended: Ended) -> None:
+    def report(self, work: TrialTask, ended: TrialResult) -> None:
         assert ended.state == "done", ended
         self.times.append(time.perf_counter())
 
@@ -105,7 +105,9 @@ def _starts(table: Table, base: Path) -> None:
     work = []
     for number in range(TRIALS + 1):
         asked = [*QUICK, *where, f"artefacts.trial=t{number}", f"optimizer.lr=0.00{number + 1}"]
-        work.append(Work(f"t{number}", base / f"runs/single/t{number}", asked, "timed_trainer"))
+        work.append(
+            TrialTask(f"t{number}", base / f"runs/single/t{number}", asked, "timed_trainer")
+        )
     source = _Clock(work)
     rooms = ["timed_trainer", "trainer", "model", "datamodule"]
     sys.path.insert(0, str(ROOT))
@@ -190,7 +192,7 @@ def _turn(source: Any) -> float:
         lr = float(work.overrides[-8].partition("=")[2]) if len(work.overrides) > 8 else 0.5
         (work.folder / "log.json").write_text(json.dumps([{"val/accuracy": lr}] * 5))
         begun = time.perf_counter()
-        source.report(work, Ended(0, "done", None, 1.0))
+        source.report(work, TrialResult(0, "done", None, 1.0))
     return asked + time.perf_counter() - begun
 
 

@@ -50,7 +50,7 @@ def writing_to(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file for writing that takes its name only when it is complete and on disk.
 
     The temporary name carries host and process, so that two attempts never write to one file.
@@ -75,7 +75,7 @@ def whole_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 @contextlib.contextmanager
-def whole_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path of the same ending, for a library that writes files by name.
 
     Parent folders are made; on success the file takes the name ``path`` in one step.
@@ -98,7 +98,7 @@ def whole_path(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    with whole_file(path, "w") as file:
+    with atomic_write(path, "w") as file:
         file.write(text)
 
 
@@ -127,7 +127,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def replace_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the name ``path`` when it is complete.
 
     What stood there before is replaced; a reader finds the old or the new one.
@@ -140,12 +140,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
-            _replace_folder(temporary, path)
+            _swap_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace_folder(new: Path, path: Path) -> None:
+def _swap_folder(new: Path, path: Path) -> None:
     old = path.with_name(f".{path.name}.old{TEMPORARY_SUFFIX}")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():

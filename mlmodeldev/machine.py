@@ -36,7 +36,7 @@ def cores() -> int:
     return min(int(os.environ.get("SLURM_CPUS_PER_TASK") or affinity), affinity)
 
 
-def shares(slots: int) -> list[dict[str, str]]:
+def trial_resources(slots: int) -> list[dict[str, str]]:
     """Return the environment of each of so many trials that run at once.
 
     One trial alone gets everything and nothing is set. Threads are cores divided by trials, where

@@ -48,7 +48,7 @@ LONGEST = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.EpochIndex]) -> None:
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
@@ -58,7 +58,7 @@ _context.set_forkserver_preload(["torch", "pytorch_lightning", "trainer", "model
 
 
 @dataclass
-class Ended:
+class TrialResult:
     """How a trial's process ended."""
 
     code: int
@@ -106,7 +106,7 @@ class Trials:
         name: str = "trial",
         patch: Callable[[], None] | None = None,
         terminal: str | None = None,
-    ) -> Ended:
+    ) -> TrialResult:
         """Run a trial to its end.
 
         Args:
@@ -128,7 +128,7 @@ class Trials:
         printed = self.runs / f"{name}.output"
         code = in_fork(terminal or printed, _run_trial, asked, int(number), call, during, patch)
         text = "" if terminal else printed.read_text()
-        return Ended(code, self.runs / "single" / name, text)
+        return TrialResult(code, self.runs / "single" / name, text)
 
 
 def in_fork(printed: Path | str, function: Callable[..., None], *args: Any) -> int:
@@ -248,7 +248,7 @@ SMALL_COLA = (
 
 
 @pytest.fixture(scope="session")
-def cola_trial(shared_trials: Trials, cola_files: Path) -> Ended:
+def cola_trial(shared_trials: Trials, cola_files: Path) -> TrialResult:
     """A text classifier that has learned the small grammar."""
     ended = shared_trials.run(*SMALL_COLA, name="grammar")
     assert ended.code == 0, ended.output
@@ -256,7 +256,7 @@ def cola_trial(shared_trials: Trials, cola_files: Path) -> Ended:
 
 
 @pytest.fixture(scope="session")
-def digits_trial(shared_trials: Trials) -> Ended:
+def digits_trial(shared_trials: Trials) -> TrialResult:
     """A small dual encoder after three epochs, with all callbacks but CKA."""
     ended = shared_trials.run(
         "logger=csv",

@@ -53,7 +53,7 @@ def write_cola(data_dir: Path, train: int = 400, dev: int = 80) -> Path:
     return folder
 
 
-def prepared(kind: Any, data_dir: Path, *overrides: str, **arguments: Any) -> Any:
+def set_up(kind: Any, data_dir: Path, *overrides: str, **arguments: Any) -> Any:
     """Return a DataModule as a trial would set it up."""
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.training.ranks import World

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.atomic import (
+    atomic_write,
     remove_leftovers,
-    whole_file,
-    whole_folder,
+    replace_folder,
     write_json,
     write_text,
     writing_to,
@@ -74,7 +74,7 @@ def test_a_first_file_is_not_there_at_all_when_its_writer_is_killed(tmp_path):
 
 def test_a_folder_keeps_its_old_content_when_its_writer_is_killed(tmp_path):
     path = tmp_path / "best"
-    with whole_folder(path) as folder:
+    with replace_folder(path) as folder:
         (folder / "old").write_text("old")
     kill_writer("folder", path)
     assert names(path) == {"old"}
@@ -85,7 +85,7 @@ def test_a_folder_keeps_its_old_content_when_its_writer_is_killed(tmp_path):
 def test_a_file_is_seen_only_when_it_is_complete(tmp_path):
     path = tmp_path / "file"
     write_text(path, "old")
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_text() == "old"
@@ -96,7 +96,7 @@ def test_a_file_is_seen_only_when_it_is_complete(tmp_path):
 def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "file"
     write_text(path, "old")
-    with pytest.raises(ZeroDivisionError), whole_file(path, "w") as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(path, "w") as file:
         file.write("new")
         raise ZeroDivisionError
     assert path.read_text() == "old"
@@ -114,11 +114,11 @@ def test_text_is_utf8_in_any_locale_and_json_keeps_order(tmp_path):
 
 def test_a_folder_is_replaced_whole(tmp_path):
     path = tmp_path / "deep" / "best"
-    with whole_folder(path) as folder:
+    with replace_folder(path) as folder:
         (folder / "old").mkdir()
         (folder / "old" / "file").write_text("old")
         assert not path.exists()
-    with whole_folder(path) as folder:
+    with replace_folder(path) as folder:
         assert names(folder) == set()
         (folder / "new").write_text("new")
         assert names(path) == {"old"}
@@ -128,9 +128,9 @@ def test_a_folder_is_replaced_whole(tmp_path):
 
 def test_a_failing_writer_leaves_the_old_folder_and_no_other(tmp_path):
     path = tmp_path / "best"
-    with whole_folder(path) as folder:
+    with replace_folder(path) as folder:
         (folder / "old").write_text("old")
-    with pytest.raises(ZeroDivisionError), whole_folder(path) as folder:
+    with pytest.raises(ZeroDivisionError), replace_folder(path) as folder:
         (folder / "new").write_text("new")
         raise ZeroDivisionError
     assert names(path) == {"old"}
@@ -155,7 +155,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_old_file_stays(tmp_path):
     full = os.open("/dev/full", os.O_WRONLY)
     with (
         pytest.raises(UsageError, match="no space left on the device") as error,
-        whole_file(path) as file,
+        atomic_write(path) as file,
     ):
         os.dup2(full, file.fileno())  # from here on every write meets a full disk
         file.write(b"x" * 100_000)
@@ -185,7 +185,7 @@ def test_a_file_where_a_folder_should_be(tmp_path):
         write_text(tmp_path / "file" / "x", "")
     with (
         pytest.raises(UsageError, match="is a file, not a folder"),
-        whole_folder(tmp_path / "file" / "best"),
+        replace_folder(tmp_path / "file" / "best"),
     ):
         pass
 

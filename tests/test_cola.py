@@ -10,18 +10,18 @@ from transformers import AutoTokenizer
 
 import datamodule
 from datamodule import Cola, Digits
-from mlmodeldev.data.loader import Item
+from mlmodeldev.data.loader import EpochIndex
 from mlmodeldev.data.tokens import train_tokenizer
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
-from tests.small_data import prepared, rows, write_cola
+from tests.small_data import rows, set_up, write_cola
 
 
 def test_cola_sentences_labels_and_tokens(data_dir, cola_files) -> None:
-    made = prepared(Cola, data_dir)
+    made = set_up(Cola, data_dir)
     dev = rows(1, 80)
     for place, (text, label) in enumerate(dev):
-        example = made.val_set[Item(place, 0)]
+        example = made.val_set[EpochIndex(place, 0)]
         assert int(example["label"]) == label
         back = made.tokenizer.decode(example["input_ids"], skip_special_tokens=True)
         assert back.replace(" ", "") == text.lower().replace(" ", "")
@@ -29,7 +29,7 @@ def test_cola_sentences_labels_and_tokens(data_dir, cola_files) -> None:
         assert made.describe(place) == {"text": text}
     train = rows(0, 400)
     for place in range(50):
-        example = made.train_set[Item(place, 0)]
+        example = made.train_set[EpochIndex(place, 0)]
         assert int(example["label"]) == train[example["index"]][1]
 
 
@@ -47,7 +47,7 @@ def test_malformed_line_is_named(tmp_path, line) -> None:
     file = folder / "in_domain_dev.tsv"
     file.write_bytes(file.read_bytes() + line)
     with pytest.raises(UsageError, match=r"in_domain_dev\.tsv:81: ") as caught:
-        prepared(Cola, tmp_path)
+        set_up(Cola, tmp_path)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.rglob("tokens-*")) == []  # nothing half done is left
 
@@ -55,7 +55,7 @@ def test_malformed_line_is_named(tmp_path, line) -> None:
 def test_empty_file_is_named(tmp_path) -> None:
     (write_cola(tmp_path) / "in_domain_train.tsv").write_text("")
     with pytest.raises(UsageError, match=r"in_domain_train\.tsv: is empty"):
-        prepared(Cola, tmp_path)
+        set_up(Cola, tmp_path)
 
 
 @pytest.mark.parametrize("missing", [["train"], ["dev"], ["train", "dev"]])
@@ -64,7 +64,7 @@ def test_missing_files_say_what_to_put_where(tmp_path, missing) -> None:
     for name in missing:
         (folder / f"in_domain_{name}.tsv").unlink()
     with pytest.raises(UsageError) as caught:
-        prepared(Cola, tmp_path)
+        set_up(Cola, tmp_path)
     message = str(caught.value)
     assert str(folder) in message
     assert "https://nyu-mll.github.io/CoLA/cola_public_1.1.zip" in message
@@ -79,17 +79,17 @@ def test_tokens_are_made_once_and_again_for_other_content(tmp_path) -> None:
     def caches() -> dict[Path, int]:
         return {file: file.stat().st_mtime_ns for file in tmp_path.rglob("tokens-*/*.npy")}
 
-    prepared(Cola, tmp_path)
+    set_up(Cola, tmp_path)
     first = caches()
     os.utime(folder / "in_domain_dev.tsv")  # younger, but the same
-    prepared(Cola, tmp_path)
+    set_up(Cola, tmp_path)
     assert caches() == first
     with (folder / "in_domain_dev.tsv").open("a") as file:
         file.write("gj04\t1\t\tThe poet sees the cat.\n")
-    changed = prepared(Cola, tmp_path)
+    changed = set_up(Cola, tmp_path)
     assert len(changed.val_set) == 81
     assert len(caches()) == 2 * len(first)
-    assert len(prepared(Cola, tmp_path, max_length=5).val_set[Item(0, 0)]["input_ids"]) == 5
+    assert len(set_up(Cola, tmp_path, max_length=5).val_set[EpochIndex(0, 0)]["input_ids"]) == 5
 
 
 def test_a_tokenizer_by_folder_is_taken_as_it_is_there(tmp_path) -> None:
@@ -100,14 +100,14 @@ def test_a_tokenizer_by_folder_is_taken_as_it_is_there(tmp_path) -> None:
         train_tokenizer(texts, vocabulary=60).save_pretrained(named)
         theirs = AutoTokenizer.from_pretrained(named).get_vocab()
         for kind in (Cola, Digits):
-            assert prepared(kind, tmp_path, tokenizer=str(named)).tokenizer.get_vocab() == theirs
+            assert set_up(kind, tmp_path, tokenizer=str(named)).tokenizer.get_vocab() == theirs
 
 
 def test_unknown_tokenizer(tmp_path) -> None:
     write_cola(tmp_path)
     for kind in (Cola, Digits):
         with pytest.raises(UsageError, match="'nobody/none' can't be loaded"):
-            prepared(kind, tmp_path, tokenizer="nobody/none")
+            set_up(kind, tmp_path, tokenizer="nobody/none")
 
 
 def test_a_pretrained_encoder_brings_its_tokenizer() -> None:

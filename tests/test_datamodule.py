@@ -13,20 +13,20 @@ import datamodule
 from datamodule import Cola, Digits
 from mlmodeldev.data import tokens
 from mlmodeldev.data.images import read_image
-from mlmodeldev.data.loader import Item
+from mlmodeldev.data.loader import EpochIndex
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.training.ranks import World
-from tests.small_data import prepared
+from tests.small_data import set_up
 
 
 def numbers(dataset) -> list[int]:
-    return [int(dataset[Item(place, 0)]["index"]) for place in range(len(dataset))]
+    return [int(dataset[EpochIndex(place, 0)]["index"]) for place in range(len(dataset))]
 
 
 @pytest.fixture(scope="module")
 def digits(data_dir) -> Digits:
-    return prepared(Digits, data_dir)
+    return set_up(Digits, data_dir)
 
 
 # --- digits
@@ -42,21 +42,21 @@ def test_digits_are_those_of_scikit_learn() -> None:
 def test_an_example_is_the_image_it_says(digits) -> None:
     theirs = load_digits()
     for place in range(0, len(digits.val_set), 17):
-        example = digits.val_set[Item(place, 0)]
+        example = digits.val_set[EpochIndex(place, 0)]
         pixels = example["image"][0].numpy() * digits.std + digits.mean
         np.testing.assert_allclose(pixels * 16, theirs.images[example["index"]], atol=1e-4)
         assert example["label"] == theirs.target[example["index"]]
 
 
 def test_pixels_are_normalised(digits) -> None:
-    whole = torch.stack([digits.val_set[Item(place, 0)]["image"] for place in range(359)])
+    whole = torch.stack([digits.val_set[EpochIndex(place, 0)]["image"] for place in range(359)])
     assert abs(float(whole.mean())) < 0.02
     assert abs(float(whole.std()) - 1) < 0.02
 
 
 @pytest.mark.parametrize("kind", [Digits, Cola])
 def test_splits_are_disjoint_complete_and_seeded(kind, data_dir, cola_files) -> None:
-    made = [prepared(kind, data_dir, split_seed=seed) for seed in (0, 0, 1)]
+    made = [set_up(kind, data_dir, split_seed=seed) for seed in (0, 0, 1)]
     one, same, other = ([numbers(part) for part in (m.train_set, m.test_set)] for m in made)
     assert one == same
     assert sorted(one[0]) != sorted(other[0])
@@ -68,13 +68,13 @@ def test_splits_are_disjoint_complete_and_seeded(kind, data_dir, cola_files) -> 
 
 
 def test_the_split_is_not_that_of_the_training_seed(data_dir, digits) -> None:
-    other = prepared(Digits, data_dir, "training.seed=7")
+    other = set_up(Digits, data_dir, "training.seed=7")
     assert numbers(other.val_set) == numbers(digits.val_set)
 
 
 def test_fractions_that_leave_nothing(data_dir) -> None:
     with pytest.raises(UsageError, match="leave nothing to train on"):
-        prepared(Digits, data_dir, val_fraction=0.6, test_fraction=0.4)
+        set_up(Digits, data_dir, val_fraction=0.6, test_fraction=0.4)
 
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -83,7 +83,7 @@ WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 def test_captions_name_the_right_word(digits) -> None:
     seen = set()
     for place, epoch in itertools.product(range(0, len(digits.train_set), 10), range(3)):
-        example = digits.train_set[Item(place, epoch)]
+        example = digits.train_set[EpochIndex(place, epoch)]
         caption = digits.tokenizer.decode(example["input_ids"], skip_special_tokens=True)
         assert [word for word in caption.split() if word in WORDS] == [WORDS[example["label"]]]
         assert "[UNK]" not in digits.tokenizer.decode(example["input_ids"])
@@ -99,14 +99,14 @@ def test_all_prompts_of_zero_shot_name_their_class(digits) -> None:
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(data_dir, digits) -> None:
-    again, other = (prepared(Digits, data_dir, f"training.seed={seed}") for seed in (0, 1))
+    again, other = (set_up(Digits, data_dir, f"training.seed={seed}") for seed in (0, 1))
     places = range(200)
 
     def images(made, epoch) -> torch.Tensor:
-        return torch.stack([made.train_set[Item(p, epoch)]["image"] for p in places])
+        return torch.stack([made.train_set[EpochIndex(p, epoch)]["image"] for p in places])
 
     first = images(digits, 0)
-    backwards = [again.train_set[Item(p, 0)]["image"] for p in reversed(places)]
+    backwards = [again.train_set[EpochIndex(p, 0)]["image"] for p in reversed(places)]
     assert torch.equal(first, torch.stack(backwards[::-1]))
     assert not torch.equal(first, images(digits, 1))
     assert not torch.equal(first, images(other, 0))
@@ -116,7 +116,7 @@ def test_augmentation_moves_by_a_pixel_at_most(digits) -> None:
     """Every image is one of the nine shifts of its original; about half are moved."""
     plain, moved = load_digits().images / 16, 0
     for place in range(300):
-        example = digits.train_set[Item(place, 5)]
+        example = digits.train_set[EpochIndex(place, 5)]
         pixels = example["image"][0].numpy() * digits.std + digits.mean
         padded = np.pad(plain[example["index"]], 1, mode="edge")
         shifts = [padded[r : r + 8, c : c + 8] for r, c in itertools.product(range(3), repeat=2)]
@@ -127,18 +127,18 @@ def test_augmentation_moves_by_a_pixel_at_most(digits) -> None:
 
 
 def test_augmentation_is_off_in_validation_and_on_request(data_dir, digits) -> None:
-    still = prepared(Digits, data_dir, augment=False)
+    still = set_up(Digits, data_dir, augment=False)
     for dataset in (digits.val_set, digits.test_set, still.train_set):
         for place in range(40):
-            example, later = dataset[Item(place, 0)], dataset[Item(place, 9)]
+            example, later = dataset[EpochIndex(place, 0)], dataset[EpochIndex(place, 9)]
             assert torch.equal(example["image"], later["image"])
             assert torch.equal(example["input_ids"], later["input_ids"])
 
 
 def test_the_tokenizer_is_trained_once(tmp_path, monkeypatch) -> None:
-    first = prepared(Digits, tmp_path)
+    first = set_up(Digits, tmp_path)
     monkeypatch.setattr(tokens, "train_tokenizer", None)  # a call would fail
-    again = prepared(Digits, tmp_path)
+    again = set_up(Digits, tmp_path)
     assert again.tokenizer.get_vocab() == first.tokenizer.get_vocab()
 
 

@@ -55,8 +55,8 @@ def test_towers_from_folders(towers, folders) -> None:
 
 @torch.inference_mode()
 def test_classifier_from_a_folder_keeps_the_encoder_and_gets_a_new_head(towers, folders) -> None:
-    facts = {"classes": 3, "vocabulary": 100, "max_length": 16}
-    model, batch = TextClassifier(encoder=folders["text"], **facts).eval(), pairs(2)
+    metadata = {"classes": 3, "vocabulary": 100, "max_length": 16}
+    model, batch = TextClassifier(encoder=folders["text"], **metadata).eval(), pairs(2)
     asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
     theirs = towers["text"](**asked).last_hidden_state
     assert torch.equal(model.encoder.base_model(**asked).last_hidden_state, theirs)
@@ -93,6 +93,6 @@ def test_folder_that_is_no_encoder(tmp_path, content) -> None:
         ("text", {"max_length": 64}, "max_position_embeddings=16.*data.*64"),
     ],
 )
-def test_encoder_that_does_not_fit_the_data(folders, argument, facts, said) -> None:
+def test_encoder_that_does_not_fit_the_data(folders, argument, metadata, said) -> None:
     with pytest.raises(UsageError, match=said):
-        DualEncoder(**{argument: folders[argument]}, **facts)
+        DualEncoder(**{argument: folders[argument]}, **metadata)

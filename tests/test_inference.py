@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from datamodule import Digits
-from tests.small_data import prepared, sentence
+from tests.small_data import sentence, set_up
 
 ROOT = Path(__file__).resolve().parents[1]
 RIGHT, WRONG = sentence(random.Random(7), True), sentence(random.Random(7), False)
@@ -137,7 +137,7 @@ def test_an_image_gets_the_probabilities_of_validation(
     model = DualEncoder(**state["model_arguments"]).eval()
     best = digits_trial.folder / "checkpoints" / "best.ckpt"
     model.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
-    module = prepared(Digits, data_dir)
+    module = set_up(Digits, data_dir)
     number = np.flatnonzero(load_digits().target == 7)[0]
     with torch.inference_mode():
         image = model.embed_images(module.val_set.images[number][None])

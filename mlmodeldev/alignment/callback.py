@@ -31,7 +31,7 @@ from mlmodeldev.alignment.capture import Capture, check_poolings, match_layers
 from mlmodeldev.alignment.comparison import Comparison, read_comparisons
 from mlmodeldev.alignment.hsic import Gram, gram
 from mlmodeldev.alignment.metric import CKA, one_of
-from mlmodeldev.alignment.reference_models import Others, random_states
+from mlmodeldev.alignment.reference_models import ReferenceModels, random_states
 from mlmodeldev.errors import UsageError
 
 __all__ = ["CKACallback", "Comparison"]
@@ -82,7 +82,7 @@ class CKACallback(Callback):
         self._new_metric = partial(CKA, kernel=kernel, estimator=estimator, weighting=weighting)
         self._new_metric(["checks", "settings"])
         self._reduce = partial(gram, kernel=kernel)
-        self._others = Others(
+        self._others = ReferenceModels(
             self.comparisons,
             self.directory,
             call=one_of(reference_call, reference_models.CALLS, "reference_call"),
@@ -254,6 +254,11 @@ class CKACallback(Callback):
         return history
 
     # Checkpoints
+
+    @property
+    def state_key(self) -> str:
+        """Names this callback's state in checkpoints; it stays, whatever the class is called."""
+        return "CKACallback"
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values and tensors, loadable with ``weights_only=True``."""

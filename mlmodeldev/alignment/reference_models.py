@@ -30,7 +30,7 @@ from torchmetrics import Metric
 from mlmodeldev.alignment.capture import Capture, match_layers
 from mlmodeldev.alignment.comparison import OWN_PAST, Comparison
 from mlmodeldev.alignment.hsic import Gram
-from mlmodeldev.atomic import whole_path
+from mlmodeldev.atomic import atomic_path
 from mlmodeldev.errors import UsageError
 
 CALLS = ("validation_step", "forward", "predict_step")
@@ -62,7 +62,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write weights as safetensors, whole or not at all."""
     from safetensors.torch import save_file
 
-    with whole_path(path) as temporary:
+    with atomic_path(path) as temporary:
         save_file(dict(weights), temporary)
 
 
@@ -205,7 +205,7 @@ SHARDED = ("fsdp", "deepspeed", "model_parallel", "modelparallel")
 
 
 @dataclass
-class Other:
+class ReferenceModel:
     """A reference model, the layers read from it, and whether it has weights to compare with."""
 
     module: nn.Module
@@ -214,7 +214,7 @@ class Other:
     ready: bool = True
 
 
-class Others:
+class ReferenceModels:
     """The reference models by what they are: ``start``, ``previous``, a path or a Hub name."""
 
     def __init__(
@@ -232,7 +232,7 @@ class Others:
         self._pooling = pooling
         self._start_file = directory / "cka" / "start.safetensors"
         self._as_built: dict[str, Tensor] | None = None
-        self._models: dict[str, Other] = {}
+        self._models: dict[str, ReferenceModel] = {}
         self.previous: dict[str, Tensor] | None = None
 
     def setup(self, module: LightningModule) -> None:
@@ -292,7 +292,12 @@ class Others:
             other.ready = True
 
     def _run_one(
-        self, other: Other, trainer: Trainer, batch: Any, batch_idx: int, states: list[Tensor]
+        self,
+        other: ReferenceModel,
+        trainer: Trainer,
+        batch: Any,
+        batch_idx: int,
+        states: list[Tensor],
     ) -> dict[str, Gram]:
         with ExitStack() as stack:
             stack.enter_context(isolate_rng())
@@ -310,7 +315,7 @@ class Others:
 
     def _find(
         self, comparison: Comparison, trainer: Trainer, module: LightningModule, resumed: bool
-    ) -> Other | None:
+    ) -> ReferenceModel | None:
         against = comparison.against
         if against == "self":
             return None
@@ -320,9 +325,9 @@ class Others:
 
     def _make(
         self, against: str, trainer: Trainer, module: LightningModule, resumed: bool
-    ) -> Other:
+    ) -> ReferenceModel:
         if against not in OWN_PAST and not is_weights_file(against):
-            return Other(load_model(against))
+            return ReferenceModel(load_model(against))
         strategy = type(trainer.strategy).__name__.lower()
         if any(kind in strategy for kind in SHARDED):
             raise UsageError(
@@ -335,7 +340,7 @@ class Others:
             load_weights(twin, Path(against))
         elif self.previous is not None:
             load_weights(twin, self.previous)
-        return Other(twin, ready=against != "previous" or self.previous is not None)
+        return ReferenceModel(twin, ready=against != "previous" or self.previous is not None)
 
     def _fix_start(self, trainer: Trainer, twin: LightningModule, resumed: bool) -> None:
         """Give the copy the first weights of the run: from the file, unless the run begins now."""

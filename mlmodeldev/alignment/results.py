@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlmodeldev.atomic import whole_path
+from mlmodeldev.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +101,7 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     stem = base / result.name / f"epoch-{result.epoch:04d}"
     save_matrix(result, stem.with_suffix(".npz"))
     save_figure(picture(result), stem.with_suffix(".png"))
-    with whole_path(base / f"{result.name}.png") as temporary:
+    with atomic_path(base / f"{result.name}.png") as temporary:
         shutil.copyfile(stem.with_suffix(".png"), temporary)
     if history and len(history["epochs"]) > 1:
         drift = draw_drift(
@@ -118,7 +118,7 @@ def save_matrix(result: Result, path: Path) -> None:
     """Write the matrix and what it was made of as ``.npz``."""
     left_out = ("name", "has_diagonal") + (("epoch",) if result.epoch is None else ())
     facts = {key: value for key, value in vars(result).items() if key not in left_out}
-    with whole_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **facts)
 
 
@@ -230,7 +230,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     metadata = {"Date": None} if path.suffix == ".svg" else None
     import matplotlib
 
-    with whole_path(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "mlmodeldev"}):
+    with atomic_path(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "mlmodeldev"}):
         figure.savefig(temporary, dpi=_DPI, metadata=metadata)
 
 

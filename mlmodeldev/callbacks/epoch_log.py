@@ -34,6 +34,11 @@ class EpochLog(Checkpoint):
         self._sums: torch.Tensor | None = None  # of the losses; of how many they are
         self._validated = False
 
+    @property
+    def state_key(self) -> str:
+        """Names this callback's state in checkpoints; it stays, whatever the class is called."""
+        return "EpochLog"
+
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self._sums}
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlmodeldev.atomic import whole_folder, write_json
-from mlmodeldev.callbacks.resume import Recovery
+from mlmodeldev.atomic import replace_folder, write_json
+from mlmodeldev.callbacks.resume import ResumeCheckpoint
 
 
 class Export(Callback):
@@ -30,7 +30,7 @@ class Export(Callback):
         state: what ``training_state.json`` tells beside epoch, step and metric.
     """
 
-    def __init__(self, folder: Path, recovery: Recovery, state: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, recovery: ResumeCheckpoint, state: dict[str, Any]) -> None:
         self.folder, self.recovery, self.state = folder, recovery, state
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -49,7 +49,7 @@ class Export(Callback):
         self, name: str, trainer: Trainer, module: LightningModule, done: dict[str, Any]
     ) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        with whole_folder(self.folder / name) as target:
+        with replace_folder(self.folder / name) as target:
             export: Any = getattr(module, "export", None)
             if export is not None:
                 export(target)

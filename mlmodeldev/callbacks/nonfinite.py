@@ -36,6 +36,11 @@ class NonFinite(Callback):
         self.stopped_at: int | None = None
         self._losses: list[Tensor] = []
 
+    @property
+    def state_key(self) -> str:
+        """Names this callback's state in checkpoints; it stays, whatever the class is called."""
+        return "NonFinite"
+
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped}
 

@@ -15,7 +15,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 
 
-class Progress(ProgressBar):
+class ProgressReport(ProgressBar):
     """Show where training stands.
 
     Args:

@@ -38,6 +38,11 @@ class Pruning(Callback):
         self.values: list[float] = []
         self._read: dict[Path, tuple[tuple[int, int], list[float]]] = {}
 
+    @property
+    def state_key(self) -> str:
+        """Names this callback's state in checkpoints; it stays, whatever the class is called."""
+        return "Pruning"
+
     def state_dict(self) -> dict[str, Any]:
         return {"reason": self.reason, "values": self.values}
 

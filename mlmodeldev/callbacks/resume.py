@@ -30,7 +30,7 @@ LOOK_SECONDS = 2.0
 """How often an owner looks whether it still is one; shorter than a successor takes to begin."""
 
 
-class Recovery(Checkpoint):
+class ResumeCheckpoint(Checkpoint):
     """Keep a trial recoverable.
 
     Args:
@@ -65,6 +65,11 @@ class Recovery(Checkpoint):
         return str(self.folder.path / "checkpoints" / "best.ckpt")
 
     # --- state
+
+    @property
+    def state_key(self) -> str:
+        """Names this callback's state in checkpoints; it stays, whatever the class is called."""
+        return "Recovery"
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlmodeldev.atomic import whole_file
+from mlmodeldev.atomic import atomic_write
 
 _COLUMNS = ("index", "label", "prediction", "probability")
 
@@ -56,7 +56,7 @@ class Samples(Callback):
             return
         rows = self._rows(trainer)
         self._parts = []
-        with whole_file(self.file, "w") as file:
+        with atomic_write(self.file, "w") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)

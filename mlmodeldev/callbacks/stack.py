@@ -16,8 +16,8 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.export import Export
 from mlmodeldev.callbacks.nonfinite import NonFinite
-from mlmodeldev.callbacks.progress import Progress
-from mlmodeldev.callbacks.resume import Recovery
+from mlmodeldev.callbacks.progress import ProgressReport
+from mlmodeldev.callbacks.resume import ResumeCheckpoint
 from mlmodeldev.callbacks.samples import Samples
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.callbacks.throughput import Throughput
@@ -35,10 +35,12 @@ def make_callbacks(
 ) -> list[Callback]:
     """Return what every trial has, and what the `callbacks` group turns on.
 
-    `EpochLog` comes before `Recovery`: a checkpoint then never lacks its epoch's entry.
+    `EpochLog` comes before `ResumeCheckpoint`: a checkpoint then never lacks its epoch's entry.
     """
     training, chosen = settings.training, settings.callbacks
-    recovery = Recovery(folder, training.monitor, training.mode, training.checkpoint_every_n_steps)
+    recovery = ResumeCheckpoint(
+        folder, training.monitor, training.mode, training.checkpoint_every_n_steps
+    )
     stack: list[Callback] = [
         SeedSteps(training.seed),
         NonFinite(training.nonfinite),
@@ -48,7 +50,7 @@ def make_callbacks(
     if training.log_every_n_steps and chosen.throughput.enabled:
         stack.append(Throughput(settings.processing.batch_size))
     if chosen.progress.enabled:
-        stack.append(Progress(chosen.progress.every_seconds))
+        stack.append(ProgressReport(chosen.progress.every_seconds))
     if chosen.samples.enabled:
         stack.append(Samples(folder.path / "samples.csv", chosen.samples.count))
     if chosen.export.enabled:

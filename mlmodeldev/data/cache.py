@@ -3,7 +3,7 @@
 Example::
 
     key = {"input": fingerprint(file), "max_length": 48}
-    tokens = prepared(folder, "tokens", key, write)        # write(folder) saves input_ids.npy
+    tokens = cached_arrays(folder, "tokens", key, write)        # write(folder) saves input_ids.npy
     tokens.array("input_ids")                              # a memory map, nothing is read yet
 
 The folder's name is a digest of the key: digests of the inputs, settings, and the source of the
@@ -54,7 +54,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class CachedArrays:
     """A folder of arrays, whole.
 
     Attributes:
@@ -66,7 +66,7 @@ class Prepared:
 
     folder: Path
     key: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     files: Mapping[str, Mapping[str, Any]]
 
     def array(self, name: str) -> np.ndarray:
@@ -80,7 +80,7 @@ class Prepared:
         return sum(int(file["bytes"]) for file in self.files.values())
 
 
-def prepared(directory: Path, name: str, key: Mapping[str, Any], make: Make) -> Prepared:
+def cached_arrays(directory: Path, name: str, key: Mapping[str, Any], make: Make) -> CachedArrays:
     """Return what ``make`` has made of this key, making it if nobody has.
 
     Args:
@@ -98,22 +98,22 @@ def prepared(directory: Path, name: str, key: Mapping[str, Any], make: Make) -> 
     label = f"{name}-{_digest(key)[:12]}"
     places = [directory / label, _user_cache() / label]
     for place in places:
-        found = open_prepared(place, key)
+        found = open_cached(place, key)
         if found:
             return found
     place = places[0] if _writable(directory) else places[1]
     return make_once(place, key, make)
 
 
-def make_once(target: Path, key: Mapping[str, Any], make: Make) -> Prepared:
+def make_once(target: Path, key: Mapping[str, Any], make: Make) -> CachedArrays:
     """Make ``target`` in one process among many; see `prepared`."""
     with writing_to(target):
         side = make_folder(target.parent / SIDE)
-    found = open_prepared(target, key)
+    found = open_cached(target, key)
     try:
         while found is None:
             _make_or_wait(target, key, make)
-            found = open_prepared(target, key)
+            found = open_cached(target, key)
     finally:
         remove_if_empty(side)
     return found
@@ -121,7 +121,7 @@ def make_once(target: Path, key: Mapping[str, Any], make: Make) -> Prepared:
 
 def _make_or_wait(target: Path, key: Mapping[str, Any], make: Make) -> None:
     def ready() -> bool:
-        return open_prepared(target, key) is not None
+        return open_cached(target, key) is not None
 
     lock = target.parent / SIDE / f"{target.name}.lock"
     with suppress(ClaimLost), one_worker(lock, ready, _tell(target)) as claim:
@@ -129,11 +129,11 @@ def _make_or_wait(target: Path, key: Mapping[str, Any], make: Make) -> None:
             _make(target, key, make, claim)
 
 
-def open_prepared(folder: Path, key: Mapping[str, Any]) -> Prepared | None:
+def open_cached(folder: Path, key: Mapping[str, Any]) -> CachedArrays | None:
     """Return the folder's content if it is of this key and no file is missing or cut short."""
     try:
         marker = json.loads((folder / MARKER).read_bytes())
-        made = Prepared(folder, marker["key"], marker["facts"], marker["files"])
+        made = CachedArrays(folder, marker["key"], marker["facts"], marker["files"])
         whole = all((folder / n).stat().st_size == f["bytes"] for n, f in made.files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -148,8 +148,8 @@ def _make(target: Path, key: Mapping[str, Any], make: Make, claim: Claim) -> Non
     staged = side / f"{target.name}.{claim.token[:16]}"
     with writing_to(target), _whole_arrays(target):
         try:
-            facts = make(make_folder(staged))
-            content = {"key": key, "facts": dict(facts or {}), "files": _describe(staged)}
+            metadata = make(make_folder(staged))
+            content = {"key": key, "facts": dict(metadata or {}), "files": _describe(staged)}
             write_whole(staged / MARKER, (json.dumps(content, indent=1) + "\n").encode())
             sync_file_system(staged)
             claim.check()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mlmodeldev.data.images import normalised
-from mlmodeldev.data.loader import Item, generator, keys
+from mlmodeldev.data.loader import EpochIndex, generator, keys
 from mlmodeldev.errors import UsageError
 
 
@@ -31,16 +31,16 @@ class Examples:
     def __len__(self) -> int:
         return len(self.index)
 
-    def numbers(self, items: Sequence[Item]) -> np.ndarray:
+    def numbers(self, items: Sequence[EpochIndex]) -> np.ndarray:
         """Return the numbers of these items in the whole."""
         chosen: np.ndarray = self.index[[item.index for item in items]]
         return chosen
 
-    def make_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
+    def make_batch(self, items: Sequence[EpochIndex]) -> dict[str, Tensor]:
         """Return a batch."""
         raise NotImplementedError
 
-    def __getitem__(self, item: Item) -> dict[str, Tensor]:
+    def __getitem__(self, item: EpochIndex) -> dict[str, Tensor]:
         return {name: values[0] for name, values in self.make_batch([item]).items()}
 
 
@@ -51,7 +51,7 @@ class Rows(Examples):
         super().__init__(index)
         self.arrays = dict(arrays)
 
-    def make_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
+    def make_batch(self, items: Sequence[EpochIndex]) -> dict[str, Tensor]:
         """Return a batch."""
         numbers = self.numbers(items)
         return {
@@ -88,7 +88,7 @@ class CaptionedImages(Examples):
         self.images, self.labels, self.prompts = images, labels, prompts
         self.seed, self.augment, self.scale = seed, augment, scale
 
-    def make_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
+    def make_batch(self, items: Sequence[EpochIndex]) -> dict[str, Tensor]:
         """Return a batch, drawn from (seed, epoch, number) of each image."""
         numbers = self.numbers(items)
         epoch = items[0].epoch if self.augment else 0
@@ -139,7 +139,7 @@ class ImageCaptions(Examples):
         self.images, self.captions = images, dict(captions)
         self.seed, self.augment, self.size, self.scale = seed, augment, size, scale
 
-    def make_batch(self, items: Sequence[Item]) -> dict[str, Tensor]:
+    def make_batch(self, items: Sequence[EpochIndex]) -> dict[str, Tensor]:
         """Return a batch, drawn from (seed, epoch, number) of each image."""
         numbers = self.numbers(items)
         spare = self.images.shape[1] - self.size

@@ -4,8 +4,8 @@ Lightning's own resume replays a different permutation after a mid-epoch checkpo
 examples are seen twice and others never. Here the order comes from the seed and the epoch, and
 the place to begin from the trainer's progress, which a checkpoint holds anyway.
 
-A dataset is any map-style dataset whose ``__getitem__`` takes an `Item` (index, epoch), so that
-augmentation can be a function of both. One that has ``make_batch(items)`` makes whole batches
+A dataset is any map-style dataset whose ``__getitem__`` takes an `EpochIndex` (index, epoch), so
+that augmentation can be a function of both. One that has ``make_batch(items)`` makes whole batches
 itself, which for small examples in memory is several times quicker.
 
 Example::
@@ -29,14 +29,14 @@ from mlmodeldev.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class EpochIndex:
     """What a dataset is asked for."""
 
     index: int
     epoch: int
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where training stands: the epoch, and how many of its batches are done."""
 
     epoch: int
@@ -67,20 +67,20 @@ class _Batches:
     def __init__(self, count: int, batch: int, seed: int, shuffle: bool, drop: bool) -> None:
         self.count, self.batch, self.seed = count, batch, seed
         self.shuffle, self.drop = shuffle, drop
-        self.place = Place(0, 0)
+        self.place = Position(0, 0)
         self.shard = Shard()
 
     def __len__(self) -> int:
         whole, rest = divmod(self.count, self.batch)
         return whole if self.drop or not rest else whole + 1
 
-    def __iter__(self) -> Iterator[list[Item]]:
+    def __iter__(self) -> Iterator[list[EpochIndex]]:
         epoch, first = self.place
         rank, size = self.shard
         order = permutation(self.count, self.seed, epoch) if self.shuffle else np.arange(self.count)
         for number in range(first, len(self)):
             whole = order[number * self.batch : (number + 1) * self.batch]
-            mine = [Item(int(index), epoch) for index in whole[rank::size]]
+            mine = [EpochIndex(int(index), epoch) for index in whole[rank::size]]
             if mine:
                 yield mine
 
@@ -88,7 +88,7 @@ class _Batches:
 class _Batched(Dataset[Any]):
     """A dataset that makes whole batches, as torch's DataLoader asks for them."""
 
-    def __init__(self, make: Callable[[list[Item]], Any]) -> None:
+    def __init__(self, make: Callable[[list[EpochIndex]], Any]) -> None:
         self.__getitems__ = make
 
 
@@ -120,7 +120,7 @@ class ExactLoader:
         drop_last: leave the last, smaller batch out. In training it keeps all ranks' batches of
             one size, so that gradients are the same for any number of devices. The permutation
             differs between epochs, so no example is always left out.
-        progress: tells the `Place`; asked when the first batch is (not when an iterator is made,
+        progress: tells the `Position`; asked when the first batch is (not when an iterator is made,
             for Lightning makes it before it restores a checkpoint).
         shard: this process's rank, and the number of processes.
         workers: loader processes; 0 loads in this process.
@@ -139,7 +139,7 @@ class ExactLoader:
         seed: int,
         shuffle: bool = False,
         drop_last: bool = False,
-        progress: Callable[[], Place] = lambda: Place(0, 0),
+        progress: Callable[[], Position] = lambda: Position(0, 0),
         shard: Shard = ALONE,
         workers: int = 0,
         prefetch: int = 2,

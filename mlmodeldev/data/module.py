@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pytorch_lightning import LightningDataModule
 
-from mlmodeldev.data.cache import Make, Prepared, prepared
-from mlmodeldev.data.loader import ExactLoader, Place, Shard, Sized
+from mlmodeldev.data.cache import CachedArrays, Make, cached_arrays
+from mlmodeldev.data.loader import ExactLoader, Position, Shard, Sized
 from mlmodeldev.data.staging import staged
 from mlmodeldev.data.versions import fingerprint
 from mlmodeldev.fetch import manifest
-from mlmodeldev.fetch.progress import tell_in_log
+from mlmodeldev.fetch.progress import log_progress
 from mlmodeldev.machine import cores
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ExactDataModule(LightningDataModule):
         self.inputs: dict[str, str] = {}
         self.folders: dict[str, Path] = {}
         self._told: set[str] = set()
-        tell_in_log()
+        log_progress()
         self.shard = Shard(world.rank, world.size)
         self.on_gpu = settings.training.accelerator != "cpu" and torch.cuda.is_available()
 
@@ -97,14 +97,14 @@ class ExactDataModule(LightningDataModule):
         self.inputs[name] = fingerprint(path)
         return self.inputs[name]
 
-    def prepared(self, name: str, key: Mapping[str, Any], make: Make) -> Prepared:
+    def cached_arrays(self, name: str, key: Mapping[str, Any], make: Make) -> CachedArrays:
         """Return what ``make`` prepares of this key: made once, then mapped; see `prepared`.
 
         It lies in ``<data_dir>/prepared/<name>``, apart from what it was made of, and is copied to
         the node as ``processing.stage`` says.
         """
         path = Path(self.data_dir).expanduser().absolute() / "prepared" / name
-        made = prepared(path.parent, path.name, key, make)
+        made = cached_arrays(path.parent, path.name, key, make)
         self.folders[name] = made.folder
         return staged(made, self.processing.stage)
 
@@ -133,7 +133,7 @@ class ExactDataModule(LightningDataModule):
             seed=self.seed,
             shuffle=train and not self.overfit,
             drop_last=train,
-            progress=self._place if train else lambda: Place(0, 0),
+            progress=self._place if train else lambda: Position(0, 0),
             shard=self.shard,
             workers=self.workers(),
             prefetch=processing.prefetch_factor,
@@ -156,9 +156,9 @@ class ExactDataModule(LightningDataModule):
             return 0
         return max(1, min(16, cores() - 1))
 
-    def _place(self) -> Place:
+    def _place(self) -> Position:
         trainer = self.trainer
         assert trainer is not None
         loop = trainer.fit_loop.epoch_loop
         epoch = 0 if self.overfit else trainer.current_epoch  # the same augmentation, too
-        return Place(epoch, loop.batch_progress.current.ready)
+        return Position(epoch, loop.batch_progress.current.ready)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mlmodeldev.data.cache import Prepared, new_array
+from mlmodeldev.data.cache import CachedArrays, new_array
 from mlmodeldev.data.coco import (
     Captioned,
     five_captions,
@@ -29,7 +29,7 @@ from mlmodeldev.data.tokens import make_tokenizer, tokenized, tokenizer_key
 from mlmodeldev.errors import UsageError
 
 
-class PreparedCoco(ExactDataModule):
+class CachedCoco(ExactDataModule):
     """What there is to do with COCO's files.
 
     Attributes:
@@ -50,8 +50,8 @@ class PreparedCoco(ExactDataModule):
 
     def prepare_data(self) -> None:
         """Prepare both."""
-        self.prepared_images()
-        self.prepared_tokens()
+        self.cached_images()
+        self.cached_tokens()
 
     def _source(self) -> Path:
         if self.folder is not None:
@@ -63,13 +63,13 @@ class PreparedCoco(ExactDataModule):
         """Return every image with its captions and its split."""
         return read_karpathy(splits_file(self._source()))
 
-    def prepared_images(self) -> Prepared:
+    def cached_images(self) -> CachedArrays:
         """Return ``images``, (records, stored, stored, 3) bytes, and what is corrupt."""
         source = self._source()
         files = [splits_file(source), source / f"train{self.year}", source / f"val{self.year}"]
         key = {"files": [self.digest(file) for file in files], "size": self.image_size}
-        made = self.prepared(f"coco_{self.year}/images", key, self._make_images)
-        self._refuse_corrupt(made.facts["corrupt"])
+        made = self.cached_arrays(f"coco_{self.year}/images", key, self._make_images)
+        self._refuse_corrupt(made.metadata["corrupt"])
         return made
 
     def _make_images(self, folder: Path) -> dict[str, Any]:
@@ -89,14 +89,14 @@ class PreparedCoco(ExactDataModule):
             raise UsageError(f"{count}; data.on_corrupt=skip leaves them out")
         self.tell(f"{count}; left out")
 
-    def prepared_tokens(self) -> Prepared:
+    def cached_tokens(self) -> CachedArrays:
         """Return ``input_ids`` and ``attention_mask``, (records, 5, max_length)."""
         key = {
             "file": self.digest(splits_file(self._source())),
             "tokenizer": tokenizer_key(self.tokenizer_name),
             "max_length": self.max_length,
         }
-        return self.prepared(f"coco_{self.year}/tokens", key, self._make_tokens)
+        return self.cached_arrays(f"coco_{self.year}/tokens", key, self._make_tokens)
 
     def _make_tokens(self, folder: Path) -> None:
         records = self.read_records()

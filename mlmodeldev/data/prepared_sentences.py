@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mlmodeldev.data.cache import Prepared
+from mlmodeldev.data.cache import CachedArrays
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.readers import Row
 from mlmodeldev.data.tokens import make_tokenizer, tokenized, tokenizer_key
 
 
-class PreparedSentences(ExactDataModule):
+class CachedSentences(ExactDataModule):
     """What there is to do with the files of a set of sentences.
 
     Attributes:
@@ -41,16 +41,16 @@ class PreparedSentences(ExactDataModule):
 
     def prepare_data(self) -> None:
         """Tokenize."""
-        self.prepared_tokens()
+        self.cached_tokens()
 
-    def prepared_tokens(self) -> Prepared:
+    def cached_tokens(self) -> CachedArrays:
         """Return ``train_`` and ``dev_`` arrays of tokens and labels, and ``tokenizer``."""
         key = {
             "files": {name: self.digest(file) for name, file in self.files().items()},
             "tokenizer": tokenizer_key(self.tokenizer_name),
             "max_length": self.max_length,
         }
-        return self.prepared(f"{self.name}/tokens", key, self._make_tokens)
+        return self.cached_arrays(f"{self.name}/tokens", key, self._make_tokens)
 
     def _make_tokens(self, folder: Path) -> None:
         rows = {part: type(self).read(file) for part, file in self.files().items()}

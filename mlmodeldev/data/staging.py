@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.atomic import writing_to
-from mlmodeldev.data.cache import Prepared, make_once, open_prepared
+from mlmodeldev.data.cache import CachedArrays, make_once, open_cached
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch.files import free_bytes, human, make_folder
 
@@ -31,7 +31,7 @@ _WORTH_TELLING = 100_000_000
 _logger = logging.getLogger(__name__)
 
 
-def staged(source: Prepared, where: str) -> Prepared:
+def staged(source: CachedArrays, where: str) -> CachedArrays:
     """Return the data on this node's disk, or ``source`` itself.
 
     Args:
@@ -47,7 +47,7 @@ def staged(source: Prepared, where: str) -> Prepared:
     if folder is None:
         return source
     target = folder / source.folder.name
-    found = open_prepared(target, source.key)
+    found = open_cached(target, source.key)
     if found:
         return found
     with writing_to(folder):
@@ -61,7 +61,7 @@ def staged(source: Prepared, where: str) -> Prepared:
     return make_once(target, source.key, partial(_copy, source))
 
 
-def _automatic(source: Prepared) -> Path | None:
+def _automatic(source: CachedArrays) -> Path | None:
     """Return the job's own folder, if there is one and it is elsewhere."""
     name = os.environ.get("SLURM_TMPDIR") or (
         os.environ.get("TMPDIR") if "SLURM_JOB_ID" in os.environ else None
@@ -77,14 +77,14 @@ def _automatic(source: Prepared) -> Path | None:
     return folder
 
 
-def _no_room(source: Prepared, folder: Path) -> str:
+def _no_room(source: CachedArrays, folder: Path) -> str:
     free = free_bytes(folder)
     if source.bytes + _SLACK_BYTES <= free:
         return ""
     return f"{folder} has {human(free)} free, {source.folder.name} needs {human(source.bytes)}"
 
 
-def _copy(source: Prepared, folder: Path) -> Mapping[str, Any]:
+def _copy(source: CachedArrays, folder: Path) -> Mapping[str, Any]:
     if source.bytes >= _WORTH_TELLING:
         _logger.info("%s: copying %s to this node", source.folder.name, human(source.bytes))
     for name, known in source.files.items():
@@ -99,4 +99,4 @@ def _copy(source: Prepared, folder: Path) -> Mapping[str, Any]:
             raise UsageError(
                 f"{source.folder / name}: is damaged; remove {source.folder}, it is made anew"
             )
-    return source.facts
+    return source.metadata

@@ -21,7 +21,7 @@ from typing import Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch.unpacking import unpacked_digest
-from mlmodeldev.fetch.verify import hash_file, known_digest, mark_verified
+from mlmodeldev.fetch.verify import hash_file, mark_verified, recorded_digest
 from mlmodeldev.trial.provenance import git
 
 _CHECK_BYTES = 64_000_000
@@ -127,7 +127,7 @@ def fingerprint(path: Path) -> str:
 
 def _file(path: Path) -> str:
     large = path.stat().st_size >= _MARK_BYTES
-    known = known_digest(path) if large else None
+    known = recorded_digest(path) if large else None
     if known is None:
         digests = hash_file(path, ["sha256"])
         known = digests["sha256"]

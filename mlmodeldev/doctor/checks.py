@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.plan import python_of
-from mlmodeldev.slurm.preflight import check, doubt, file_system
+from mlmodeldev.slurm.preflight import check, file_system, local_disk_warning
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -44,7 +44,7 @@ class Finding:
     fix: str = ""
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def run_checks(settings: Settings) -> Iterator[Finding]:
     """Yield what was found, one thing after the other; none of them changes anything."""
     for look in (_python, _runs, _disk, _slurm, _jobs_python, _tracker):
         yield look(settings)
@@ -79,7 +79,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _slurm(settings: Settings) -> Finding:
-    from mlmodeldev.slurm.query import ask_limits, slurm_is_here
+    from mlmodeldev.slurm.query import read_limits, slurm_is_here
 
     cluster = settings.cluster
     if not slurm_is_here():
@@ -89,9 +89,9 @@ def _slurm(settings: Settings) -> Finding:
     if cluster.launcher == "local":
         return Finding(True, "Slurm is here, but cluster=local runs trials on this machine")
     try:
-        limits = ask_limits(cluster)
+        limits = read_limits(cluster)
         check(cluster, limits, _folder(settings.artefacts.runs_dir))
-        if problem := doubt(_folder(settings.artefacts.runs_dir), limits.nodes):
+        if problem := local_disk_warning(_folder(settings.artefacts.runs_dir), limits.nodes):
             return Finding(False, problem, "artefacts.runs_dir=... there")
     except UsageError as error:
         return Finding(False, str(error), f"cluster.KEY=VALUE, or conf/cluster/{cluster.name}.yaml")

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from mlmodeldev.fetch.files import free_bytes, human
 from mlmodeldev.fetch.parallel import download_parts
 from mlmodeldev.fetch.partial import Staging
-from mlmodeldev.fetch.progress import Progress
+from mlmodeldev.fetch.progress import DownloadProgress
 from mlmodeldev.fetch.source import FetchError, Source, redact
 from mlmodeldev.fetch.transport import RangeLost, Refused, Stream, Transient, open_stream
 from mlmodeldev.fetch.verify import algorithms_for, check_digests, check_size, hash_file
@@ -41,12 +41,12 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Job:
+class DownloadJob:
     """One file on its way; see ``fetch`` for what the numbers mean."""
 
     source: Source
     staging: Staging
-    progress: Progress
+    progress: DownloadProgress
     timeout: float
     retries: int
     backoff: float
@@ -80,7 +80,7 @@ class _WrongContent(Exception):
     """All bytes are there, and they are not the right ones."""
 
 
-def run(job: Job) -> dict[str, str]:
+def run(job: DownloadJob) -> dict[str, str]:
     """Bring the staged file to its end and return its digests.
 
     Raises:
@@ -112,7 +112,7 @@ def _askable(addresses: list[_Address]) -> list[_Address]:
     return [address for address in addresses if not address.dead and address.not_before <= now]
 
 
-def _pause(job: Job, addresses: list[_Address], failures: int) -> None:
+def _pause(job: DownloadJob, addresses: list[_Address], failures: int) -> None:
     """Wait before the next round: doubling, with jitter, and as long as every server asks."""
     asked = min(address.not_before for address in addresses if not address.dead)
     backoff = min(job.backoff * 2 ** max(failures - 1, 0), _LONGEST_PAUSE)
@@ -124,7 +124,7 @@ def _pause(job: Job, addresses: list[_Address], failures: int) -> None:
     job.check_time()
 
 
-def _try(job: Job, address: _Address) -> dict[str, str] | None:
+def _try(job: DownloadJob, address: _Address) -> dict[str, str] | None:
     """Ask one address; return the digests, or note what is wrong with it."""
     fresh, job.was_split = job.staging.size == 0 and not job.staging.segments, False
     try:
@@ -149,7 +149,7 @@ def _try(job: Job, address: _Address) -> dict[str, str] | None:
     return None
 
 
-def _complete(job: Job, url: str) -> None:
+def _complete(job: DownloadJob, url: str) -> None:
     """Bring every byte from one address, however many requests that takes."""
     whole, trial = False, _may_split(job, url)
     while not whole:
@@ -164,7 +164,7 @@ def _complete(job: Job, url: str) -> None:
         trial = False
 
 
-def _stream(job: Job, url: str, trial: bool) -> bool:
+def _stream(job: DownloadJob, url: str, trial: bool) -> bool:
     """Ask for what is missing up to the next part that is there; say whether it is the end."""
     staging = job.staging
     stop = staging.absorb()
@@ -192,7 +192,7 @@ def _stream(job: Job, url: str, trial: bool) -> bool:
     return stop is None
 
 
-def _may_resume(job: Job, url: str) -> bool:
+def _may_resume(job: DownloadJob, url: str) -> bool:
     """Bytes of another address or version do no harm only where a digest finds them out."""
     same_version = job.staging.is_from(url) and bool(job.staging.validator)
     return same_version or (job.source.digest is not None and not job.staging.encoded)
@@ -207,7 +207,7 @@ def _end(source: Source, stream: Stream) -> int | None:
     return source.bytes
 
 
-def _copy(job: Job, stream: Stream, end: int | None, trial: bool) -> None:
+def _copy(job: DownloadJob, stream: Stream, end: int | None, trial: bool) -> None:
     """Append the stream to the staged file.
 
     Raises:
@@ -233,7 +233,7 @@ def _copy(job: Job, stream: Stream, end: int | None, trial: bool) -> None:
         raise Transient("the body ended early")
 
 
-def _may_split(job: Job, url: str) -> bool:
+def _may_split(job: DownloadJob, url: str) -> bool:
     """Parts need a digest to be trusted; pySmartDL sends no credentials with its first requests."""
     from requests.utils import get_netrc_auth
 
@@ -247,13 +247,13 @@ def _may_split(job: Job, url: str) -> bool:
     return get_netrc_auth(url) is None and _room_for_parts(job)
 
 
-def _room_for_parts(job: Job) -> bool:
+def _room_for_parts(job: DownloadJob) -> bool:
     """Joining the parts needs room for one of them beside the whole file."""
     size = job.source.bytes or 0
     return free_bytes(job.staging.folder) > size + 2 * size // job.parts
 
 
-def _consider_splitting(job: Job, elapsed: float) -> None:
+def _consider_splitting(job: DownloadJob, elapsed: float) -> None:
     """Leave a single stream that is slow, early enough that little is asked for twice."""
     if not _TRIAL_SECONDS <= elapsed <= 10 * _TRIAL_SECONDS:
         return
@@ -263,7 +263,7 @@ def _consider_splitting(job: Job, elapsed: float) -> None:
         raise _WorthSplitting
 
 
-def _split(job: Job, url: str) -> None:
+def _split(job: DownloadJob, url: str) -> None:
     """Download by several connections; what they brought before a failure stays."""
     staging, size = job.staging, job.source.bytes or 0
     job.may_split, job.was_split = False, True
@@ -283,7 +283,7 @@ def _split(job: Job, url: str) -> None:
         staging.take(joined)
 
 
-def _checked(job: Job) -> dict[str, str]:
+def _checked(job: DownloadJob) -> dict[str, str]:
     """Return the digests of the staged file after comparing size and digest.
 
     Raises:
@@ -307,7 +307,7 @@ def _known(source: Source) -> bool:
     return source.digest is not None or source.bytes is not None
 
 
-def _decoded(job: Job) -> dict[str, str]:
+def _decoded(job: DownloadJob) -> dict[str, str]:
     """Undo a gzip coding that the server applied although it was asked not to."""
     source, staging = job.source, job.staging
     plain, limit = staging.folder / "plain", source.bytes
@@ -327,7 +327,7 @@ def _decoded(job: Job) -> dict[str, str]:
     return digests
 
 
-def _summary(job: Job, addresses: list[_Address]) -> str:
+def _summary(job: DownloadJob, addresses: list[_Address]) -> str:
     """Write what failed where, and what the user can do."""
     source = job.source
     told = "; ".join(f"{redact(address.url)}: {address.problem}" for address in addresses)

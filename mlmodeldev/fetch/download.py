@@ -201,18 +201,18 @@ def _accept(source: Source, target: Path, sealed: bool) -> None:
 
 
 def _download(source: Source, target: Path, options: _Options, claim: Claim) -> None:
-    from mlmodeldev.fetch.attempts import Job, run
+    from mlmodeldev.fetch.attempts import DownloadJob, run
     from mlmodeldev.fetch.partial import Staging, remove_abandoned
-    from mlmodeldev.fetch.progress import Progress
+    from mlmodeldev.fetch.progress import DownloadProgress
 
     side = target.parent / SIDE
     staging = Staging.open(side, source, claim.token)
     keep = True  # whatever interrupts us, the next start goes on from here
     try:
         _check_disk(source, side, staging.size + sum(part.size for part in staging.segments))
-        with Progress(source.name, source.bytes, options.progress) as progress:
+        with DownloadProgress(source.name, source.bytes, options.progress) as progress:
             numbers = (options.timeout, options.retries, options.backoff, options.parts)
-            digests = run(Job(source, staging, progress, *numbers, options.deadline))
+            digests = run(DownloadJob(source, staging, progress, *numbers, options.deadline))
         claim.check()
         staging.publish(target)
         verify.mark_verified(target, digests)

@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestEntry:
     """One file of a dataset.
 
     Args:
@@ -63,7 +63,7 @@ class Manifest:
     title: str
     homepage: str
     licence: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ManifestEntry, ...]
     layout: tuple[str, ...]
 
     @property
@@ -72,7 +72,7 @@ class Manifest:
         sizes = [entry.source.bytes for entry in self.entries]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
-    def select(self, only: Sequence[str] | None) -> tuple[Entry, ...]:
+    def select(self, only: Sequence[str] | None) -> tuple[ManifestEntry, ...]:
         """Return the entries with these file names (``None``: all).
 
         Raises:
@@ -128,7 +128,7 @@ def _mirrored(manifest: Manifest) -> Manifest:
     if not bases:
         return manifest
 
-    def mirrored(entry: Entry) -> Entry:
+    def mirrored(entry: ManifestEntry) -> ManifestEntry:
         source = entry.source
         own = [f"{base.rstrip('/')}/{manifest.name}/{quote(source.name)}" for base in bases]
         try:
@@ -173,7 +173,7 @@ def prepare(
 
 
 def _prepare_entry(
-    entry: Entry, folder: Path, keep: bool, options: dict[str, Any], touch: bool
+    entry: ManifestEntry, folder: Path, keep: bool, options: dict[str, Any], touch: bool
 ) -> None:
     from mlmodeldev.fetch.download import fetch
     from mlmodeldev.fetch.unpacking import is_unpacked, renew, unpack
@@ -195,7 +195,7 @@ def _prepare_entry(
         forget(archive)
 
 
-def _check_layout(manifest: Manifest, folder: Path, entries: Sequence[Entry]) -> None:
+def _check_layout(manifest: Manifest, folder: Path, entries: Sequence[ManifestEntry]) -> None:
     """Look for the paths of the layout that the wanted entries are to bring."""
     roots = {entry.unpack or entry.source.name for entry in entries}
     for path in manifest.layout:
@@ -233,7 +233,7 @@ def _parse(name: str, path: Path, content: dict[str, Any]) -> Manifest:
     )
 
 
-def _entry(path: Path, item: Any, licence: str) -> Entry:
+def _entry(path: Path, item: Any, licence: str) -> ManifestEntry:
     if not isinstance(item, dict):
         raise UsageError(
             f"{path}: each of files is a mapping with the keys {', '.join(_FILE_KEYS)}"
@@ -244,7 +244,7 @@ def _entry(path: Path, item: Any, licence: str) -> Entry:
         source = Source(**known, licence=licence)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    return Entry(
+    return ManifestEntry(
         source,
         unpack=_inside(path, item["unpack"]) if item.get("unpack") else "",
         flatten=bool(item.get("flatten", True)),

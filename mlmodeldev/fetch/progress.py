@@ -26,7 +26,7 @@ Report = Callable[[int, int | None], None]
 _logger = logging.getLogger(__name__)
 
 
-def tell_in_log() -> None:
+def log_progress() -> None:
     """Let what this package tells through ``logging`` reach standard error, unless it does.
 
     A trial that waits for 20 GB must not look as if it hung.
@@ -39,7 +39,7 @@ def tell_in_log() -> None:
         package.setLevel(logging.INFO)
 
 
-class Progress:
+class DownloadProgress:
     """A bar on a terminal, else lines through ``logging``; or a function of the caller.
 
     Args:
@@ -57,7 +57,7 @@ class Progress:
         self._start = self._last_line = time.monotonic()
         self._first: int | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> DownloadProgress:
         return self
 
     def __exit__(

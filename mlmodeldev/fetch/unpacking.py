@@ -32,7 +32,7 @@ from mlmodeldev.fetch.files import (
     sync_file_system,
     write_whole,
 )
-from mlmodeldev.fetch.verify import known_digest
+from mlmodeldev.fetch.verify import recorded_digest
 
 MARKER = ".unpacked.json"
 """In the unpacked folder: which archive it came from, how many files and bytes."""
@@ -70,7 +70,7 @@ def unpack(
     if not is_unpacked(target, origin):
         _check_replaceable(target)
         limits = Limits.for_archive(source) if max_bytes is None else Limits(max_bytes)
-        _unpack_once(_Job(source, target, origin, limits, flatten))
+        _unpack_once(_Unpacking(source, target, origin, limits, flatten))
     elif touch:
         renew(target)
     return target
@@ -112,7 +112,7 @@ def _origin(archive: Path) -> dict[str, Any]:
         "archive": archive.name,
         "bytes": status.st_size,
         "mtime_ns": status.st_mtime_ns,
-        "sha256": known_digest(archive),
+        "sha256": recorded_digest(archive),
     }
 
 
@@ -134,7 +134,7 @@ def _check_replaceable(target: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Unpacking:
     source: Path
     target: Path
     origin: dict[str, Any]
@@ -142,7 +142,7 @@ class _Job:
     flatten: bool
 
 
-def _unpack_once(job: _Job) -> None:
+def _unpack_once(job: _Unpacking) -> None:
     from mlmodeldev.fetch.lock import one_worker
 
     name = f"{job.target.name}.unpack"
@@ -160,7 +160,7 @@ def _unpack_once(job: _Job) -> None:
         remove_if_empty(side)
 
 
-def _write_and_swap(job: _Job, staged: Path, check_claim: Callable[[], None]) -> None:
+def _write_and_swap(job: _Unpacking, staged: Path, check_claim: Callable[[], None]) -> None:
     try:
         root = _write_members(job, staged)
         check_claim()
@@ -176,7 +176,7 @@ def _remove_left_overs(side: Path, name: str) -> None:
             remove(path)
 
 
-def _write_members(job: _Job, staged: Path) -> Path:
+def _write_members(job: _Unpacking, staged: Path) -> Path:
     """Write everything below ``staged`` and return the folder that is to become the target."""
     source = job.source
     make_folder(staged)

@@ -38,7 +38,7 @@ def is_verified(path: Path, source: Source) -> bool:
     return False
 
 
-def known_digest(path: Path) -> str | None:
+def recorded_digest(path: Path) -> str | None:
     """Return the SHA-256 that the marker holds for the file as it is now, or ``None``."""
     with suppress(OSError):
         status = path.stat()

@@ -11,11 +11,11 @@ Example::
 from mlmodeldev.secrets.environment import (
     clean_environment,
     secret_names,
-    tell_of_keys_left_out,
+    warn_of_keys_left_out,
     warn_of_open_netrc,
     without_keys,
 )
-from mlmodeldev.secrets.patterns import Found, find, guard_output, mask
+from mlmodeldev.secrets.patterns import Match, find, guard_output, mask
 from mlmodeldev.secrets.refusal import (
     key_in_changes,
     refuse_in_arguments,
@@ -25,7 +25,7 @@ from mlmodeldev.secrets.refusal import (
 )
 
 __all__ = [
-    "Found",
+    "Match",
     "clean_environment",
     "find",
     "guard_output",
@@ -36,7 +36,7 @@ __all__ = [
     "refuse_in_values",
     "refuse_secrets",
     "secret_names",
-    "tell_of_keys_left_out",
+    "warn_of_keys_left_out",
     "warn_of_open_netrc",
     "without_keys",
 ]

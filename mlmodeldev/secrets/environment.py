@@ -72,7 +72,7 @@ def without_keys() -> Iterator[None]:
         os.environ.update(held)
 
 
-def tell_of_keys_left_out() -> None:
+def warn_of_keys_left_out() -> None:
     """Say so where jobs will find no W&B key, since the only one is in this environment."""
     if os.environ.get("WANDB_API_KEY") and not _of_netrc(_netrc_file()):
         print(
@@ -82,7 +82,7 @@ def tell_of_keys_left_out() -> None:
         )
 
 
-def known_secrets() -> dict[str, str]:
+def secrets_here() -> dict[str, str]:
     """Return the keys of the environment and of ``.netrc``, and where each comes from."""
     known = {os.environ[name]: name for name in secret_names(os.environ)}
     return {**_of_netrc(_netrc_file()), **known}

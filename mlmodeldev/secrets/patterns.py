@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlmodeldev.secrets.environment import known_secrets
+from mlmodeldev.secrets.environment import secrets_here
 
 ALLOW = "key-guard: allow"
 """On a line of a file: what looks like a key here is none."""
@@ -45,7 +45,7 @@ _KEY = re.compile(r"(?i)api.?key|token|secret|password|login|wandb")
 
 
 @dataclass(frozen=True)
-class Found:
+class Match:
     """A key in a text.
 
     Attributes:
@@ -60,13 +60,13 @@ class Found:
     end: int
 
 
-def find(text: str) -> Iterator[Found]:
+def find(text: str) -> Iterator[Match]:
     """Yield the keys in a text, in their order; none overlap."""
-    offset, known = 0, known_secrets()
+    offset, known = 0, secrets_here()
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if ALLOW not in line:
             for kind, start, end in _in_line(line, known):
-                yield Found(kind, number, offset + start, offset + end)
+                yield Match(kind, number, offset + start, offset + end)
         offset += len(line)
 
 

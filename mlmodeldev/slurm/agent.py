@@ -34,7 +34,7 @@ from mlmodeldev.slurm.epilog import REASON, own_name, requeue, standing_still
 from mlmodeldev.sweep.starter import Start, starter
 from mlmodeldev.tracking.wandb_api import RemoteSweep, Unreachable, host
 from mlmodeldev.trial.pool import run_pool
-from mlmodeldev.trial.task import Work
+from mlmodeldev.trial.task import TrialTask
 
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 REQUEUES = 5
@@ -155,7 +155,7 @@ def trial_start(sweep: RemoteSweep, fixed: Sequence[str] = ()) -> Start | None:
     program = str(Path(sys.argv[0]).resolve().parents[2] / sweep.program)
     srun = ["srun", f"--ntasks={tasks}", "--kill-on-bad-exit=1", "--unbuffered"]
 
-    def on_all_tasks(work: Work, params: Mapping[str, Any]) -> Work:
+    def on_all_tasks(work: TrialTask, params: Mapping[str, Any]) -> TrialTask:
         line = [*srun, sys.executable, program, *work.overrides]
         # srun kills its tasks on SIGTERM, but hands SIGUSR1 on
         return replace(work, command=line, telling=signal.SIGUSR1)

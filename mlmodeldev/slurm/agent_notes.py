@@ -31,14 +31,14 @@ RESERVED_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
-class Held:
+class AgentNote:
     """A run of the sweep that an agent has begun and not ended."""
 
     run: str
     params: dict[str, Any] = field(default_factory=dict)
 
 
-class Notes:
+class AgentNotes:
     """The notes of a sweep's agents.
 
     Args:
@@ -52,7 +52,7 @@ class Notes:
         self._active: set[str] = set()  # runs that this very process has under way
         self._me = job or f"{socket.gethostname()}-{os.getpid()}"
 
-    def write(self, held: Held, active: bool = True) -> None:
+    def write(self, held: AgentNote, active: bool = True) -> None:
         """Write, or renew, the note of a run; not active: it waits for this job to come back."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self._active.add if active else self._active.discard)(held.run)
@@ -76,7 +76,7 @@ class Notes:
             file.unlink(missing_ok=True)
         return True
 
-    def take_over(self) -> Held | None:
+    def take_over(self) -> AgentNote | None:
         """Return a run to go on with: this job's own, or one that nobody comes back for."""
         for own in (True, False):
             for file, note in self._found():
@@ -85,12 +85,12 @@ class Notes:
                 mine = self.job is not None and note.get("job") == self.job
                 free = (mine or _left(note)) and not _live(note, mine)
                 if mine == own and free:
-                    held = Held(str(note["run"]), dict(note["params"]))
+                    held = AgentNote(str(note["run"]), dict(note["params"]))
                     if self._rename(file, held):
                         return held
         return None
 
-    def _rename(self, file: Path, held: Held) -> bool:
+    def _rename(self, file: Path, held: AgentNote) -> bool:
         taken = self._file(held.run)
         if file != taken:
             try:

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.settings.overrides import to_overrides
-from mlmodeldev.slurm.agent_notes import Held, Notes
+from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.sweep.starter import Start
 from mlmodeldev.tracking.wandb_api import Refused, RemoteSweep, Unreachable
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
 from mlmodeldev.trial.folder import TrialFolder, own_path, owned
-from mlmodeldev.trial.task import LATER, Ended, Later, Work
+from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask, Wait
 
 BEAT_SECONDS = 5.0
 """Between two heartbeats, as ``wandb agent`` sends them."""
@@ -71,14 +71,14 @@ class AgentSource:
     ) -> None:
         self.sweep, self.fixed, self.count, self.patience = sweep, list(fixed), count, patience
         self.folder = runs_dir.expanduser().absolute() / sweep.id
-        self.notes = Notes(self.folder, job)
+        self.notes = AgentNotes(self.folder, job)
         self.start, self.say = start, say
         self.why = ""
         self.failed, self.lost, self.done = 0, False, 0
         self._in_a_row = self._taken = 0
         self._agents: list[str] = []
-        self._running: dict[str, tuple[str, Held, Work]] = {}
-        self._waiting: list[Held] = []
+        self._running: dict[str, tuple[str, AgentNote, TrialTask]] = {}
+        self._waiting: list[AgentNote] = []
         self._not_before = self._last_beat = self._last_renewal = 0.0
         self._silent_since: float | None = None
         self._killed: list[str] = []
@@ -86,7 +86,7 @@ class AgentSource:
 
     # --- the pool's questions
 
-    def take(self) -> Work | Later | None:
+    def take(self) -> TrialTask | Wait | None:
         """Return the next trial: its own first, then the server's."""
         if self.why:
             return None
@@ -99,10 +99,10 @@ class AgentSource:
         if self.count is not None and self._taken >= self.count:
             return self._leave(f"{self.count} runs taken (--count)")
         if time.monotonic() < self._not_before:
-            return LATER
+            return WAIT
         return self._ask()
 
-    def report(self, work: Work, ended: Ended) -> str | None:
+    def report(self, work: TrialTask, ended: TrialResult) -> str | None:
         """Note how a trial ended."""
         _, held, _ = self._running.pop(work.id)
         self._not_before = self._last_beat = 0.0  # the next may be asked for at once
@@ -136,7 +136,7 @@ class AgentSource:
 
     # --- parts
 
-    def _own(self) -> Held | None:
+    def _own(self) -> AgentNote | None:
         """Return a run of this agent's that can go on; one that lives on elsewhere waits."""
         while found := self.notes.take_over():
             self._waiting.append(found)
@@ -151,7 +151,7 @@ class AgentSource:
             return held
         return None
 
-    def _ask(self) -> Work | Later | None:
+    def _ask(self) -> TrialTask | Wait | None:
         try:
             agent = self._free_agent()
             commands = self.sweep.heartbeat(agent, [])
@@ -170,9 +170,9 @@ class AgentSource:
             self.lost = True
             return self._leave(f"the server refuses: {error}")
 
-    def _obey(self, command: dict[str, Any]) -> Work | Later:
+    def _obey(self, command: dict[str, Any]) -> TrialTask | Wait:
         params = {name: entry["value"] for name, entry in command["args"].items()}
-        held = Held(str(command["run_id"]), params)
+        held = AgentNote(str(command["run_id"]), params)
         path = self._path(held)
         runs = command["type"] == "resume" and path.is_dir() and owned(TrialFolder(path).read())
         if runs or not self.notes.claim(held.run):
@@ -181,7 +181,7 @@ class AgentSource:
         self._taken += 1
         return self._begin(held)
 
-    def _begin(self, held: Held) -> Work:
+    def _begin(self, held: AgentNote) -> TrialTask:
         path = self._path(held)
         path.mkdir(parents=True, exist_ok=True)
         self.notes.write(held)
@@ -204,14 +204,14 @@ class AgentSource:
             NOTE_VARIABLE: str(stop_note),
             **({"WANDB_ENTITY": self.sweep.entity} if self.sweep.entity else {}),
         }
-        work = Work(held.run, path, overrides, environment=environment)
+        work = TrialTask(held.run, path, overrides, environment=environment)
         if self.start:
             work = self.start(work, held.params)
         self._running[held.run] = (self._free_agent_or_none(), held, work)
         self.say(f"run {held.run}  {' '.join(to_overrides(params))}  in {path}")
         return work
 
-    def _path(self, held: Held) -> Path:
+    def _path(self, held: AgentNote) -> Path:
         return own_path(self.folder, {**held.params}, held.run)
 
     def _free_agent(self) -> str:
@@ -229,7 +229,7 @@ class AgentSource:
         except (Unreachable, Refused):
             return ""  # a trial of one's own goes on without the server
 
-    def _beat(self, agent: str, run: str, work: Work) -> None:
+    def _beat(self, agent: str, run: str, work: TrialTask) -> None:
         try:
             for command in self.sweep.heartbeat(agent, [run]) if agent else ():
                 if command["type"] in ("stop", "exit"):
@@ -240,7 +240,7 @@ class AgentSource:
         except (Unreachable, Refused) as error:
             print(f"heartbeat: {error}", file=sys.stderr)
 
-    def _silence(self, what: str) -> Work | Later | None:
+    def _silence(self, what: str) -> TrialTask | Wait | None:
         now = time.monotonic()
         self._silent_since = self._silent_since or now
         if now - self._silent_since > PATIENCE_SECONDS:
@@ -248,11 +248,11 @@ class AgentSource:
             return self._leave(f"the server does not answer ({what})")
         return self._later()
 
-    def _later(self) -> Later:
+    def _later(self) -> Wait:
         self._not_before = time.monotonic() + BEAT_SECONDS
-        return LATER
+        return WAIT
 
-    def _leave(self, why: str) -> Later | None:
+    def _leave(self, why: str) -> Wait | None:
         """Take no more, once the runs of one's own that live on elsewhere have been seen to."""
         if self._waiting and not self.lost:
             return self._later()
@@ -260,7 +260,7 @@ class AgentSource:
         return None
 
 
-def _because(ended: Ended) -> str:
+def _because(ended: TrialResult) -> str:
     return f": {ended.reason}" if ended.state == "failed" and ended.reason else ""
 
 

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mlmodeldev.slurm.agent_notes import Held
+from mlmodeldev.slurm.agent_notes import AgentNote
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.tracking.upload import MEMORY, Syncer
 from mlmodeldev.tracking.wandb_api import RemoteSweep
 from mlmodeldev.trial.folder import TrialFolder
-from mlmodeldev.trial.task import Ended, Work
+from mlmodeldev.trial.task import TrialResult, TrialTask
 
 OFFLINE = "logger.wandb.mode=offline"
 """What every bridged trial is told: it has no network."""
@@ -48,7 +48,7 @@ class BridgeSource(AgentSource):
         sweep: RemoteSweep,
         runs_dir: Path,
         syncer: Syncer,
-        adopt: bool,
+        reattach: bool,
         fixed: Sequence[str] = (),
         count: int | None = None,
         patience: int = 5,
@@ -57,12 +57,12 @@ class BridgeSource(AgentSource):
         super().__init__(
             sweep, runs_dir, [*fixed, OFFLINE], count=count, patience=patience, say=say
         )
-        self.syncer, self.adopt = syncer, adopt
+        self.syncer, self.reattach = syncer, reattach
         self._last_upload = 0.0
         self._given_up: set[str] = set()
         self._notes_said: dict[str, str] = {}
 
-    def report(self, work: Work, ended: Ended) -> None:
+    def report(self, work: TrialTask, ended: TrialResult) -> None:
         """Upload what the trial has left, so that the search knows it before it gives the next."""
         if ended.state == "interrupted":
             self._given_up.add(work.id)  # the next bridge goes on with it
@@ -87,8 +87,8 @@ class BridgeSource(AgentSource):
 
     # --- parts
 
-    def _own(self) -> Held | None:
-        if not self.adopt:
+    def _own(self) -> AgentNote | None:
+        if not self.reattach:
             return super()._own()
         held = self.notes.take_over()
         if held is not None and held.run in self._given_up:
@@ -96,13 +96,13 @@ class BridgeSource(AgentSource):
             return None
         return held
 
-    def _begin(self, held: Held) -> Work:
+    def _begin(self, held: AgentNote) -> TrialTask:
         path = self._path(held)
         path.mkdir(parents=True, exist_ok=True)
         self._claim_run(TrialFolder(path), held)
         return super()._begin(held)
 
-    def _claim_run(self, folder: TrialFolder, held: Held) -> None:
+    def _claim_run(self, folder: TrialFolder, held: AgentNote) -> None:
         """Write down which run the trial is; a point that was drawn twice counts for both."""
         record = folder.read()
         place = {"wandb_entity": self.sweep.entity or None, "wandb_project": self.sweep.project}

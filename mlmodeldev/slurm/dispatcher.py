@@ -22,13 +22,13 @@ from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.entrypoint import Job
 from mlmodeldev.slurm.query import Queued, queue
 from mlmodeldev.slurm.snapshot import take
-from mlmodeldev.slurm.submission import Submission, adopt, jobs_of
+from mlmodeldev.slurm.submission import Submission, jobs_of, reattach
 from mlmodeldev.tracking.upload import state_of, wait
 from mlmodeldev.tracking.wandb_rows import stored_record
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.folder import TrialFolder
-from mlmodeldev.trial.task import Ended, Source, Work, fill
+from mlmodeldev.trial.task import Source, TrialResult, TrialTask, fill
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
@@ -42,17 +42,17 @@ RETRY_SECONDS = 30.0
 
 
 @dataclass
-class _Fed:
+class _Dispatched:
     """A trial that a job runs, will run, or could not be submitted for."""
 
-    work: Work
+    work: TrialTask
     job: str | None = None
     begun: float = field(default_factory=time.monotonic)
     missed: int = 0
     again_at: float = 0.0
 
 
-class Feeder:
+class Dispatcher:
     """Keeps so many jobs in the queue.
 
     Args:
@@ -75,7 +75,7 @@ class Feeder:
     ) -> None:
         self.source, self.cluster, self.folder, self.root = source, cluster, folder, root
         self.modules, self.slots = modules, slots
-        self._fed: list[_Fed] = []
+        self._fed: list[_Dispatched] = []
         self._leaving: set[str] = set()  # jobs whose trial has ended, and that still have a node
         self._queue: dict[str, Queued] = {}
         self._asked_at = 0.0
@@ -100,12 +100,12 @@ class Feeder:
             return len(self._fed) + len(self._leaving) < self.slots
 
         return fill(
-            self.source, room, lambda work: self._fed.append(_Fed(work, self._job_of(work)))
+            self.source, room, lambda work: self._fed.append(_Dispatched(work, self._job_of(work)))
         )
 
-    def _job_of(self, work: Work) -> str | None:
+    def _job_of(self, work: TrialTask) -> str | None:
         """Return the job that is at this trial already, if there is one."""
-        adopt(self.folder)
+        reattach(self.folder)
         job = jobs_of(self.folder).get(work.folder.name)
         if job is not None and job in queue({job.partition("_")[0]}):
             return job
@@ -126,7 +126,7 @@ class Feeder:
                     print(f"{error}; trying again", file=sys.stderr, flush=True)
                     fed.again_at = now + RETRY_SECONDS
 
-    def _submit(self, work: Work) -> str:
+    def _submit(self, work: TrialTask) -> str:
         from mlmodeldev.slurm.submit import submit
 
         submission = self._submission or self._begin()
@@ -170,12 +170,12 @@ class Feeder:
         self._leaving &= self._queue.keys()
         return True
 
-    def _ended(self, fed: _Fed, fresh: bool) -> Ended | None:
+    def _ended(self, fed: _Dispatched, fresh: bool) -> TrialResult | None:
         seconds = time.monotonic() - fed.begun
         record = stored_record(fed.work.folder)
         state = state_of(record)
         if state in ("done", "pruned"):
-            return Ended(0, state, record.get("reason"), seconds)
+            return TrialResult(0, state, record.get("reason"), seconds)
         if not fresh or fed.job is None:
             return None
         if fed.job in self._queue:
@@ -186,7 +186,7 @@ class Feeder:
             return None
         return _gone(fed, state, record.get("reason"), seconds)
 
-    def _stop_waiting(self, fed: _Fed, seconds: float) -> Ended | None:
+    def _stop_waiting(self, fed: _Dispatched, seconds: float) -> TrialResult | None:
         """Take a trial out of the queue that is to stop and has no node at the moment."""
         assert fed.job is not None
         waits = self._queue[fed.job].state == "PENDING"
@@ -195,19 +195,19 @@ class Feeder:
         subprocess.run(["scancel", fed.job], capture_output=True, timeout=60, check=False)
         reason = "ended early by W&B, while it waited for a node"
         TrialFolder(fed.work.folder).update(state="pruned", reason=reason)
-        return Ended(0, "pruned", reason, seconds)
+        return TrialResult(0, "pruned", reason, seconds)
 
 
-def _over(work: Work) -> bool:
+def _over(work: TrialTask) -> bool:
     return state_of(stored_record(work.folder)) in ("done", "pruned")
 
 
-def _gone(fed: _Fed, state: str, reason: str | None, seconds: float) -> Ended:
+def _gone(fed: _Dispatched, state: str, reason: str | None, seconds: float) -> TrialResult:
     """Say how a trial ended whose job is no longer there."""
     folder = TrialFolder(fed.work.folder)
     if state == "interrupted":
-        return Ended(EXIT_INTERRUPTED, state, f"job {fed.job} was cancelled", seconds)
+        return TrialResult(EXIT_INTERRUPTED, state, f"job {fed.job} was cancelled", seconds)
     if state != "failed":
         reason = f"job {fed.job} is gone; see log.txt and the job's log"
         folder.update(state="failed", reason=reason, owner=None, lease=None)
-    return Ended(1, "failed", reason, seconds)
+    return TrialResult(1, "failed", reason, seconds)

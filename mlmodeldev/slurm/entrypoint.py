@@ -24,7 +24,7 @@ from mlmodeldev.slurm.epilog import may_restart
 from mlmodeldev.slurm.submission import job_note
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.folder import LEASE_SECONDS, TrialFolder, owned, read_record
-from mlmodeldev.trial.task import LATER, Ended, Later, ListSource, Work
+from mlmodeldev.trial.task import WAIT, ListSource, TrialResult, TrialTask, Wait
 
 
 def main(file: Path) -> None:
@@ -61,7 +61,7 @@ class Job:
         modules: what trials import beside the program.
     """
 
-    trials: Sequence[Work]
+    trials: Sequence[TrialTask]
     slots: int = 1
     modules: Sequence[str] = field(default_factory=tuple)
 
@@ -124,25 +124,25 @@ class _Told(ListSource):
     as often as a job of a single trial would come back.
     """
 
-    def __init__(self, work: Iterable[Work]) -> None:
+    def __init__(self, work: Iterable[TrialTask]) -> None:
         super().__init__(work)
-        self._again: deque[Work] = deque()
+        self._again: deque[TrialTask] = deque()
         self._running = 0
 
-    def take(self) -> Work | Later | None:
+    def take(self) -> TrialTask | Wait | None:
         work = self._next()
-        self._running += isinstance(work, Work)
+        self._running += isinstance(work, TrialTask)
         return work
 
-    def _next(self) -> Work | Later | None:
-        while isinstance(work := super().take(), Work):
+    def _next(self) -> TrialTask | Wait | None:
+        while isinstance(work := super().take(), TrialTask):
             if read_record(work.folder).get("state") not in ("done", "pruned"):
                 return work
         if self._again:
             return self._again.popleft()
-        return LATER if self._running else None  # one of those may be killed
+        return WAIT if self._running else None  # one of those may be killed
 
-    def report(self, work: Work, ended: Ended) -> str | None:
+    def report(self, work: TrialTask, ended: TrialResult) -> str | None:
         super().report(work, ended)
         self._running -= 1
         print(f"{work.id}  {ended.state}{f' ({ended.reason})' if ended.reason else ''}", flush=True)
@@ -152,7 +152,7 @@ class _Told(ListSource):
         return None
 
 
-def _alone(work: Work) -> int:
+def _alone(work: TrialTask) -> int:
     """Run one trial in this process; return the exit status."""
     import importlib
 
@@ -180,7 +180,7 @@ def _alone(work: Work) -> int:
 
 def _wait_for_lease(folder: TrialFolder) -> None:
     """Wait for an owner that may be dead: on another node Slurm, or its lease's end, can tell."""
-    from mlmodeldev.slurm.epilog import ask, task_name
+    from mlmodeldev.slurm.epilog import show_job, task_name
 
     deadline = time.monotonic() + LEASE_SECONDS + 30
     while not signals.requested() and time.monotonic() < deadline:
@@ -189,7 +189,7 @@ def _wait_for_lease(folder: TrialFolder) -> None:
             if not owned(record):
                 return
             job = task_name(record.get("slurm") or {})
-            if job and ask(job, tries=1).get("JobState", "") in OVER:
+            if job and show_job(job, tries=1).get("JobState", "") in OVER:
                 folder.update(lease=0)
         except UsageError:
             return

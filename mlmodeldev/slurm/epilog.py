@@ -42,9 +42,9 @@ def main(status: int) -> int:
     if not job or status == 0:
         return status
     if not (_wants_back(status) or saved()):
-        bury(status)
+        mark_failed(status)
         return status
-    told = ask(job)
+    told = show_job(job)
     print(f"trials ended with {status}; the job is {told.get('JobState', 'unknown')}", flush=True)
     if not is_ours_to_requeue(told):
         return status
@@ -130,7 +130,7 @@ def _sweep(submission: Submission) -> Path:
     return submission.folder.parents[1]
 
 
-def bury(status: int) -> None:
+def mark_failed(status: int) -> None:
     """Write down how this task's trials ended, where they had no time to do so themselves."""
     for folder, record in own_trials():
         if record.get("state") == "running":
@@ -203,7 +203,7 @@ def _seconds(text: str) -> int:
     return total + 86400 * int(days or 0)
 
 
-def ask(job: str, tries: int = 24) -> dict[str, str]:
+def show_job(job: str, tries: int = 24) -> dict[str, str]:
     """Return what scontrol tells of the job, asked until the controller answers (two minutes)."""
     for _ in range(tries):
         done = _run("scontrol", "-o", "show", "job", job)

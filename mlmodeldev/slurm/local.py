@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.machine import visible_gpus
-from mlmodeldev.slurm.sweep_state import ENDED, Entry
+from mlmodeldev.slurm.sweep_state import ENDED, TrialEntry
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.trial.folder import owned
-from mlmodeldev.trial.pool import Ended, Work, run_pool
+from mlmodeldev.trial.pool import TrialResult, TrialTask, run_pool
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.sweep_state import Declared
+    from mlmodeldev.slurm.sweep_state import SweepState
     from mlmodeldev.sweep.starter import Start
 
 
-def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | None = None) -> int:
+def run_here(known: SweepState, slots: int | None, seed: int = 0, count: int | None = None) -> int:
     """Run a declared sweep on this machine: its list, or a search.
 
     Args:
@@ -62,7 +62,7 @@ def run_here(known: Declared, slots: int | None, seed: int = 0, count: int | Non
     return run_local(known.entries, known.program, fixed, modules, root, slots, start=start)
 
 
-def most_devices(known: Declared) -> int:
+def most_devices(known: SweepState) -> int:
     """Return how many devices the largest of the trials takes."""
     asked = [known.base.training.devices]
     for parameter in known.sweep.definition.parameters:
@@ -72,7 +72,7 @@ def most_devices(known: Declared) -> int:
 
 
 def run_local(
-    entries: Sequence[Entry],
+    entries: Sequence[TrialEntry],
     program: str,
     fixed: Sequence[str],
     modules: Sequence[str],
@@ -96,7 +96,7 @@ def run_local(
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
     """
-    source = EntrySource(entries, program, fixed, retry, start)
+    source = TrialEntrySource(entries, program, fixed, retry, start)
     status = run_pool(source, slots, [program, *modules], root)
     if not status and not retry and any(entry.state == "failed" for entry in entries):
         status = 1
@@ -105,12 +105,12 @@ def run_local(
     return status
 
 
-class EntrySource:
+class TrialEntrySource:
     """The pool's source of an enumeration: entries that have not ended, a line said for each."""
 
     def __init__(
         self,
-        entries: Sequence[Entry],
+        entries: Sequence[TrialEntry],
         program: str,
         fixed: Sequence[str],
         retry: bool = False,
@@ -121,21 +121,21 @@ class EntrySource:
         self._ahead = iter(enumerate(entries, 1))
         self._total = len(entries)
 
-    def take(self) -> Work | None:
+    def take(self) -> TrialTask | None:
         for number, entry in self._ahead:
             head = f"[{number}/{self._total}] {entry.trial.id}  {entry.trial.name}"
             if entry.state in self._passed_over:
                 hint = "; retry runs it again" if entry.state == "failed" else ""
                 print(f"{head}  {entry.state} already{hint}", flush=True)
                 continue
-            if entry.runs_elsewhere or owned(entry.record):
+            if entry.runs_in_wandb or owned(entry.record):
                 print(f"{head}  running elsewhere; left to it", flush=True)
                 continue
             print(f"{head}  ...", flush=True)
             return entry_work(entry, self.program, self.fixed, (head, entry), self.start)
         return None
 
-    def report(self, work: Work, ended: Ended) -> None:
+    def report(self, work: TrialTask, ended: TrialResult) -> None:
         head, entry = work.tag
         print(f"{head}  {outcome(entry.again(), ended)}  {ended.seconds:.1f} s", flush=True)
 
@@ -144,24 +144,24 @@ class EntrySource:
 
 
 def entry_work(
-    entry: Entry,
+    entry: TrialEntry,
     program: str,
     fixed: Iterable[str],
     tag: object = None,
     start: Start | None = None,
-) -> Work:
+) -> TrialTask:
     """Return a declared trial as the pool's work."""
     overrides = trial_overrides(entry, list(fixed))
-    work = Work(entry.trial.id, entry.folder, overrides, program, tag=tag)
+    work = TrialTask(entry.trial.id, entry.folder, overrides, program, tag=tag)
     return start(work, entry.trial.overrides) if start else work
 
 
-def trial_overrides(entry: Entry, fixed: Sequence[str]) -> list[str]:
+def trial_overrides(entry: TrialEntry, fixed: Sequence[str]) -> list[str]:
     """Return the command line of a trial: its own values, and where it lies."""
     return trial_arguments(entry.trial.overrides, entry.folder, fixed)
 
 
-def outcome(entry: Entry, ended: Ended) -> str:
+def outcome(entry: TrialEntry, ended: TrialResult) -> str:
     """Say in a few words how a trial ended."""
     if ended.state in ENDED and entry.value is not None:
         return f"{ended.state}  {entry.record['metric']['name']} {entry.value:.4f}"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
     from mlmodeldev.slurm.query import Limits
     from mlmodeldev.slurm.submission import Task
-    from mlmodeldev.slurm.sweep_state import Declared, Entry
+    from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Plan:
         searched: of a search: trials that its workers still draw; the jobs' lists are empty.
     """
 
-    declared: Declared
-    tasks: list[list[Entry]]
-    arrays: list[list[list[Entry]]]
+    declared: SweepState
+    tasks: list[list[TrialEntry]]
+    arrays: list[list[list[TrialEntry]]]
     left: int
     throttle: int
     hours: float
@@ -94,7 +94,7 @@ class Plan:
 
 
 def make_plan(
-    declared: Declared,
+    declared: SweepState,
     tasks: Mapping[str, Task],
     limits: Limits | None,
     in_queue: int = 0,
@@ -145,7 +145,7 @@ def at_once(cluster: Cluster, rules: Rules) -> int:
     return max(1, min(allowed))
 
 
-def _search_plan(declared: Declared, workers: int, limits: Limits | None) -> Plan:
+def _search_plan(declared: SweepState, workers: int, limits: Limits | None) -> Plan:
     """Plan workers for a search.
 
     Args:
@@ -161,14 +161,14 @@ def _search_plan(declared: Declared, workers: int, limits: Limits | None) -> Pla
     left = max(0, min(caps) - ended)
     most = at_once(cluster, limits.rules if limits else Rules())
     wanted = max(0, min(most, -(-left // trials_at_once(cluster))) - workers)
-    tasks: list[list[Entry]] = [[] for _ in range(wanted)]
+    tasks: list[list[TrialEntry]] = [[] for _ in range(wanted)]
     hours, basis = estimate(declared)
     states = {e.trial.id: e.state for e in declared.entries}
     arrays = _cut(tasks, limits.max_array if limits else 1001)
     return Plan(declared, tasks, arrays, 0, max(1, wanted), hours, basis, states, left)
 
 
-def state(entry: Entry, task: Task | None) -> str:
+def state(entry: TrialEntry, task: Task | None) -> str:
     """Return a trial's state as seen from here, where the queue is known.
 
     ``queued``: a job waits for it or begins with it; ``lost``: it says that it runs, but its job
@@ -179,7 +179,7 @@ def state(entry: Entry, task: Task | None) -> str:
     """
     known = entry.state
     queued = task is not None and task.queued is not None
-    if known in ENDED or entry.runs_elsewhere:
+    if known in ENDED or entry.runs_in_wandb:
         return known
     if known == "running":
         gone = task is not None and not queued and task.runs(entry.record)
@@ -187,7 +187,7 @@ def state(entry: Entry, task: Task | None) -> str:
     return "queued" if queued else known
 
 
-def is_due(entry: Entry, state: str, only: Collection[str] | None) -> bool:
+def is_due(entry: TrialEntry, state: str, only: Collection[str] | None) -> bool:
     """Whether a trial is to be submitted; a failed one only if it is named (`retry`)."""
     if state in ENDED | {"queued", "running"}:
         return False
@@ -198,7 +198,7 @@ def _cut(items: Sequence[Any], size: int) -> list[list[Any]]:
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
-def estimate(declared: Declared) -> tuple[float, str]:
+def estimate(declared: SweepState) -> tuple[float, str]:
     """Return the hours that a trial takes, and what that is taken from."""
     ended = [e.record for e in declared.entries if e.state in ENDED]
     seconds = [float(record["seconds"]) for record in ended if record.get("seconds")]

@@ -176,7 +176,7 @@ def refuse_memory(runs_dir: Path) -> None:
         )
 
 
-def doubt(runs_dir: Path, nodes: Iterable[Node]) -> str:
+def local_disk_warning(runs_dir: Path, nodes: Iterable[Node]) -> str:
     """Say that a folder seems to lie on this machine's own disk, where jobs run on others.
 
     It may be right nevertheless: the machine may be the one whose disk the nodes share.

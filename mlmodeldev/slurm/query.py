@@ -120,7 +120,7 @@ class Queued:
     node: str
 
 
-def ask_limits(cluster: Cluster) -> Limits:
+def read_limits(cluster: Cluster) -> Limits:
     """Ask Slurm what it allows.
 
     Args:
@@ -139,7 +139,7 @@ def ask_limits(cluster: Cluster) -> Limits:
     )
     partition = limits.partition(cluster.partition)
     names = {cluster.qos, *([partition.own_qos] if partition and partition.own_qos else [])}
-    return dataclasses.replace(limits, rules=ask_rules(names, bool(enforced)))
+    return dataclasses.replace(limits, rules=read_rules(names, bool(enforced)))
 
 
 def queue(jobs: Collection[str] | None = None) -> dict[str, Queued]:
@@ -266,7 +266,7 @@ DEFAULT_QOS = "normal"
 """The QOS of jobs for which neither the user nor the association names one."""
 
 
-def ask_rules(names: Collection[str | None], enforced: bool) -> Rules:
+def read_rules(names: Collection[str | None], enforced: bool) -> Rules:
     """Ask sacctmgr; nothing is known where there is no accounting.
 
     Args:

@@ -17,7 +17,7 @@ import subprocess
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from mlmodeldev.atomic import whole_folder, write_json
+from mlmodeldev.atomic import replace_folder, write_json
 from mlmodeldev.errors import UsageError
 from mlmodeldev.secrets import mask, refuse_secrets
 from mlmodeldev.trial.provenance import SNAPSHOT_CHANGES, SNAPSHOT_FILE, provenance
@@ -41,7 +41,7 @@ def take(root: Path, runs_dir: Path) -> Path:
         return target
     _check_size(root, files)
     refuse_secrets(root / name for name in files)
-    with whole_folder(target) as folder:
+    with replace_folder(target) as folder:
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name)

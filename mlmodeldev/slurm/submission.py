@@ -88,7 +88,7 @@ class Submission:
         found.intent = known.get("intent")
         note = job_note(file.parent, len(arrays))
         if found.intent is not None and note.is_file() and (job := note.read_text().strip()):
-            found.adopt(job)
+            found.reattach(job)
         return found
 
     def intend(self, tasks: Sequence[Sequence[str]] | None) -> None:
@@ -102,7 +102,7 @@ class Submission:
         self.intent = None
         self.save()
 
-    def adopt(self, job: str) -> None:
+    def reattach(self, job: str) -> None:
         """Take an array as ours that was submitted, and whose number was not noted.
 
         The file of a submission belongs to the command that made it: the number goes beside it.
@@ -179,7 +179,7 @@ def tasks(sweep_folder: Path) -> dict[str, Task]:
     Raises:
         UsageError: Slurm does not answer.
     """
-    adopt(sweep_folder)
+    reattach(sweep_folder)
     jobs = jobs_of(sweep_folder)
     if not jobs:
         return {}
@@ -189,7 +189,7 @@ def tasks(sweep_folder: Path) -> dict[str, Task]:
 
 def live_arrays(sweep_folder: Path) -> list[str]:
     """Return the numbers of the sweep's arrays that are still in the queue."""
-    adopt(sweep_folder)
+    reattach(sweep_folder)
     numbers = [job for s in submissions(sweep_folder) for job, _ in s.arrays]
     if not numbers:
         return []
@@ -199,7 +199,7 @@ def live_arrays(sweep_folder: Path) -> list[str]:
 
 def workers(sweep_folder: Path) -> dict[str, Task]:
     """Return a search's workers that are still in the queue, by their names."""
-    adopt(sweep_folder)
+    reattach(sweep_folder)
     names = [task for s in submissions(sweep_folder) for task, _ in s.tasks()]
     if not names:
         return {}
@@ -207,7 +207,7 @@ def workers(sweep_folder: Path) -> dict[str, Task]:
     return {name: Task(name, known[name]) for name in names if name in known}
 
 
-def adopt(sweep_folder: Path) -> None:
+def reattach(sweep_folder: Path) -> None:
     """Find the arrays in the queue whose number a killed submit had no time to note.
 
     Raises:
@@ -222,4 +222,4 @@ def adopt(sweep_folder: Path) -> None:
         folder = f"{submission.folder}/"
         found = [job for job, path in queued.items() if path.startswith(folder)]
         for job in [job for job in found if job not in noted][:1]:
-            submission.adopt(job)
+            submission.reattach(job)

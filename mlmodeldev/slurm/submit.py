@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from mlmodeldev.atomic import whole_file
+from mlmodeldev.atomic import atomic_write
 from mlmodeldev.errors import UsageError
-from mlmodeldev.secrets import tell_of_keys_left_out, without_keys
+from mlmodeldev.secrets import warn_of_keys_left_out, without_keys
 from mlmodeldev.slurm.entrypoint import Job, SearchJob
 from mlmodeldev.slurm.local import entry_work
 from mlmodeldev.slurm.plan import parameters, python_of, setup, teardown, trials_at_once
@@ -31,7 +31,7 @@ from mlmodeldev.slurm.submission import Submission
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
     from mlmodeldev.slurm.plan import Plan
-    from mlmodeldev.slurm.sweep_state import Entry
+    from mlmodeldev.slurm.sweep_state import TrialEntry
     from mlmodeldev.sweep.starter import Starter
 
 
@@ -48,7 +48,7 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
 
     cluster, sweep_folder = plan.cluster, plan.declared.folder
     code = take(root, sweep_folder.parent)
-    tell_of_keys_left_out()
+    warn_of_keys_left_out()
     submission = Submission.new(sweep_folder, code, **_facts(plan))
     # what is edited later does not reach the jobs
     shutil.copy2(plan.declared.file, submission.sweep_file)
@@ -73,7 +73,7 @@ def _facts(plan: Plan) -> dict[str, Any]:
 
 
 def _job(
-    plan: Plan, entries: Sequence[Entry], submission: Submission, start: Starter | None
+    plan: Plan, entries: Sequence[TrialEntry], submission: Submission, start: Starter | None
 ) -> Job | SearchJob:
     declared, slots = plan.declared, trials_at_once(plan.cluster)
     modules = [declared.program, *declared.modules]
@@ -117,7 +117,7 @@ def submit(
         UsageError: Slurm refuses.
     """
     number = len(submission.arrays)
-    with whole_file(file_of(submission.folder, number)) as file:
+    with atomic_write(file_of(submission.folder, number)) as file:
         pickle.dump(list(jobs), file)
     executor = _Executor(submission.folder)
     executor.update_parameters(**_parameters(submission, cluster, name, throttle, after))

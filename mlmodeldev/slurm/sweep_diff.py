@@ -21,7 +21,7 @@ from mlmodeldev.slurm.submission import Submission, submissions
 from mlmodeldev.slurm.sweep_state import stop, undeclared
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.sweep_state import Declared
+    from mlmodeldev.slurm.sweep_state import SweepState
 
 
 _SHOWN = 5
@@ -40,7 +40,7 @@ class Change:
     removed: list[str]
 
 
-def change(known: Declared) -> Change | None:
+def change(known: SweepState) -> Change | None:
     """Return how the declared trials differ from those last submitted; None where they don't.
 
     A search declares no list: both lists are empty when its file has changed.
@@ -57,7 +57,7 @@ def change(known: Declared) -> Change | None:
     return Change(added, removed) if added or removed else None
 
 
-def print_changes(known: Declared, command: str) -> Change | None:
+def print_changes(known: SweepState, command: str) -> Change | None:
     """Say in one sentence what has changed, and what a command does about it.
 
     Args:
@@ -76,12 +76,12 @@ def print_changes(known: Declared, command: str) -> Change | None:
     return found
 
 
-def _last(known: Declared) -> Submission | None:
+def _last(known: SweepState) -> Submission | None:
     made = [s for s in submissions(known.folder) if s.sweep_file.is_file()]
     return made[-1] if made else None
 
 
-def _declared(last: Submission, known: Declared) -> dict[str, None]:
+def _declared(last: Submission, known: SweepState) -> dict[str, None]:
     """Return what the file declared then; asked as now, so that only the file can differ."""
     from mlmodeldev.sweep import load
 
@@ -102,7 +102,7 @@ def _named(trials: Collection[str], how: str) -> str:
 _ORPHANS_SHOWN = 5
 
 
-def print_orphans(known: Declared, prune: bool) -> list[str]:
+def print_orphans(known: SweepState, prune: bool) -> list[str]:
     """Say which trials are no longer declared; return the identities of those that were stopped.
 
     Folders are never deleted. Stopped trials save their state first.

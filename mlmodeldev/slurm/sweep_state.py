@@ -34,7 +34,7 @@ CLUSTER_VARIABLE = "MLMODELDEV_CLUSTER"
 
 
 @dataclass(frozen=True)
-class Declared:
+class SweepState:
     """A sweep and its trials.
 
     Attributes:
@@ -52,12 +52,12 @@ class Declared:
     sweep: Sweep
     base: Settings
     overrides: list[str]
-    entries: list[Entry]
+    entries: list[TrialEntry]
     seed: int = 0
     count: int | None = None
     given: list[str] = field(default_factory=list)
     read_at: float = field(default_factory=time.time)
-    elsewhere: dict[str, str] = field(default_factory=dict)
+    wandb_state: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -116,7 +116,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting of every trial")
 
 
-def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
+def read(asked: argparse.Namespace, lint: bool = True) -> SweepState:
     """Read the sweep file and the settings.
 
     Args:
@@ -146,7 +146,7 @@ def read(asked: argparse.Namespace, lint: bool = True) -> Declared:
     if lint:
         _check(file, overrides)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
-    known = Declared(file, sweep, base, overrides, entries, asked.seed, asked.count, given)
+    known = SweepState(file, sweep, base, overrides, entries, asked.seed, asked.count, given)
     known.starter(config_root())  # which refuses what another program can't do
     return known
 
@@ -216,7 +216,7 @@ ENDED = frozenset({"done", "pruned"})
 
 
 @dataclass(frozen=True)
-class Entry:
+class TrialEntry:
     """One declared trial and what is known of it.
 
     Attributes:
@@ -225,7 +225,7 @@ class Entry:
 
     trial: Trial
     folder: Path
-    elsewhere: str | None = None
+    wandb_state: str | None = None
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -236,14 +236,14 @@ class Entry:
     def state(self) -> str:
         """``missing``, or the state that the trial is in, here or elsewhere."""
         own = str(self.record.get("state", "missing"))
-        if self.elsewhere in ENDED:
-            return own if own in ENDED else str(self.elsewhere)
-        if self.elsewhere == "running" and own == "failed":
-            return self.elsewhere
-        return self.elsewhere if self.elsewhere and own == "missing" else own
+        if self.wandb_state in ENDED:
+            return own if own in ENDED else str(self.wandb_state)
+        if self.wandb_state == "running" and own == "failed":
+            return self.wandb_state
+        return self.wandb_state if self.wandb_state and own == "missing" else own
 
     @property
-    def runs_elsewhere(self) -> bool:
+    def runs_in_wandb(self) -> bool:
         """Whether only W&B knows that it runs."""
         return self.state == "running" and self.record.get("state") != "running"
 
@@ -253,9 +253,9 @@ class Entry:
         value = (self.record.get("metric") or {}).get("value")
         return None if value is None else float(value)
 
-    def again(self) -> Entry:
+    def again(self) -> TrialEntry:
         """Return the entry, to be read anew."""
-        return Entry(self.trial, self.folder, self.elsewhere)
+        return TrialEntry(self.trial, self.folder, self.wandb_state)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a table or JSON shows."""
@@ -274,7 +274,7 @@ class Entry:
 
 def reconcile(
     sweep: Sweep, runs_dir: Path, count: int | None = None, seed: int = 0
-) -> Iterator[Entry]:
+) -> Iterator[TrialEntry]:
     """Yield the declared trials with their folders, in the sweep's order.
 
     A search declares no list: of ``method: bayes`` the trials are those that were begun.
@@ -284,10 +284,10 @@ def reconcile(
         yield from begun(sweep, base)
         return
     for trial in sweep.trials(count, seed):
-        yield Entry(trial, base / trial.id)
+        yield TrialEntry(trial, base / trial.id)
 
 
-def begun(sweep: Sweep, base: Path) -> Iterator[Entry]:
+def begun(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
     """Yield a sweep's trials that have a folder, in the order of their beginning."""
     from mlmodeldev.sweep import Trial
 
@@ -300,7 +300,7 @@ def begun(sweep: Sweep, base: Path) -> Iterator[Entry]:
             point = {key: overrides[key] for key in keys if key in overrides}
             trial = Trial(point, sweep.naming)
             if trial.id == folder.name:
-                found.append((record.get("created") or 0.0, Entry(trial, folder)))
+                found.append((record.get("created") or 0.0, TrialEntry(trial, folder)))
     yield from (entry for _, entry in sorted(found, key=lambda pair: pair[0]))
 
 
@@ -317,7 +317,7 @@ def trial_folders(base: Path) -> list[Path]:
     ]
 
 
-def undeclared(entries: Iterable[Entry], base: Path) -> list[Path]:
+def undeclared(entries: Iterable[TrialEntry], base: Path) -> list[Path]:
     """Return the folders of trials that the sweep file no longer declares."""
     declared = {entry.trial.id for entry in entries}
     return [folder for folder in trial_folders(base) if folder.name not in declared]

@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.tracking.wandb_api import Refused, Unreachable, ask, host, key_for
+from mlmodeldev.tracking.wandb_api import Refused, Unreachable, host, key_for, query_server
 from mlmodeldev.trial.folder import MAY_CHANGE, first_difference
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.sweep_state import Declared, Entry
+    from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
 
 
 GROUPS = ("model", "data", "optimizer", "processing", "training")
@@ -44,7 +44,7 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def with_wandb(known: Declared, place: str | None) -> Declared:
+def with_wandb(known: SweepState, place: str | None) -> SweepState:
     """Return the declared sweep with what W&B holds of its trials.
 
     Args:
@@ -72,13 +72,13 @@ def with_wandb(known: Declared, place: str | None) -> Declared:
     return attached(known, states)
 
 
-def attached(known: Declared, states: dict[str, str]) -> Declared:
+def attached(known: SweepState, states: dict[str, str]) -> SweepState:
     """Return the declared sweep with states that W&B has told of, by identity."""
-    entries = [replace(e, elsewhere=states.get(e.trial.id)) for e in known.entries]
-    return replace(known, entries=entries, elsewhere=states)
+    entries = [replace(e, wandb_state=states.get(e.trial.id)) for e in known.entries]
+    return replace(known, entries=entries, wandb_state=states)
 
 
-def _place(known: Declared, place: str) -> tuple[str | None, str]:
+def _place(known: SweepState, place: str) -> tuple[str | None, str]:
     if place:
         entity, _, project = place.strip("/").rpartition("/")
         if not project or "/" in entity:
@@ -90,7 +90,7 @@ def _place(known: Declared, place: str) -> tuple[str | None, str]:
     return chosen.entity, chosen.project
 
 
-def _state(known: Declared, entry: Entry, runs: Sequence[FoundRun]) -> str | None:
+def _state(known: SweepState, entry: TrialEntry, runs: Sequence[WandbRun]) -> str | None:
     """Return what W&B tells of a trial; None if it holds none of it, or only this folder's own."""
     own = entry.record.get("wandb_id")
     others = [run for run in runs if run.id != own or run.state in ("done", "pruned")]
@@ -101,7 +101,7 @@ def _state(known: Declared, entry: Entry, runs: Sequence[FoundRun]) -> str | Non
     return next((state for state in _RANK if state in states), None)
 
 
-def _wanted(known: Declared, entry: Entry) -> dict[str, Any]:
+def _wanted(known: SweepState, entry: TrialEntry) -> dict[str, Any]:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.settings.overrides import to_overrides
 
@@ -135,7 +135,7 @@ _STATES = {
 
 
 @dataclass(frozen=True)
-class FoundRun:
+class WandbRun:
     """A trial's run in W&B.
 
     Attributes:
@@ -151,7 +151,7 @@ class FoundRun:
     settings: dict[str, Any]
 
 
-def trial_runs(entity: str | None, project: str) -> dict[str, list[FoundRun]]:
+def trial_runs(entity: str | None, project: str) -> dict[str, list[WandbRun]]:
     """Return the trials' runs in a project, by identity.
 
     Args:
@@ -163,10 +163,12 @@ def trial_runs(entity: str | None, project: str) -> dict[str, list[FoundRun]]:
     """
     place = f"{entity}/{project}" if entity else project
     try:
-        ask(_VIEWER, seconds=SECONDS)  # the client would try again for minutes, and ask for a key
+        query_server(
+            _VIEWER, seconds=SECONDS
+        )  # the client would try again for minutes, and ask for a key
     except (Unreachable, Refused) as error:
         raise UsageError(f"--wandb {place}: {error}") from None
-    found: dict[str, list[FoundRun]] = {}
+    found: dict[str, list[WandbRun]] = {}
     for run in _runs(place):
         if known := _known(run.id, run.state, run.config, run.summary_metrics):
             found.setdefault(known.identity, []).append(known)
@@ -190,7 +192,7 @@ def _runs(place: str) -> list[Any]:
 
 def _known(
     name: str, state: str, config: Mapping[str, Any], summary: Mapping[str, Any]
-) -> FoundRun | None:
+) -> WandbRun | None:
     """Return a run as a trial; None if it is none of ours."""
     trial = config.get("trial")
     identity = trial.get("identity") if isinstance(trial, Mapping) else None
@@ -200,7 +202,7 @@ def _known(
     if ours == "done" and summary.get("state") == "pruned":
         ours = "pruned"
     # a point that a sweep draws twice may have a folder of its own: IDENTITY-RUN
-    return FoundRun(name, identity.partition("-")[0], ours, _settings(config))
+    return WandbRun(name, identity.partition("-")[0], ours, _settings(config))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:

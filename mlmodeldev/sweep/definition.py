@@ -20,7 +20,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.identity import references, resolve_ties, says_where
 from mlmodeldev.sweep.document import Document, Keys, Report, shown
 from mlmodeldev.sweep.expression import Expression
-from mlmodeldev.sweep.extensions import Additions, Reader, parse_additions
+from mlmodeldev.sweep.extensions import Extensions, Reader, parse_extensions
 from mlmodeldev.sweep.grid import MAX_VALUES, count_of
 from mlmodeldev.sweep.parameters import GRID, Parameter, parse_parameters
 
@@ -76,22 +76,22 @@ class Definition:
     command: tuple[str, ...] | None = None
     texts: dict[str, str] = field(default_factory=dict)
     """``program``, ``project``, ``entity``, ``name``, ``description``, where given."""
-    additions: Additions = field(default_factory=Additions)
+    extensions: Extensions = field(default_factory=Extensions)
 
     @property
     def constraints(self) -> tuple[Expression, ...]:
         """A point is a trial only where all of these hold."""
-        return self.additions.constraints
+        return self.extensions.constraints
 
     @property
     def conditions(self) -> dict[str, Expression]:
         """A parameter is set only where its condition holds."""
-        return self.additions.conditions
+        return self.extensions.conditions
 
     @property
     def replicates(self) -> tuple[str, ...]:
         """Parameters whose values repeat every point, such as ``training.seed``."""
-        return self.additions.replicates
+        return self.extensions.replicates
 
 
 def parse(document: Document, report: Report) -> Definition:
@@ -117,7 +117,7 @@ def parse(document: Document, report: Report) -> Definition:
         run_cap=reader.count(data.get("run_cap"), ("run_cap",)),
         command=_command(reader),
         texts={k: text for k in TEXTS if (text := reader.text(data.get(k), (k,))) is not None},
-        additions=parse_additions(reader, parameters),
+        extensions=parse_extensions(reader, parameters),
     )
     check_consistency(definition, reader)
     return definition

@@ -93,7 +93,7 @@ _LISTED = ("categorical", "constant", "int_uniform")
 
 
 @dataclass(frozen=True)
-class Additions:
+class Extensions:
     """Our part of a sweep file; empty where the file has none."""
 
     constraints: tuple[Expression, ...] = ()
@@ -104,20 +104,20 @@ class Additions:
     """Parameters whose values repeat every point, such as ``training.seed``."""
 
 
-def parse_additions(reader: Reader, parameters: list[Parameter]) -> Additions:
+def parse_extensions(reader: Reader, parameters: list[Parameter]) -> Extensions:
     """Return what stands under ``controller``; mistakes go into the reader's report."""
     data = reader.mapping(reader.document.data.get("controller"), ("controller",), _KEYS)
     if data is None:
-        return Additions()
+        return Extensions()
     reader.choice(data.get("type"), ("controller", "type"), ("cloud", "local"))
     names = [parameter.name for parameter in parameters]
-    additions = Additions(
+    extensions = Extensions(
         _constraints(data.get("constraints"), names, reader),
         _conditions(data.get("conditions"), names, reader),
         _replicates(data.get("replicates"), parameters, reader),
     )
-    _refuse_rules_on_replicates(additions, reader)
-    return additions
+    _refuse_rules_on_replicates(extensions, reader)
+    return extensions
 
 
 def _expression(text: Any, keys: Keys, names: list[str], reader: Reader) -> Expression | None:
@@ -169,11 +169,11 @@ def _replicates(value: Any, parameters: list[Parameter], reader: Reader) -> tupl
     return tuple(dict.fromkeys(names))
 
 
-def _refuse_rules_on_replicates(additions: Additions, reader: Reader) -> None:
+def _refuse_rules_on_replicates(extensions: Extensions, reader: Reader) -> None:
     why = "is a replicate, which repeats every point alike, so no rule may name it"
-    for name, rule in additions.conditions.items():
-        for repeated in sorted({name, *rule.names} & set(additions.replicates)):
+    for name, rule in extensions.conditions.items():
+        for repeated in sorted({name, *rule.names} & set(extensions.replicates)):
             reader.error(("controller", "conditions", name), f"{repeated} {why}")
-    for i, rule in enumerate(additions.constraints):
-        for repeated in sorted(rule.names & set(additions.replicates)):
+    for i, rule in enumerate(extensions.constraints):
+        for repeated in sorted(rule.names & set(extensions.replicates)):
             reader.error(("controller", "constraints", i), f"{repeated} {why}")

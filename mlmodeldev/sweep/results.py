@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mlmodeldev.atomic import whole_path, write_text
+from mlmodeldev.atomic import atomic_path, write_text
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.sweep.space import Trial
 from mlmodeldev.trial.history import best, history, last_entry
@@ -29,8 +29,8 @@ FORMATS = (".csv", ".parquet")
 _ENDED = ("done", "pruned")
 
 
-class Entry(Protocol):
-    """A trial and its folder; `mlmodeldev.slurm.sweep_state.Entry` is one."""
+class ResultEntry(Protocol):
+    """A trial and its folder; `mlmodeldev.slurm.sweep_state.ResultEntry` is one."""
 
     @property
     def trial(self) -> Trial: ...
@@ -98,7 +98,7 @@ class Results:
         return {"metric": self.metric, "points": groups, "trials": self.rows}
 
 
-def collect(entries: Iterable[Entry], metric: str, goal: str) -> Results:
+def collect(entries: Iterable[ResultEntry], metric: str, goal: str) -> Results:
     """Read the folders of these trials.
 
     Args:
@@ -125,7 +125,7 @@ def collect(entries: Iterable[Entry], metric: str, goal: str) -> Results:
     return Results(metric, rows, sorted(groups.values(), key=lambda group: place(group.mean)))
 
 
-def _row(entry: Entry, metric: str, goal: str) -> dict[str, Any]:
+def _row(entry: ResultEntry, metric: str, goal: str) -> dict[str, Any]:
     record = entry.record
     logged = {k: v for k, v in last_entry(entry.folder).items() if k not in ("epoch", "step")}
     return {
@@ -184,7 +184,7 @@ def _write_parquet(rows: Sequence[dict[str, Any]], columns: list[str], file: Pat
         if not (kinds <= {int, float} or len(kinds) <= 1) or kinds & {list, dict}:
             values = [None if value is None else str(value) for value in values]
         table[name] = values
-    with whole_path(file) as path:
+    with atomic_path(file) as path:
         pyarrow.parquet.write_table(pyarrow.table(dict(table)), path)
 
 

@@ -49,7 +49,7 @@ class Proposal:
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
 
 
-class Proposals:
+class Sampler:
     """Gives one new point after the other.
 
     Args:

@@ -22,11 +22,11 @@ from optuna.trial import FrozenTrial, TrialState
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.sweep.journal import Journal, Leases
 from mlmodeldev.sweep.loading import Sweep, load, pruning, trial_arguments
-from mlmodeldev.sweep.sampler import Proposal, Proposals
-from mlmodeldev.sweep.study import Ledger, adopt, import_prior
+from mlmodeldev.sweep.sampler import Proposal, Sampler
+from mlmodeldev.sweep.study import SearchStudy, add_folder_trials, import_prior
 from mlmodeldev.trial.folder import TrialFolder, owned, read_record
-from mlmodeldev.trial.pool import LATER, Ended, Work, run_pool
-from mlmodeldev.trial.task import Later
+from mlmodeldev.trial.pool import WAIT, TrialResult, TrialTask, run_pool
+from mlmodeldev.trial.task import Wait
 
 FOLDER = ".search"
 """Beside the sweep's trials: journal, lock, the workers' leases."""
@@ -69,19 +69,19 @@ class SearchSource:
         caps = [c for c in (count, sweep.definition.run_cap) if c is not None]
         self.cap = min(caps, default=None)
         self.journal = Journal(self.base / FOLDER)
-        self.ledger = Ledger(self.journal, sweep)
-        self.proposals = Proposals(sweep, seed, count)
+        self.ledger = SearchStudy(self.journal, sweep)
+        self.proposals = Sampler(sweep, seed, count)
         self.leases = Leases(self.base / FOLDER / "workers")
         self.mine: dict[str, FrozenTrial] = {}
         self.begun = datetime.now()
         self.leases.renew()
         with self.journal.lock:
             if sweep.method == "bayes":
-                adopt(self.ledger, self.proposals, self.base)
+                add_folder_trials(self.ledger, self.proposals, self.base)
 
     # --- what the pool calls
 
-    def take(self) -> Work | Later | None:
+    def take(self) -> TrialTask | Wait | None:
         with self.journal.lock:
             rows = self.ledger.rows()
             row = self._left_behind(rows) or self._retried(rows) or self._new()
@@ -89,10 +89,10 @@ class SearchSource:
                 self.mine[row.user_attrs["id"]] = row
                 return self._work(row)
             if self.mine or (self.linger and self._others()):
-                return LATER
+                return WAIT
             return None
 
-    def report(self, work: Work, ended: Ended) -> str | None:
+    def report(self, work: TrialTask, ended: TrialResult) -> str | None:
         with self.journal.lock:
             row = self.journal.storage.get_trial(self.mine.pop(work.id)._trial_id)
             print(f"{work.id}  {row.user_attrs['name']}  {ended.state}", flush=True)
@@ -193,13 +193,13 @@ class SearchSource:
     def _others(self) -> bool:
         return any(row.state is TrialState.RUNNING for row in self.ledger.rows())
 
-    def _work(self, row: FrozenTrial) -> Work:
+    def _work(self, row: FrozenTrial) -> TrialTask:
         name = row.user_attrs["id"]
         folder = self.base / name
         own = pruning(self.sweep, self.journal.path, self.ledger.name, row.number)
         overrides = trial_arguments(row.user_attrs["overrides"], folder, [*own, *self.fixed])
         print(f"{name}  {row.user_attrs['name']}  ...", flush=True)
-        return Work(name, folder, overrides, self.program)
+        return TrialTask(name, folder, overrides, self.program)
 
 
 def search(

@@ -24,9 +24,9 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.overrides import FILE_VARIABLE
 from mlmodeldev.sweep.lint_trainer import DEFAULT_COMMAND, HYDRA, HYPHENS, macro_message
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE
-from mlmodeldev.trial.task import Work
+from mlmodeldev.trial.task import TrialTask
 
-Start = Callable[[Work, Mapping[str, Any]], Work]
+Start = Callable[[TrialTask, Mapping[str, Any]], TrialTask]
 """Takes a trial as a fork and the sweep's values; returns the trial as it is to be started."""
 
 TRAINER = "trainer.py"
@@ -57,7 +57,7 @@ class Starter:
         filled = _filled(command, {"program": [program]})
         self.hydra = any(Path(item).name == TRAINER for item in filled)
 
-    def line(self, work: Work, params: Mapping[str, Any]) -> list[str]:
+    def line(self, work: TrialTask, params: Mapping[str, Any]) -> list[str]:
         """Return a trial's command line."""
         file = work.folder / f"{PARAMETERS}.json"
         macros = {**_macros(params), "program": [self.program], "args_json_file": [str(file)]}
@@ -66,7 +66,7 @@ class Starter:
             line += [item for item in work.overrides if item.partition("=")[0] not in params]
         return line
 
-    def __call__(self, work: Work, params: Mapping[str, Any]) -> Work:
+    def __call__(self, work: TrialTask, params: Mapping[str, Any]) -> TrialTask:
         """Return the trial as a process of this command; its values are written to its folder."""
         file = _write_parameters(work.folder, params)
         note = work.environment.get(NOTE_VARIABLE)

@@ -25,7 +25,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.identity import canonical_text, digest, identity
 from mlmodeldev.sweep.journal import Journal
 from mlmodeldev.sweep.loading import Sweep
-from mlmodeldev.sweep.sampler import Proposal, Proposals
+from mlmodeldev.sweep.sampler import Proposal, Sampler
 from mlmodeldev.sweep.space import Trial
 from mlmodeldev.trial.folder import read_record
 from mlmodeldev.trial.history import best, history
@@ -36,7 +36,7 @@ MAX_CURVE = 20
 """Values of a trial's curve that go into the journal, for `optuna-dashboard`."""
 
 
-class Ledger:
+class SearchStudy:
     """The rows of one sweep. Every call needs the journal's lock."""
 
     def __init__(self, journal: Journal, sweep: Sweep) -> None:
@@ -160,10 +160,10 @@ def _thinned(count: int) -> list[int]:
     return [round((i + 1) * count / MAX_CURVE) for i in range(MAX_CURVE)]
 
 
-def adopt(ledger: Ledger, proposals: Proposals, base: Path) -> int:
+def add_folder_trials(ledger: SearchStudy, proposals: Sampler, base: Path) -> int:
     """Write rows for this sweep's trials that the journal does not know; return how many."""
     known = {row.user_attrs["id"] for row in ledger.rows()}
-    adopted = 0
+    added = 0
     for folder, overrides in _trials(base):
         if folder.name in known:
             continue
@@ -171,11 +171,11 @@ def adopt(ledger: Ledger, proposals: Proposals, base: Path) -> int:
         proposal = proposals.described(Trial(point, proposals.sweep.naming))
         if identity(point) == folder.name and _is_whole(proposal, proposals):
             ledger.begin(proposal, owner=None)
-            adopted += 1
-    return adopted
+            added += 1
+    return added
 
 
-def import_prior(ledger: Ledger, proposals: Proposals, base: Path) -> int:
+def import_prior(ledger: SearchStudy, proposals: Sampler, base: Path) -> int:
     """Write what another sweep's folder has found and this space can say; return how much.
 
     Raises:
@@ -205,7 +205,7 @@ def _trials(base: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield file.parent, overrides
 
 
-def _is_whole(proposal: Proposal, proposals: Proposals) -> bool:
+def _is_whole(proposal: Proposal, proposals: Sampler) -> bool:
     """Whether all of the searched parameters that the point sets have a place in the space."""
     conditional = proposals.sweep.definition.conditions
     wanted = {

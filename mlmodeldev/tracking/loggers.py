@@ -55,7 +55,7 @@ def _tensorboard(folder: TrialFolder) -> Logger:
 def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logger:
     warn_of_open_netrc()
     from mlmodeldev.tracking.wandb_init import open_run
-    from mlmodeldev.tracking.wandb_logger import Tracker
+    from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
     from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
 
     online = wandb_mode(chosen.mode) == "online"
@@ -71,7 +71,7 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
         os.environ.setdefault(NOTE_VARIABLE, str(folder.path / STOP_NOTE))
         run = open_run(settings, folder, offline=True)
     training = settings.training
-    return Tracker(run, folder.path / "metrics.csv", training.monitor, training.mode)
+    return WandbTrialLogger(run, folder.path / "metrics.csv", training.monitor, training.mode)
 
 
 def _tell_of_refusal(error: Exception, asked: str) -> None:

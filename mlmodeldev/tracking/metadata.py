@@ -48,7 +48,7 @@ def description(
     }
 
 
-def trial_facts(settings: Settings, record: dict[str, Any]) -> dict[str, Any]:
+def trial_metadata(settings: Settings, record: dict[str, Any]) -> dict[str, Any]:
     """Return where a trial comes from: code, data, Slurm's job.
 
     ``point`` is the same for all replicates, which differ by their seed alone: group by it.
@@ -86,7 +86,7 @@ def _config(settings: Settings, record: dict[str, Any], sweep: str | None) -> di
         **settings.model_dump(exclude=_KEPT_APART),
         **swept,
         "sweep": settings.artefacts.sweep,
-        "trial": trial_facts(settings, record),
+        "trial": trial_metadata(settings, record),
         "slurm": record.get("slurm") or {},
     }
 

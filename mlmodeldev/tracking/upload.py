@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
 from mlmodeldev.secrets import mask
-from mlmodeldev.tracking.wandb_rows import Replay, read_yaml, stored_record
+from mlmodeldev.tracking.wandb_rows import RunWriter, read_yaml, stored_record
 from mlmodeldev.trial.folder import TrialFolder, owned
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class _Open:
     """A run that is kept open, and the lock that keeps others from it."""
 
     lock: FileLock
-    replay: Replay | None = None
+    replay: RunWriter | None = None
 
 
 class Syncer:
@@ -169,7 +169,7 @@ class Syncer:
             held.replay.close()
             held.replay = None
         if held.replay is None:
-            held.replay = Replay.open(folder, Path(self._scratch.name), state)
+            held.replay = RunWriter.open(folder, Path(self._scratch.name), state)
         replay = held.replay
         status.sent, status.run = replay.catch_up(), str(replay.run.path)
         status.rows, status.up = replay.rows, True
@@ -220,10 +220,10 @@ def report(settings: Settings, folder: TrialFolder) -> None:
 
 
 def _reachable() -> bool:
-    from mlmodeldev.tracking.wandb_api import Refused, Unreachable, ask
+    from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
 
     try:
-        ask("query Viewer { viewer { entity } }", seconds=5)
+        query_server("query Viewer { viewer { entity } }", seconds=5)
     except (Unreachable, Refused, UsageError):
         return False
     return True

@@ -66,7 +66,9 @@ def key_for(address: str) -> str | None:
     return found[2] if found and found[2] else None
 
 
-def ask(query: str, variables: Mapping[str, Any] | None = None, seconds: float = 20) -> Any:
+def query_server(
+    query: str, variables: Mapping[str, Any] | None = None, seconds: float = 20
+) -> Any:
     """Return the answer's data.
 
     Args:
@@ -175,13 +177,13 @@ class RemoteSweep:
     def register(self) -> str:
         """Return the id of a new agent."""
         names = {"entityName": self.entity or None, "projectName": self.project, "sweep": self.id}
-        answer = ask(_REGISTER, {"host": socket.gethostname(), **names})
+        answer = query_server(_REGISTER, {"host": socket.gethostname(), **names})
         return str(answer["createAgent"]["agent"]["id"])
 
     def heartbeat(self, agent: str, running: Iterable[str]) -> list[dict[str, Any]]:
         """Say which runs an agent has under way; return what it is told to do."""
         state = json.dumps(dict.fromkeys(running, True))
-        answer = ask(_HEARTBEAT, {"id": agent, "metrics": "{}", "runState": state})
+        answer = query_server(_HEARTBEAT, {"id": agent, "metrics": "{}", "runState": state})
         commands: list[dict[str, Any]] = json.loads(answer["agentHeartbeat"]["commands"] or "[]")
         return commands
 
@@ -204,7 +206,7 @@ def split_path(path: str) -> tuple[str, str, str]:
 
 def _read(entity: str, project: str, name: str) -> dict[str, Any] | None:
     try:
-        answer = ask(_FIND, {"entity": entity or None, "project": project, "sweep": name})
+        answer = query_server(_FIND, {"entity": entity or None, "project": project, "sweep": name})
     except Refused:
         return None
     found: dict[str, Any] | None = ((answer or {}).get("project") or {}).get("sweep")

@@ -52,7 +52,7 @@ def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: 
         resume="allow",
         mode="offline" if offline else "online",
         dir=str(folder.path),
-        settings=_client_settings(**git_facts(record), **options),
+        settings=_client_settings(**git_metadata(record), **options),
     )
     folder.update(
         wandb_path=None if offline else getattr(run, "path", None),
@@ -90,7 +90,7 @@ def _where(record: dict[str, Any], chosen: Any) -> dict[str, Any]:
     return {"entity": chosen.entity, "project": chosen.project}
 
 
-def git_facts(record: dict[str, Any]) -> dict[str, Any]:
+def git_metadata(record: dict[str, Any]) -> dict[str, Any]:
     """Return what the client is to say of the code, so that it does not look for itself.
 
     It would show a token that stands as user name in the address of the repository.

@@ -39,7 +39,7 @@ anyway."""
 _EXIT = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
 
 
-class Tracker(Logger):
+class WandbTrialLogger(Logger):
     """Write to one W&B run.
 
     A failure of the client never fails the trial: it is told once, and nothing more is sent;
@@ -61,7 +61,7 @@ class Tracker(Logger):
         self._media: dict[str, Any] = {}
         self._tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
         self._lost = False
-        self._sender = Sender("wandb-rows")
+        self._sender = BackgroundCalls("wandb-rows")
         with self._guarded():
             run.define_metric(STEP)
             run.define_metric("*", step_metric=STEP, step_sync=True)
@@ -252,7 +252,7 @@ def _pictures(media: Mapping[str, Any]) -> dict[str, Any]:
 Call = Callable[[], None]
 
 
-class Sender:
+class BackgroundCalls:
     """Make calls one after the other, in the order in which they came.
 
     Args:

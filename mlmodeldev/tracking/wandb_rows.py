@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _EXIT = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
 
 
-class Replay:
+class RunWriter:
     """One run that is open for writing.
 
     Args:
@@ -56,7 +56,7 @@ class Replay:
         run.define_metric("*", step_metric=STEP, step_sync=True)
 
     @classmethod
-    def open(cls, folder: Path, scratch: Path, state: str | None = None) -> Replay:
+    def open(cls, folder: Path, scratch: Path, state: str | None = None) -> RunWriter:
         """Open the run of a trial's folder.
 
         Args:
@@ -69,7 +69,7 @@ class Replay:
         """
         import wandb
 
-        from mlmodeldev.tracking.wandb_init import INIT_SECONDS, git_facts, prepare_environment
+        from mlmodeldev.tracking.wandb_init import INIT_SECONDS, git_metadata, prepare_environment
 
         prepare_environment()
         record = stored_record(folder)
@@ -98,7 +98,7 @@ class Replay:
                 # what this process and its machine are says nothing of the trial
                 x_disable_stats=True,
                 x_disable_meta=True,
-                **git_facts(record),
+                **git_metadata(record),
                 disable_code=True,
                 x_save_requirements=False,
             ),

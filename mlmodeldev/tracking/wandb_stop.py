@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.tracking.wandb_api import Refused, Unreachable, ask
+from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
 from mlmodeldev.trial import signals
 
 NOTE_VARIABLE = "MLMODELDEV_STOP_NOTE"
@@ -67,7 +67,7 @@ def _told() -> bool:
         return False
     names = {"entity": run.entity, "project": run.project, "run": run.id}
     try:
-        answer = ask(_QUERY, names, _SECONDS)
+        answer = query_server(_QUERY, names, _SECONDS)
     except (Unreachable, Refused, UsageError):
         return False
     found = ((answer or {}).get("project") or {}).get("run") or {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningModule, seed_everything
 
-from mlmodeldev.data.loader import Item, key
+from mlmodeldev.data.loader import EpochIndex, key
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.command_line import choices_of
@@ -36,7 +36,7 @@ def datamodule(settings: Settings, world: World) -> ExactDataModule:
             f"data._target_={settings.data['_target_']}: must be a subclass of ExactDataModule"
         )
     made.attach(settings, world)
-    world.agree(made.prepare_data, patience=_PREPARE_SECONDS)
+    world.on_rank_zero(made.prepare_data, patience=_PREPARE_SECONDS)
     made.setup("fit")
     return made
 
@@ -63,7 +63,7 @@ def _check_reads(settings: Settings, data: ExactDataModule) -> None:
     reads = getattr(_locate("model", target), "READS", ())
     if not reads:
         return
-    given = list(data.train_set[Item(0, 0)])
+    given = list(data.train_set[EpochIndex(0, 0)])
     missing = [name for name in reads if name not in given]
     if missing:
         raise UsageError(

@@ -19,7 +19,7 @@ from typing import IO, Any
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
-from mlmodeldev.atomic import whole_file, writing_to
+from mlmodeldev.atomic import atomic_write, writing_to
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -36,7 +36,7 @@ class AtomicCheckpointIO(CheckpointIO):
         path = Path(path)
         with writing_to(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as file:
+            with atomic_write(path) as file:
                 try:
                     torch.save(checkpoint, _Streaming(file))  # type: ignore[arg-type]
                 except RuntimeError as error:

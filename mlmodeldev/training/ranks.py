@@ -27,8 +27,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytorch_lightning.plugins.environments import ClusterEnvironment
-
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.command_line import SETTINGS_VARIABLE
 from mlmodeldev.training import srun
@@ -52,11 +50,11 @@ class World:
     local_size: int = 1
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _waits: int = field(default=0, repr=False)
-    part: Callable[[], None] | None = None
+    shutdown: Callable[[], None] | None = None
     """Called when the group is left."""
 
     @property
-    def first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this process is the one that writes files and talks to trackers."""
         return self.rank == 0
 
@@ -65,7 +63,7 @@ class World:
         """Number of machines."""
         return self.size // self.local_size
 
-    def agree(self, decide: Callable[[], T], patience: float | None = None) -> T:
+    def on_rank_zero(self, decide: Callable[[], T], patience: float | None = None) -> T:
         """Run ``decide`` on the first process; return its result, or raise its error, on all.
 
         Args:
@@ -77,26 +75,26 @@ class World:
         import torch.distributed as dist
 
         box: list[Any] = [None, None]
-        if self.first:
+        if self.is_rank_zero:
             try:
                 box[0] = decide()
             except Exception as error:
                 box[1] = error
         if patience is not None:
-            self._wait_for_first(patience)
+            self._wait_for_rank_zero(patience)
         dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
             raise box[1]
         decided: T = box[0]
         return decided
 
-    def _wait_for_first(self, seconds: float) -> None:
+    def _wait_for_rank_zero(self, seconds: float) -> None:
         import torch.distributed as dist
 
         self._waits += 1
         store = dist.distributed_c10d._get_default_store()
         key = f"mlmodeldev/decided/{self._waits}"
-        if self.first:
+        if self.is_rank_zero:
             store.set(key, "yes")
         else:
             store.wait([key], timedelta(seconds=seconds))
@@ -111,8 +109,8 @@ class World:
 
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-        if self.part:
-            self.part()
+        if self.shutdown:
+            self.shutdown()
         _wait_for(self.children)
 
 
@@ -148,12 +146,12 @@ def join(settings: Settings) -> World:
     return world
 
 
-def _meet(settings: Settings, world: World, place: srun.Place) -> None:
+def _meet(settings: Settings, world: World, place: srun.SrunRank) -> None:
     runs = Path(settings.artefacts.runs_dir).expanduser().absolute()
     os.environ["LOCAL_RANK"] = str(place.local_rank)
     store = srun.meet(place, runs)
     _form_group(settings, store=store, rank=place.rank, world_size=place.size)
-    world.part = lambda: srun.part(store, place, runs)
+    world.shutdown = lambda: srun.shutdown(store, place, runs)
 
 
 def _check_tasks(settings: Settings, started: int) -> None:
@@ -274,53 +272,3 @@ def _end(children: list[subprocess.Popen[bytes]]) -> None:
     for child in children:
         if child.poll() is None:
             child.kill()
-
-
-class WorldEnvironment(ClusterEnvironment):
-    """Tell Lightning of a `World`; it then looks for no launcher of its own (Slurm's least)."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self._world = world
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        """True: Lightning is not to start any."""
-        return True
-
-    @property
-    def main_address(self) -> str:
-        """Address of the first process."""
-        return os.environ.get("MASTER_ADDR", "127.0.0.1")
-
-    @property
-    def main_port(self) -> int:
-        """Port of the first process."""
-        return int(os.environ.get("MASTER_PORT", "0"))
-
-    @staticmethod
-    def detect() -> bool:
-        """Never by itself: it is handed over."""
-        return False
-
-    def world_size(self) -> int:
-        """Number of processes."""
-        return self._world.size
-
-    def set_world_size(self, size: int) -> None:
-        """Lightning derives the same number from devices and nodes."""
-
-    def global_rank(self) -> int:
-        """Number of this process."""
-        return self._world.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """Lightning derives the same number from node and local rank."""
-
-    def local_rank(self) -> int:
-        """Number of this process on its machine."""
-        return self._world.local_rank
-
-    def node_rank(self) -> int:
-        """Number of this machine."""
-        return self._world.rank // self._world.local_size

@@ -24,7 +24,7 @@ from mlmodeldev.atomic import write_text
 from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.command_line import TrialInterrupted
-from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_facts
+from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial import signals
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
 
     from mlmodeldev.callbacks.pruning import Pruning
-    from mlmodeldev.callbacks.resume import Recovery
+    from mlmodeldev.callbacks.resume import ResumeCheckpoint
     from mlmodeldev.data.module import ExactDataModule
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.tracking.wandb_logger import Tracker
+    from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
     from mlmodeldev.training.ranks import World
 
 
@@ -67,7 +67,7 @@ class Attempt:
     state: str = "running"
     pruned: str | None = None
     data: ExactDataModule | None = None
-    trackers: list[Tracker] = field(default_factory=list)
+    trackers: list[WandbTrialLogger] = field(default_factory=list)
 
     def fit(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
@@ -82,9 +82,9 @@ class Attempt:
             _compile(model)
         self.data = data
         policy, goes_on = self.settings.artefacts.changed_data, self.checkpoint is not None
-        self.world.agree(lambda: record_data(self.folder, data, policy, goes_on))
+        self.world.on_rank_zero(lambda: record_data(self.folder, data, policy, goes_on))
         for tracker in self.trackers:
-            tracker.note({"trial": trial_facts(self.settings, self.folder.read())})
+            tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
@@ -108,15 +108,15 @@ class Attempt:
         if self.settings.training.test and data.test_set is not None and best.is_file():
             load_weights(model, best)
             results = trainer.test(model, datamodule=data, verbose=False)
-            if self.world.first and results:
+            if self.world.is_rank_zero and results:
                 self.folder.update(test=dict(results[0]))
 
 
-def _pruners(trainer: Trainer) -> list[Pruning | Recovery]:
+def _pruners(trainer: Trainer) -> list[Pruning | ResumeCheckpoint]:
     from mlmodeldev.callbacks.pruning import Pruning
-    from mlmodeldev.callbacks.resume import Recovery
+    from mlmodeldev.callbacks.resume import ResumeCheckpoint
 
-    return [c for c in trainer.callbacks if isinstance(c, Pruning | Recovery)]  # type: ignore[attr-defined]
+    return [c for c in trainer.callbacks if isinstance(c, Pruning | ResumeCheckpoint)]  # type: ignore[attr-defined]
 
 
 def _compile(model: LightningModule) -> None:
@@ -131,7 +131,7 @@ def _compile(model: LightningModule) -> None:
 @contextlib.contextmanager
 def begin(settings: Settings, world: World) -> Iterator[Attempt]:
     """Claim the trial on the first process, tell all, and record how it ends."""
-    path, facts = world.agree(lambda: _open(settings))
+    path, facts = world.on_rank_zero(lambda: _open(settings))
     folder = TrialFolder(path)
     folder.attempt = facts.pop("attempt")
     attempt = Attempt(folder, settings, world, **facts)
@@ -223,7 +223,7 @@ def _best(record: dict[str, Any]) -> float | None:
 
 def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
     attempt.state = state
-    if attempt.world.first and attempt.folder.attempt:
+    if attempt.world.is_rank_zero and attempt.folder.attempt:
         attempt.folder.finish(state, reason)
         attempt.best = _best(attempt.folder.read())
         models = models_to_keep(attempt.settings, attempt.folder.path, state)

@@ -36,7 +36,7 @@ _LEFT = "mlmodeldev/left"
 
 
 @dataclass(frozen=True)
-class Place:
+class SrunRank:
     """A task's place in its step."""
 
     rank: int
@@ -45,7 +45,7 @@ class Place:
     local_size: int
 
 
-def find(variables: Mapping[str, str] = os.environ) -> Place | None:
+def find(variables: Mapping[str, str] = os.environ) -> SrunRank | None:
     """Return this task's place, or None outside of a step of several tasks.
 
     Raises:
@@ -60,7 +60,9 @@ def find(variables: Mapping[str, str] = os.environ) -> Place | None:
             f"srun started {'+'.join(map(str, counts))} tasks on {len(counts)} nodes: each node"
             " must have as many; give --ntasks-per-node"
         )
-    return Place(int(variables["SLURM_PROCID"]), size, int(variables["SLURM_LOCALID"]), counts[0])
+    return SrunRank(
+        int(variables["SLURM_PROCID"]), size, int(variables["SLURM_LOCALID"]), counts[0]
+    )
 
 
 def _tasks_per_node(text: str) -> list[int]:
@@ -72,7 +74,7 @@ def _tasks_per_node(text: str) -> list[int]:
     return counts or [1]
 
 
-def meet(place: Place, runs_dir: Path) -> TCPStore:
+def meet(place: SrunRank, runs_dir: Path) -> TCPStore:
     """Open the store that the ranks form their group with, or find the first rank's.
 
     Raises:
@@ -117,7 +119,7 @@ def _read(file: Path) -> tuple[str, int]:
     )
 
 
-def part(store: TCPStore, place: Place, runs_dir: Path) -> None:
+def shutdown(store: TCPStore, place: SrunRank, runs_dir: Path) -> None:
     """Let the first rank end first.
 
     ``srun --kill-on-bad-exit`` kills the others as soon as one ends with 75, and the first one

@@ -234,7 +234,7 @@ class TrialFolder:
         ended = {"state": state, "reason": reason, "owner": None, "lease": None}
         self.update(**ended, seconds=round(seconds, 3), **changes)
 
-    def bury(self, state: State, reason: str | None) -> None:
+    def mark_failed(self, state: State, reason: str | None) -> None:
         """Write how an attempt ended that had no time to say so itself; others are left alone."""
         if not (self.path / "trial.json").is_file():
             return

@@ -26,13 +26,21 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.machine import shares
+from mlmodeldev.machine import trial_resources
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.process import Running, begin
-from mlmodeldev.trial.task import LATER, Ended, ListSource, Source, Work, fill, own_command
+from mlmodeldev.trial.process import TrialProcess, begin
+from mlmodeldev.trial.task import (
+    WAIT,
+    ListSource,
+    Source,
+    TrialResult,
+    TrialTask,
+    fill,
+    own_command,
+)
 from mlmodeldev.trial.worker import start_server
 
-__all__ = ["LATER", "Ended", "ListSource", "Source", "Work", "run_pool"]
+__all__ = ["WAIT", "ListSource", "Source", "TrialResult", "TrialTask", "run_pool"]
 
 POLL_SECONDS = 0.5
 """How often a source that has nothing for the moment is asked again."""
@@ -61,7 +69,7 @@ def run_pool(
 
     place = root or config_root()
     start_server(modules, place)
-    pool = _Pool(source, shares(slots), on_signal, place)
+    pool = _Pool(source, trial_resources(slots), on_signal, place)
     with pool.listening():
         return pool.run()
 
@@ -76,7 +84,7 @@ class _Pool:
     ) -> None:
         self.source, self.on_signal, self.root = source, on_signal, root
         self.free = deque(enumerate(environments))
-        self.running: list[Running] = []
+        self.running: list[TrialProcess] = []
         self.received: list[int] = []
         self.states: dict[str, str] = {}  # of each trial that ended, as it ended last
 
@@ -95,16 +103,16 @@ class _Pool:
     def _fill(self) -> bool:
         return fill(self.source, lambda: bool(self.free) and not self.received, self._begin)
 
-    def _begin(self, work: Work) -> None:
+    def _begin(self, work: TrialTask) -> None:
         slot, environment = self.free[0]
         running = begin(self._started(work), slot, environment)
-        if isinstance(running, Running):
+        if isinstance(running, TrialProcess):
             self.free.popleft()
             self.running.append(running)
         else:
             self._report(work, running)
 
-    def _started(self, work: Work) -> Work:
+    def _started(self, work: TrialTask) -> TrialTask:
         """Return the trial with how it is started: as a fork, or by a command."""
         command = work.command or own_command(work, self.root)
         return work if command is work.command else replace(work, command=command)
@@ -127,7 +135,7 @@ class _Pool:
                 self.free.append((running.slot, running.environment))
                 self._report(running.work, ended)
 
-    def _report(self, work: Work, ended: Ended) -> None:
+    def _report(self, work: TrialTask, ended: TrialResult) -> None:
         self.states[work.id] = self.source.report(work, ended) or ended.state
 
     # --- signals

@@ -20,7 +20,7 @@ from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.trial.folder import HEARTBEAT_SECONDS, State, TrialFolder, start_ticks
-from mlmodeldev.trial.task import Ended, Work
+from mlmodeldev.trial.task import TrialResult, TrialTask
 from mlmodeldev.trial.worker import launch
 
 STOP_SECONDS = 60.0
@@ -33,19 +33,19 @@ _STATES: dict[int, State] = {
 }
 
 
-def begin(work: Work, slot: int, environment: dict[str, str]) -> Running | Ended:
+def begin(work: TrialTask, slot: int, environment: dict[str, str]) -> TrialProcess | TrialResult:
     """Start a trial; where it can't be started, return that as its end."""
     try:
         folder = TrialFolder(work.folder)
         if work.foreign:
             work.folder.mkdir(parents=True, exist_ok=True)
             folder.claim()
-        return Running(work, slot, environment, folder)
+        return TrialProcess(work, slot, environment, folder)
     except (UsageError, OSError) as error:
-        return Ended(EXIT_BAD_INPUT, "failed", str(error), 0.0)
+        return TrialResult(EXIT_BAD_INPUT, "failed", str(error), 0.0)
 
 
-class Running:
+class TrialProcess:
     """One running trial.
 
     Attributes:
@@ -53,7 +53,7 @@ class Running:
     """
 
     def __init__(
-        self, work: Work, slot: int, environment: dict[str, str], folder: TrialFolder
+        self, work: TrialTask, slot: int, environment: dict[str, str], folder: TrialFolder
     ) -> None:
         self.work, self.slot, self.environment, self.folder = work, slot, environment, folder
         self.begun = self._last_beat = time.monotonic()
@@ -102,7 +102,7 @@ class Running:
         elif time.monotonic() - self._stopped > STOP_SECONDS:
             self.kill()
 
-    def ended(self) -> Ended | None:
+    def ended(self) -> TrialResult | None:
         """Return how the trial ended, or None while it runs."""
         status = self._status()
         if status is None:
@@ -111,7 +111,7 @@ class Running:
         if isinstance(self.process, ForkServerProcess):
             self.process.close()
         state, reason = self._settle(status)
-        return Ended(status, state, reason, time.monotonic() - self.begun)
+        return TrialResult(status, state, reason, time.monotonic() - self.begun)
 
     def _status(self) -> int | None:
         if isinstance(self.process, subprocess.Popen):
@@ -139,7 +139,7 @@ class Running:
             if self.work.foreign:
                 self.folder.finish(state, reason)
             else:
-                self._bury(status, state, reason)
+                self._mark_failed(status, state, reason)
             record = self.folder.read()
             if status == 0 and record:
                 state = record["state"]
@@ -161,10 +161,10 @@ class Running:
         """
         return record.get("state") == "interrupted" and record.get("attempts", 0) > self._attempts
 
-    def _bury(self, status: int, state: State, reason: str | None) -> None:
+    def _mark_failed(self, status: int, state: State, reason: str | None) -> None:
         if status == 0:  # a trial that ends well has said so
             state, reason = "failed", "ended before its time, with exit status 0"
-        self.folder.bury(state, reason)
+        self.folder.mark_failed(state, reason)
 
     def _reason(self, status: int) -> str:
         if status == -signal.SIGKILL:
@@ -175,7 +175,7 @@ class Running:
         return said if status == EXIT_BAD_INPUT and said else f"exit status {status}"
 
 
-def _start(work: Work, log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _start(work: TrialTask, log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     assert work.command is not None
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:

@@ -23,7 +23,7 @@ from mlmodeldev.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Work:
+class TrialTask:
     """One trial to run.
 
     Attributes:
@@ -54,7 +54,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrialResult:
     """How a trial's process ended.
 
     Attributes:
@@ -70,22 +70,22 @@ class Ended:
     seconds: float
 
 
-class Later(enum.Enum):
+class Wait(enum.Enum):
     """What a source says that has nothing to run now, but may have soon."""
 
-    LATER = enum.auto()
+    WAIT = enum.auto()
 
 
-LATER = Later.LATER
+WAIT = Wait.WAIT
 
 
 class Source(Protocol):
     """Where the pool's trials come from, and who is told how they ended."""
 
-    def take(self) -> Work | Later | None:
+    def take(self) -> TrialTask | Wait | None:
         """Return the next trial; LATER if there may be one soon; None if there is no more."""
 
-    def report(self, work: Work, ended: Ended) -> str | None:
+    def report(self, work: TrialTask, ended: TrialResult) -> str | None:
         """Take note of how a trial ended.
 
         Returns:
@@ -97,13 +97,13 @@ class Source(Protocol):
         """Do what is due from time to time, such as renewing a lease; called every few seconds."""
 
 
-def fill(source: Source, room: Callable[[], bool], begin: Callable[[Work], None]) -> bool:
+def fill(source: Source, room: Callable[[], bool], begin: Callable[[TrialTask], None]) -> bool:
     """Begin a source's trials while there is room; return whether it has or may have more."""
     while room():
         work = source.take()
         if work is None:
             return False
-        if not isinstance(work, Work):
+        if not isinstance(work, TrialTask):
             break  # later
         begin(work)
     return True
@@ -112,15 +112,15 @@ def fill(source: Source, room: Callable[[], bool], begin: Callable[[Work], None]
 class ListSource:
     """The source of an enumeration: these trials, one after the other."""
 
-    def __init__(self, work: Iterable[Work]) -> None:
+    def __init__(self, work: Iterable[TrialTask]) -> None:
         self._ahead = iter(work)
-        self.ended: list[tuple[Work, Ended]] = []
+        self.ended: list[tuple[TrialTask, TrialResult]] = []
         """What ran, and how it ended."""
 
-    def take(self) -> Work | Later | None:
+    def take(self) -> TrialTask | Wait | None:
         return next(self._ahead, None)
 
-    def report(self, work: Work, ended: Ended) -> str | None:
+    def report(self, work: TrialTask, ended: TrialResult) -> str | None:
         self.ended.append((work, ended))
         return None
 
@@ -136,7 +136,7 @@ ALONE: dict[str, tuple[Any, ...]] = {
 """Settings of a trial that a fork can train; any other value needs a process of its own."""
 
 
-def own_command(work: Work, root: Path) -> list[str] | None:
+def own_command(work: TrialTask, root: Path) -> list[str] | None:
     """Return the command line of a trial that needs a process of its own; None for a fork.
 
     Args:

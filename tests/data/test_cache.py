@@ -38,7 +38,7 @@ def _none_made():
 
 
 def get(tmp_path, key=KEY, maker=make):
-    return cache.prepared(tmp_path / "cache", "set", key, maker)
+    return cache.cached_arrays(tmp_path / "cache", "set", key, maker)
 
 
 def test_it_is_made_once_and_mapped(tmp_path):
@@ -46,7 +46,7 @@ def test_it_is_made_once_and_mapped(tmp_path):
         found = get(tmp_path)
         assert (found.array("numbers") == np.arange(1000)).all()
         assert isinstance(found.array("numbers"), np.memmap)
-        assert found.facts == {"count": 1000}
+        assert found.metadata == {"count": 1000}
     assert len(made) == 1
     with pytest.raises(ValueError, match="read-only"):
         found.array("numbers")[0] = 1
@@ -156,7 +156,7 @@ PROCESS = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from mlmodeldev.data.cache import prepared
+from mlmodeldev.data.cache import cached_arrays
 
 def make(folder):
     with open(sys.argv[1] + "/makers", "a") as file:
@@ -165,7 +165,7 @@ def make(folder):
         time.sleep(0.01)
     np.save(folder / "numbers.npy", np.arange(10))
 
-found = prepared(Path(sys.argv[1], "cache"), "set", {"input": 1}, make)
+found = cached_arrays(Path(sys.argv[1], "cache"), "set", {"input": 1}, make)
 assert found.array("numbers").sum() == 45
 assert "torch" not in sys.modules
 """
@@ -236,7 +236,7 @@ def test_auto_copies_to_the_jobs_folder_once(tmp_path, node, in_job, monkeypatch
     assert local.folder.is_relative_to(node)
     assert (local.array("numbers") == np.arange(1000)).all()
     assert (local.folder / "inner" / "text.txt").read_text() == "words"
-    assert local.facts == source.facts
+    assert local.metadata == source.metadata
     monkeypatch.setattr(staging, "make_once", None)  # a second copy would fail
     assert staged(source, "auto").folder == local.folder
 

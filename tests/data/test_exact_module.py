@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from datamodule import Digits, read_digits, shift, split
-from mlmodeldev.data.loader import Item, Place
+from mlmodeldev.data.loader import EpochIndex, Position
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
@@ -88,7 +88,7 @@ def test_training_begins_where_the_trainers_progress_says(make):
     module.trainer = SimpleNamespace(
         current_epoch=6, fit_loop=SimpleNamespace(epoch_loop=epoch_loop)
     )
-    assert module._place() == Place(6, 1)
+    assert module._place() == Position(6, 1)
 
 
 def test_the_digits_are_those_of_scikit_learn():
@@ -126,21 +126,24 @@ def test_the_split_follows_its_own_seed():
 
 def test_an_example_is_a_function_of_index_and_epoch(digits):
     train = digits.train_set
-    first = train[Item(5, 2)]
-    train[Item(8, 2)]
+    first = train[EpochIndex(5, 2)]
+    train[EpochIndex(8, 2)]
     assert all(
-        torch.as_tensor(v).equal(torch.as_tensor(train[Item(5, 2)][k])) for k, v in first.items()
+        torch.as_tensor(v).equal(torch.as_tensor(train[EpochIndex(5, 2)][k]))
+        for k, v in first.items()
     )
-    images = {tuple(train[Item(5, epoch)]["image"].flatten().tolist()) for epoch in range(20)}
+    images = {tuple(train[EpochIndex(5, epoch)]["image"].flatten().tolist()) for epoch in range(20)}
     assert 1 < len(images) <= 9
-    assert len({int(train[Item(5, e)]["label"]) for e in range(20)}) == 1
-    validation = {tuple(digits.val_set[Item(5, e)]["image"].flatten().tolist()) for e in range(9)}
+    assert len({int(train[EpochIndex(5, e)]["label"]) for e in range(20)}) == 1
+    validation = {
+        tuple(digits.val_set[EpochIndex(5, e)]["image"].flatten().tolist()) for e in range(9)
+    }
     assert len(validation) == 1
 
 
 def test_captions_say_what_the_label_is(digits):
     for index in range(30):
-        example = digits.train_set[Item(index, 0)]
+        example = digits.train_set[EpochIndex(index, 0)]
         text = digits.tokenizer.decode(example["input_ids"], skip_special_tokens=True)
         assert digits.label_names[example["label"]] in text.replace(" ##", "")
 

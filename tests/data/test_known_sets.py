@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from datamodule import CocoCaptions, Cola, Images, Sst2
 from mlmodeldev.data import tokens
-from mlmodeldev.data.loader import Item
+from mlmodeldev.data.loader import EpochIndex
 from mlmodeldev.data.readers import read_idx
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch import manifest
@@ -32,8 +32,8 @@ from tests.small_data import (
     grey_images,
     idx,
     photo,
-    prepared,
     rows,
+    set_up,
     small_sets,
     write_manifests,
     zipped,
@@ -76,7 +76,7 @@ def shared(tmp_path_factory):
 
 
 def example(dataset, place, epoch=0):
-    return dataset[Item(place, epoch)]
+    return dataset[EpochIndex(place, epoch)]
 
 
 # --- the mirror
@@ -138,7 +138,7 @@ def test_a_new_set_in_the_folder_is_found_by_name(manifests, tmp_path, monkeypat
     ("kind", "arguments"), [(Cola, {}), (Cola, {"release": "glue"}), (Sst2, {})]
 )
 def test_sentences_and_labels(shared, kind, arguments):
-    made = prepared(kind, shared, **arguments)
+    made = set_up(kind, shared, **arguments)
     dev = rows(1, 80)
     assert len(made.val_set) == 80
     for place in (0, 1, 40, 79):
@@ -151,18 +151,18 @@ def test_sentences_and_labels(shared, kind, arguments):
 
 
 def test_a_second_start_asks_for_nothing_and_makes_nothing(shared, mirror, monkeypatch):
-    prepared(Cola, shared)
+    set_up(Cola, shared)
     mirror.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(tokens, "train_tokenizer", None)  # a call would fail
-    assert len(prepared(Cola, shared).val_set) == 80
+    assert len(set_up(Cola, shared).val_set) == 80
     assert mirror.requests == []
 
 
 def test_sealed_without_the_file_says_what_to_place(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UsageError, match=r"Offline: place SST-2\.zip .* sha256 .* at .*sst2/SST-2"):
-        prepared(Sst2, tmp_path)
+        set_up(Sst2, tmp_path)
 
 
 def test_a_wrong_line_of_sst2_is_named(tmp_path):
@@ -178,7 +178,7 @@ def test_a_wrong_line_of_sst2_is_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_grey_images_are_those_of_the_files(shared, name):
-    made = prepared(Images, shared, name=name)
+    made = set_up(Images, shared, name=name)
     pixels = np.concatenate([grey_images(200, 0)[0], grey_images(50, 1)[0]])
     assert [len(part) for part in (made.train_set, made.val_set, made.test_set)] == [180, 20, 50]
     training = pixels[:200] / 255
@@ -196,7 +196,7 @@ def test_grey_images_are_those_of_the_files(shared, name):
 
 
 def test_colours_of_cifar_are_in_their_planes(shared):
-    made = prepared(Images, shared, name="cifar10")
+    made = set_up(Images, shared, name="cifar10")
     found = example(made.test_set, 7)
     raw = np.frombuffer(cifar_records(20, 5), np.uint8).reshape(20, 3073)[7]
     assert (found["image"].shape, int(found["label"])) == ((3, 32, 32), 7)
@@ -224,7 +224,7 @@ def test_a_damaged_idx_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("year", [2014, 2017])
 def test_each_photograph_has_its_captions(shared, year):
-    made = prepared(CocoCaptions, shared, year=year, image_size=16)
+    made = set_up(CocoCaptions, shared, year=year, image_size=16)
     assert [len(part) for part in (made.train_set, made.val_set, made.test_set)] == [27, 3, 2]
     assert not (shared / f"coco_{year}" / f"train{year}.zip").exists()  # 20 GB are freed again
     for part in (made.val_set, made.test_set):
@@ -243,11 +243,11 @@ def test_each_photograph_has_its_captions(shared, year):
 
 
 def test_cutting_and_mirroring_are_functions_of_seed_epoch_and_image(shared):
-    one, again = (prepared(CocoCaptions, shared, image_size=16) for _ in range(2))
-    other = prepared(CocoCaptions, shared, "training.seed=1", image_size=16)
+    one, again = (set_up(CocoCaptions, shared, image_size=16) for _ in range(2))
+    other = set_up(CocoCaptions, shared, "training.seed=1", image_size=16)
     first = [example(one.train_set, place, 2) for place in range(27)]
     backwards = [example(again.train_set, place, 2) for place in reversed(range(27))][::-1]
-    whole = again.train_set.make_batch([Item(place, 2) for place in range(27)])
+    whole = again.train_set.make_batch([EpochIndex(place, 2) for place in range(27)])
     for name in ("image", "input_ids"):
         stacked = torch.stack([each[name] for each in first])
         assert torch.equal(stacked, torch.stack([each[name] for each in backwards]))
@@ -255,12 +255,12 @@ def test_cutting_and_mirroring_are_functions_of_seed_epoch_and_image(shared):
         for dataset, epoch in ((one.train_set, 3), (other.train_set, 2)):
             changed = [example(dataset, place, epoch)[name] for place in range(27)]
             assert not torch.equal(stacked, torch.stack(changed))
-    still = prepared(CocoCaptions, shared, image_size=16, augment=False).train_set
+    still = set_up(CocoCaptions, shared, image_size=16, augment=False).train_set
     assert torch.equal(example(still, 5, 0)["image"], example(still, 5, 9)["image"])
 
 
 def test_training_cuts_are_parts_of_the_stored_picture(shared):
-    made = prepared(CocoCaptions, shared, image_size=16)
+    made = set_up(CocoCaptions, shared, image_size=16)
     dataset = made.train_set
     for place in range(27):
         found = example(dataset, place, 1)["image"] * made.std + made.mean
@@ -292,30 +292,30 @@ def test_corrupt_photographs_are_an_error_with_their_number(torn, tmp_path):
     with pytest.raises(
         UsageError, match=r"2 of the images can't be decoded, such as .*000005\.jpg"
     ):
-        prepared(CocoCaptions, tmp_path, folder=str(torn), image_size=16)
+        set_up(CocoCaptions, tmp_path, folder=str(torn), image_size=16)
     assert list((tmp_path / "prepared").rglob("images-*")) == []  # nothing half done is left
 
 
 def test_corrupt_photographs_can_be_left_out_and_are_counted(torn, tmp_path, caplog):
     arguments = {"folder": str(torn), "image_size": 16}
-    made = prepared(CocoCaptions, tmp_path, on_corrupt="skip", **arguments)
+    made = set_up(CocoCaptions, tmp_path, on_corrupt="skip", **arguments)
     assert [len(part) for part in (made.train_set, made.val_set, made.test_set)] == [26, 2, 2]
     assert {5, 7} & {*made.train_set.index, *made.val_set.index, *made.test_set.index} == set()
     assert caplog.text.count("2 of the images can't be decoded") == 1
     caption = made.tokenizer.decode(example(made.val_set, 0)["input_ids"], skip_special_tokens=True)
     assert made.label_names[0].lower().replace(" ", "").startswith(caption.replace(" ", "")[:9])
     with pytest.raises(UsageError, match="on_corrupt=skip"):  # also from the prepared data
-        prepared(CocoCaptions, tmp_path, **arguments)
+        set_up(CocoCaptions, tmp_path, **arguments)
 
 
 def test_a_folder_without_coco_is_told(tmp_path):
     with pytest.raises(UsageError, match=r"dataset_coco\.json: No such file"):
-        prepared(CocoCaptions, tmp_path, folder=str(tmp_path))
+        set_up(CocoCaptions, tmp_path, folder=str(tmp_path))
 
 
 def test_photographs_are_decoded_as_a_reader_sees_them(shared):
     """Pillow's whole decoding, cut to the middle, is what is stored, but for JPEG's shrinking."""
-    made = prepared(CocoCaptions, shared, image_size=32)
+    made = set_up(CocoCaptions, shared, image_size=32)
     number = int(made.val_set.index[0])
     colour = made.records[number].captions[0].split()[1]
     image = Image.open(io.BytesIO(photo(colour, number))).convert("RGB")
@@ -397,7 +397,7 @@ def test_a_killed_trial_of_coco_captions_ends_with_the_same_weights(manifests, s
 
 
 def test_the_stage_setting_reaches_the_data(shared, tmp_path):
-    made = prepared(Cola, shared, f"processing.stage={tmp_path}/node")
+    made = set_up(Cola, shared, f"processing.stage={tmp_path}/node")
     (local,) = (tmp_path / "node").glob("tokens-*")
     assert Path(made.val_set.arrays["input_ids"].filename).parent == local
     assert made.folders["cola/tokens"].is_relative_to(shared)

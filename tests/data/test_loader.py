@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mlmodeldev.data.loader import ExactLoader, Item, Place, Shard
+from mlmodeldev.data.loader import EpochIndex, ExactLoader, Position, Shard
 from mlmodeldev.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ class Numbers:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, item: Item) -> tuple[int, int]:
+    def __getitem__(self, item: EpochIndex) -> tuple[int, int]:
         return item.index, item.epoch
 
 
@@ -35,7 +35,7 @@ def batches(
     count: int = 23, epoch: int = 0, first: int = 0, **options
 ) -> list[list[tuple[int, int]]]:
     options = {"batch_size": 4, "seed": 0, "shuffle": True, "collate": list, **options}
-    loader = ExactLoader(Numbers(count), progress=lambda: Place(epoch, first), **options)
+    loader = ExactLoader(Numbers(count), progress=lambda: Position(epoch, first), **options)
     return list(loader)
 
 
@@ -95,12 +95,12 @@ def test_workers_bring_the_same_batches_in_the_same_order():
 
 
 def test_workers_that_stay_alive_follow_the_epoch_and_the_place():
-    place = [Place(0, 0)]
+    place = [Position(0, 0)]
     loader = ExactLoader(
         Numbers(23), 4, seed=0, shuffle=True, workers=2, collate=list, progress=lambda: place[0]
     )
     for epoch, first in ((0, 4), (1, 0), (5, 2)):
-        place[0] = Place(epoch, first)
+        place[0] = Position(epoch, first)
         assert list(loader) == batches(epoch=epoch)[first:]
 
 
@@ -135,9 +135,9 @@ def test_the_length_is_the_number_of_batches(size, count, drop):
 def test_the_place_is_asked_when_the_first_batch_is():
     asked = []
 
-    def progress() -> Place:
+    def progress() -> Position:
         asked.append("asked")
-        return Place(0, 1)
+        return Position(0, 1)
 
     loader = ExactLoader(Numbers(8), 4, seed=0, progress=progress)
     iterator = iter(loader)  # Lightning makes it before it restores a checkpoint
@@ -150,7 +150,7 @@ def test_there_is_no_state_to_save_and_lightning_is_told_so():
     loader = ExactLoader(Numbers(8), 4, seed=0)
     assert loader.state_dict() == {}
     loader.load_state_dict({})
-    assert list(loader.dataset[Item(3, 1)]) == [3, 1]
+    assert list(loader.dataset[EpochIndex(3, 1)]) == [3, 1]
 
 
 def test_what_cannot_be_shared_is_refused():

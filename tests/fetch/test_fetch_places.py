@@ -77,7 +77,7 @@ def test_md5_alone_and_digests_in_upper_case(server, body, get):
     known = {"sha256": None, "md5": hashlib.md5(body).hexdigest().upper()}
     path = get("a", known=known)
     get("a", known=known)
-    assert verify.known_digest(path) == hashlib.sha256(body).hexdigest()
+    assert verify.recorded_digest(path) == hashlib.sha256(body).hexdigest()
     get("a", known={"sha256": hashlib.sha256(body).hexdigest().upper()})
     assert len(server.requests) == 1
 

@@ -11,7 +11,7 @@ from mlmodeldev.secrets import (
     find,
     mask,
     secret_names,
-    tell_of_keys_left_out,
+    warn_of_keys_left_out,
     without_keys,
 )
 from mlmodeldev.trial.provenance import provenance
@@ -71,15 +71,15 @@ def test_an_environment_without_keys_keeps_all_else():
 
 def test_a_key_that_jobs_will_lack_is_told(monkeypatch, tmp_path: Path, capsys):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    tell_of_keys_left_out()
+    warn_of_keys_left_out()
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("WANDB_API_KEY", NEW)
-    tell_of_keys_left_out()
+    warn_of_keys_left_out()
     said = capsys.readouterr().err
     assert said.startswith("WANDB_API_KEY is not handed to jobs")
     assert NEW not in said
     (tmp_path / "netrc").write_text(f"machine api.wandb.ai login user password {NEW}\n")
-    tell_of_keys_left_out()
+    warn_of_keys_left_out()
     assert capsys.readouterr().err == ""
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from mlmodeldev.slurm.agent_notes import Held, Notes
+from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.tracking.wandb_api import RemoteSweep
-from mlmodeldev.trial.task import Ended
+from mlmodeldev.trial.task import TrialResult
 
-HELD = Held("run1", {"optimizer.lr": 0.1})
+HELD = AgentNote("run1", {"optimizer.lr": 0.1})
 
 
 def age(sweep: Path, minutes: float) -> None:
@@ -27,24 +27,24 @@ def age(sweep: Path, minutes: float) -> None:
 
 
 def test_a_job_that_comes_back_takes_its_own_trial_at_once(tmp_path: Path):
-    Notes(tmp_path, "4711").write(HELD, active=False)
-    assert Notes(tmp_path, "4712").take_over() is None
-    assert Notes(tmp_path, "4711").take_over() == HELD
-    assert Notes(tmp_path, "4711").take_over() == HELD, "also after it was killed again"
+    AgentNotes(tmp_path, "4711").write(HELD, active=False)
+    assert AgentNotes(tmp_path, "4712").take_over() is None
+    assert AgentNotes(tmp_path, "4711").take_over() == HELD
+    assert AgentNotes(tmp_path, "4711").take_over() == HELD, "also after it was killed again"
 
 
 @pytest.mark.parametrize(("minutes", "taken"), [(14, None), (16, HELD)])
 def test_others_take_it_after_a_quarter_of_an_hour(tmp_path: Path, minutes, taken):
-    Notes(tmp_path, "4711").write(HELD, active=False)
+    AgentNotes(tmp_path, "4711").write(HELD, active=False)
     age(tmp_path, minutes)
-    assert Notes(tmp_path, "4712").take_over() == taken
+    assert AgentNotes(tmp_path, "4712").take_over() == taken
     if taken:
-        assert Notes(tmp_path, "4713").take_over() is None, "one other"
+        assert AgentNotes(tmp_path, "4713").take_over() is None, "one other"
 
 
 def test_without_a_job_nobody_comes_back(tmp_path: Path):
-    Notes(tmp_path, None).write(HELD, active=False)
-    assert Notes(tmp_path, "4712").take_over() == HELD
+    AgentNotes(tmp_path, None).write(HELD, active=False)
+    assert AgentNotes(tmp_path, "4712").take_over() == HELD
 
 
 class Sweep(RemoteSweep):
@@ -62,6 +62,6 @@ def test_a_killed_trial_goes_on_twice_and_then_has_failed(tmp_path: Path):
     for attempt in range(3):
         work = source.take()
         assert work and work.id == "run1"
-        killed = Ended(-signal.SIGKILL, "failed", "killed", 1.0)
+        killed = TrialResult(-signal.SIGKILL, "failed", "killed", 1.0)
         assert source.report(work, killed) == ("pending" if attempt < 2 else None)
     assert (source.failed, source.done) == (1, 0)

@@ -27,7 +27,7 @@ from mlmodeldev.slurm.preflight import check_alone
 from mlmodeldev.slurm.query import Node
 from mlmodeldev.slurm.submission import submissions
 from mlmodeldev.trial.folder import TrialFolder
-from mlmodeldev.trial.task import LATER, Ended, Work
+from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask
 from tests.slurm.cluster import ROOT, Cluster
 from tests.slurm.sweeps import SmallSweep
 
@@ -185,9 +185,9 @@ def test_a_log_is_followed_through_a_requeue(
 # --- without a cluster
 
 
-def work(folder: Path, name: str) -> Work:
+def work(folder: Path, name: str) -> TrialTask:
     (folder / name).mkdir()
-    return Work(name, folder / name)
+    return TrialTask(name, folder / name)
 
 
 def test_a_packed_trial_that_is_killed_again_and_again_stays_failed(
@@ -198,14 +198,14 @@ def test_a_packed_trial_that_is_killed_again_and_again_stays_failed(
     monkeypatch.setenv("MLMODELDEV_SUBMISSION", str(note))
     source = _Told([work(tmp_path, name) for name in "ab"])
     a, b = source.take(), source.take()
-    assert isinstance(a, Work) and isinstance(b, Work)
-    assert source.take() is LATER, "one of them may be killed yet"
-    killed = Ended(-signal.SIGKILL, "failed", "killed", 1.0)
+    assert isinstance(a, TrialTask) and isinstance(b, TrialTask)
+    assert source.take() is WAIT, "one of them may be killed yet"
+    killed = TrialResult(-signal.SIGKILL, "failed", "killed", 1.0)
     for _ in range(2):
         assert source.report(a, killed) == "pending"
         assert source.take() is a
     assert source.report(a, killed) is None, "the third time it counts"
-    assert source.report(b, Ended(1, "failed", "its own error", 1.0)) is None
+    assert source.report(b, TrialResult(1, "failed", "its own error", 1.0)) is None
     assert source.take() is None
 
 
@@ -248,5 +248,5 @@ def test_a_runs_folder_on_the_login_nodes_own_disk(
     mounts.write_text(f"/dev/a / ext3 rw 0 0\nserver:/x {tmp_path} {kind} rw 0 0\n")
     monkeypatch.setattr(preflight, "MOUNTS", mounts)
     node = Node("n1", address, frozenset({"main"}), 4, 4000, 0, frozenset())
-    assert told in preflight.doubt(tmp_path / "runs" / "deeper", [node])
-    assert bool(told) == bool(preflight.doubt(tmp_path, [node]))
+    assert told in preflight.local_disk_warning(tmp_path / "runs" / "deeper", [node])
+    assert bool(told) == bool(preflight.local_disk_warning(tmp_path, [node]))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Ended, Trials
+from tests.conftest import TrialResult, Trials
 from tests.slurm import sweeps
 from tests.slurm.cluster import Cluster
 from tests.slurm.sweeps import SmallSweep
@@ -128,7 +128,7 @@ def both(
     tmp_path_factory: pytest.TempPathFactory,
     data_dir: Path,
     shared_trials: Trials,
-) -> tuple[Disturbed, dict[int, Ended]]:
+) -> tuple[Disturbed, dict[int, TrialResult]]:
     made = Disturbed(own_slurm, tmp_path_factory.mktemp("disturbed"), data_dir)
     with contextlib.ExitStack() as stack:
         stack.callback(own_slurm.heal)
@@ -140,19 +140,19 @@ def both(
     return made, calm
 
 
-def run_undisturbed(trials: Trials, seed: int) -> Ended:
+def run_undisturbed(trials: Trials, seed: int) -> TrialResult:
     ended = trials.run(*sweeps.SMALL, f"training.seed={seed}", name=f"undisturbed-{seed}")
     assert ended.code == 0, ended.output
     return ended
 
 
 @pytest.fixture(scope="module")
-def disturbed(both: tuple[Disturbed, dict[int, Ended]]) -> Disturbed:
+def disturbed(both: tuple[Disturbed, dict[int, TrialResult]]) -> Disturbed:
     return both[0]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(both: tuple[Disturbed, dict[int, Ended]]) -> dict[int, Ended]:
+def undisturbed(both: tuple[Disturbed, dict[int, TrialResult]]) -> dict[int, TrialResult]:
     """The same trials by their seeds, run to their end in one go."""
     return both[1]
 

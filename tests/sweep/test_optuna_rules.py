@@ -14,7 +14,7 @@ from mlmodeldev.settings.schema import Pruning
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.optuna_rules import judge
 from mlmodeldev.sweep.search import SearchSource
-from mlmodeldev.trial.task import Ended
+from mlmodeldev.trial.task import TrialResult
 from tests.sweep.searching import Hunt
 
 CURVES = [[0.1, 0.5 + i / 20, 0.6 + i / 20] for i in range(5)]
@@ -42,7 +42,7 @@ class Begun:
         work = self.works[number]
         work.folder.mkdir(parents=True)
         (work.folder / "log.json").write_text(json.dumps([{"val/accuracy": v} for v in curve]))
-        self.source.report(work, Ended(0, "done", None, 1.0))
+        self.source.report(work, TrialResult(0, "done", None, 1.0))
 
 
 @pytest.fixture

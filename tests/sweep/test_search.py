@@ -19,7 +19,7 @@ from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.search import SearchSource, main
 from mlmodeldev.sweep.study import import_prior
 from mlmodeldev.trial.folder import read_record
-from mlmodeldev.trial.task import Ended, Work
+from mlmodeldev.trial.task import TrialResult, TrialTask
 from tests.sweep.searching import Hunt, family
 
 
@@ -110,10 +110,10 @@ def drive(*workers, epochs=1, act=None):
     count = 0
     while True:
         taken = [(worker, worker.take()) for worker in workers]
-        if not any(isinstance(work, Work) for _, work in taken):
+        if not any(isinstance(work, TrialTask) for _, work in taken):
             return count
         for worker, work in taken:
-            if isinstance(work, Work):
+            if isinstance(work, TrialTask):
                 count += 1
                 worker.report(work, (act or succeed)(work, epochs))
 
@@ -131,14 +131,14 @@ def succeed(work, epochs):
     (work.folder / "log.json").write_text(json.dumps(entries))
     record = {"state": "done", "overrides": parse_overrides(work.overrides)}
     (work.folder / "trial.json").write_text(json.dumps(record))
-    return Ended(0, "done", None, 0.1)
+    return TrialResult(0, "done", None, 0.1)
 
 
 def fail(work, _):
     """Write the folder of a trial that failed."""
     work.folder.mkdir(parents=True, exist_ok=True)
     (work.folder / "trial.json").write_text(json.dumps({"state": "failed", "reason": "a defect"}))
-    return Ended(1, "failed", "a defect", 0.1)
+    return TrialResult(1, "failed", "a defect", 0.1)
 
 
 def test_one_worker_repeats_its_search_and_the_seed_matters(tmp_path):
@@ -181,7 +181,7 @@ def test_what_was_done_before_is_not_paid_for_again(tmp_path):
     hunt = Hunt(tmp_path, method="random", cap=4)
     for trial in list(load(hunt.file).trials())[:2]:
         arguments = trial_arguments(trial.overrides, hunt.folder / trial.id)
-        succeed(Work(trial.id, hunt.folder / trial.id, arguments), 1)
+        succeed(TrialTask(trial.id, hunt.folder / trial.id, arguments), 1)
     assert drive(begin(hunt)) == 2
     assert [row.state.name for row in rows(hunt)] == ["COMPLETE"] * 4
 
@@ -237,7 +237,7 @@ def test_a_lost_journal_is_made_anew_and_an_earlier_sweep_is_learned_from(tmp_pa
 def test_another_space_is_another_study_that_keeps_the_points_it_shares(tmp_path):
     hunt = Hunt(tmp_path, cap=6)
     drive(begin(hunt))
-    low = sum(height(Work("", f, [f"optimizer.lr={lr_of(f)}"])) < -1 for f in hunt.trials)
+    low = sum(height(TrialTask("", f, [f"optimizer.lr={lr_of(f)}"])) < -1 for f in hunt.trials)
     hunt.file.write_text(hunt.file.read_text().replace("max: 1.0", "max: 0.03"))
     kept = sum(lr_of(f) <= 0.03 for f in hunt.trials)
     assert 0 < kept < 6, low
@@ -267,7 +267,7 @@ def test_a_trial_that_always_dies_is_given_up(tmp_path):
     worker = begin(hunt)
 
     def die(work, _):
-        return Ended(-9, "failed", "killed", 0.1)
+        return TrialResult(-9, "failed", "killed", 0.1)
 
     assert drive(worker, act=die) == 4
     assert [row.state.name for row in rows(hunt)] == ["FAIL"]

@@ -13,7 +13,7 @@ import pytest
 
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.tracking.metadata import models_to_keep
-from mlmodeldev.tracking.wandb_logger import Tracker
+from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
 
 
 class Client:
@@ -45,11 +45,11 @@ def client() -> Client:
 
 
 @pytest.fixture
-def tracker(client: Client, tmp_path: Path) -> Tracker:
-    return Tracker(client, tmp_path / "metrics.csv", monitor="val/loss", mode="min")
+def tracker(client: Client, tmp_path: Path) -> WandbTrialLogger:
+    return WandbTrialLogger(client, tmp_path / "metrics.csv", monitor="val/loss", mode="min")
 
 
-def test_rows_are_taken_at_once_and_sent_in_their_order(tracker: Tracker, client: Client):
+def test_rows_are_taken_at_once_and_sent_in_their_order(tracker: WandbTrialLogger, client: Client):
     begun = time.monotonic()
     for step in range(100):
         tracker.log_metrics({"val/loss": abs(step - 40)}, step)
@@ -63,14 +63,18 @@ def test_rows_are_taken_at_once_and_sent_in_their_order(tracker: Tracker, client
     assert client.finished == [0]
 
 
-def test_a_client_that_hangs_does_not_keep_a_trial(tracker: Tracker, client: Client, monkeypatch):
+def test_a_client_that_hangs_does_not_keep_a_trial(
+    tracker: WandbTrialLogger, client: Client, monkeypatch
+):
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "0.2")
     tracker.log_metrics({"val/loss": 1.0}, 1)
     assert tracker.end("done") is False, "not all is up: `sync` sees to it"
     client.open.set()
 
 
-def test_a_client_that_fails_is_told_once(tracker: Tracker, client: Client, monkeypatch, capsys):
+def test_a_client_that_fails_is_told_once(
+    tracker: WandbTrialLogger, client: Client, monkeypatch, capsys
+):
     def fail(*given: Any, **named: Any) -> None:
         raise ConnectionResetError("gone")
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from mlmodeldev.data.loader import Item
+from mlmodeldev.data.loader import EpochIndex
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.settings.schema import Settings
@@ -72,7 +72,9 @@ def test_data_are_prepared_and_set_up_once_with_what_is_not_structure(mine):
 
 
 def test_only_the_first_process_prepares(mine, monkeypatch):
-    monkeypatch.setattr(World, "agree", lambda self, decide, **_: decide() if self.first else None)
+    monkeypatch.setattr(
+        World, "on_rank_zero", lambda self, decide, **_: decide() if self.is_rank_zero else None
+    )
     made = build.datamodule(settings(), World(rank=1, size=2))
     assert made.log == ["setup fit 0 Shard(rank=1, size=2)"]
 
@@ -126,10 +128,10 @@ def test_arguments_that_do_not_fit_are_told_in_one_line(mine):
 def test_data_without_what_the_model_reads_are_refused(mine):
     data = build.datamodule(settings(), World())
     chosen = settings({"_target_": "minefile.Reader", "width": 6})
-    data.train_set = {Item(0, 0): {"text": 0, "label": 1}}
+    data.train_set = {EpochIndex(0, 0): {"text": 0, "label": 1}}
     with pytest.raises(UsageError, match=r"'image'.*Data does not give \(it gives text, label\)"):
         build.model(chosen, data)
-    data.train_set[Item(0, 0)]["image"] = 2
+    data.train_set[EpochIndex(0, 0)]["image"] = 2
     assert build.model(chosen, data).made_with == (6, 3, 99)
 
 

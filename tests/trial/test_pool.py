@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from mlmodeldev.machine import shares, visible_gpus
-from mlmodeldev.trial.pool import ListSource, Work, run_pool
+from mlmodeldev.machine import trial_resources, visible_gpus
+from mlmodeldev.trial.pool import ListSource, TrialTask, run_pool
 from mlmodeldev.trial.task import needs_processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -256,7 +256,7 @@ def test_which_trials_need_processes(overrides, expected):
 )
 def test_gpus_are_shared_out(visible, slots, expected, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    given = shares(slots)
+    given = trial_resources(slots)
     assert [share.get("CUDA_VISIBLE_DEVICES") for share in given] == expected
     assert len({share["MASTER_PORT"] for share in given}) == slots
 
@@ -264,9 +264,9 @@ def test_gpus_are_shared_out(visible, slots, expected, monkeypatch):
 def test_threads_are_shared_out_and_one_trial_gets_all(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert {share["OMP_NUM_THREADS"] for share in shares(3)} == {"2"}
-    assert {share["OMP_NUM_THREADS"] for share in shares(20)} == {"1"}
-    assert shares(1) == [{}]
+    assert {share["OMP_NUM_THREADS"] for share in trial_resources(3)} == {"2"}
+    assert {share["OMP_NUM_THREADS"] for share in trial_resources(20)} == {"1"}
+    assert trial_resources(1) == [{}]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert isinstance(visible_gpus(), list)
 
@@ -291,7 +291,7 @@ def test_what_a_trial_has_saved_counts_more_than_its_status(tmp_path, does, stat
     earlier = {"state": "interrupted", "attempts": 1}
     (folder / "trial.json").write_text(json.dumps(earlier))
     command = [sys.executable, "-c", SAVED_THEN_KILLED, str(folder), does]
-    source = ListSource([Work("trial", folder, command=command)])
+    source = ListSource([TrialTask("trial", folder, command=command)])
     run_pool(source)
     ((_, ended),) = source.ended
     assert (ended.state, ended.status) == (state, 143)

@@ -15,7 +15,7 @@ import yaml
 from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep.starter import is_ours, starter
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE
-from mlmodeldev.trial.task import Work
+from mlmodeldev.trial.task import TrialTask
 from tests.wandb.conftest import Client
 
 PARAMS = {"lr": 0.1, "big": True, "off": False, "name": "a b"}
@@ -34,7 +34,9 @@ def line(folder: Path, command: list[str], program: str = "other.py", **config) 
     """The command line of a trial with the parameters above."""
     start = starter({"program": program, "command": command, **config})
     assert start
-    work = Work("r1", folder, ["artefacts.trial=t", "lr=0.1"], environment={NOTE_VARIABLE: "n"})
+    work = TrialTask(
+        "r1", folder, ["artefacts.trial=t", "lr=0.1"], environment={NOTE_VARIABLE: "n"}
+    )
     made = start(work, PARAMS)
     assert made.command
     assert made.environment["WANDB_SWEEP_PARAM_PATH"] == f"{folder}/wandb-parameters.yaml"

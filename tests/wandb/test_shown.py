@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mlmodeldev.trial.worker import launch
-from tests.conftest import ROOT, Ended
+from tests.conftest import ROOT, TrialResult
 from tests.wandb.changed import CHANGES
 from tests.wandb.server import KEY, Server
 from tests.wandb.store import Artifact, Run
@@ -28,7 +28,7 @@ JOB = {"SLURM_JOB_ID": "4711", "SLURM_JOB_PARTITION": "gpu", "SLURM_JOB_NODELIST
 class Shown:
     server: Server
     run: Run
-    trial: Ended
+    trial: TrialResult
     begun: float
 
     @property
@@ -57,7 +57,7 @@ def shown(server: Server, tmp_path_factory: Any, data_dir: Path) -> Iterator[Sho
     assert process.exitcode == 0, (folder / "log.txt").read_text()
     (path,) = (folder / "runs" / "single").iterdir()
     run = next(run for run in server.store.runs.values() if run.path.startswith("loopback/shown/"))
-    yield Shown(server, run, Ended(0, path), begun)
+    yield Shown(server, run, TrialResult(0, path), begun)
     assert server.store.unknown[known:] == []
 
 

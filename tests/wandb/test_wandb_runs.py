@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.slurm.command_line import main
-from mlmodeldev.slurm.local import EntrySource
+from mlmodeldev.slurm.local import TrialEntrySource
 from mlmodeldev.slurm.plan import is_due
 from mlmodeldev.slurm.plan import state as planned
-from mlmodeldev.slurm.sweep_state import Entry
+from mlmodeldev.slurm.sweep_state import TrialEntry
 from mlmodeldev.sweep import loads
 from mlmodeldev.sweep.loading import trial_arguments
 from tests.wandb.conftest import TINY, Client
@@ -137,8 +137,8 @@ def test_what_is_known_here_and_there(here, there, state, is_run, tmp_path: Path
     if here:
         folder.mkdir()
         (folder / "trial.json").write_text(json.dumps({"state": here}))
-    entry = Entry(trial, folder, there)
+    entry = TrialEntry(trial, folder, there)
     assert entry.state == state
     if is_run is not None:  # what failed there is as one that failed here
-        assert (EntrySource([entry], "trainer", []).take() is not None) is is_run
+        assert (TrialEntrySource([entry], "trainer", []).take() is not None) is is_run
         assert is_due(entry, planned(entry, None), None) is is_run

@@ -16,7 +16,7 @@ from mlmodeldev.slurm.commands import trials
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.plan import Plan
-    from mlmodeldev.slurm.sweep_state import Declared, Entry
+    from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
 
 
 SUBMIT_HELP = "run what is missing or interrupted (the default)"
@@ -60,7 +60,7 @@ def run_submit(asked: argparse.Namespace) -> int:
     return to_cluster(known, asked.yes, asked.json)
 
 
-def _tell_of_failed(entries: Sequence[Entry]) -> None:
+def _tell_of_failed(entries: Sequence[TrialEntry]) -> None:
     failed = [entry.trial.id for entry in entries if entry.state == "failed"]
     if failed:
         few = "it" if len(failed) == 1 else "them"
@@ -72,7 +72,7 @@ def _tell_of_failed(entries: Sequence[Entry]) -> None:
 
 
 def to_cluster(
-    known: Declared, yes: bool, as_json: bool, only: Collection[str] | None = None
+    known: SweepState, yes: bool, as_json: bool, only: Collection[str] | None = None
 ) -> int:
     """Submit Slurm jobs and return at once.
 
@@ -110,7 +110,7 @@ def to_cluster(
 
 
 @contextlib.contextmanager
-def _alone(known: Declared) -> Iterator[None]:
+def _alone(known: SweepState) -> Iterator[None]:
     """Let one command at a time submit a sweep's trials, none of them twice.
 
     Raises:
@@ -146,7 +146,9 @@ def _confirm(made: Plan, yes: bool) -> None:
         raise UsageError("nothing was submitted")
 
 
-def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | None = None) -> int:
+def here(
+    known: SweepState, asked: argparse.Namespace, only: Sequence[TrialEntry] | None = None
+) -> int:
     """Run on this machine."""
     from mlmodeldev.settings.command_line import config_root
     from mlmodeldev.slurm.local import run_here, run_local
@@ -158,7 +160,7 @@ def here(known: Declared, asked: argparse.Namespace, only: Sequence[Entry] | Non
             root = config_root()
             parts = (only, known.program, known.overrides, known.modules, root)
             outcome = run_local(*parts, retry=True, start=known.starter(root))
-    again = wandb_runs.attached(sweep_state.read(asked, lint=False), known.elsewhere).entries
+    again = wandb_runs.attached(sweep_state.read(asked, lint=False), known.wandb_state).entries
     trials.show(known.sweep, again, asked.json)
     if not asked.json and again:
         _next_steps(again)
@@ -170,7 +172,7 @@ def _progress_to_stderr(as_json: bool) -> Any:
     return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
 
 
-def _next_steps(entries: Sequence[Entry]) -> None:
+def _next_steps(entries: Sequence[TrialEntry]) -> None:
     from mlmodeldev.slurm.commands.trials import ranked
 
     best = ranked(entries)[0]
@@ -207,7 +209,7 @@ def run_plan(asked: argparse.Namespace) -> int:
     return 0
 
 
-def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
+def on_cluster(known: SweepState, only: Collection[str] | None = None) -> Plan:
     """Plan Slurm jobs; where there is no Slurm its limits are not known, and it is said.
 
     Raises:
@@ -216,8 +218,8 @@ def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
     import sys
 
     from mlmodeldev.slurm.plan import make_plan
-    from mlmodeldev.slurm.preflight import check, check_alone, doubt
-    from mlmodeldev.slurm.query import ask_limits, queue, slurm_is_here
+    from mlmodeldev.slurm.preflight import check, check_alone, local_disk_warning
+    from mlmodeldev.slurm.query import queue, read_limits, slurm_is_here
     from mlmodeldev.slurm.submission import tasks, workers
 
     cluster = known.base.cluster
@@ -225,9 +227,9 @@ def on_cluster(known: Declared, only: Collection[str] | None = None) -> Plan:
         check_alone(cluster)
         print("no Slurm on this machine: its limits are not checked", file=sys.stderr)
         return make_plan(known, {}, None, only=only)
-    limits = ask_limits(cluster)
+    limits = read_limits(cluster)
     check(cluster, limits, known.folder.parent)
-    if problem := doubt(known.folder.parent, limits.nodes):
+    if problem := local_disk_warning(known.folder.parent, limits.nodes):
         print(problem, file=sys.stderr)
     searches = known.sweep.method == "bayes" and only is None
     mine = (workers if searches else tasks)(known.folder)
@@ -256,11 +258,11 @@ def in_words(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _here(known: Declared, as_json: bool) -> int:
+def _here(known: SweepState, as_json: bool) -> int:
     from mlmodeldev.slurm.sweep_state import ENDED
 
     passed_over = ENDED | {"failed"}
-    due = [e for e in known.entries if e.state not in passed_over and not e.runs_elsewhere]
+    due = [e for e in known.entries if e.state not in passed_over and not e.runs_in_wandb]
     plan: dict[str, Any] = {
         "trials": [
             {"id": e.trial.id, "overrides": e.trial.overrides, "state": e.state}
@@ -273,7 +275,7 @@ def _here(known: Declared, as_json: bool) -> int:
     if as_json:
         print(json.dumps(plan, indent=1))
         return 0
-    count, running = len(known.entries), sum(e.runs_elsewhere for e in known.entries)
+    count, running = len(known.entries), sum(e.runs_in_wandb for e in known.entries)
     beside = f", {running} running elsewhere" if running else ""
     ended = count - len(due) - running
     print(f"{count} trials declared, {ended} ended or failed{beside}, {len(due)} to run here:")
@@ -281,7 +283,7 @@ def _here(known: Declared, as_json: bool) -> int:
     return 0
 
 
-def _script(due: Sequence[Entry], known: Declared) -> str:
+def _script(due: Sequence[TrialEntry], known: SweepState) -> str:
     from mlmodeldev.settings.command_line import config_root
     from mlmodeldev.slurm.local import entry_work
 

@@ -13,7 +13,7 @@ from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.slurm import sweep_state
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.sweep_state import Declared, Entry
+    from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
 
 EXIT_CTRL_C = 130
 QUEUE_SECONDS = 5.0
@@ -53,7 +53,7 @@ def run_logs(asked: argparse.Namespace) -> int:
     return 0
 
 
-def find(entries: Sequence[Entry], text: str) -> Entry:
+def find(entries: Sequence[TrialEntry], text: str) -> TrialEntry:
     """Return the trial that an identity, or the beginning of one, names.
 
     Raises:
@@ -68,7 +68,7 @@ def find(entries: Sequence[Entry], text: str) -> Entry:
     raise UsageError(f"{text}: the sweep has no such trial{nearest(text, names)}")
 
 
-def job_logs(known: Declared, trial: str) -> Iterator[Path]:
+def job_logs(known: SweepState, trial: str) -> Iterator[Path]:
     """Yield the logs of the jobs that ran a trial, newest first; a rank writes one each."""
     from mlmodeldev.slurm.submission import submissions
 
@@ -78,7 +78,7 @@ def job_logs(known: Declared, trial: str) -> Iterator[Path]:
                 yield from sorted(submission.folder.glob(f"{task}_*_log.out"))
 
 
-def follow(known: Declared, entry: Entry, read: int) -> None:
+def follow(known: SweepState, entry: TrialEntry, read: int) -> None:
     """Print what is added to a trial's log until it has ended, or nothing will go on with it.
 
     Args:
@@ -99,7 +99,7 @@ def follow(known: Declared, entry: Entry, read: int) -> None:
         time.sleep(0.5)
 
 
-def _left_alone(known: Declared, entry: Entry) -> bool:
+def _left_alone(known: SweepState, entry: TrialEntry) -> bool:
     """Whether a trial's job is known to have left the queue."""
     from mlmodeldev.slurm.commands.trials import in_queue
     from mlmodeldev.slurm.plan import state

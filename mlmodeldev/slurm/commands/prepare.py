@@ -14,7 +14,7 @@ from mlmodeldev.slurm import sweep_state
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.slurm.sweep_state import Declared
+    from mlmodeldev.slurm.sweep_state import SweepState
     from mlmodeldev.training.prefetch import Got
 
 
@@ -48,7 +48,7 @@ def run_prefetch(asked: argparse.Namespace) -> int:
     return 0
 
 
-def kinds(known: Declared) -> Iterator[Settings]:
+def kinds(known: SweepState) -> Iterator[Settings]:
     """Yield settings of each kind of trial: those that differ in what they need."""
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.settings.overrides import to_overrides
@@ -63,7 +63,7 @@ def kinds(known: Declared) -> Iterator[Settings]:
         yield compose_settings([*known.overrides, *to_overrides(own), "processing.stage=never"])
 
 
-def _points(known: Declared) -> Iterator[dict[str, Any]]:
+def _points(known: SweepState) -> Iterator[dict[str, Any]]:
     """Yield the declared trials' values; of a search, each combination of listed values."""
     if known.entries:
         yield from (entry.trial.overrides for entry in known.entries)
@@ -112,10 +112,10 @@ def add_doctor_options(parser: argparse.ArgumentParser) -> None:
 
 def run_doctor(asked: argparse.Namespace) -> int:
     """Say what was found; 1 if something is wrong."""
-    from mlmodeldev.doctor.checks import examine
+    from mlmodeldev.doctor.checks import run_checks
     from mlmodeldev.settings.composition import compose_settings
 
-    findings = list(examine(compose_settings(sweep_state.fixed_overrides(asked))))
+    findings = list(run_checks(compose_settings(sweep_state.fixed_overrides(asked))))
     if asked.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
     for finding in [] if asked.json else findings:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm import sweep_diff, sweep_state
 from mlmodeldev.slurm.plan import state
-from mlmodeldev.slurm.sweep_state import Entry
+from mlmodeldev.slurm.sweep_state import TrialEntry
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.submission import Task
-    from mlmodeldev.slurm.sweep_state import Declared
+    from mlmodeldev.slurm.sweep_state import SweepState
     from mlmodeldev.sweep import Sweep
 
 
@@ -38,7 +38,7 @@ def run_status(asked: argparse.Namespace) -> int:
     return 0
 
 
-def in_queue(known: Declared) -> dict[str, Task]:
+def in_queue(known: SweepState) -> dict[str, Task]:
     """Return the trials' jobs; nothing, and a word, where Slurm does not answer."""
     from mlmodeldev.slurm.submission import FOLDER, tasks
 
@@ -53,7 +53,7 @@ def in_queue(known: Declared) -> dict[str, Task]:
 
 def show(
     sweep: Sweep,
-    entries: Sequence[Entry],
+    entries: Sequence[TrialEntry],
     as_json: bool,
     tasks: dict[str, Task] | None = None,
 ) -> None:
@@ -67,7 +67,7 @@ def show(
     print_table(entries, sweep.name, tasks)
 
 
-def _row(entry: Entry, task: Task | None) -> dict[str, Any]:
+def _row(entry: TrialEntry, task: Task | None) -> dict[str, Any]:
     from mlmodeldev.slurm.plan import state
 
     row = {**entry.as_dict(), "state": state(entry, task)}
@@ -198,18 +198,18 @@ _COLOURS = {
 }
 
 
-def ranked(entries: Sequence[Entry]) -> list[Entry]:
+def ranked(entries: Sequence[TrialEntry]) -> list[TrialEntry]:
     """Return the entries, the best value first, those without one last."""
     sign = -1 if _mode(entries) == "max" else 1
 
-    def place(entry: Entry) -> tuple[bool, float]:
+    def place(entry: TrialEntry) -> tuple[bool, float]:
         return entry.value is None, sign * (entry.value or 0)
 
     return sorted(entries, key=place)
 
 
 def print_table(
-    entries: Sequence[Entry], title: str = "", tasks: Mapping[str, Task] | None = None
+    entries: Sequence[TrialEntry], title: str = "", tasks: Mapping[str, Task] | None = None
 ) -> None:
     """Print a table of the trials to standard output.
 
@@ -231,7 +231,7 @@ def print_table(
     print(_summary(entries, tasks))
 
 
-def _shown(entries: Sequence[Entry], tasks: Mapping[str, Task]) -> list[Entry]:
+def _shown(entries: Sequence[TrialEntry], tasks: Mapping[str, Task]) -> list[TrialEntry]:
     """Return the rows: all, or of many the best and those that something is going on with."""
     order = ranked(entries)
     if len(order) <= ROWS:
@@ -241,18 +241,18 @@ def _shown(entries: Sequence[Entry], tasks: Mapping[str, Task]) -> list[Entry]:
     return best + others[: ROWS - len(best)]
 
 
-def _summary(entries: Sequence[Entry], tasks: Mapping[str, Task]) -> str:
+def _summary(entries: Sequence[TrialEntry], tasks: Mapping[str, Task]) -> str:
     counts = Counter(_now(entry, tasks) for entry in entries)
     told = ", ".join(f"{count} {name}" for name, count in counts.most_common())
     more = "" if len(entries) <= ROWS else f"; {ROWS} rows at most are shown, --json has all"
     return f"{len(entries)} trials: {told or 'none'}{more}"
 
 
-def _now(entry: Entry, tasks: Mapping[str, Task]) -> str:
+def _now(entry: TrialEntry, tasks: Mapping[str, Task]) -> str:
     return state(entry, tasks.get(entry.trial.id))
 
 
-def _cells(entry: Entry, task: Task | None) -> list[str]:
+def _cells(entry: TrialEntry, task: Task | None) -> list[str]:
     record = entry.record
     now = state(entry, task)
     return [
@@ -282,12 +282,12 @@ def _epoch(record: Mapping[str, Any]) -> str:
     return f"{record['epoch']}/{record['epochs']}" if "epochs" in record else str(record["epoch"])
 
 
-def _metric(entries: Sequence[Entry]) -> str:
+def _metric(entries: Sequence[TrialEntry]) -> str:
     names = [(e.record.get("metric") or {}).get("name") for e in entries]
     return next((name for name in names if name), "metric")
 
 
-def _mode(entries: Sequence[Entry]) -> str:
+def _mode(entries: Sequence[TrialEntry]) -> str:
     modes = [(e.record.get("metric") or {}).get("mode") for e in entries]
     return next((mode for mode in modes if mode), "max")
 

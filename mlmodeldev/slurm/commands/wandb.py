@@ -43,14 +43,14 @@ def run_sync(asked: argparse.Namespace) -> int:
     """Upload; return 0 all is up, 1 something is not, 75 interrupted."""
     from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.tracking.upload import Syncer
-    from mlmodeldev.tracking.wandb_api import Refused, Unreachable, ask
+    from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
     from mlmodeldev.trial import signals
 
     runs_dir = _runs_dir(asked.runs_dir)
     sweep = _sweep(asked.sweep, runs_dir)
     warn_of_open_netrc()
     try:
-        ask("query Viewer { viewer { entity } }")
+        query_server("query Viewer { viewer { entity } }")
     except (Unreachable, Refused) as error:
         if not asked.follow:
             print(f"{error}; nothing is uploaded, try again later", file=sys.stderr)
@@ -243,7 +243,7 @@ def _bridge(
     on_cluster = settings.cluster.launcher == "slurm"
     with Syncer(runs_dir, sweep.id, keep_open=True) as syncer:
         source = BridgeSource(
-            sweep, runs_dir, syncer, adopt=on_cluster, fixed=overrides,
+            sweep, runs_dir, syncer, reattach=on_cluster, fixed=overrides,
             count=asked.count, patience=asked.patience, say=_print_now,
         )  # fmt: skip
         status = (_on_cluster if on_cluster else _here)(source, settings, asked.slots)
@@ -261,14 +261,16 @@ def _modules(settings: Settings) -> list[str]:
 
 def _on_cluster(source: BridgeSource, settings: Settings, slots: int | None) -> int:
     from mlmodeldev.settings.command_line import config_root
-    from mlmodeldev.slurm.dispatcher import Feeder
+    from mlmodeldev.slurm.dispatcher import Dispatcher
     from mlmodeldev.slurm.plan import concurrent_jobs
     from mlmodeldev.trial import signals
 
     signals.listen()
     cluster = settings.cluster
     at_once = slots or max(1, concurrent_jobs(cluster))
-    return Feeder(source, cluster, source.folder, config_root(), _modules(settings), at_once).run()
+    return Dispatcher(
+        source, cluster, source.folder, config_root(), _modules(settings), at_once
+    ).run()
 
 
 def _here(source: BridgeSource, settings: Settings, slots: int | None) -> int:
