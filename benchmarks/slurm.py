@@ -90,7 +90,7 @@ def _parts(whole: int, turns: int) -> list[int]:
 
 def _launch(sweep: SmallSweep, hold: str) -> Callable[[], object]:
     """Return the submission alone, everything before it done: what submitit and Slurm take."""
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
     from mlmodeldev.slurm import sweep_state
     from mlmodeldev.slurm.commands.launch import on_cluster
     from mlmodeldev.slurm.submit import launch
@@ -99,7 +99,7 @@ def _launch(sweep: SmallSweep, hold: str) -> Callable[[], object]:
     sweep_state.add_options(parser)
     asked = ["--sweep", str(sweep.file), "cluster=debug", *sweep.fixed, hold]
     plan = on_cluster(sweep_state.read(parser.parse_args(asked), lint=False))
-    return lambda: launch(plan, config_root())
+    return lambda: launch(plan, project_root())
 
 
 def _one(table: Table, sweep: SmallSweep) -> None:

@@ -24,6 +24,10 @@ class UsageError(Exception):
     """
 
 
+class TrialInterrupted(Exception):
+    """A trial stopped on a signal after saving its state; starting it again goes on from there."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest allowed spelling, in any case, or ``""``.
 

@@ -149,8 +149,7 @@ def in_fork(printed: Path | str, function: Callable[..., None], *args: Any) -> i
 
 
 def _call(printed: str, function: Callable[..., None], args: tuple[Any, ...]) -> None:
-    from mlmodeldev.errors import UsageError
-    from mlmodeldev.settings.command_line import TrialInterrupted
+    from mlmodeldev.errors import TrialInterrupted, UsageError
 
     file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY, 0o644)
     os.dup2(file, 1)

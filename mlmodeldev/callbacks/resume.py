@@ -19,8 +19,7 @@ from typing import Any, Literal, NoReturn
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.settings.command_line import TrialInterrupted
+from mlmodeldev.errors import TrialInterrupted, UsageError, nearest
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.checkpoint import prune, step_path

@@ -22,7 +22,7 @@ from typing import Any
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch.unpacking import unpacked_digest
 from mlmodeldev.fetch.verify import hash_file, mark_verified, recorded_digest
-from mlmodeldev.trial.provenance import git
+from mlmodeldev.project import run_git
 
 _CHECK_BYTES = 64_000_000
 """Larger data are not read again to compare them with their pointer."""
@@ -54,12 +54,12 @@ def _read(pointer: Path) -> list[dict[str, Any]]:
         outs = [(pointer.parent / out["path"], str(out["md5"])) for out in content["outs"]]
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return []  # not DVC's, or in the middle of a merge
-    root = git(pointer.parent, "rev-parse", "--show-toplevel")
+    root = run_git(pointer.parent, "rev-parse", "--show-toplevel")
     name = str(pointer.relative_to(root)) if root else str(pointer)
-    changed = git(pointer.parent, "status", "--porcelain", "--", pointer.name)
+    changed = run_git(pointer.parent, "status", "--porcelain", "--", pointer.name)
     entry = {
         "pointer": name,
-        "commit": git(pointer.parent, "rev-parse", "HEAD"),
+        "commit": run_git(pointer.parent, "rev-parse", "HEAD"),
         "committed": None if changed is None else not changed,
         **_registry(content),
     }

@@ -22,8 +22,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError, nearest
+from mlmodeldev.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_INTERRUPTED,
+    TrialInterrupted,
+    UsageError,
+    nearest,
+)
 from mlmodeldev.machine import share_cores
+from mlmodeldev.project import project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 
 if TYPE_CHECKING:
@@ -38,10 +45,6 @@ _NO_NAME = "Config group override must be a string"
 
 SETTINGS_VARIABLE = "MLMODELDEV_SETTINGS"
 """Holds the settings, as JSON, for a process that another process of the same trial starts."""
-
-
-class TrialInterrupted(Exception):
-    """A trial stopped on a signal after saving its state; starting it again goes on from there."""
 
 
 def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
@@ -155,14 +158,9 @@ def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any])
         refuse_in_values({group: values}, f"conf/{group}/{choices.get(group)}.yaml")
     return validate(
         {**container, "overrides": parse_overrides(asked)},
-        config_root(),
+        project_root(),
         lambda key: _origin(key, asked, choices),
     )
-
-
-def config_root() -> Path:
-    """Return the project's folder: the one that holds ``conf/``, ``model.py``, ``trainer.py``."""
-    return Path(__file__).resolve().parents[2]
 
 
 def _origin(key: str, asked: list[str], choices: dict[str, Any]) -> str:
@@ -171,7 +169,7 @@ def _origin(key: str, asked: list[str], choices: dict[str, Any]) -> str:
         return "command line"
     group, _, leaf = key.partition(".")
     for source in ("debug", "experiment"):  # the groups that may set keys of others
-        file = config_root() / "conf" / source / f"{choices.get(source)}.yaml"
+        file = project_root() / "conf" / source / f"{choices.get(source)}.yaml"
         if file.is_file() and re.search(
             rf"(?m)^\s+{re.escape(leaf.split('.')[-1])}\s*:", file.read_text()
         ):
@@ -226,11 +224,11 @@ def _no_choice(asked: Sequence[str]) -> str:
 
 def choices_of(group: str) -> list[str]:
     """Return the files of a group, such as ``model``: what may be chosen."""
-    return sorted(file.stem for file in (config_root() / "conf" / group).glob("*.yaml"))
+    return sorted(file.stem for file in (project_root() / "conf" / group).glob("*.yaml"))
 
 
 def _groups() -> set[str]:
-    folders = (path.name for path in (config_root() / "conf").iterdir() if path.is_dir())
+    folders = (path.name for path in (project_root() / "conf").iterdir() if path.is_dir())
     return set(folders) - {"hydra"}
 
 
@@ -260,7 +258,7 @@ def _compose_groups(overrides: Sequence[str]) -> DictConfig:
 
     asked = [a for a in overrides if a.partition("=")[0] in _groups() and "," not in a]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
         try:
             return compose("config", overrides=asked)
         except Exception:

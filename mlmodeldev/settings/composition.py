@@ -86,9 +86,9 @@ def _kept(chosen: tuple[str, ...], newest: tuple[int, int]) -> DictConfig:
 
 def _newest() -> tuple[int, int]:
     """Return what changes when a file of ``conf/`` does: how many, and the latest change."""
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
 
-    times = [file.stat().st_mtime_ns for file in (config_root() / "conf").rglob("*.yaml")]
+    times = [file.stat().st_mtime_ns for file in (project_root() / "conf").rglob("*.yaml")]
     return len(times), max(times, default=0)
 
 
@@ -96,10 +96,10 @@ def _from_files(overrides: tuple[str, ...]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
 
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_root() / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
         return compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
@@ -146,7 +146,7 @@ def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _check(container: dict[str, Any]) -> None:
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
     from mlmodeldev.settings.validation import validate
 
-    validate(container, config_root())
+    validate(container, project_root())

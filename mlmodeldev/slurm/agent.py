@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.project import project_root
 from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_source import AgentSource, job_name
 from mlmodeldev.slurm.epilog import REASON, own_name, requeue, standing_still
@@ -152,7 +153,7 @@ def trial_start(sweep: RemoteSweep, fixed: Sequence[str] = ()) -> Start | None:
     tasks = int(os.environ.get("SLURM_NTASKS") or 1)
     if own or tasks == 1:
         return own
-    program = str(Path(sys.argv[0]).resolve().parents[2] / sweep.program)
+    program = str(project_root() / sweep.program)
     srun = ["srun", f"--ntasks={tasks}", "--kill-on-bad-exit=1", "--unbuffered"]
 
     def on_all_tasks(work: TrialTask, params: Mapping[str, Any]) -> TrialTask:

@@ -156,8 +156,8 @@ def _alone(work: TrialTask) -> int:
     """Run one trial in this process; return the exit status."""
     import importlib
 
+    from mlmodeldev.errors import TrialInterrupted
     from mlmodeldev.machine import share_cores
-    from mlmodeldev.settings.command_line import TrialInterrupted
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.trial.worker import write_to
 

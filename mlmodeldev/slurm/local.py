@@ -36,14 +36,14 @@ def run_here(known: SweepState, slots: int | None, seed: int = 0, count: int | N
     Raises:
         UsageError: less than one trial at once.
     """
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
 
     if slots is None:
         gpus = len(visible_gpus()) // most_devices(known)
         slots = known.base.cluster.trials_per_gpu * max(1, gpus)
     if slots < 1:
         raise UsageError(f"--jobs {slots}: must be at least 1")
-    root = config_root()
+    root = project_root()
     start = known.starter(root)
     if known.sweep.method == "bayes":
         from mlmodeldev.sweep.search import search

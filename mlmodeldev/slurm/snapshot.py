@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from mlmodeldev.atomic import replace_folder, write_json
 from mlmodeldev.errors import UsageError
+from mlmodeldev.project import run_git
 from mlmodeldev.secrets import mask, refuse_secrets
 from mlmodeldev.trial.provenance import SNAPSHOT_CHANGES, SNAPSHOT_FILE, provenance
 
@@ -45,14 +45,14 @@ def take(root: Path, runs_dir: Path) -> Path:
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name)
-        (folder / SNAPSHOT_CHANGES).write_text(mask(_git(root, "diff", "HEAD") or ""))
+        (folder / SNAPSHOT_CHANGES).write_text(mask(run_git(root, "diff", "HEAD") or ""))
         write_json(folder / SNAPSHOT_FILE, provenance(root))
     return target
 
 
 def code_files(root: Path) -> list[str]:
     """Return the files that git tracks or would; outside of git, all but data and hidden ones."""
-    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    listed = run_git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     names = listed.split("\0") if listed is not None else _walk(root)
     return sorted(name for name in set(names) if name and (root / name).is_file())
 
@@ -92,13 +92,3 @@ def remove_unused(runs_dir: Path, keep: Collection[Path]) -> list[Path]:
     for folder in unused:
         shutil.rmtree(folder)
     return unused
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=60, check=True
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return None
-    return done.stdout

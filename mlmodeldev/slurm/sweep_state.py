@@ -125,7 +125,7 @@ def read(asked: argparse.Namespace, lint: bool = True) -> SweepState:
     Raises:
         UsageError: for the first mistake.
     """
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
     from mlmodeldev.sweep.loading import program_of, pruning
@@ -138,7 +138,7 @@ def read(asked: argparse.Namespace, lint: bool = True) -> SweepState:
     compose_settings(overrides)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(asked.sweep)
     sweep = load(file)
-    program = program_of(sweep.definition, config_root())
+    program = program_of(sweep.definition, project_root())
     if not program.is_file():
         raise UsageError(f"{file}: program: {program}: no such file")
     given, overrides = overrides, [*pruning(sweep), *overrides]
@@ -147,7 +147,7 @@ def read(asked: argparse.Namespace, lint: bool = True) -> SweepState:
         _check(file, overrides)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
     known = SweepState(file, sweep, base, overrides, entries, asked.seed, asked.count, given)
-    known.starter(config_root())  # which refuses what another program can't do
+    known.starter(project_root())  # which refuses what another program can't do
     return known
 
 
@@ -184,14 +184,14 @@ def _profile(asked: argparse.Namespace, default: bool) -> list[str]:
 
 def _sweep_file(name: str) -> Path:
     """Return the file; a relative name is looked for here and in the project's folder."""
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
 
     path = Path(name)
-    return path if path.exists() or path.is_absolute() else config_root() / path
+    return path if path.exists() or path.is_absolute() else project_root() / path
 
 
 def _check(file: Path, overrides: Sequence[str]) -> None:
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
     from mlmodeldev.settings.composition import refusal
     from mlmodeldev.sweep import check, load
     from mlmodeldev.sweep.loading import is_foreign
@@ -200,7 +200,7 @@ def _check(file: Path, overrides: Sequence[str]) -> None:
         return refusal(key, value, (*overrides, *beside))
 
     definition = load(file).definition
-    if is_foreign(definition, config_root()):
+    if is_foreign(definition, project_root()):
         problems = check(file, None, [definition.metric.name] if definition.metric else [])
     else:
         problems = check(file, refused)

@@ -101,11 +101,11 @@ def _check(
 
 
 def _is_foreign(file: str) -> bool:
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
     from mlmodeldev.sweep.loading import is_foreign, load
 
     try:
-        return is_foreign(load(file).definition, config_root())
+        return is_foreign(load(file).definition, project_root())
     except UsageError:
         return False  # check itself tells what is wrong
 

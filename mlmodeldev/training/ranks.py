@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.machine import cores
+from mlmodeldev.project import project_root
 from mlmodeldev.settings.command_line import SETTINGS_VARIABLE
 from mlmodeldev.training import srun
 
@@ -197,11 +199,9 @@ def _start_others(settings: Settings, count: int) -> World:
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
-        "OMP_NUM_THREADS": os.environ.get(
-            "OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count))
-        ),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // count))),
     }
-    trainer = Path(__file__).resolve().parents[2] / "trainer.py"
+    trainer = project_root() / "trainer.py"
     world = World(0, count, 0, count)
     for rank in range(1, count):
         own = {

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.atomic import write_text
 from mlmodeldev.data.versions import versions
-from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.command_line import TrialInterrupted
+from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE

@@ -65,9 +65,9 @@ def run_pool(
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
     """
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
 
-    place = root or config_root()
+    place = root or project_root()
     start_server(modules, place)
     pool = _Pool(source, trial_resources(slots), on_signal, place)
     with pool.listening():

@@ -2,7 +2,7 @@
 
 Example::
 
-    MLMODELDEV_WARM='["logger=csv"]' python -c "import mlmodeldev.trial.preload"
+    MLMODELDEV_PRELOAD='["logger=csv"]' python -c "import mlmodeldev.trial.preload"
 
 Hydra reads and merges the files of ``conf/`` for 0.1 s; a trial that chooses the same files as the
 first one inherits the outcome. It comes last: the collector then leaves alone all that was
@@ -17,11 +17,11 @@ import json
 import os
 
 from mlmodeldev.settings.composition import compose_settings
-from mlmodeldev.trial.worker import WARM
+from mlmodeldev.trial.worker import PRELOAD
 
 # What is wrong with them the trial itself will say.
 with contextlib.suppress(Exception):
-    compose_settings(json.loads(os.environ.get(WARM, "[]")))
+    compose_settings(json.loads(os.environ.get(PRELOAD, "[]")))
 
 # What is here now stays: a trial's collector need not walk it, which would also copy its pages.
 gc.collect()

@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mlmodeldev.project import project_root, run_git
 from mlmodeldev.secrets import mask
 
 SNAPSHOT_FILE = "snapshot.json"
@@ -35,13 +35,13 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
     ``remote`` is where the repository came from, without user name and password. Outside of a git
     repository commit, difference and remote are None.
     """
-    root = root or _project()
+    root = root or project_root()
     with contextlib.suppress(OSError, ValueError):
         copied: dict[str, Any] = json.loads((root / SNAPSHOT_FILE).read_text())
         return copied
-    sha = git(root, "rev-parse", "HEAD")
-    status = git(root, "status", "--porcelain", "--untracked-files=no") if sha else None
-    remote = git(root, "config", "--get", "remote.origin.url") if sha else None
+    sha = run_git(root, "rev-parse", "HEAD")
+    status = run_git(root, "status", "--porcelain", "--untracked-files=no") if sha else None
+    remote = run_git(root, "config", "--get", "remote.origin.url") if sha else None
     digest = hashlib.sha256()
     for name in FRONT_ROOMS:
         file = root / name
@@ -56,20 +56,16 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
 
 def changes(root: Path | None = None) -> str:
     """Return how the tracked files differ from the commit, keys masked; nothing: an empty text."""
-    root = root or _project()
+    root = root or project_root()
     copied = root / SNAPSHOT_CHANGES
     if (root / SNAPSHOT_FILE).is_file():
         with contextlib.suppress(OSError, UnicodeDecodeError):
             return copied.read_text()
         return ""
-    text = git(root, "diff", "HEAD") or ""
+    text = run_git(root, "diff", "HEAD") or ""
     if len(text) > LARGEST_CHANGES:
         return f"{len(text)} characters: too many to keep\n"
     return mask(text) + "\n" if text else ""
-
-
-def _project() -> Path:
-    return Path(__file__).resolve().parents[2]
 
 
 def _without_login(address: str | None) -> str | None:
@@ -80,14 +76,3 @@ def _without_login(address: str | None) -> str | None:
     if not parts.scheme:
         return mask(address)
     return mask(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
-
-
-def git(root: Path, *arguments: str) -> str | None:
-    """Return what a git command prints, or None where there is no repository or no git."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

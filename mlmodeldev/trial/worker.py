@@ -29,6 +29,7 @@ from pathlib import Path
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.machine import share_cores
+from mlmodeldev.project import PROJECT_VARIABLE
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.trial import signals
 
@@ -37,8 +38,10 @@ _context: ForkServerContext = multiprocessing.get_context("forkserver")
 HEAVY = ("torch", "pytorch_lightning", "transformers", "mlmodeldev.callbacks.stack")
 """What every trial imports. Imports only: a fork after threads or CUDA began would hang."""
 
+_server_environment: dict[str, str] = {}
+"""Variables of the fork server, and so of its trials, that this process does not have."""
 _PAUSES = (0.1, 0.5, 2.0)
-WARM = "MLMODELDEV_WARM"
+PRELOAD = "MLMODELDEV_PRELOAD"
 """Environment variable: overrides that choose files of ``conf/``, as JSON, for `trial.warm`."""
 
 
@@ -49,6 +52,7 @@ def start_server(modules: Sequence[str], root: Path) -> None:
         modules: the front rooms, such as ``trainer`` and ``model``.
         root: the folder that they lie in.
     """
+    _server_environment[PROJECT_VARIABLE] = str(root)
     share_cores()
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(root) not in path:
@@ -109,18 +113,34 @@ def _ensure_server(overrides: Sequence[str]) -> None:
     exit status of each trial with it, while they still save. Masks are inherited over exec.
     """
     chosen = [item for item in overrides if "." not in item.partition("=")[0]]
-    os.environ[WARM] = json.dumps(chosen)
+    os.environ[PRELOAD] = json.dumps(chosen)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
     try:
         resource_tracker.ensure_running()  # unblocks SIGINT and SIGTERM on its way
         signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
-        forkserver.ensure_running()
+        with _environment(_server_environment):
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for the processes that start meanwhile; this one's own stay as they are."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _run(program: str, overrides: list[str], log: str, environment: dict[str, str]) -> None:
-    from mlmodeldev.settings.command_line import TrialInterrupted
+    from mlmodeldev.errors import TrialInterrupted
     from mlmodeldev.settings.composition import compose_settings
 
     os.setpgid(0, 0)

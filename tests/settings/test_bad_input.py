@@ -73,13 +73,13 @@ def test_the_line_names_where_the_value_was_given():
 def test_a_bad_value_in_a_file_is_traced_to_that_file(tmp_path, monkeypatch):
     import shutil
 
-    from mlmodeldev.settings import command_line
+    from mlmodeldev.project import project_root
 
     root = tmp_path / "project"
-    shutil.copytree(command_line.config_root() / "conf", root / "conf")
+    shutil.copytree(project_root() / "conf", root / "conf")
     for name in ("model.py", "datamodule.py"):
-        shutil.copy(command_line.config_root() / name, root)
-    monkeypatch.setattr(command_line, "config_root", lambda: root)
+        shutil.copy(project_root() / name, root)
+    monkeypatch.setenv("MLMODELDEV_PROJECT", str(root))
     sgd = root / "conf/optimizer/sgd.yaml"
     sgd.write_text(sgd.read_text().replace("lr: 0.1", "lr: 0"))
     assert refused("optimizer=sgd").endswith("[conf/optimizer/sgd.yaml]")

@@ -104,7 +104,8 @@ PROBE = """
 import sys, types
 sys.path.insert(0, {root!r})
 import hydra, json
-from mlmodeldev.settings.command_line import TrialInterrupted, call, run
+from mlmodeldev.settings.command_line import call, run
+from mlmodeldev.errors import TrialInterrupted
 from mlmodeldev.errors import UsageError
 
 def train(settings):

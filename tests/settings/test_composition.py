@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlmodeldev.settings.command_line import config_root
+from mlmodeldev.project import project_root
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.schema import Settings
@@ -39,7 +39,7 @@ def test_the_defaults_in_the_classes_are_those_of_the_files():
 
 
 def test_every_setting_has_a_comment_in_its_file_and_words_in_its_class():
-    lines = (config_root() / "conf/training/default.yaml").read_text().splitlines()
+    lines = (project_root() / "conf/training/default.yaml").read_text().splitlines()
     assert [line for line in lines if "  # " not in line] == []
     assert [line.partition(":")[0] for line in lines] == list(
         Settings.model_fields["training"].annotation.model_fields
@@ -52,7 +52,7 @@ def test_every_setting_has_a_comment_in_its_file_and_words_in_its_class():
     "choice",
     [
         f"{folder.name}={file.stem}"
-        for folder in sorted((config_root() / "conf").iterdir())
+        for folder in sorted((project_root() / "conf").iterdir())
         if folder.is_dir() and folder.name != "hydra"
         for file in sorted(folder.glob("*.yaml"))
     ],

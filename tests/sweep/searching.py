@@ -22,7 +22,7 @@ PROGRAM = """
 import json, math, os, signal, time
 from types import SimpleNamespace
 from mlmodeldev.atomic import write_json
-from mlmodeldev.settings.command_line import TrialInterrupted
+from mlmodeldev.errors import TrialInterrupted
 from mlmodeldev.sweep.stopping import verdict
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.history import history

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import os, signal, sys
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.command_line import TrialInterrupted
+from mlmodeldev.errors import TrialInterrupted
 
 IMPORTED = os.getpid()
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import ctypes, json, os, signal, sys, time
 from mlmodeldev.atomic import write_json
-from mlmodeldev.settings.command_line import TrialInterrupted
+from mlmodeldev.errors import TrialInterrupted
 from mlmodeldev.trial import interrupt
 from mlmodeldev.trial.folder import TrialFolder
 

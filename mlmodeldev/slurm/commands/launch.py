@@ -80,7 +80,7 @@ def to_cluster(
         yes: ask no question.
         only: no others than these trials.
     """
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
     from mlmodeldev.slurm.query import slurm_is_here
     from mlmodeldev.slurm.submission import live_arrays
     from mlmodeldev.slurm.submit import launch
@@ -98,7 +98,7 @@ def to_cluster(
         with _alone(known):
             # workers of a search are counted instead
             before = [] if known.sweep.method == "bayes" else live_arrays(known.folder)
-            jobs = [job for job, _ in launch(made, config_root(), before).arrays]
+            jobs = [job for job, _ in launch(made, project_root(), before).arrays]
     if as_json:
         print(json.dumps({**made.as_dict(), "submitted": jobs}, indent=1))
     elif jobs:
@@ -150,14 +150,14 @@ def here(
     known: SweepState, asked: argparse.Namespace, only: Sequence[TrialEntry] | None = None
 ) -> int:
     """Run on this machine."""
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
     from mlmodeldev.slurm.local import run_here, run_local
 
     with _progress_to_stderr(asked.json):
         if only is None:
             outcome = run_here(known, asked.jobs, asked.seed, asked.count)
         else:
-            root = config_root()
+            root = project_root()
             parts = (only, known.program, known.overrides, known.modules, root)
             outcome = run_local(*parts, retry=True, start=known.starter(root))
     again = wandb_runs.attached(sweep_state.read(asked, lint=False), known.wandb_state).entries
@@ -284,10 +284,10 @@ def _here(known: SweepState, as_json: bool) -> int:
 
 
 def _script(due: Sequence[TrialEntry], known: SweepState) -> str:
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
     from mlmodeldev.slurm.local import entry_work
 
-    start = known.starter(config_root())
+    start = known.starter(project_root())
     lines = []
     for entry in due:
         work = entry_work(entry, known.program, known.overrides)

@@ -260,7 +260,7 @@ def _modules(settings: Settings) -> list[str]:
 
 
 def _on_cluster(source: BridgeSource, settings: Settings, slots: int | None) -> int:
-    from mlmodeldev.settings.command_line import config_root
+    from mlmodeldev.project import project_root
     from mlmodeldev.slurm.dispatcher import Dispatcher
     from mlmodeldev.slurm.plan import concurrent_jobs
     from mlmodeldev.trial import signals
@@ -269,7 +269,7 @@ def _on_cluster(source: BridgeSource, settings: Settings, slots: int | None) -> 
     cluster = settings.cluster
     at_once = slots or max(1, concurrent_jobs(cluster))
     return Dispatcher(
-        source, cluster, source.folder, config_root(), _modules(settings), at_once
+        source, cluster, source.folder, project_root(), _modules(settings), at_once
     ).run()
 
 

@@ -1,0 +1,73 @@
+"""The project: the folder of trainer.py, model.py and conf/; and what git says of it.
+
+    project_root()                               # Path("/home/me/digits")
+    run_git(project_root(), "rev-parse", "HEAD")     # a commit, or None where there is none
+
+The library may be installed anywhere, so its own files never tell where the project is.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlmodeldev.errors import UsageError
+
+PROJECT_VARIABLE = "MLMODELDEV_PROJECT"
+"""Names the project's folder, for a process that is started elsewhere; it comes before all else."""
+
+_MARK = Path("conf") / "config.yaml"
+
+
+def project_root() -> Path:
+    """Return the project's folder.
+
+    It is what ``MLMODELDEV_PROJECT`` names, else the folder of the trainer.py (or inference.py,
+    slurm/SlurmTrain.py) that runs, else the working directory or its nearest parent that has
+    ``conf/config.yaml``.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    named = os.environ.get(PROJECT_VARIABLE)
+    if named:
+        root = Path(named).expanduser().absolute()
+        if not (root / _MARK).is_file():
+            raise UsageError(f"{PROJECT_VARIABLE}={named}: no project there (it has no {_MARK})")
+        return root
+    for folder in _candidates():
+        if (folder / _MARK).is_file():
+            return folder
+    raise UsageError(
+        f"{Path.cwd()}: no project here (no {_MARK} in this folder or above it); change into one,"
+        f" set {PROJECT_VARIABLE}, or make one: mlmodeldev init DIR"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    program = getattr(sys.modules.get("__main__"), "__file__", None)
+    if program is not None and Path(program).name in ("trainer.py", "inference.py"):
+        yield Path(program).resolve().parent
+    if program is not None and Path(program).name == "SlurmTrain.py":
+        yield Path(program).resolve().parents[1]
+    here = Path.cwd()
+    yield from (here, *here.parents)
+
+
+def run_git(root: Path, *arguments: str, seconds: float = 60) -> str | None:
+    """Return what a git command prints in a folder; None: no repository, no git, or an error."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip("\n")
