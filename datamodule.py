@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from mlmodeldev.data.cached_images import image_files, make_arrays
+from mlmodeldev.data.prepared_images import image_files, make_arrays
 from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer

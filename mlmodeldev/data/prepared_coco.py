@@ -4,7 +4,7 @@ Example::
 
     class CocoCaptions(PreparedCoco):           # datamodule.py
         def setup(self, stage=None):
-            images, tokens = self.prepared_images(), self.prepared_tokens()
+            images, tokens = self.cached_images(), self.cached_tokens()
 """
 
 from __future__ import annotations
