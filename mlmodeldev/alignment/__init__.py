@@ -20,8 +20,8 @@ _HOMES = {
     "Comparison": "callback",
     "Capture": "capture",
     "match_layers": "capture",
-    "draw_heatmap": "heatmap",
-    "draw_drift": "heatmap",
+    "draw_heatmap": "results",
+    "draw_drift": "results",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - the table above is the one list of names

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Problem", "Sweep", "Trial", "check", "load", "loads"]
 
 _HOME = {
-    "Problem": "problem",
+    "Problem": "document",
     "Sweep": "loading",
-    "Trial": "trial",
+    "Trial": "space",
     "check": "lint",
     "load": "loading",
     "loads": "loading",
