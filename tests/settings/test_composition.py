@@ -68,8 +68,8 @@ def test_presets_change_what_they_say():
     assert (overfit.training.overfit_batches, overfit.optimizer.schedule) == (2, "constant")
     assert compose_settings(["debug=profile"]).training.profiler == "simple"
     cola = compose_settings(["experiment=cola"])
-    assert cola.model["_target_"] == "model.TextClassifier"
-    assert cola.data["_target_"] == "datamodule.Cola"
+    assert cola.model["_target_"] == "examples.text_classifier.TextClassifier"
+    assert cola.data["_target_"] == "examples.cola.Cola"
     assert (cola.training.monitor, cola.optimizer.lr) == ("val/matthews", 0.0005)
 
 
