@@ -13,7 +13,7 @@ SWEEPS = FROZEN / "sweeps"
 FILE = FROZEN / "identities.json"
 SEEDS = {"random": (0, 3), "distributions": (0, 11), "steps": (0,), "exhausted": (5,)}
 """Seeds of the draws, for the files of method random; other files have no use for one."""
-SEARCHED = ("bayes",)
+SEARCHED = ("bayes", "kept_search")
 
 
 def drawn() -> list[tuple[str, int]]:
