@@ -36,13 +36,17 @@ FIELDS = {"i": "id", "T": "state", "r": "reason", "L": "time_left", "N": "node",
 def main(name: str, arguments: list[str]) -> int:
     """Answer one of Slurm's commands; return its exit status."""
     file = Path(os.environ["PRETENDED_SLURM"])
-    known = json.loads(file.read_text()) if file.exists() else {"queue": [], "cancelled": []}
+    before = file.read_text() if file.exists() else '{"queue": [], "cancelled": []}'
+    known = json.loads(before)
     answers = {"squeue": _squeue, "sbatch": _sbatch, "scancel": _scancel, "scontrol": _scontrol}
     if name not in answers:
         print(f"{name}: error: accounting is not there", file=sys.stderr)
         return 1
     print(answers[name](known, arguments), end="")
-    file.write_text(json.dumps(known))
+    if known != json.loads(before):  # whole or not at all: others may read it meanwhile
+        written = file.with_suffix(f".{os.getpid()}")
+        written.write_text(json.dumps(known))
+        written.replace(file)
     return 0
 
 

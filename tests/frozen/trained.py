@@ -37,11 +37,11 @@ def machine() -> dict[str, str]:
     import torch
 
     text = Path("/proc/cpuinfo").read_text()
-    found = re.search(r"(?m)^model name\s*: (.+)", text)
-    capability = torch.backends.cpu.get_cpu_capability()
+    names = ("model name", "cpu family", "model", "stepping")
+    found = [re.search(rf"(?m)^{name}\s*: (.+)", text) for name in names]
     return {
-        "cpu": found[1] if found else "",
-        "capability": capability,
+        "cpu": ", ".join(each[1] for each in found if each),
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),
     }
 
