@@ -15,6 +15,8 @@ COMMAND = (
     f"python trainer.py {trained.SMALL} model.width=16 model.dropout=0.1 optimizer.lr=0.01"
     " training.seed=3"
 )
+UNSETTLED = (".record.lock", "changes.diff")
+"""Files that are there or not: a lock, and how the code differs from its commit."""
 
 
 def train(place: Place, *more: str) -> Path:
@@ -38,7 +40,7 @@ def facts(folder: Path) -> dict[str, Any]:
     """Return what is compared of a trial."""
     state = json.loads((folder / "last/training_state.json").read_text())
     config = json.loads((folder / "last/config.json").read_text())
-    files = [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()]
+    files = [str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()]
     return {
         "id": folder.name,
         "rows": trained.rows(folder),
@@ -48,7 +50,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "settings": sorted(state["settings"]),
         "training_state": sorted(state),
         "config": {k: v for k, v in config.items() if k != "transformers_version"},
-        "files": sorted(str(file) for file in files if not file.name.startswith(".")),
+        "files": sorted(name for name in files if name not in UNSETTLED),
         "weights": trained.weights(folder / "last"),
         "best_weights": trained.weights(folder / "best"),
     }
