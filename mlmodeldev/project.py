@@ -1,6 +1,6 @@
 """The project: the folder of trainer.py, model.py and conf/; and what git says of it.
 
-    project_root()                               # Path("/home/me/digits")
+    project_root()                               # Path("/data/digits")
     run_git(project_root(), "rev-parse", "HEAD")     # a commit, or None where there is none
 
 The library may be installed anywhere, so its own files never tell where the project is.
