@@ -36,9 +36,9 @@ from transformers import (
 )
 
 from mlmodeldev.data.images import read_image
+from mlmodeldev.data.pretrained import pretrained
 from mlmodeldev.errors import UsageError
 from mlmodeldev.metrics import Matthews
-from mlmodeldev.training.pretrained import pretrained
 
 Batch = Mapping[str, Tensor]
 Size = Annotated[int, Field(ge=1)]
