@@ -6,7 +6,7 @@ Example::
     folder = prepare("my_set.yaml", "data", offline=True)
 
 A manifest is a YAML file; those in ``manifests/`` are found by name, any other by its path.
-``docs/data.md`` describes the format and how to add one.
+``docs/fetch.md`` describes the format and how to add one.
 
 A laboratory's own copies: ``MLMODELDEV_MIRROR`` holds base addresses (``http``, ``https`` or
 ``file``, separated by spaces); each file is asked for as ``BASE/DATASET/FILE`` there first.

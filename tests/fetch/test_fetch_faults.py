@@ -141,7 +141,7 @@ def test_waits_as_long_as_the_server_asks(server, body, get, monkeypatch):
     monkeypatch.setattr(attempts.time, "sleep", waits.append)
     answer = Answer(status=429, headers={"Retry-After": "7"})
     server.add("a", body, [answer])
-    monkeypatch.setattr(attempts, "_askable", lambda addresses: addresses)
+    monkeypatch.setattr(attempts, "_usable", lambda addresses: addresses)
     get("a")
     assert len(waits) == 1
     assert 6 < waits[0] <= 7
