@@ -99,8 +99,8 @@ class Digits(ExactDataModule):
         return {
             "image_size": self.size,
             "channels": self.channels,
-            "classes": len(self.label_names),
-            "vocabulary": len(self.tokenizer),
+            "num_classes": len(self.label_names),
+            "vocab_size": len(self.tokenizer),
             "max_length": self.prompts["input_ids"].shape[-1],
         }
 

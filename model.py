@@ -63,34 +63,34 @@ class DualEncoder(LightningModule):
         self,
         image: str | None = None,
         text: str | None = None,
-        width: Size = 64,
-        depth: Size = 2,
-        heads: Size = 4,
+        hidden_size: Size = 64,
+        num_layers: Size = 2,
+        num_heads: Size = 4,
         dropout: Share = 0.0,
         projection: Size = 64,
         image_size: Size = 8,
         channels: Size = 1,
-        vocabulary: Size = 100,
+        vocab_size: Size = 100,
         max_length: Size = 16,
-        classes: Size = 10,
+        num_classes: Size = 10,
     ) -> None:
         super().__init__()
-        sizes = small_encoder(width, depth, heads, dropout)
+        sizes = small_encoder(hidden_size, num_layers, num_heads, dropout)
         patch = max(1, image_size // 4)
         vision = ViTConfig(image_size=image_size, patch_size=patch, num_channels=channels, **sizes)
-        bert = BertConfig(vocab_size=vocabulary, max_position_embeddings=max_length, **sizes)
+        bert = BertConfig(vocab_size=vocab_size, max_position_embeddings=max_length, **sizes)
         pixels = {"image_size": ("exactly", image_size), "num_channels": ("exactly", channels)}
         self.image: PreTrainedModel = (
             pretrained(ViTModel, image, pixels) if image else ViTModel(vision)
         )
-        tokens = token_needs(vocabulary, max_length)
+        tokens = token_needs(vocab_size, max_length)
         self.text: PreTrainedModel = (
             pretrained(BertModel, text, tokens) if text else BertModel(bert)
         )
         self.image_projection = nn.Linear(self.image.config.hidden_size, projection, bias=False)
         self.text_projection = nn.Linear(self.text.config.hidden_size, projection, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # e^2.6592 = 1/0.07, as in CLIP
-        self.metrics = classification_metrics(classes)
+        self.metrics = classification_metrics(num_classes)
         self.class_embeddings = torch.empty(0)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -186,8 +186,8 @@ class CocoCaptions(CachedCoco):
         return {
             "image_size": self.image_size,
             "channels": 3,
-            "classes": max(len(prompts["input_ids"]) for prompts in self._prompts.values()),
-            "vocabulary": len(self.tokenizer),
+            "num_classes": max(len(prompts["input_ids"]) for prompts in self._prompts.values()),
+            "vocab_size": len(self.tokenizer),
             "max_length": self.max_length,
         }
 

@@ -150,8 +150,8 @@ class Sentences(CachedSentences):
     @property
     def structure(self) -> dict[str, Any]:
         return {
-            "classes": 2,
-            "vocabulary": len(self.tokenizer),
+            "num_classes": 2,
+            "vocab_size": len(self.tokenizer),
             "max_length": self.max_length,
         }
 

@@ -43,30 +43,30 @@ class TextClassifier(LightningModule):
     def __init__(
         self,
         encoder: str | None = None,
-        width: Size = 64,
-        depth: Size = 2,
-        heads: Size = 4,
+        hidden_size: Size = 64,
+        num_layers: Size = 2,
+        num_heads: Size = 4,
         dropout: Share = 0.1,
-        vocabulary: Size = 1000,
+        vocab_size: Size = 1000,
         max_length: Size = 64,
-        classes: Size = 2,
+        num_classes: Size = 2,
     ) -> None:
         super().__init__()
-        sizes = small_encoder(width, depth, heads, dropout)
-        bert = BertConfig(vocab_size=vocabulary, max_position_embeddings=max_length, **sizes)
-        bert.num_labels = classes
+        sizes = small_encoder(hidden_size, num_layers, num_heads, dropout)
+        bert = BertConfig(vocab_size=vocab_size, max_position_embeddings=max_length, **sizes)
+        bert.num_labels = num_classes
         self.encoder: PreTrainedModel = (
             pretrained(
                 AutoModelForSequenceClassification,
                 encoder,
-                token_needs(vocabulary, max_length),
-                num_labels=classes,
+                token_needs(vocab_size, max_length),
+                num_labels=num_classes,
             )
             if encoder
             else BertForSequenceClassification(bert)
         )
-        self.metrics = classification_metrics(classes)
-        self.metrics["matthews"] = Matthews(classes)
+        self.metrics = classification_metrics(num_classes)
+        self.metrics["matthews"] = Matthews(num_classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Return logits, (batch, classes)."""

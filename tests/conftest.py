@@ -239,8 +239,8 @@ def cola_files(data_dir: Path) -> Path:
 SMALL_COLA = (
     "experiment=cola",
     "logger=csv",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
     "model.dropout=0.0",
     "optimizer.lr=0.01",
     "training.max_epochs=6",
@@ -262,8 +262,8 @@ def digits_trial(shared_trials: Trials) -> TrialResult:
     """A small dual encoder after three epochs, with all callbacks but CKA."""
     ended = shared_trials.run(
         "logger=csv",
-        "model.width=16",
-        "model.depth=1",
+        "model.hidden_size=16",
+        "model.num_layers=1",
         "optimizer.lr=0.01",
         "training.max_epochs=3",
         "training.log_every_n_steps=5",

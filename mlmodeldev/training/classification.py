@@ -14,9 +14,9 @@ from torchmetrics.classification import MulticlassAccuracy
 Batch = Mapping[str, Tensor]
 
 
-def classification_metrics(classes: int) -> nn.ModuleDict:
+def classification_metrics(num_classes: int) -> nn.ModuleDict:
     """Return the metrics of a whole stage: they count each example once, on any devices."""
-    accuracy = MulticlassAccuracy(classes, average="micro")
+    accuracy = MulticlassAccuracy(num_classes, average="micro")
     return nn.ModuleDict({"loss": MeanMetric(), "accuracy": accuracy})
 
 

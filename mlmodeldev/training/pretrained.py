@@ -53,25 +53,29 @@ def _load(kind: Any, name: str, arguments: dict[str, Any]) -> Any:
         ) from None
 
 
-def token_needs(vocabulary: int, max_length: int) -> dict[str, tuple[str, int]]:
+def token_needs(vocab_size: int, max_length: int) -> dict[str, tuple[str, int]]:
     """Return what tokenized data asks of a text encoder."""
     return {
-        "vocab_size": ("at least", vocabulary),
+        "vocab_size": ("at least", vocab_size),
         "max_position_embeddings": ("at least", max_length),
     }
 
 
-def small_encoder(width: int, depth: int, heads: int, dropout: float) -> dict[str, Any]:
+def small_encoder(
+    hidden_size: int, num_layers: int, num_heads: int, dropout: float
+) -> dict[str, Any]:
     """Return the sizes of a small transformer, as ViT and BERT configurations name them."""
-    if width % heads:
-        raise UsageError(f"model.width={width}: must be a multiple of model.heads={heads}")
+    if hidden_size % num_heads:
+        raise UsageError(
+            f"model.hidden_size={hidden_size}: must be a multiple of model.num_heads={num_heads}"
+        )
     return {
-        "hidden_size": width,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
-        "intermediate_size": 2 * width,
+        "hidden_size": hidden_size,
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": num_heads,
+        "intermediate_size": 2 * hidden_size,
         "hidden_dropout_prob": dropout,
         "attention_probs_dropout_prob": dropout,
         # BERT's 0.02 suits a width of 768; a narrow encoder would give all inputs one embedding.
-        "initializer_range": width**-0.5,
+        "initializer_range": hidden_size**-0.5,
     }

@@ -62,7 +62,12 @@ def lightning_logits(ended, epoch: int, inputs) -> np.ndarray:
 @pytest.fixture(scope="module")
 def exported(shared_trials, cola_files, tmp_path_factory):
     """Two trials whose best epoch is not the last, asked in one fresh process."""
-    small = ("logger=csv", "model.width=16", "model.depth=1", "callbacks.cka.enabled=false")
+    small = (
+        "logger=csv",
+        "model.hidden_size=16",
+        "model.num_layers=1",
+        "callbacks.cka.enabled=false",
+    )
     ended = {
         "digits": shared_trials.run(
             *small,

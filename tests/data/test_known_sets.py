@@ -331,8 +331,8 @@ def test_photographs_are_decoded_as_a_reader_sees_them(shared):
 SMALL = (
     "logger=csv",
     "callbacks.cka.enabled=false",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
     "optimizer.lr=0.01",
 )
 

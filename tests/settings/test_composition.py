@@ -90,7 +90,7 @@ def test_a_tie_between_groups_takes_the_other_ones_value():
     assert compose_settings([tie]).processing.batch_size == 12
     assert compose_settings([tie, "training.max_epochs=5"]).processing.batch_size == 5
     chained = compose_settings(
-        [tie, "training.max_epochs=${model.width}", "model.width=32"]
+        [tie, "training.max_epochs=${model.hidden_size}", "model.hidden_size=32"]
     ).processing
     assert chained.batch_size == 32
 
