@@ -1,4 +1,4 @@
-"""Pretrained encoders by Hub name or folder, with one clear error where there is none.
+"""Pretrained models and tokenizers by Hub name or folder, with one clear error for none.
 
 Example::
 

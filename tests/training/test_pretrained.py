@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import AutoModel, BertConfig, BertModel
 
-from mlmodeldev.data.pretrained import pretrained
 from mlmodeldev.errors import UsageError
+from mlmodeldev.training.pretrained import pretrained
 
 TINY = BertConfig(
     vocab_size=11,
