@@ -72,7 +72,7 @@ def test_name_group_and_tags_say_which_trial_it_is(shown: Shown):
 def test_the_config_has_all_settings_and_where_the_trial_comes_from(shown: Shown):
     config, record = shown.run.settings, shown.trial.record
     assert config["optimizer"]["lr"] == 0.01
-    assert config["model"]["width"] == 16
+    assert config["model"]["hidden_size"] == 16
     assert config["training"]["monitor"] == "val/loss"
     sha = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
