@@ -273,7 +273,7 @@ def distinct(values: list[Any]) -> list[Any]:
 
 
 def _report_overlaps(parameters: list[Parameter], report: Report) -> None:
-    # A text may stand above other keys: `model: resnet` chooses a group, `model.hidden_size` a field.
+    # A text may stand above other keys: `model: resnet` chooses a group, `model.size` a field.
     names = {parameter.name for parameter in parameters}
     for parameter in parameters:
         values = parameter.fields.get("values", [parameter.fields.get("value")])

@@ -97,7 +97,7 @@ class Place:
         """Run a command to its end."""
         process = self.start(line)
         out, err = process.communicate(timeout=seconds)
-        return Done(process.returncode, self.plain(out), self.plain(err))
+        return Done(process.returncode, self.plain(out), without_renamed(self.plain(err)))
 
     def run_all(self, lines: Iterable[str]) -> list[Done]:
         """Run several commands, two at a time."""
@@ -115,6 +115,11 @@ class Place:
         # The longest first: one may lie in another.
         names = {sys.executable: "@PYTHON@", str(self.folder): "@HERE@", str(ROOT): "@PROJECT@"}
         return dict(sorted(names.items(), key=lambda item: -len(item[0])))
+
+
+def without_renamed(text: str) -> str:
+    """Return what was printed without the lines that say a setting's new name."""
+    return re.sub(r"(?m)^warning: (\S+) is called (\S+) now\n", "", text)
 
 
 def without_usage(text: str) -> str:
