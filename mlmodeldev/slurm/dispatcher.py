@@ -24,10 +24,9 @@ from mlmodeldev.slurm.query import Queued, queue
 from mlmodeldev.slurm.snapshot import take_snapshot
 from mlmodeldev.slurm.submission import Submission, jobs_of, reattach
 from mlmodeldev.tracking.upload import state_of, wait
-from mlmodeldev.tracking.wandb_rows import stored_record
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder, read_record
 from mlmodeldev.trial.task import Source, TrialResult, TrialTask, fill
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ class Dispatcher:
 
     def _ended(self, fed: _Dispatched, fresh: bool) -> TrialResult | None:
         seconds = time.monotonic() - fed.begun
-        record = stored_record(fed.work.folder)
+        record = read_record(fed.work.folder)
         state = state_of(record)
         if state in ("done", "pruned"):
             return TrialResult(0, state, record.get("reason"), seconds)
@@ -199,7 +198,7 @@ class Dispatcher:
 
 
 def _over(work: TrialTask) -> bool:
-    return state_of(stored_record(work.folder)) in ("done", "pruned")
+    return state_of(read_record(work.folder)) in ("done", "pruned")
 
 
 def _gone(fed: _Dispatched, state: str, reason: str | None, seconds: float) -> TrialResult:
