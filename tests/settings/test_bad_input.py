@@ -98,7 +98,7 @@ def test_a_bad_value_in_a_file_is_traced_to_that_file(tmp_path, monkeypatch):
     assert text.endswith("[conf/data/digits.yaml]")
 
 
-def test_refusal_tells_about_one_override_and_is_silent_about_a_good_one():
+def test_refusal_judges_one_override_and_is_silent_about_a_good_one():
     assert refusal("optimizer.lr", 0.01) is None
     assert refusal("model", "text_classifier") is None
     wrong = refusal("optimizer.lr", "0.01")

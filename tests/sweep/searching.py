@@ -144,7 +144,7 @@ class Hunt:
     def running(self, besides: set[Path] = frozenset()) -> tuple[Path, int]:
         """Wait for a trial that is in its middle; return its folder and its process."""
 
-        def found() -> tuple[Path, int] | None:
+        def trial_in_its_middle() -> tuple[Path, int] | None:
             for folder in self.trials:
                 record = read_record(folder)
                 written = (folder / "checkpoints" / "state.json").is_file()
@@ -152,7 +152,7 @@ class Hunt:
                     return folder, record["owner"]["pid"]
             return None
 
-        return until(found)
+        return until(trial_in_its_middle)
 
 
 def until(find: Callable[[], object], seconds: float = 60) -> object:
