@@ -148,6 +148,7 @@ def _write_parameters(folder: Path, params: Mapping[str, Any]) -> Path:
 
     from mlmodeldev.atomic import write_text
 
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{PARAMETERS}.yaml"
     text = "wandb_version: 1"
     if params:
