@@ -97,7 +97,7 @@ class Document:
         raise UsageError(f"{first.file}:{first.line}: {where}{first.message}{tail}")
 
     def refuse(self, line: int, message: str) -> NoReturn:
-        """Note a mistake after which nothing more can be said about the file, and raise it.
+        """Note a mistake after which nothing more of the file can be checked, and raise it.
 
         Raises:
             UsageError: always.

@@ -31,7 +31,7 @@ def load(path: str | Path) -> Sweep:
     """Read and validate a sweep file.
 
     Raises:
-        UsageError: the file cannot be read, or has a mistake; the first one is told, with its
+        UsageError: the file cannot be read, or has a mistake; the first one is named, with its
             line. ``python -m mlmodeldev.sweep check`` lists all, and warnings besides.
     """
     document = Document(str(path))

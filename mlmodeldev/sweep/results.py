@@ -6,7 +6,7 @@ Example::
     write_rows(results, Path("runs/digits/results.csv"))
     print_results(results)              # best first, mean ± std over seeds
 
-All is read from the trials' folders; no tracker is asked.
+All is read from the trials' folders, nothing from a tracker.
 """
 
 from __future__ import annotations

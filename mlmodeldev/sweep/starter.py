@@ -38,7 +38,7 @@ class Starter:
         program: likewise.
 
     Attributes:
-        hydra: whether it is trainer.py all the same, which is told besides where its trial lies.
+        hydra: whether it is trainer.py all the same, which gets its trial's folder as settings.
 
     Raises:
         UsageError: an unknown macro.
