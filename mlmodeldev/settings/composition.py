@@ -32,14 +32,16 @@ def compose_settings(overrides: Sequence[str] = ()) -> Settings:
         UsageError: naming the key, where it was given and what is allowed.
     """
     from mlmodeldev.settings.command_line import from_composed, is_composition_error, translate
+    from mlmodeldev.settings.renamed import current_overrides
 
+    overrides = current_overrides(overrides)
     try:
-        config: Any = _compose(list(overrides))
+        config: Any = _compose(overrides)
     except Exception as error:
         if not is_composition_error(error):
             raise
         raise UsageError(translate(error, overrides)) from None
-    return from_composed(config, list(overrides), dict(config.hydra.runtime.choices))
+    return from_composed(config, overrides, dict(config.hydra.runtime.choices))
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -86,9 +88,11 @@ def _kept(chosen: tuple[str, ...], newest: tuple[int, int]) -> DictConfig:
 
 def _newest() -> tuple[int, int]:
     """Return what changes when a file of ``conf/`` does: how many, and the latest change."""
-    from mlmodeldev.project import project_root
+    from mlmodeldev.settings.conf_files import conf_folders
 
-    times = [file.stat().st_mtime_ns for file in (project_root() / "conf").rglob("*.yaml")]
+    times = [
+        file.stat().st_mtime_ns for folder in conf_folders() for file in folder.rglob("*.yaml")
+    ]
     return len(times), max(times, default=0)
 
 
