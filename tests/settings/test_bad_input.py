@@ -27,8 +27,8 @@ REFUSED = {
     "training=null": ["training=None: must be one of default"],
     "optimizer=5": ["optimizer=5: must be one of adamw, sgd"],
     # model and data, known from the signature of the class
-    "model.widht=8": ["model.widht: no such setting", "did you mean 'width'?"],
-    "+model.lr=8": ["model.lr: no such setting", "width"],
+    "model.hiden_size=8": ["model.hiden_size: no such setting", "did you mean 'hidden_size'?"],
+    "+model.lr=8": ["model.lr: no such setting", "hidden_size"],
     "model.hidden_size=abc": ["model.hidden_size='abc': must be a valid integer"],
     "model.hidden_size=1.5": ["model.hidden_size=1.5: must be a valid integer"],
     "model.hidden_size=true": ["model.hidden_size=True: must be a valid integer"],

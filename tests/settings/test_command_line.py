@@ -56,8 +56,8 @@ def test_a_misspelt_key(trainer):
 
 
 def test_a_misspelt_argument_of_the_model(trainer):
-    text = one_line(trainer("+model.widht=3"))
-    assert "model.widht: no such setting; did you mean 'width'?" in text
+    text = one_line(trainer("+model.hiden_size=3"))
+    assert "model.hiden_size: no such setting; did you mean 'hidden_size'?" in text
 
 
 def test_a_value_out_of_range(trainer):
