@@ -19,7 +19,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
 from mlmodeldev.trial import signals
 
-NOTE_VARIABLE = "MLMODELDEV_STOP_NOTE"
+NOTE_VARIABLE = signals.STOP_NOTE_VARIABLE
 """Names the file by which an agent of ours tells its trial to stop for good."""
 
 LOOK_SECONDS = 2.0

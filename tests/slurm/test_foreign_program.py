@@ -12,8 +12,8 @@ import pytest
 
 from mlmodeldev.slurm.command_line import main
 from mlmodeldev.sweep import load
-from mlmodeldev.sweep.__main__ import _refused_by_the_trainer
 from mlmodeldev.sweep.__main__ import main as check
+from mlmodeldev.sweep.__main__ import trainer_refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -50,7 +50,7 @@ def words(sweep: Path, *more: str) -> list[str]:
 
 
 def test_its_parameters_are_its_own(sweep, capsys):
-    assert check(["check", str(sweep)], known_settings=_refused_by_the_trainer) == 0
+    assert check(["check", str(sweep)], settings=trainer_refusal) == 0
     assert "ok, grid, 2 trials" in capsys.readouterr().out
     assert main(["plan", "--json", *words(sweep)]) == 0
     plan = json.loads(capsys.readouterr().out)
