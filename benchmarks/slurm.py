@@ -91,14 +91,14 @@ def _parts(whole: int, turns: int) -> list[int]:
 def _launch(sweep: SmallSweep, hold: str) -> Callable[[], object]:
     """Return the submission alone, everything before it done: what submitit and Slurm take."""
     from mlmodeldev.project import project_root
-    from mlmodeldev.slurm import sweep_state
-    from mlmodeldev.slurm.commands.launch import on_cluster
+    from mlmodeldev.slurm.commands.launch import plan_on_cluster
     from mlmodeldev.slurm.submit import launch
+    from mlmodeldev.slurm.sweep_state import add_sweep_options, read_sweep_state
 
     parser = argparse.ArgumentParser()
-    sweep_state.add_options(parser)
-    asked = ["--sweep", str(sweep.file), "cluster=debug", *sweep.fixed, hold]
-    plan = on_cluster(sweep_state.read(parser.parse_args(asked), lint=False))
+    add_sweep_options(parser)
+    arguments = ["--sweep", str(sweep.file), "cluster=debug", *sweep.fixed, hold]
+    plan = plan_on_cluster(read_sweep_state(parser.parse_args(arguments), lint=False))
     return lambda: launch(plan, project_root())
 
 

@@ -9,4 +9,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mlmodeldev.slurm.command_line import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(others={"doctor": "mlmodeldev.doctor.command"}))
