@@ -128,7 +128,7 @@ class TrialEntrySource:
 
     def report(self, work: TrialTask, ended: TrialResult) -> None:
         head, entry = work.tag
-        print(f"{head}  {_outcome(entry.reread(), ended)}  {ended.seconds:.1f} s", flush=True)
+        print(f"{head}  {_outcome(entry.again(), ended)}  {ended.seconds:.1f} s", flush=True)
 
     def tick(self) -> None:
         """A list has nothing to renew."""

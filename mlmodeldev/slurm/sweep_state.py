@@ -266,7 +266,7 @@ class TrialEntry:
         value = (self.record.get("metric") or {}).get("value")
         return None if value is None else float(value)
 
-    def reread(self) -> TrialEntry:
+    def again(self) -> TrialEntry:
         """Return the entry with the record that is there now."""
         return TrialEntry(self.trial, self.folder, self.wandb_state)
 

@@ -54,14 +54,14 @@ def test_what_is_missing_interrupted_or_dead_is_run_and_the_rest_left(owner, tmp
     write(entries[1].folder, state="failed")
     dead = {"host": os.uname().nodename, "pid": 2**22 - 1, "started": 1}
     write(entries[3].folder, state="running", owner=dead, lease=time.time() + 100)
-    source = TrialEntrySource([entry.reread() for entry in entries], "trainer", [])
+    source = TrialEntrySource([entry.again() for entry in entries], "trainer", [])
     taken = []
     while (work := source.take()) is not None:
         taken.append(work.id)
     assert taken == [entries[i].trial.id for i in (3, 4)]
     output = capsys.readouterr().out
     assert "failed already; retry runs it again" in output
-    source = TrialEntrySource([entries[1].reread()], "trainer", [], retry=True)
+    source = TrialEntrySource([entries[1].again()], "trainer", [], retry=True)
     assert source.take().id == entries[1].trial.id
     assert "running elsewhere; left to it" in output
     assert "done already" in output
@@ -122,5 +122,5 @@ def test_a_claimed_folder_is_left_by_a_second_submit(tmp_path):
     entry = next(reconcile(loads(GRID), tmp_path))
     entry.folder.mkdir(parents=True)
     TrialFolder(entry.folder).claim()
-    source = TrialEntrySource([entry.reread()], "trainer", [])
+    source = TrialEntrySource([entry.again()], "trainer", [])
     assert source.take() is not None, "this very process is no other owner"

@@ -72,7 +72,7 @@ def follow_log(sweep_state: SweepState, entry: TrialEntry, printed: int) -> None
     """
     gone, queue_read_at = 0, time.monotonic()
     while True:
-        state = entry.reread().state
+        state = entry.again().state
         printed = _print_from(entry.folder / "log.txt", printed)  # after: the last words are there
         if state in ("done", "failed", "pruned"):
             return
@@ -88,7 +88,7 @@ def follow_log(sweep_state: SweepState, entry: TrialEntry, printed: int) -> None
 def _is_left_alone(sweep_state: SweepState, entry: TrialEntry) -> bool:
     """Return whether a trial's job is known to have left the queue."""
     job = read_jobs(sweep_state).get(entry.trial.id)
-    return job is not None and job.queued is None and state(entry.reread(), job) != "running"
+    return job is not None and job.queued is None and state(entry.again(), job) != "running"
 
 
 def _print_from(file: Path, start: int) -> int:
