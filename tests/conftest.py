@@ -54,7 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.EpochIndex]) -> None:
 
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "pytorch_lightning", "trainer", "model", "datamodule"])
+_context.set_forkserver_preload(
+    ["torch", "pytorch_lightning", "trainer", "model", "datamodule", "examples.cola"]
+)
 
 
 @dataclass
@@ -181,6 +183,7 @@ def _run_trial(
 
     import model
     import trainer
+    from examples import text_classifier
     from mlmodeldev.settings import validate
 
     torch.set_num_threads(1)
@@ -188,7 +191,7 @@ def _run_trial(
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         container = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
     settings = validate(container, ROOT)  # type: ignore[arg-type]
-    for kind in (model.DualEncoder, model.TextClassifier):
+    for kind in (model.DualEncoder, text_classifier.TextClassifier):
         if call is not None:
             setattr(kind, method, _dying(getattr(kind, method), number, call))
     if patch:

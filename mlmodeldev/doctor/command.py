@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mlmodeldev.slurm import command_line
 from mlmodeldev.slurm.sweep_state import add_sweep_options, fixed_overrides
 
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer SlurmTrain.py's command line, with `doctor` among its sub-commands."""
     return command_line.main(arguments, others={"doctor": "mlmodeldev.doctor.command"})

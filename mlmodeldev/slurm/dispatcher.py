@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.entrypoint import Job
 from mlmodeldev.slurm.query import Queued, array_of, read_queue, run_command
-from mlmodeldev.slurm.snapshot import take
+from mlmodeldev.slurm.snapshot import take_snapshot
 from mlmodeldev.slurm.submission import Submission, jobs_of, reattach_arrays
 from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.tracking.upload import state_of, wait
@@ -128,7 +128,7 @@ class Dispatcher:
         if self._submission is None:
             self._submission = Submission.new(
                 self.folder,
-                take(self.root, self.folder.parent),
+                take_snapshot(self.root, self.folder.parent),
                 gpus=self.cluster.gpus,
                 restarts_after_kill=self.cluster.restarts_after_kill,
             )

@@ -25,7 +25,7 @@ from mlmodeldev.slurm.entrypoint import Job, SearchJob
 from mlmodeldev.slurm.local import trial_task
 from mlmodeldev.slurm.plan import trials_at_once
 from mlmodeldev.slurm.script import command, parameters, tasks_file
-from mlmodeldev.slurm.snapshot import take
+from mlmodeldev.slurm.snapshot import take_snapshot
 from mlmodeldev.slurm.submission import Submission
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
         UsageError: Slurm refuses; what it had taken before stays submitted and noted.
     """
     cluster, sweep_state = plan.cluster, plan.sweep_state
-    code = take(root, sweep_state.folder.parent)
+    code = take_snapshot(root, sweep_state.folder.parent)
     warn_of_keys_left_out()
     submission = Submission.new(
         sweep_state.folder,

@@ -51,3 +51,27 @@ def _load(kind: Any, name: str, arguments: dict[str, Any]) -> Any:
             f"{name!r} can't be loaded as {kind.__name__}: {reason} (give a folder with config.json"
             " or a Hub name; without a network it must be in the Hub's cache)"
         ) from None
+
+
+def token_needs(vocabulary: int, max_length: int) -> dict[str, tuple[str, int]]:
+    """Return what tokenized data asks of a text encoder."""
+    return {
+        "vocab_size": ("at least", vocabulary),
+        "max_position_embeddings": ("at least", max_length),
+    }
+
+
+def small_encoder(width: int, depth: int, heads: int, dropout: float) -> dict[str, Any]:
+    """Return the sizes of a small transformer, as ViT and BERT configurations name them."""
+    if width % heads:
+        raise UsageError(f"model.width={width}: must be a multiple of model.heads={heads}")
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": 2 * width,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        # BERT's 0.02 suits a width of 768; a narrow encoder would give all inputs one embedding.
+        "initializer_range": width**-0.5,
+    }

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model import DualEncoder, TextClassifier
+from examples.text_classifier import TextClassifier
+from model import DualEncoder
 from tests.callbacks import patches
 from tests.small_data import rows
 
@@ -133,7 +134,8 @@ def test_best_is_not_last_here(exported, name) -> None:
 
 @pytest.mark.parametrize(("name", "folder"), CASES)
 def test_fresh_process_has_the_tokenizer_of_training(exported, name, folder, data_dir) -> None:
-    from datamodule import Cola, Digits
+    from datamodule import Digits
+    from examples.cola import Cola
     from tests.small_data import prepared
 
     answer = json.loads((exported.place / f"{name}-{folder}.json").read_text())

@@ -147,8 +147,8 @@ def test_debug_profile_says_where_the_time_goes(trials) -> None:
 
 def test_experiment_cola_learns(cola_trial) -> None:
     state = json.loads((cola_trial.folder / "best" / "training_state.json").read_text())
-    assert state["settings"]["model"]["_target_"] == "model.TextClassifier"
-    assert state["settings"]["data"]["_target_"] == "datamodule.Cola"
+    assert state["settings"]["model"]["_target_"] == "examples.text_classifier.TextClassifier"
+    assert state["settings"]["data"]["_target_"] == "examples.cola.Cola"
     assert cola_trial.record["metric"]["name"] == "val/matthews"
     assert cola_trial.record["metric"]["value"] > 0.9
     assert cola_trial.record["test"]["test/accuracy"] > 0.9

@@ -18,7 +18,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from datamodule import CocoCaptions, Cola, Images, Sst2
+from datamodule import Images
+from examples.coco import CocoCaptions
+from examples.cola import Cola, Sst2
 from mlmodeldev.data import tokens
 from mlmodeldev.data.loader import EpochIndex
 from mlmodeldev.data.readers import read_idx
