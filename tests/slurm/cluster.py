@@ -351,8 +351,8 @@ def _require() -> None:
 
 def _procedures() -> str:
     """Return SQL for the table of stored procedures: limits are handed down through them."""
-    whole = Path("/usr/share/mysql/mysql_system_tables.sql")
-    lines = whole.read_text().splitlines() if whole.is_file() else []
+    system_tables = Path("/usr/share/mysql/mysql_system_tables.sql")
+    lines = system_tables.read_text().splitlines() if system_tables.is_file() else []
     head = "CREATE TABLE IF NOT EXISTS proc "
     table = next((line for line in lines if line.startswith(head)), "")
     return f"CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\n{table}\n"

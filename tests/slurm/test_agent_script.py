@@ -68,7 +68,7 @@ def test_a_profile_that_fails_ends_the_job(project: Path) -> None:
     assert "slurm/profile.sh: ended with an error" in done.stderr
 
 
-def test_condas_environment_is_found(project: Path) -> None:
+def test_condas_environment_is_used(project: Path) -> None:
     named = program(project.parent / "miniforge3" / "bin" / "conda", f"echo {sys.executable}")
     done = call(project)
     assert done.returncode == 0, done.stderr

@@ -44,7 +44,7 @@ def sweep(own_slurm: Cluster, tmp_path: Path, data_dir: Path) -> Iterator[SmallS
     own_slurm.heal()
 
 
-def test_the_jobs_of_a_killed_submit_are_found_again(sweep: SmallSweep, tmp_path: Path) -> None:
+def test_the_jobs_of_a_killed_submit_are_reattached(sweep: SmallSweep, tmp_path: Path) -> None:
     """sbatch takes the array, and its caller dies before it can note the number."""
     slurm = sweep.slurm
     tools = tmp_path / "bin"
@@ -88,7 +88,7 @@ def test_of_two_submits_at_once_one_submits(sweep: SmallSweep) -> None:
     assert all("another command submits its trials" in text for text in late)
 
 
-def test_an_edited_sweep_file_is_told_of(sweep: SmallSweep) -> None:
+def test_an_edited_sweep_file_is_reported(sweep: SmallSweep) -> None:
     hold = "+cluster.sbatch.hold=true"
     assert "has changed" not in sweep.train("submit", hold).stderr
     (gone,) = (trial for trial in sweep.trials if sweep.seeds[trial] == 2)
@@ -114,7 +114,7 @@ def test_an_edited_sweep_file_is_told_of(sweep: SmallSweep) -> None:
     assert len(queue) == 3
 
 
-def test_submit_leaves_what_failed_and_retry_knows_what_was_asked(sweep: SmallSweep) -> None:
+def test_submit_leaves_what_failed_and_retry_recalls_its_options(sweep: SmallSweep) -> None:
     """Of two finished and one failed trial, as their records say, only retry runs any."""
     settings = ("+cluster.sbatch.hold=true", "optimizer.lr=0.007", "cluster.minutes=7")
     sweep.train("submit", *settings)

@@ -64,7 +64,7 @@ def test_its_parameters_are_its_own(sweep, capsys):
     assert not first.parent.exists()
 
 
-def test_its_trials_run_once_and_failures_are_told(sweep):
+def test_its_trials_run_once_and_failures_are_reported(sweep):
     script = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py")]
     done = subprocess.run(
         [*script, "submit", "--jobs", "2", *words(sweep), "--json"],

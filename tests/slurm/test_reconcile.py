@@ -67,7 +67,7 @@ def test_what_is_missing_interrupted_or_dead_is_run_and_the_rest_left(owner, tmp
     assert "done already" in output
 
 
-def test_undeclared_trials_are_told_of_and_stopped_when_asked(owner, tmp_path, capsys, monkeypatch):
+def test_undeclared_trials_are_named_and_stopped_on_request(owner, tmp_path, capsys, monkeypatch):
     process, folder = owner
     monkeypatch.setattr("mlmodeldev.slurm.sweep_diff.slurm_is_here", lambda: False)
     sweep_state = SimpleNamespace(

@@ -98,7 +98,7 @@ def test_trials_run_once_and_new_values_are_added(sweep, tmp_path) -> None:
     assert "val/accuracy" in table
 
 
-def test_a_failing_trial_is_told_and_the_others_run(sweep, tmp_path) -> None:
+def test_a_failing_trial_is_reported_and_the_others_run(sweep, tmp_path) -> None:
     sweep.write_text(SWEEP.replace("[0.001, 0.01]", "[1.0e+30, 0.01]"))
     run = ("--sweep", str(sweep), *fixed(tmp_path), "optimizer.warmup_fraction=0.0")
     done = slurm_train(*run, "training.gradient_clip_val=null", "training.limit_train_batches=5")
