@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.table import Goal, Table
-from mlmodeldev.slurm.sweep_state import begun, reconcile
+from mlmodeldev.slurm.sweep_state import begun_trials, reconcile
 from mlmodeldev.sweep import Sweep, loads
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.stopping import verdict
@@ -148,7 +148,9 @@ def _check_by_training(replayed: Curve, best: float) -> None:
     sweep = _sweep("bayes", f"trained-{CHECKED}", best)
     assert search(sweep, RUNS, FIXED, 1, MODULES[1:], ROOT, seed=CHECKED) == 0
     trained = [
-        v for entry in begun(sweep, RUNS / sweep.folder) for v in history(entry.folder, METRIC)
+        v
+        for entry in begun_trials(sweep, RUNS / sweep.folder)
+        for v in history(entry.folder, METRIC)
     ]
     assert trained == replayed[: len(trained)], "a trained search logs other values than a replay"
     assert _reached(trained, best) == _reached(replayed, best)
