@@ -18,7 +18,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.sweep.stopping import verdict
-from mlmodeldev.trial.history import history
+from mlmodeldev.trial.record import history
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Pruning as PruningSettings

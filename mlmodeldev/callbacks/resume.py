@@ -166,6 +166,8 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.strategy.broadcast(better and not math.isnan(value)):
             self.best_value, self.best_epoch = value, trainer.current_epoch
             self.best_step = trainer.global_step
+            if trainer.is_global_zero:
+                self.folder.check_owner()
             trainer.save_checkpoint(self.best_path, weights_only=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

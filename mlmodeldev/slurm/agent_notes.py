@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.atomic import write_json
-from mlmodeldev.trial.folder import owned, owner_record
+from mlmodeldev.lease import new_owner, owned, owner_record
 
 RESERVED_SECONDS = 900.0
 """How long a trial waits for the job that was interrupted in it before others may take it."""
@@ -50,13 +48,15 @@ class AgentNotes:
         self.folder = sweep / ".agents"
         self.job = job
         self._active: set[str] = set()  # runs that this very process has under way
-        self._me = job or f"{socket.gethostname()}-{os.getpid()}"
+        self._owner = new_owner()
+        self._me = job or "{host}-{pid}-{token:.8}".format(**self._owner)
 
     def write(self, held: AgentNote, active: bool = True) -> None:
         """Write, or renew, the note of a run; not active: it waits for this job to come back."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self._active.add if active else self._active.discard)(held.run)
-        note = {**asdict(held), "job": self.job, "updated": time.time(), **owner_record()}
+        note = {**asdict(held), "job": self.job, "updated": time.time()}
+        note |= owner_record(self._owner)
         if not active:
             note |= {"state": "interrupted", "owner": None}
         write_json(self._file(held.run), note)
@@ -117,5 +117,8 @@ def _live(note: dict[str, Any], mine: bool) -> bool:
 
 
 def _left(note: dict[str, Any]) -> bool:
-    """Whether nobody will come back: without a job at once, else after a while."""
+    """Whether nobody will come back: without a job at once, else after a while.
+
+    The time was written by another machine's clock; it is off by less than what is waited for.
+    """
     return not note.get("job") or time.time() - float(note["updated"]) > RESERVED_SECONDS

@@ -138,7 +138,8 @@ class SearchSource:
         folder = self.base / row.user_attrs["id"]
         record = read_record(folder)
         state = record.get("state")
-        if owned(record) or self.leases.alive(row.user_attrs["owner"]):
+        # both are asked each time, so that both are watched from the first look on
+        if any([owned(record), self.leases.alive(row.user_attrs["owner"])]):
             return None
         if state in ("done", "pruned"):
             self.ledger.finish(row, folder, state == "pruned")

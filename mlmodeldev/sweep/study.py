@@ -28,7 +28,7 @@ from mlmodeldev.sweep.loading import Sweep
 from mlmodeldev.sweep.sampler import Proposal, Sampler
 from mlmodeldev.sweep.space import Trial
 from mlmodeldev.trial.folder import read_record
-from mlmodeldev.trial.history import best, history
+from mlmodeldev.trial.record import best, history
 
 FORM = 2
 """Of what stands in the journal (`mlmodeldev.sweep.sampler`): another one is another study."""

@@ -23,13 +23,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
+from mlmodeldev.lease import ProcessLock, owned
 from mlmodeldev.secrets import mask
 from mlmodeldev.tracking.wandb_rows import RunWriter, read_yaml, stored_record
-from mlmodeldev.trial.folder import TrialFolder, owned
+from mlmodeldev.trial.folder import TrialFolder
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -102,7 +103,7 @@ def state_of(record: dict[str, Any]) -> str:
 class _Open:
     """A run that is kept open, and the lock that keeps others from it."""
 
-    lock: FileLock
+    lock: ProcessLock
     replay: RunWriter | None = None
 
 
@@ -184,7 +185,7 @@ class Syncer:
             _mark_offline_files(folder)
 
     def _lock(self, folder: Path) -> _Open:
-        lock = FileLock(folder / ".sync.lock")
+        lock = ProcessLock(folder / ".sync.lock")
         lock.acquire(timeout=0)
         return self._open.setdefault(folder, _Open(lock))
 

@@ -30,7 +30,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.trial.history import STEP, TIME, read_rows
+from mlmodeldev.trial.record import STEP, TIME, read_rows
 
 EXTRA_SECONDS = 20.0
 """How long the end of a trial waits until the client has taken its tables; they are in its folder

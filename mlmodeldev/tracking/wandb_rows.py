@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.errors import EXIT_INTERRUPTED
 from mlmodeldev.tracking.metadata import CHANGES, description, log_model, models_to_keep
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
-from mlmodeldev.trial.history import STEP, TIME, read_rows
+from mlmodeldev.trial.record import STEP, TIME, read_rows
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings

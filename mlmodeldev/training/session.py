@@ -130,10 +130,10 @@ def _compile(model: LightningModule) -> None:
 @contextlib.contextmanager
 def begin(settings: Settings, world: World) -> Iterator[Attempt]:
     """Claim the trial on the first process, tell all, and record how it ends."""
-    path, facts = world.on_rank_zero(lambda: _open(settings))
+    path, start = world.on_rank_zero(lambda: _open(settings))
     folder = TrialFolder(path)
-    folder.attempt = facts.pop("attempt")
-    attempt = Attempt(folder, settings, world, **facts)
+    folder.attempt, folder.token = start.pop("attempt"), start.pop("token")
+    attempt = Attempt(folder, settings, world, **start)
     try:
         yield attempt
     except TrialInterrupted as error:
@@ -175,7 +175,7 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
     """Claim the folder; return it and what all processes must know of it."""
     folder = TrialFolder.open(settings)
     record = folder.read()
-    facts: dict[str, Any] = {"attempt": 0, "best": _best(record)}
+    start: dict[str, Any] = {"attempt": 0, "token": "", "best": _best(record)}
     source = provenance()
     if record.get("state") in ("done", "pruned") and _reached(record, settings):
         changed = record.get("source") != source["source"]
@@ -183,7 +183,7 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
         state = record["state"]
         print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
         report(settings, folder)
-        return folder.path, {**facts, "done": True, "state": state}
+        return folder.path, {**start, "done": True, "state": state}
     if record.get("state") in ("done", "pruned", "failed"):
         (folder.path / STOP_NOTE).unlink(missing_ok=True)  # it was for the attempt before
     folder.claim()
@@ -194,7 +194,8 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
     if checkpoint:
         step = int(checkpoint.stem.partition("-")[2])
         print(f"going on from step {step} (attempt {folder.attempt})")
-    return folder.path, {**facts, "attempt": folder.attempt, "checkpoint": checkpoint, "step": step}
+    start |= {"attempt": folder.attempt, "token": folder.token}
+    return folder.path, {**start, "checkpoint": checkpoint, "step": step}
 
 
 def _keep_changes(folder: Path) -> None:

@@ -39,7 +39,7 @@ def begin(work: TrialTask, slot: int, environment: dict[str, str]) -> TrialProce
         folder = TrialFolder(work.folder)
         if work.foreign:
             work.folder.mkdir(parents=True, exist_ok=True)
-            folder.claim()
+            folder.claim(patient=False)  # other trials run meanwhile
         return TrialProcess(work, slot, environment, folder)
     except (UsageError, OSError) as error:
         return TrialResult(EXIT_BAD_INPUT, "failed", str(error), 0.0)

@@ -24,8 +24,8 @@ from types import SimpleNamespace
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import TrialInterrupted
 from mlmodeldev.sweep.stopping import verdict
-from mlmodeldev.trial import interrupt
-from mlmodeldev.trial.history import history
+from mlmodeldev.trial import signals
+from mlmodeldev.trial.record import history
 from mlmodeldev.trial.folder import TrialFolder
 
 EPOCHS, SECONDS = int(os.environ.get("EPOCHS", "6")), float(os.environ.get("SECONDS_EACH", "0.02"))
@@ -61,9 +61,9 @@ def train(settings):
             if reason := verdict(rule, own, others, rule.goal):
                 folder.finish("pruned", reason)
                 return
-        if interrupt.requested():
-            folder.finish("interrupted", interrupt.requested())
-            raise TrialInterrupted(interrupt.requested())
+        if signals.requested():
+            folder.finish("interrupted", signals.requested())
+            raise TrialInterrupted(signals.requested())
         time.sleep(SECONDS)
     folder.finish("done", metric={"name": "val/accuracy", "value": entries[-1]["val/accuracy"]})
 """
@@ -85,7 +85,7 @@ command: ["${{env}}", "${{interpreter}}", "${{program}}", "${{args_no_hyphens}}"
 WORKER = """
 import sys
 from mlmodeldev.trial import worker
-worker.HEAVY = ("mlmodeldev.sweep.stopping", "mlmodeldev.trial.history")
+worker.HEAVY = ("mlmodeldev.sweep.stopping", "mlmodeldev.trial.record")
 from mlmodeldev.sweep.search import main
 sys.exit(main(sys.argv[1:]))
 """

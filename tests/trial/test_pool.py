@@ -26,7 +26,7 @@ PROGRAM = """
 import ctypes, json, os, signal, sys, time
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import TrialInterrupted
-from mlmodeldev.trial import interrupt
+from mlmodeldev.trial import signals
 from mlmodeldev.trial.folder import TrialFolder
 
 def train(settings):
@@ -47,9 +47,9 @@ def train(settings):
     if case == "fat": held = b"x" * 300_000_000
     seconds = {"long": 60.0, "short": 0.3}.get(case, 0.0)
     while time.time() < begun + seconds:
-        if interrupt.requested():
-            folder.finish("interrupted", interrupt.requested())
-            raise TrialInterrupted(interrupt.requested())
+        if signals.requested():
+            folder.finish("interrupted", signals.requested())
+            raise TrialInterrupted(signals.requested())
         time.sleep(0.01)
     folder.finish("done", note=time.time())
 

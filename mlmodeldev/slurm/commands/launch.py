@@ -116,9 +116,10 @@ def _alone(known: SweepState) -> Iterator[None]:
     Raises:
         UsageError: another has submitted since this one looked, or does so now.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     from mlmodeldev.atomic import writing_to
+    from mlmodeldev.lease import ProcessLock
     from mlmodeldev.slurm.submission import FOLDER, submissions
 
     folder = known.folder / FOLDER
@@ -126,7 +127,7 @@ def _alone(known: SweepState) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     busy = UsageError(f"{known.folder}: another command submits its trials; see status, try again")
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with ProcessLock(folder / ".lock", timeout=0):
             if any(made.created > known.read_at for made in submissions(known.folder)):
                 raise busy
             yield
