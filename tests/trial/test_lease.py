@@ -350,14 +350,14 @@ def test_a_folder_that_is_gone_is_lost_and_not_made_again(folder):
 def test_a_fresh_start_after_a_lease_ran_out_makes_the_old_process_stop(tmp_path, monkeypatch):
     from mlmodeldev.settings.composition import compose_settings
 
-    asked = [f"artefacts.runs_dir={tmp_path}", "artefacts.trial=trial"]
-    old = TrialFolder.open(compose_settings(asked))
+    overrides = [f"artefacts.runs_dir={tmp_path}", "artefacts.trial=trial"]
+    old = TrialFolder.open(compose_settings(overrides))
     old.claim()
     record = old.read()
     record["owner"]["host"], record["lease"] = "node17", time.time() - 0.1
     (old.path / "trial.json").write_text(json.dumps(record))
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
-    new = TrialFolder.open(compose_settings([*asked, "artefacts.fresh=true"]))
+    new = TrialFolder.open(compose_settings([*overrides, "artefacts.fresh=true"]))
     with pytest.raises(LostLease, match="its record is gone"):
         old.heartbeat()
     assert new.claim()["attempts"] == 1
