@@ -6,9 +6,9 @@ where nobody comes back for it, another agent of the sweep takes it after a whil
 
 Example::
 
-    notes = Notes(Path("runs/ab12cd34"), job="1234_5")
-    notes.write(Held(run="x7", params={"optimizer.lr": 0.1}))
-    held = notes.take_over()            # own first, then what others have left
+    notes = AgentNotes(Path("runs/ab12cd34"), job="1234_5")
+    notes.write(AgentNote(run="x7", params={"optimizer.lr": 0.1}))
+    note = notes.take_over()            # own first, then what others have left
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ class AgentNotes:
         self._owner = new_owner()
         self._me = job or "{host}-{pid}-{token:.8}".format(**self._owner)
 
-    def write(self, held: AgentNote, active: bool = True) -> None:
+    def write(self, note: AgentNote, active: bool = True) -> None:
         """Write, or renew, the note of a run; not active: it waits for this job to come back."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self._active.add if active else self._active.discard)(held.run)
-        note = {**asdict(held), "job": self.job, "updated": time.time()}
-        note |= owner_record(self._owner)
+        (self._active.add if active else self._active.discard)(note.run)
+        record = {**asdict(note), "job": self.job, "updated": time.time()}
+        record |= owner_record(self._owner)
         if not active:
-            note |= {"state": "interrupted", "owner": None}
-        write_json(self._file(held.run), note)
+            record |= {"state": "interrupted", "owner": None}
+        write_json(self._file(note.run), record)
 
     def remove(self, run: str) -> None:
         """Forget a run that has ended."""
@@ -68,7 +68,7 @@ class AgentNotes:
 
     def claim(self, run: str) -> bool:
         """Take a run that the server gives; not while another has it, or will come back for it."""
-        for file, note in self._found():
+        for file, note in self._records():
             if note["run"] != run or file == self._file(run):
                 continue
             if owned(note) or not _left(note):
@@ -79,31 +79,31 @@ class AgentNotes:
     def take_over(self) -> AgentNote | None:
         """Return a run to go on with: this job's own, or one that nobody comes back for."""
         for own in (True, False):
-            for file, note in self._found():
+            for file, note in self._records():
                 if note["run"] in self._active:
                     continue
                 mine = self.job is not None and note.get("job") == self.job
                 free = (mine or _left(note)) and not _live(note, mine)
                 if mine == own and free:
-                    held = AgentNote(str(note["run"]), dict(note["params"]))
-                    if self._rename(file, held):
-                        return held
+                    own_note = AgentNote(str(note["run"]), dict(note["params"]))
+                    if self._rename(file, own_note):
+                        return own_note
         return None
 
-    def _rename(self, file: Path, held: AgentNote) -> bool:
-        taken = self._file(held.run)
-        if file != taken:
+    def _rename(self, file: Path, note: AgentNote) -> bool:
+        path = self._file(note.run)
+        if file != path:
             try:
-                file.rename(taken)
+                file.rename(path)
             except OSError:
                 return False  # another was quicker
-        self.write(held)
+        self.write(note)
         return True
 
     def _file(self, run: str) -> Path:
         return self.folder / f"{self._me}.{run}.json"
 
-    def _found(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _records(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for file in sorted(self.folder.glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
                 note = json.loads(file.read_text())

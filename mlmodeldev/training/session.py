@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Attempt:
-    """What the processes of a trial agreed on when they began.
+    """What the processes of a trial share from its start on.
 
     Attributes:
         folder: the trial's folder; claimed on the first process.
@@ -129,7 +129,7 @@ def _compile(model: LightningModule) -> None:
 
 @contextlib.contextmanager
 def begin(settings: Settings, world: World) -> Iterator[Attempt]:
-    """Claim the trial on the first process, tell all, and record how it ends."""
+    """Claim the trial on the first process, share that with all, and record how it ends."""
     path, start = world.on_rank_zero(lambda: _open(settings))
     folder = TrialFolder(path)
     folder.attempt, folder.token = start.pop("attempt"), start.pop("token")
@@ -172,7 +172,7 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
 
 
 def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Claim the folder; return it and what all processes must know of it."""
+    """Claim the folder; return it and what all processes need of it."""
     folder = TrialFolder.open(settings)
     record = folder.read()
     start: dict[str, Any] = {"attempt": 0, "token": "", "best": _best(record)}
@@ -273,5 +273,5 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _version(record: Mapping[str, Any]) -> str:
-    found = ", ".join(f"{entry['pointer']} {entry['md5'][:8]}" for entry in record.get("dvc", ()))
-    return found or "not kept by DVC"
+    names = ", ".join(f"{entry['pointer']} {entry['md5'][:8]}" for entry in record.get("dvc", ()))
+    return names or "not kept by DVC"

@@ -90,7 +90,7 @@ class Source(Protocol):
 
         Returns:
             What counts instead of `TrialResult.state` for the pool's exit status, such as
-            ``pending`` for a trial that was killed and will be gone on with; None: the state itself.
+            ``pending`` for a trial that was killed and goes on later; None: the state itself.
         """
 
     def tick(self) -> None:
