@@ -26,7 +26,7 @@ from mlmodeldev.slurm.sweep_state import begun_trials, reconcile
 from mlmodeldev.sweep import Sweep, loads
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.stopping import verdict
-from mlmodeldev.trial.history import history
+from mlmodeldev.trial.record import history
 from mlmodeldev.trial.task import ListSource, TrialResult, TrialTask
 
 ROOT = Path(__file__).resolve().parents[1]

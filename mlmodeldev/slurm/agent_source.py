@@ -19,13 +19,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlmodeldev.lease import owned
 from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.starter import Start
 from mlmodeldev.tracking.wandb_api import Refused, RemoteSweep, Unreachable
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
-from mlmodeldev.trial.folder import TrialFolder, own_path, owned
+from mlmodeldev.trial.folder import TrialFolder, own_path
 from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask, Wait
 
 _PLACES = ("artefacts.runs_dir", "artefacts.sweep", "artefacts.trial")

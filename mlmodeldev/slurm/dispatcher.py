@@ -26,7 +26,8 @@ from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.tracking.upload import state_of, wait
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.folder import TrialFolder, read_record
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import Source, TrialResult, TrialTask, fill
 
 if TYPE_CHECKING:

@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrialInterrupted, UsageError
+from mlmodeldev.lease import LEASE_SECONDS, owned
 from mlmodeldev.project import PROJECT_VARIABLE
 from mlmodeldev.slurm.epilog import KILL_SIGNALS, may_restart
 from mlmodeldev.slurm.query import show_job, task_name
 from mlmodeldev.slurm.submission import Submission, job_note
 from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.folder import LEASE_SECONDS, TrialFolder, owned, read_record
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import WAIT, ListSource, TrialResult, TrialTask, Wait
 
 _JOB_IS_OVER = frozenset(

@@ -24,7 +24,8 @@ from mlmodeldev.slurm.query import own_task_name, requeue_job, seconds_of, show_
 from mlmodeldev.slurm.script import SUBMISSION_VARIABLE
 from mlmodeldev.slurm.submission import Submission
 from mlmodeldev.slurm.sweep_state import ENDED
-from mlmodeldev.trial.folder import TrialFolder, read_record
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.record import read_record
 
 KILL_SIGNALS = (signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV)
 """What ends a trial from outside, such as lack of memory."""

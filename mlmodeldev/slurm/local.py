@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
+from mlmodeldev.lease import owned
 from mlmodeldev.machine import visible_gpus
 from mlmodeldev.project import project_root
 from mlmodeldev.slurm.sweep_state import ENDED, TrialEntry
 from mlmodeldev.sweep.loading import trial_arguments
-from mlmodeldev.trial.folder import owned
 from mlmodeldev.trial.pool import run_pool
 from mlmodeldev.trial.task import TrialResult, TrialTask
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.lease import owned
 from mlmodeldev.slurm.limits import Limits
 from mlmodeldev.slurm.script import batch_script
 from mlmodeldev.slurm.sweep_state import ENDED
-from mlmodeldev.trial.folder import owned
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster

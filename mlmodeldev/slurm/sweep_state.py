@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.lease import owned
 from mlmodeldev.project import project_root
 from mlmodeldev.slurm.query import slurm_is_here
-from mlmodeldev.trial.folder import owned, read_record
+from mlmodeldev.trial.record import read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings

@@ -25,13 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 
 from mlmodeldev.atomic import write_json, writing_to
-from mlmodeldev.trial.folder import HEARTBEAT_SECONDS, owned, owner_record
+from mlmodeldev.lease import HEARTBEAT_SECONDS, ProcessLock, new_owner, owned, owner_record
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -40,7 +39,7 @@ LOCK_SECONDS = 300.0
 """How long to wait for the lock: reading a long journal on a slow disk is the longest hold."""
 
 
-class _Lock(FileLock):
+class _Lock(ProcessLock):
     """The journal's lock.
 
     Attributes:
@@ -50,9 +49,9 @@ class _Lock(FileLock):
 
     current = False
 
-    def _release(self) -> None:
-        self.current = False
-        super()._release()
+    def release(self) -> None:
+        super().release()
+        self.current = self.current and self.is_locked
 
 
 class Journal:
@@ -204,13 +203,13 @@ class Leases:
     """The leases of all workers, and this process's own.
 
     Attributes:
-        name: this worker's name: machine, process id and its start.
+        name: this worker's name: machine, PID namespace, process id and its start.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        record = owner_record()
-        self.name = "{host}-{pid}-{started}".format(**record["owner"])
+        self._owner = new_owner()
+        self.name = "{host}-{namespace}-{pid}-{started}".format(**self._owner)
         self._renewed = float("-inf")
 
     def renew(self) -> None:
@@ -218,7 +217,7 @@ class Leases:
         if time.monotonic() - self._renewed < HEARTBEAT_SECONDS:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._file(self.name), owner_record())
+        write_json(self._file(self.name), owner_record(self._owner))
         self._renewed = time.monotonic()
 
     def give_up(self) -> None:

@@ -20,12 +20,14 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.lease import owned
 from mlmodeldev.sweep.journal import Journal, Leases
 from mlmodeldev.sweep.loading import Sweep, load, pruning, trial_arguments
 from mlmodeldev.sweep.sampler import Proposal, Sampler
 from mlmodeldev.sweep.study import SearchStudy, add_folder_trials, import_trials
-from mlmodeldev.trial.folder import TrialFolder, owned, read_record
+from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.pool import WAIT, TrialResult, TrialTask, run_pool
+from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import Wait
 
 FOLDER = ".search"
@@ -138,7 +140,8 @@ class SearchSource:
         folder = self.base / row.user_attrs["id"]
         record = read_record(folder)
         state = record.get("state")
-        if owned(record) or self.leases.alive(row.user_attrs["owner"]):
+        # both are asked each time, so that both are watched from the first look on
+        if any([owned(record), self.leases.alive(row.user_attrs["owner"])]):
             return False
         if state in ("done", "pruned"):
             self.study.finish(row, folder, state == "pruned")

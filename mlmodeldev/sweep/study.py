@@ -30,8 +30,7 @@ from mlmodeldev.settings.identity import canonical_text, digest, identity
 from mlmodeldev.sweep.journal import Journal
 from mlmodeldev.sweep.loading import Sweep
 from mlmodeldev.sweep.sampler import Proposal, Sampler
-from mlmodeldev.trial.folder import read_record
-from mlmodeldev.trial.history import best, history
+from mlmodeldev.trial.record import best, history, read_record
 
 FORM = 2
 """Of what stands in the journal (`mlmodeldev.sweep.sampler`): another one is another study."""

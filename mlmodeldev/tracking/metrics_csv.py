@@ -24,7 +24,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from mlmodeldev.atomic import write_text, writing_to
-from mlmodeldev.trial.history import TIME, read_text_rows
+from mlmodeldev.trial.record import TIME, read_text_rows
 
 _FIRST = ["epoch", "step"]
 

@@ -23,16 +23,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
+from mlmodeldev.lease import ProcessLock, owned
 from mlmodeldev.secrets import mask
 from mlmodeldev.tracking.metadata import read_yaml
 from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
 from mlmodeldev.tracking.wandb_init import run_id, under_agent
 from mlmodeldev.tracking.wandb_rows import RunWriter
-from mlmodeldev.trial.folder import TrialFolder, owned, read_record
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.record import read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -105,7 +107,7 @@ def state_of(record: dict[str, Any]) -> str:
 class _OpenRun:
     """A run that is kept open, and the lock that keeps others from it."""
 
-    lock: FileLock
+    lock: ProcessLock
     writer: RunWriter | None = None
 
 
@@ -187,7 +189,7 @@ class Syncer:
             _mark_offline_files(folder)
 
     def _lock(self, folder: Path) -> _OpenRun:
-        lock = FileLock(folder / ".sync.lock")
+        lock = ProcessLock(folder / ".sync.lock")
         lock.acquire(timeout=0)
         return self._open.setdefault(folder, _OpenRun(lock))
 

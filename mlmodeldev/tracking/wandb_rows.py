@@ -33,8 +33,7 @@ from mlmodeldev.tracking.metadata import (
 )
 from mlmodeldev.tracking.wandb_init import INIT_SECONDS, git_metadata, prepare_environment
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
-from mlmodeldev.trial.folder import read_record
-from mlmodeldev.trial.history import STEP, TIME, read_rows
+from mlmodeldev.trial.record import STEP, TIME, read_record, read_rows
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mlmodeldev import lease
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.tracking.wandb_api import RemoteSweep
@@ -65,3 +66,19 @@ def test_a_killed_trial_goes_on_twice_and_then_has_failed(tmp_path: Path):
         killed = TrialResult(-signal.SIGKILL, "failed", "killed", 1.0)
         assert source.report(work, killed) == ("pending" if attempt < 2 else None)
     assert (source.failed, source.done) == (1, 0)
+
+
+def test_a_living_agents_note_is_not_taken_whatever_its_clock(tmp_path: Path, monkeypatch):
+    """Seen from another machine: its note goes on changing, only by a clock that is behind."""
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
+    agent, other = AgentNotes(tmp_path, None), AgentNotes(tmp_path, None)
+    agent._owner["host"] = "node17"
+    for minutes in (5, 4.9, 4.8):
+        agent.write(NOTE)
+        (file,) = (tmp_path / ".agents").glob("*.json")
+        note = json.loads(file.read_text())
+        file.write_text(json.dumps({**note, "lease": note["lease"] - 60 * minutes}))
+        assert other.take_over() is None
+        assert not other.claim(NOTE.run)
+    time.sleep(0.6)
+    assert other.take_over() == NOTE, "silent for the whole lease"

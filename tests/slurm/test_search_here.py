@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from mlmodeldev.trial.folder import read_record
+from mlmodeldev.trial.record import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = """\

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlmodeldev.trial.folder import read_record
+from mlmodeldev.trial.record import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import TrialInterrupted
 from mlmodeldev.sweep.stopping import verdict
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.history import history
+from mlmodeldev.trial.record import history
 from mlmodeldev.trial.folder import TrialFolder
 
 EPOCHS, SECONDS = int(os.environ.get("EPOCHS", "6")), float(os.environ.get("SECONDS_EACH", "0.02"))
@@ -85,7 +85,7 @@ command: ["${{env}}", "${{interpreter}}", "${{program}}", "${{args_no_hyphens}}"
 WORKER = """
 import sys
 from mlmodeldev.trial import worker
-worker.HEAVY = ("mlmodeldev.sweep.stopping", "mlmodeldev.trial.history")
+worker.HEAVY = ("mlmodeldev.sweep.stopping", "mlmodeldev.trial.record")
 from mlmodeldev.sweep.search import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import statistics
+import time
 from collections import Counter
 
 import optuna
@@ -18,7 +19,7 @@ from mlmodeldev.sweep import load
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.search import SearchSource, main
 from mlmodeldev.sweep.study import import_trials
-from mlmodeldev.trial.folder import read_record
+from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import TrialResult, TrialTask
 from tests.sweep.searching import Hunt, family
 
@@ -342,3 +343,22 @@ def test_bad_input_is_one_line_and_2(arguments, message, tmp_path, capsys):
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_workers_lease_is_its_own_and_its_silence_is_timed(tmp_path, monkeypatch):
+    """Also of two containers whose processes have the same host name, id and start."""
+    from mlmodeldev import lease
+    from mlmodeldev.sweep.journal import Leases
+
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "pid_namespace", lambda: 1)
+    first = Leases(tmp_path)
+    first.renew()
+    monkeypatch.setattr(lease, "pid_namespace", lambda: 2)
+    second = Leases(tmp_path)
+    assert second.name != first.name
+    assert second.alive(first.name)
+    time.sleep(0.4)
+    assert not second.alive(first.name)
+    assert second.alive(second.name)
+    assert not second.alive("node17-5-7"), "a name of an older version, without a file"

@@ -264,16 +264,17 @@ def _submit_lock(sweep_state: SweepState) -> Iterator[None]:
     Raises:
         UsageError: another has submitted since this one looked, or does so now.
     """
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
     from mlmodeldev.atomic import writing_to
+    from mlmodeldev.lease import ProcessLock
 
     sweep_folder, folder = sweep_state.folder, sweep_state.folder / FOLDER
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
     busy = UsageError(f"{sweep_folder}: another command submits its trials; see status, try again")
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with ProcessLock(folder / ".lock", timeout=0):
             if any(made.created > sweep_state.read_at for made in submissions(sweep_folder)):
                 raise busy
             yield

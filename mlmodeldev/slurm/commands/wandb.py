@@ -187,8 +187,9 @@ def add_bridge_options(parser: argparse.ArgumentParser) -> None:
 
 def run_bridge(args: argparse.Namespace) -> int:
     """Bridge until the sweep is over; return 0 well, 1 some failed, 75 interrupted."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
+    from mlmodeldev.lease import ProcessLock
     from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep.starter import runs_trainer
@@ -212,7 +213,7 @@ def run_bridge(args: argparse.Namespace) -> int:
     folder = runs_dir / sweep.id
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".bridge.lock", timeout=0):
+        with ProcessLock(folder / ".bridge.lock", timeout=0):
             return _bridge(args, sweep, settings, overrides, runs_dir)
     except Timeout:
         raise UsageError(f"{args.sweep}: another bridge is at it") from None
