@@ -141,10 +141,10 @@ def test_best_is_not_last_here(exported, name) -> None:
 def test_fresh_process_has_the_tokenizer_of_training(exported, name, folder, data_dir) -> None:
     from datamodule import Digits
     from examples.cola import Cola
-    from tests.small_data import prepared
+    from tests.small_data import set_up
 
     answer = json.loads((exported.place / f"{name}-{folder}.json").read_text())
-    module = prepared(Digits if name == "digits" else Cola, data_dir)
+    module = set_up(Digits if name == "digits" else Cola, data_dir)
     assert answer["ids"] == [module.tokenizer(text)["input_ids"] for text in TEXTS[name]]
     for text, decoded in zip(TEXTS[name], answer["decoded"], strict=True):
         assert decoded.replace(" ", "") == text.lower().replace(" ", "")
