@@ -39,16 +39,21 @@ class Predictor:
             raise UsageError(f"{folder}: no export here (a trial writes it when it is done)")
         self.folder = folder
         self.state = _read_state(state_file)
+        from inspect import signature
+
         from hydra.utils import get_class
 
+        from mlmodeldev.project import project_root
+        from mlmodeldev.settings.renamed import current_arguments, current_target
         from mlmodeldev.training.quiet import quiet
 
         quiet()
-        target = self.state["settings"]["model"]["_target_"]
+        target = current_target(self.state["settings"]["model"]["_target_"], project_root())
         kind: Any = get_class(target)
         if not (hasattr(kind, "load") and hasattr(kind, "predict")):
             raise UsageError(f"{target}: has no load and predict, which inference needs")
-        self.model = kind.load(folder, self.state["model_arguments"])
+        arguments = current_arguments(self.state["model_arguments"], signature(kind).parameters)
+        self.model = kind.load(folder, arguments)
 
     def __call__(self, inputs: list[str], texts: list[str]) -> list[dict[str, float]]:
         """Return the probabilities of each input; texts beside images are candidate captions."""
