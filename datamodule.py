@@ -20,7 +20,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from mlmodeldev.data.prepared_images import image_files, make_arrays
 from pydantic import Field
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -29,6 +28,7 @@ from mlmodeldev.data.cache import CachedArrays
 from mlmodeldev.data.datasets import CaptionedImages, ImageCaptions, Rows, as_long, shift, split
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.prepared_coco import CachedCoco
+from mlmodeldev.data.prepared_images import image_files, make_arrays
 from mlmodeldev.data.prepared_sentences import CachedSentences
 from mlmodeldev.data.readers import digits_file, read_cola, read_digits, read_sst2
 from mlmodeldev.data.tokens import make_tokenizer, tokenizer_key

@@ -32,6 +32,7 @@ from mlmodeldev.errors import (
 from mlmodeldev.machine import share_cores
 from mlmodeldev.project import project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
+from mlmodeldev.settings.conf_files import choices_of, file_of_choice, groups
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -55,6 +56,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     """
     share_cores()
     guard_output()
+    _let_help_list_groups()
     given = os.environ.pop(SETTINGS_VARIABLE, None)
     # Hydra then raises to us what it would print; its own way exits 1 for a typo.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -71,6 +73,15 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
         if not is_composition_error(error):
             raise
         _exit(EXIT_BAD_INPUT, translate(error, sys.argv[1:]))
+
+
+def _let_help_list_groups() -> None:
+    """Hydra's own list for ``--help`` leaves out what its search path adds to ``conf/``."""
+    from omegaconf import OmegaConf
+
+    from mlmodeldev.settings.conf_files import list_groups
+
+    OmegaConf.register_new_resolver("groups_of_settings", list_groups, replace=True)
 
 
 def call(train: Callable[[Settings], T], config: DictConfig) -> T:
@@ -144,12 +155,12 @@ def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any])
     from mlmodeldev.settings.overrides import parse_overrides
     from mlmodeldev.settings.validation import validate
 
-    groups = [str(name) for name in config if name != "hydra"]
-    if "overrides" in groups:
+    names = [str(name) for name in config if name != "hydra"]
+    if "overrides" in names:
         raise UsageError("overrides: is made of the command line, and can't be set on it")
     try:
         container: Any = OmegaConf.to_container(
-            OmegaConf.masked_copy(config, groups), resolve=True, throw_on_missing=True
+            OmegaConf.masked_copy(config, names), resolve=True, throw_on_missing=True
         )
     except OmegaConfBaseException as error:
         raise UsageError(_first_lines(error)) from None
@@ -169,10 +180,8 @@ def _origin(key: str, asked: list[str], choices: dict[str, Any]) -> str:
         return "command line"
     group, _, leaf = key.partition(".")
     for source in ("debug", "experiment"):  # the groups that may set keys of others
-        file = project_root() / "conf" / source / f"{choices.get(source)}.yaml"
-        if file.is_file() and re.search(
-            rf"(?m)^\s+{re.escape(leaf.split('.')[-1])}\s*:", file.read_text()
-        ):
+        file = file_of_choice(source, choices.get(source))
+        if file and re.search(rf"(?m)^\s+{re.escape(leaf.split('.')[-1])}\s*:", file.read_text()):
             return f"conf/{source}/{file.name}"
     choice = choices.get(group)
     return f"conf/{group}/{choice}.yaml" if choice else "command line"
@@ -222,16 +231,6 @@ def _no_choice(asked: Sequence[str]) -> str:
     return f"{key}={value}: must be one of {', '.join(choices_of(key))} [command line]"
 
 
-def choices_of(group: str) -> list[str]:
-    """Return the files of a group, such as ``model``: what may be chosen."""
-    return sorted(file.stem for file in (project_root() / "conf" / group).glob("*.yaml"))
-
-
-def _groups() -> set[str]:
-    folders = (path.name for path in (project_root() / "conf").iterdir() if path.is_dir())
-    return set(folders) - {"hydra"}
-
-
 def _unknown_key(key: str, asked: Sequence[str]) -> str:
     """Walk the composed configuration down to the part of the key that is not there."""
     from omegaconf import DictConfig, OmegaConf
@@ -244,7 +243,7 @@ def _unknown_key(key: str, asked: Sequence[str]) -> str:
             continue
         allowed = sorted(map(str, node)) if isinstance(node, DictConfig) else []
         if not depth:
-            allowed = sorted({*allowed, *_groups()})
+            allowed = sorted({*allowed, *groups()})
         where = ".".join(parts[:depth]) or "the settings"
         listed = f" (allowed in {where}: {', '.join(allowed)})" if allowed else ""
         return f"{key}: no such setting{nearest(part, allowed)}{listed} [command line]"
@@ -256,7 +255,7 @@ def _compose_groups(overrides: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    asked = [a for a in overrides if a.partition("=")[0] in _groups() and "," not in a]
+    asked = [a for a in overrides if a.partition("=")[0] in groups() and "," not in a]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
         try:

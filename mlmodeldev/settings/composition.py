@@ -86,9 +86,11 @@ def _kept(chosen: tuple[str, ...], newest: tuple[int, int]) -> DictConfig:
 
 def _newest() -> tuple[int, int]:
     """Return what changes when a file of ``conf/`` does: how many, and the latest change."""
-    from mlmodeldev.project import project_root
+    from mlmodeldev.settings.conf_files import conf_folders
 
-    times = [file.stat().st_mtime_ns for file in (project_root() / "conf").rglob("*.yaml")]
+    times = [
+        file.stat().st_mtime_ns for folder in conf_folders() for file in folder.rglob("*.yaml")
+    ]
     return len(times), max(times, default=0)
 
 

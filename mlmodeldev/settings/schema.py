@@ -251,8 +251,10 @@ class Callbacks(Group):
 
     cka: Cka = Cka()
     export: Switch = Switch()
+    """best/ and last/ as Hugging Face folders."""
     samples: Samples = Samples()
     throughput: Switch = Switch()
+    """Samples a second, step time, share of time spent waiting for data."""
     progress: Progress = Progress()
     pruning: Pruning = Pruning()
 

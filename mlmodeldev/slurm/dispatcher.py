@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.entrypoint import Job
 from mlmodeldev.slurm.query import Queued, queue
-from mlmodeldev.slurm.snapshot import take
+from mlmodeldev.slurm.snapshot import take_snapshot
 from mlmodeldev.slurm.submission import Submission, jobs_of, reattach
 from mlmodeldev.tracking.upload import state_of, wait
 from mlmodeldev.tracking.wandb_rows import stored_record
@@ -134,7 +134,7 @@ class Dispatcher:
         return submit(submission, self.cluster, self.folder.name, jobs, trials)
 
     def _begin(self) -> Submission:
-        code = take(self.root, self.folder.parent)
+        code = take_snapshot(self.root, self.folder.parent)
         facts = {
             "gpus": self.cluster.gpus,
             "restarts_after_kill": self.cluster.restarts_after_kill,

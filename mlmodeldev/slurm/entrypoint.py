@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.project import PROJECT_VARIABLE
 from mlmodeldev.slurm.epilog import may_restart
-from mlmodeldev.slurm.submission import job_note
+from mlmodeldev.slurm.submission import Submission, job_note
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.folder import LEASE_SECONDS, TrialFolder, owned, read_record
 from mlmodeldev.trial.task import WAIT, ListSource, TrialResult, TrialTask, Wait
@@ -32,6 +33,9 @@ def main(file: Path) -> None:
     signals.listen()
     if os.environ.get("SLURM_PROCID", "0") == "0":
         _note(file)
+    # the copy of the code, wherever the job was submitted from
+    snapshot = Submission.read(file.parent / "jobs.json").snapshot
+    os.environ[PROJECT_VARIABLE] = str(snapshot)
     index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     with file.open("rb") as opened:
         job = pickle.load(opened)[index]

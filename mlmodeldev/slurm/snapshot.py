@@ -5,7 +5,7 @@ the files lie the commit and what differed from it.
 
 Example::
 
-    code = take(root, Path("runs"))        # runs/.snapshots/3f0c9a12/
+    code = take_snapshot(root, Path("runs"))        # runs/.snapshots/3f0c9a12/
     remove_unused(Path("runs"), keep={code})
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from mlmodeldev.atomic import replace_folder, write_json
@@ -21,6 +21,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.project import run_git
 from mlmodeldev.secrets import mask, refuse_secrets
 from mlmodeldev.trial.provenance import SNAPSHOT_CHANGES, SNAPSHOT_FILE, provenance
+from mlmodeldev.trial.software import LIBRARY, library_files
 
 FOLDER = ".snapshots"
 LARGEST = 100 * 2**20
@@ -29,22 +30,26 @@ _NO_CODE = {"runs", "data", "wandb", "build", "dist", "outputs", "multirun"}
 """Top-level folders that are not copied where git can't say what is code."""
 
 
-def take(root: Path, runs_dir: Path) -> Path:
-    """Copy the project's tracked and unignored files, unless that copy is there already.
+def take_snapshot(root: Path, runs_dir: Path) -> Path:
+    """Copy the project's code and the library's, unless that copy is there already.
+
+    Jobs import the copy's library, so that updating the installed one does not reach them.
 
     Raises:
-        UsageError: they are too large, hold a key, or can't be written.
+        UsageError: the files are too large, hold a key, or can't be written.
     """
-    files = code_files(root)
-    target = runs_dir / FOLDER / digest_of(root, files)
+    files = {name: root / name for name in code_files(root)}
+    if "mlmodeldev/__init__.py" not in files:  # a clone holds its own
+        files |= {f"mlmodeldev/{name.as_posix()}": LIBRARY / name for name in library_files()}
+    target = runs_dir / FOLDER / digest_of(files)
     if (target / SNAPSHOT_FILE).is_file():
         return target
-    _check_size(root, files)
-    refuse_secrets(root / name for name in files)
+    _check_size(files)
+    refuse_secrets(files.values())
     with replace_folder(target) as folder:
-        for name in files:
+        for name, file in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, folder / name)
+            shutil.copy2(file, folder / name)
         (folder / SNAPSHOT_CHANGES).write_text(mask(run_git(root, "diff", "HEAD") or ""))
         write_json(folder / SNAPSHOT_FILE, provenance(root))
     return target
@@ -65,22 +70,21 @@ def _walk(root: Path) -> Iterable[str]:
             yield str(path.relative_to(root))
 
 
-def digest_of(root: Path, files: Iterable[str]) -> str:
+def digest_of(files: Mapping[str, Path]) -> str:
     """Return a digest of names, contents and modes."""
     whole = hashlib.sha256()
-    for name in files:
-        path = root / name
+    for name, path in files.items():
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         whole.update(f"{name}\0{path.stat().st_mode & 0o111}\0{content}\n".encode())
     return whole.hexdigest()[:16]
 
 
-def _check_size(root: Path, files: Iterable[str]) -> None:
-    sizes = {name: (root / name).stat().st_size for name in files}
+def _check_size(files: Mapping[str, Path]) -> None:
+    sizes = {path: path.stat().st_size for path in files.values()}
     if sum(sizes.values()) > LARGEST:
-        name = max(sizes, key=lambda name: sizes[name])
+        path = max(sizes, key=lambda path: sizes[path])
         raise UsageError(
-            f"{root / name}: {sizes[name] / 2**20:.0f} MiB; the code is copied for the jobs, and"
+            f"{path}: {sizes[path] / 2**20:.0f} MiB; the code is copied for the jobs, and"
             f" may be {LARGEST / 2**20:.0f} MiB in all: put data where git ignores it"
         )
 

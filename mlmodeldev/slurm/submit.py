@@ -25,7 +25,7 @@ from mlmodeldev.secrets import warn_of_keys_left_out, without_keys
 from mlmodeldev.slurm.entrypoint import Job, SearchJob
 from mlmodeldev.slurm.local import entry_work
 from mlmodeldev.slurm.plan import parameters, python_of, setup, teardown, trials_at_once
-from mlmodeldev.slurm.snapshot import take
+from mlmodeldev.slurm.snapshot import take_snapshot
 from mlmodeldev.slurm.submission import Submission
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
     """
 
     cluster, sweep_folder = plan.cluster, plan.declared.folder
-    code = take(root, sweep_folder.parent)
+    code = take_snapshot(root, sweep_folder.parent)
     warn_of_keys_left_out()
     submission = Submission.new(sweep_folder, code, **_facts(plan))
     # what is edited later does not reach the jobs

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 
 from mlmodeldev.errors import UsageError
@@ -69,7 +70,7 @@ def make_trainer(
         plugins=[AtomicCheckpointIO(), WorldEnvironment(world)],
         default_root_dir=str(folder),
         use_distributed_sampler=False,  # ExactLoader shares the batches
-        enable_progress_bar=any(type(c).__name__ == "Progress" for c in callbacks),
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
         enable_model_summary=False,
         enable_checkpointing=True,
     )

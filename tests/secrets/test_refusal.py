@@ -12,7 +12,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.secrets import key_in_changes, refuse_secrets, warn_of_open_netrc
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.slurm.command_line import main
-from mlmodeldev.slurm.snapshot import take
+from mlmodeldev.slurm.snapshot import take_snapshot
 from mlmodeldev.sweep import load, loads
 from tests.conftest import ROOT
 from tests.secrets.planted import HEX, KEYS, NEW
@@ -130,7 +130,7 @@ def test_the_hook_refuses_a_commit_with_a_key_and_takes_it_without(clone: Path):
 def test_code_with_a_key_is_not_copied_for_jobs(clone: Path, tmp_path: Path):
     (clone / "model.py").write_text(f"KEY = '{NEW}'\n")
     with pytest.raises(UsageError, match=r"model.py:1: holds a key"):
-        take(clone, tmp_path / "runs")
+        take_snapshot(clone, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
@@ -139,7 +139,7 @@ def test_the_difference_kept_beside_the_code_shows_no_key(clone: Path, tmp_path:
     git(clone, "add", "-A")
     git(clone, "commit", "--no-verify", "-qm", "careless")
     (clone / "model.py").write_text("KEY = None\n")
-    copied = take(clone, tmp_path / "runs")
+    copied = take_snapshot(clone, tmp_path / "runs")
     assert "-KEY = '[W&B API key]'" in (copied / "snapshot.diff").read_text()
 
 

@@ -74,6 +74,7 @@ def test_a_bad_value_in_a_file_is_traced_to_that_file(tmp_path, monkeypatch):
     import shutil
 
     from mlmodeldev.project import project_root
+    from mlmodeldev.settings.conf_files import LIBRARY_CONF
 
     root = tmp_path / "project"
     shutil.copytree(project_root() / "conf", root / "conf")
@@ -81,7 +82,9 @@ def test_a_bad_value_in_a_file_is_traced_to_that_file(tmp_path, monkeypatch):
         shutil.copy(project_root() / name, root)
     monkeypatch.setenv("MLMODELDEV_PROJECT", str(root))
     sgd = root / "conf/optimizer/sgd.yaml"
-    sgd.write_text(sgd.read_text().replace("lr: 0.1", "lr: 0"))
+    sgd.parent.mkdir()
+    library = LIBRARY_CONF / "optimizer/sgd.yaml"
+    sgd.write_text(library.read_text().replace("lr: 0.1", "lr: 0"))
     assert refused("optimizer=sgd").endswith("[conf/optimizer/sgd.yaml]")
     cola = root / "conf/experiment/cola.yaml"
     cola.write_text(cola.read_text().replace("lr: 0.0005", "lr: fast"))
@@ -89,6 +92,7 @@ def test_a_bad_value_in_a_file_is_traced_to_that_file(tmp_path, monkeypatch):
         "optimizer.lr='fast': must be a valid number [conf/experiment/cola.yaml]"
     )
     fast = root / "conf/debug/fast.yaml"
+    shutil.copytree(LIBRARY_CONF / "debug", fast.parent)
     fast.write_text(fast.read_text().replace("max_epochs: 1", "max_epochs: 0"))
     assert refused("debug=fast").endswith("[conf/debug/fast.yaml]")
     digits = root / "conf/data/digits.yaml"

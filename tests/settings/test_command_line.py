@@ -127,7 +127,7 @@ def program(tmp_path):
         file.write_text(PROBE.format(root=str(ROOT), conf=str(ROOT / "conf"), body=body))
         return subprocess.run(
             [sys.executable, str(file), *arguments],
-            env={**os.environ, **environment},
+            env={**os.environ, "MLMODELDEV_PROJECT": str(ROOT), **environment},
             cwd=tmp_path,
             capture_output=True,
             text=True,

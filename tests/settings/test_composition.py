@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlmodeldev.project import project_root
 from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.settings.conf_files import LIBRARY_CONF, conf_folders
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.schema import Settings
 
@@ -39,7 +39,7 @@ def test_the_defaults_in_the_classes_are_those_of_the_files():
 
 
 def test_every_setting_has_a_comment_in_its_file_and_words_in_its_class():
-    lines = (project_root() / "conf/training/default.yaml").read_text().splitlines()
+    lines = (LIBRARY_CONF / "training/default.yaml").read_text().splitlines()
     assert [line for line in lines if "  # " not in line] == []
     assert [line.partition(":")[0] for line in lines] == list(
         Settings.model_fields["training"].annotation.model_fields
@@ -52,8 +52,8 @@ def test_every_setting_has_a_comment_in_its_file_and_words_in_its_class():
     "choice",
     [
         f"{folder.name}={file.stem}"
-        for folder in sorted((project_root() / "conf").iterdir())
-        if folder.is_dir() and folder.name != "hydra"
+        for folder in sorted(f for conf in conf_folders() for f in conf.iterdir())
+        if folder.is_dir()
         for file in sorted(folder.glob("*.yaml"))
     ],
 )

@@ -32,6 +32,19 @@ def test_the_snippet_runs(tmp_path, data_dir) -> None:
 
 
 def test_all_groups_are_listed() -> None:
-    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"hydra"}
+    folders = [ROOT / "conf", ROOT / "mlmodeldev" / "conf"]
+    groups = {path.parent.name for folder in folders for path in folder.glob("*/*.yaml")}
     table = TEXT.partition("## On the command line")[0]
     assert set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.M)))) == groups
+
+
+def test_files_and_table_are_what_the_schema_says() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlmodeldev.settings", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "| `optimizer.lr` | `0.002` | Peak learning rate |" in TEXT

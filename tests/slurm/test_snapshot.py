@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
-from mlmodeldev.slurm.snapshot import code_files
+from mlmodeldev import __version__
+from mlmodeldev.slurm.snapshot import code_files, take_snapshot
+from mlmodeldev.trial.software import library_digest
 
 
 def test_outside_of_git_code_is_all_but_data_results_and_hidden_files(tmp_path: Path) -> None:
@@ -15,3 +19,23 @@ def test_outside_of_git_code_is_all_but_data_results_and_hidden_files(tmp_path: 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert code_files(tmp_path) == sorted(code)
+
+
+def test_the_library_is_copied_for_a_project_that_does_not_hold_it(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "trainer.py").write_text("# mine")
+    copy = take_snapshot(tmp_path / "project", tmp_path / "runs")
+    assert (copy / "trainer.py").read_text() == "# mine"
+    asked = "import mlmodeldev.trial.software as s; print(s.LIBRARY, s.software())"
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        cwd="/",
+        env={"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(f"{copy}/mlmodeldev ")
+    assert __version__ in done.stdout
+    assert library_digest() in done.stdout
+    assert take_snapshot(tmp_path / "project", tmp_path / "runs") == copy
