@@ -103,8 +103,9 @@ def update(root: Path, template: Template, conflicts: bool = False) -> int:
     clashes = [change for change in changes if change.what == CONFLICT]
     if clashes and not conflicts:
         raise UsageError(
-            f"{len(clashes)} files in conflict, nothing was written; --conflicts writes them with"
-            " markers, to be resolved by hand"
+            f"nothing was written, for {clashes[0].name} is in conflict"
+            + (f", as are {len(clashes) - 1} other files" if clashes[1:] else "")
+            + "; --conflicts writes all, with markers to be resolved by hand"
         )
     new = Record(template.version, answers, pristine)
     contents = _contents(root, record, new, changes)
