@@ -25,18 +25,11 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from mlmodeldev.data.cache import CachedArrays
-from mlmodeldev.data.datasets import CaptionedImages, ImageCaptions, Rows, as_long, shift, split
+from mlmodeldev.data.datasets import CaptionedImages, split
+from mlmodeldev.data.image_arrays import image_files, make_arrays
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.prepared_coco import CachedCoco
-from mlmodeldev.data.prepared_images import image_files, make_arrays
-from mlmodeldev.data.prepared_sentences import CachedSentences
-from mlmodeldev.data.readers import digits_file, read_cola, read_digits, read_sst2
+from mlmodeldev.data.readers import digits_file, read_digits
 from mlmodeldev.data.tokens import make_tokenizer, tokenizer_key
-from mlmodeldev.errors import UsageError
-from mlmodeldev.fetch.manifest import load
-from mlmodeldev.fetch.source import FetchError
-
-__all__ = ["CocoCaptions", "Cola", "Digits", "Images", "Sst2", "read_cola", "read_digits", "shift"]
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Size = Annotated[int, Field(ge=1)]
@@ -106,8 +99,8 @@ class Digits(ExactDataModule):
         return {
             "image_size": self.size,
             "channels": self.channels,
-            "classes": len(self.label_names),
-            "vocabulary": len(self.tokenizer),
+            "num_classes": len(self.label_names),
+            "vocab_size": len(self.tokenizer),
             "max_length": self.prompts["input_ids"].shape[-1],
         }
 
@@ -194,194 +187,6 @@ class Images(Digits):
         key = {"name": self.name, "files": [self.digest(file) for file in files]}
         make = partial(make_arrays, self.name, files)
         return self.cached_arrays(f"{self.name}/images", key, make)
-
-
-class Sentences(CachedSentences):
-    """Sentences with one of two labels; tokenized once. A subclass says where the files are."""
-
-    in_memory = True
-
-    def __init__(
-        self,
-        tokenizer: str | None = None,
-        max_length: Size = 48,
-        test_fraction: Share = 0.1,
-        split_seed: Seed = 0,
-    ) -> None:
-        super().__init__()
-        self.tokenizer_name, self.max_length = tokenizer, max_length
-        self.test_fraction, self.split_seed = test_fraction, split_seed
-
-    def setup(self, stage: str | None = None) -> None:
-        tokens = self.cached_tokens()
-        self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
-        names = ("input_ids", "attention_mask", "label")
-        training, dev = (
-            {name: tokens.array(f"{part}_{name}") for name in names} for part in ("train", "dev")
-        )
-        self.sentences = [text for text, _ in type(self).read(self.files()["dev"])]
-        train, test = split(len(training["label"]), self.split_seed, self.test_fraction)
-        self.train_set, self.test_set = (Rows(training, part) for part in (train, test))
-        self.val_set = Rows(dev, np.arange(len(dev["label"])))
-
-    @property
-    def structure(self) -> dict[str, Any]:
-        return {
-            "classes": 2,
-            "vocabulary": len(self.tokenizer),
-            "max_length": self.max_length,
-        }
-
-    def card(self) -> dict[str, Any]:
-        return {"labels": self.label_names, "max_length": self.max_length}
-
-    def describe(self, index: int) -> dict[str, str]:
-        """Show a validation sentence in the samples table."""
-        return {"text": self.sentences[index]}
-
-
-class Cola(Sentences):
-    """CoLA, the Corpus of Linguistic Acceptability (Warstadt, Singh & Bowman 2019).
-
-    Args:
-        release: ``public``, of its authors: validation is the in-domain part (527 sentences);
-            ``glue``: in- and out-of-domain (1043), as GLUE's figures are measured.
-    """
-
-    name = "cola"
-    label_names: list[str] = ["unacceptable", "acceptable"]  # noqa: RUF012
-    read = staticmethod(read_cola)
-
-    def __init__(
-        self,
-        tokenizer: str | None = None,
-        max_length: Size = 48,
-        test_fraction: Share = 0.1,
-        split_seed: Seed = 0,
-        release: Literal["public", "glue"] = "public",
-    ) -> None:
-        super().__init__(tokenizer, max_length, test_fraction, split_seed)
-        self.release = release
-
-    def files(self) -> dict[str, Path]:
-        """Return what lies in ``<data_dir>/cola/``, or else is fetched."""
-        if self.release == "glue":
-            folder = self.dataset("cola") / "CoLA"
-            return {part: folder / f"{part}.tsv" for part in ("train", "dev")}
-        names = {part: f"in_domain_{part}.tsv" for part in ("train", "dev")}
-        folder = Path(self.data_dir) / "cola"
-        missing = [name for name in names.values() if not (folder / name).is_file()]
-        advice = f"{folder}: {' and '.join(missing)} not found [data=cola]"
-        if len(missing) == 1:
-            source = load("cola_public").entries[0].source
-            raise UsageError(
-                f"{advice}, though the other file is there: place it too, from"
-                f" {source.shown_urls[-1]} ({' '.join(source.digest or ())})"
-            )
-        try:
-            folder = self.dataset("cola_public") / "cola_public" / "raw" if missing else folder
-        except FetchError as error:
-            raise UsageError(f"{advice}; {error}") from None
-        return {part: folder / name for part, name in names.items()}
-
-
-class Sst2(Sentences):
-    """SST-2, sentences of film reviews (Socher 2013), as GLUE distributes them."""
-
-    name = "sst2"
-    label_names: list[str] = ["negative", "positive"]  # noqa: RUF012
-    read = staticmethod(read_sst2)
-
-    def files(self) -> dict[str, Path]:
-        folder = self.dataset("sst2") / "SST-2"
-        return {part: folder / f"{part}.tsv" for part in ("train", "dev")}
-
-
-class CocoCaptions(CachedCoco):
-    """COCO photographs with five captions each (Chen 2015), in Karpathy's splits.
-
-    Decoded and made smaller once, to ``image_size`` and an eighth more, from which training cuts
-    a part at random. Every image is its own class: validation is retrieval, the share of images
-    whose own captions, as a mean, are nearest (recall at 1 among the 5,000 images).
-
-    Args:
-        folder: COCO as it lies somewhere already (``train2014/``, ``val2014/`` or 2017's, and
-            ``karpathy/dataset_coco.json`` or ``dataset_coco.json``); null: fetched, 20 GB.
-        on_corrupt: an image that can't be decoded is left out of its split, or an error.
-    """
-
-    def __init__(
-        self,
-        tokenizer: str | None = None,
-        year: Literal[2014, 2017] = 2014,
-        folder: str | None = None,
-        image_size: Size = 64,
-        max_length: Size = 32,
-        augment: bool = True,
-        on_corrupt: Literal["skip", "raise"] = "raise",
-        mean: Share = 0.449,
-        std: Positive = 0.277,
-    ) -> None:
-        super().__init__()
-        self.tokenizer_name, self.year, self.folder = tokenizer, year, folder
-        self.image_size, self.max_length, self.augment = image_size, max_length, augment
-        self.on_corrupt, self.mean, self.std = on_corrupt, mean, std
-
-    def setup(self, stage: str | None = None) -> None:
-        images, tokens = self.cached_images(), self.cached_tokens()
-        self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
-        self.records = self.read_records()
-        corrupt = {int(number) for number in images.metadata["corrupt"]}
-        whole = [number not in corrupt for number in range(len(self.records))]
-        captions = {n: tokens.array(n) for n in ("input_ids", "attention_mask")}
-        parts = {
-            name: np.array(
-                [n for n, r in enumerate(self.records) if r.split == name and whole[n]], np.int64
-            )
-            for name in ("train", "val", "test")
-        }
-        self.train_set, self.val_set, self.test_set = (
-            ImageCaptions(
-                images.array("images"),
-                captions,
-                index,
-                self.seed,
-                self.augment and name == "train",
-                self.image_size,
-                (self.mean, self.std),
-            )
-            for name, index in parts.items()
-        )
-        self.label_names = [self.records[number].captions[0] for number in parts["val"]]
-        self._prompts = {
-            part: {name: as_long(array[parts[part]]) for name, array in captions.items()}
-            for part in ("val", "test")
-        }
-
-    @property
-    def prompts(self) -> dict[str, Tensor]:
-        """The captions of the images that are being looked for."""
-        testing = self.trainer is not None and self.trainer.testing
-        return self._prompts["test" if testing else "val"]
-
-    @property
-    def structure(self) -> dict[str, Any]:
-        return {
-            "image_size": self.image_size,
-            "channels": 3,
-            "classes": max(len(prompts["input_ids"]) for prompts in self._prompts.values()),
-            "vocabulary": len(self.tokenizer),
-            "max_length": self.max_length,
-        }
-
-    def card(self) -> dict[str, Any]:
-        scale = {"mean": self.mean, "std": self.std, "crop": True}
-        return {"labels": [], "image": {"size": self.image_size, "channels": 3, **scale}}
-
-    def describe(self, index: int) -> dict[str, str]:
-        """Name the file of a validation image."""
-        number = self.val_set.index[index]  # type: ignore[attr-defined]
-        return {"image": self.records[number].file}
 
 
 def tokenize(tokenizer: Any, texts: list[list[str]]) -> dict[str, Tensor]:

@@ -21,13 +21,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 from transformers import (
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
-    BertForSequenceClassification,
     BertModel,
     PreTrainedModel,
     VisionTextDualEncoderModel,
@@ -37,8 +33,8 @@ from transformers import (
 
 from mlmodeldev.data.images import read_image
 from mlmodeldev.errors import UsageError
-from mlmodeldev.metrics import Matthews
-from mlmodeldev.training.pretrained import pretrained
+from mlmodeldev.training.classification import classification_metrics, log_classification
+from mlmodeldev.training.pretrained import pretrained, small_encoder, token_needs
 
 Batch = Mapping[str, Tensor]
 Size = Annotated[int, Field(ge=1)]
@@ -67,34 +63,34 @@ class DualEncoder(LightningModule):
         self,
         image: str | None = None,
         text: str | None = None,
-        width: Size = 64,
-        depth: Size = 2,
-        heads: Size = 4,
+        hidden_size: Size = 64,
+        num_layers: Size = 2,
+        num_heads: Size = 4,
         dropout: Share = 0.0,
         projection: Size = 64,
         image_size: Size = 8,
         channels: Size = 1,
-        vocabulary: Size = 100,
+        vocab_size: Size = 100,
         max_length: Size = 16,
-        classes: Size = 10,
+        num_classes: Size = 10,
     ) -> None:
         super().__init__()
-        sizes = small_encoder(width, depth, heads, dropout)
+        sizes = small_encoder(hidden_size, num_layers, num_heads, dropout)
         patch = max(1, image_size // 4)
         vision = ViTConfig(image_size=image_size, patch_size=patch, num_channels=channels, **sizes)
-        bert = BertConfig(vocab_size=vocabulary, max_position_embeddings=max_length, **sizes)
+        bert = BertConfig(vocab_size=vocab_size, max_position_embeddings=max_length, **sizes)
         pixels = {"image_size": ("exactly", image_size), "num_channels": ("exactly", channels)}
         self.image: PreTrainedModel = (
             pretrained(ViTModel, image, pixels) if image else ViTModel(vision)
         )
-        tokens = token_needs(vocabulary, max_length)
+        tokens = token_needs(vocab_size, max_length)
         self.text: PreTrainedModel = (
             pretrained(BertModel, text, tokens) if text else BertModel(bert)
         )
         self.image_projection = nn.Linear(self.image.config.hidden_size, projection, bias=False)
         self.text_projection = nn.Linear(self.text.config.hidden_size, projection, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))  # e^2.6592 = 1/0.07, as in CLIP
-        self.metrics = classification_metrics(classes)
+        self.metrics = classification_metrics(num_classes)
         self.class_embeddings = torch.empty(0)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -197,89 +193,6 @@ class DualEncoder(LightningModule):
         return [dict(zip(names, row, strict=True)) for row in logits.softmax(-1).tolist()]
 
 
-class TextClassifier(LightningModule):
-    """Any transformers encoder with a classification head on top."""
-
-    READS: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "label")
-    ALIGNMENT: ClassVar[dict[str, Any]] = {
-        "drift": {"a": "encoder.*.encoder.layer.*", "against": "start"},
-    }
-
-    def __init__(
-        self,
-        encoder: str | None = None,
-        width: Size = 64,
-        depth: Size = 2,
-        heads: Size = 4,
-        dropout: Share = 0.1,
-        vocabulary: Size = 1000,
-        max_length: Size = 64,
-        classes: Size = 2,
-    ) -> None:
-        super().__init__()
-        sizes = small_encoder(width, depth, heads, dropout)
-        bert = BertConfig(vocab_size=vocabulary, max_position_embeddings=max_length, **sizes)
-        bert.num_labels = classes
-        self.encoder: PreTrainedModel = (
-            pretrained(
-                AutoModelForSequenceClassification,
-                encoder,
-                token_needs(vocabulary, max_length),
-                num_labels=classes,
-            )
-            if encoder
-            else BertForSequenceClassification(bert)
-        )
-        self.metrics = classification_metrics(classes)
-        self.metrics["matthews"] = Matthews(classes)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return logits, (batch, classes)."""
-        logits: Tensor = self.encoder(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-        ).logits
-        return logits
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = F.cross_entropy(self(batch), batch["label"])
-        self.log("train/loss", loss, sync_dist=True)
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return log_classification(self, "val", self(batch), batch, self.metrics)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        return log_classification(self, "test", self(batch), batch, self.metrics)
-
-    def export(self, folder: Path) -> None:
-        """Write config.json and model.safetensors, for ``from_pretrained``."""
-        self.encoder.save_pretrained(folder)
-
-    @classmethod
-    def load(cls, folder: Path, arguments: Mapping[str, Any]) -> TextClassifier:
-        """Load what `export` wrote."""
-        return cls(**{**arguments, "encoder": str(folder)}).eval()
-
-    @torch.inference_mode()
-    def predict(
-        self, images: Sequence[Path], texts: Sequence[str], folder: Path, card: Mapping[str, Any]
-    ) -> list[dict[str, float]]:
-        """Return for each text the probability of each class."""
-        if images or not texts:
-            raise UsageError("this model labels texts: give one or more, and no images")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        tokens = tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=card["max_length"],
-            return_tensors="pt",
-        )
-        return [
-            dict(zip(card["labels"], row, strict=True)) for row in self(tokens).softmax(-1).tolist()
-        ]
-
-
 def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, labels: Tensor) -> Tensor:
     """Return the symmetric loss of matching images with texts and texts with images.
 
@@ -293,54 +206,3 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, labels: Tenso
     matches = (labels[:, None] == labels[None, :]).to(logits.dtype)
     targets = matches / matches.sum(1, keepdim=True)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
-
-
-def classification_metrics(classes: int) -> nn.ModuleDict:
-    """Return the metrics of a whole stage: they count each example once, on any devices."""
-    accuracy = MulticlassAccuracy(classes, average="micro")
-    return nn.ModuleDict({"loss": MeanMetric(), "accuracy": accuracy})
-
-
-def log_classification(
-    module: LightningModule, stage: str, logits: Tensor, batch: Batch, metrics: nn.ModuleDict
-) -> dict[str, Tensor]:
-    """Log loss and metrics of a batch over the stage; return what the samples table needs."""
-    labels = batch["label"]
-    metric: Any
-    for name, metric in metrics.items():
-        if name == "loss":
-            metric.update(F.cross_entropy(logits, labels), weight=len(labels))
-        else:
-            metric.update(logits.argmax(-1), labels)
-        module.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
-    probability, prediction = logits.float().softmax(-1).max(-1)
-    return {
-        "index": batch["index"],
-        "label": labels,
-        "prediction": prediction,
-        "probability": probability,
-    }
-
-
-def token_needs(vocabulary: int, max_length: int) -> dict[str, tuple[str, int]]:
-    """Return what tokenized data asks of a text encoder."""
-    return {
-        "vocab_size": ("at least", vocabulary),
-        "max_position_embeddings": ("at least", max_length),
-    }
-
-
-def small_encoder(width: int, depth: int, heads: int, dropout: float) -> dict[str, Any]:
-    """Return the sizes of a small transformer, as ViT and BERT configurations name them."""
-    if width % heads:
-        raise UsageError(f"model.width={width}: must be a multiple of model.heads={heads}")
-    return {
-        "hidden_size": width,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
-        "intermediate_size": 2 * width,
-        "hidden_dropout_prob": dropout,
-        "attention_probs_dropout_prob": dropout,
-        # BERT's 0.02 suits a width of 768; a narrow encoder would give all inputs one embedding.
-        "initializer_range": width**-0.5,
-    }

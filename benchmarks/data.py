@@ -25,7 +25,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.table import Goal, Table
-from mlmodeldev.data.datasets import ImageCaptions, Rows
+from examples.coco import ImageCaptions, Rows
 from mlmodeldev.data.loader import ExactLoader
 
 BATCH = 64

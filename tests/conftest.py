@@ -54,7 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.EpochIndex]) -> None:
 
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "pytorch_lightning", "trainer", "model", "datamodule"])
+_context.set_forkserver_preload(
+    ["torch", "pytorch_lightning", "trainer", "model", "datamodule", "examples.cola"]
+)
 
 
 @dataclass
@@ -181,6 +183,7 @@ def _run_trial(
 
     import model
     import trainer
+    from examples import text_classifier
     from mlmodeldev.settings import validate
 
     torch.set_num_threads(1)
@@ -188,7 +191,7 @@ def _run_trial(
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         container = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
     settings = validate(container, ROOT)  # type: ignore[arg-type]
-    for kind in (model.DualEncoder, model.TextClassifier):
+    for kind in (model.DualEncoder, text_classifier.TextClassifier):
         if call is not None:
             setattr(kind, method, _dying(getattr(kind, method), number, call))
     if patch:
@@ -236,8 +239,8 @@ def cola_files(data_dir: Path) -> Path:
 SMALL_COLA = (
     "experiment=cola",
     "logger=csv",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
     "model.dropout=0.0",
     "optimizer.lr=0.01",
     "training.max_epochs=6",
@@ -259,8 +262,8 @@ def digits_trial(shared_trials: Trials) -> TrialResult:
     """A small dual encoder after three epochs, with all callbacks but CKA."""
     ended = shared_trials.run(
         "logger=csv",
-        "model.width=16",
-        "model.depth=1",
+        "model.hidden_size=16",
+        "model.num_layers=1",
         "optimizer.lr=0.01",
         "training.max_epochs=3",
         "training.log_every_n_steps=5",

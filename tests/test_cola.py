@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-import datamodule
-from datamodule import Cola, Digits
+from datamodule import Digits
+from examples import cola
+from examples.cola import Cola
 from mlmodeldev.data.loader import EpochIndex
 from mlmodeldev.data.tokens import train_tokenizer
 from mlmodeldev.errors import UsageError
@@ -36,7 +37,7 @@ def test_cola_sentences_labels_and_tokens(data_dir, cola_files) -> None:
 def test_cola_keeps_quotes_as_they_are(tmp_path) -> None:
     file = tmp_path / "x.tsv"
     file.write_text('a\t1\t\t"Yes, he said.\nb\t0\t*\tHe "said" naïve.\n', encoding="utf-8")
-    assert datamodule.read_cola(file) == [('"Yes, he said.', 1), ('He "said" naïve.', 0)]
+    assert cola.read_cola(file) == [('"Yes, he said.', 1), ('He "said" naïve.', 0)]
 
 
 @pytest.mark.parametrize(

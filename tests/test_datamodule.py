@@ -9,11 +9,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-import datamodule
-from datamodule import Cola, Digits
+from datamodule import Digits
+from examples.cola import Cola
 from mlmodeldev.data import tokens
 from mlmodeldev.data.images import read_image
 from mlmodeldev.data.loader import EpochIndex
+from mlmodeldev.data.readers import read_digits
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.training.ranks import World
@@ -33,7 +34,7 @@ def digits(data_dir) -> Digits:
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
-    images, labels = datamodule.read_digits()
+    images, labels = read_digits()
     theirs = load_digits()
     assert np.array_equal(images, theirs.images)
     assert np.array_equal(labels, theirs.target)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
+from examples.text_classifier import TextClassifier
 from mlmodeldev.errors import UsageError
-from model import DualEncoder, TextClassifier
+from model import DualEncoder
 from tests.small_data import pairs
 
 TINY_TOWER = {

@@ -10,7 +10,8 @@ from sklearn.metrics import matthews_corrcoef
 from torch.nn.functional import normalize
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
-from model import DualEncoder, TextClassifier, contrastive_loss
+from examples.text_classifier import TextClassifier
+from model import DualEncoder, contrastive_loss
 from tests.small_data import pairs
 
 SMALL = {"width": 16, "depth": 1}

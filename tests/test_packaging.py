@@ -19,6 +19,7 @@ FORBIDDEN = {
     "torchvision", "litdata", "ray", "sweeps", "hydra-optuna-sweeper", "neptune", "simple-slurm",
     "torchdata", "lightning",
 }  # fmt: skip
+BINARY = {".png", ".svg", ".ico", ".gz", ".ckpt", ".npz", ".safetensors"}
 
 
 def project() -> dict:
@@ -106,7 +107,7 @@ def test_the_repository_speaks_of_the_product_alone() -> None:
     machine = re.compile(r"(?<![\w.])/(?:root|home)/\w|files\.pythonhosted|\b[0-9a-f]{40}\b")
     for name in listed:
         file = ROOT / name
-        if file.suffix in {".png", ".svg", ".ico", ".gz"} or name == "tests/test_packaging.py":
+        if file.suffix in BINARY or name == "tests/test_packaging.py":
             continue
         found = machine.search(file.read_text(encoding="utf-8"))
         assert not found, f"{name}: {found and found[0]}"

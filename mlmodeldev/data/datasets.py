@@ -111,63 +111,6 @@ class CaptionedImages(Examples):
         }
 
 
-class ImageCaptions(Examples):
-    """Photographs, each with captions of its own: every image is its own class.
-
-    Args:
-        images: (count, stored, stored, 3), uint8.
-        captions: tokens, each (count, captions, length).
-        index: of the examples; an example's label is its place in it.
-        seed: of the draws.
-        augment: draw the part of the image, its mirroring and the caption anew in each epoch;
-            else the middle, not mirrored, and the first caption.
-        size: of the part of the image, in pixels.
-        scale: mean and standard deviation of the pixels, scaled to 0..1.
-    """
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        captions: Mapping[str, np.ndarray],
-        index: np.ndarray,
-        seed: int,
-        augment: bool,
-        size: int,
-        scale: tuple[float, float],
-    ) -> None:
-        super().__init__(index)
-        self.images, self.captions = images, dict(captions)
-        self.seed, self.augment, self.size, self.scale = seed, augment, size, scale
-
-    def make_batch(self, items: Sequence[EpochIndex]) -> dict[str, Tensor]:
-        """Return a batch, drawn from (seed, epoch, number) of each image."""
-        numbers = self.numbers(items)
-        spare = self.images.shape[1] - self.size
-        tops, lefts, mirrored, which = self._draws(numbers, items[0].epoch, spare)
-        pixels = np.empty((len(items), self.size, self.size, 3), np.uint8)
-        for place, (number, top, left) in enumerate(zip(numbers, tops, lefts, strict=True)):
-            part = self.images[number, top : top + self.size, left : left + self.size]
-            pixels[place] = part[:, ::-1] if mirrored[place] else part
-        return {
-            "index": torch.tensor([item.index for item in items]),
-            "image": normalised(pixels, *self.scale),
-            "label": torch.tensor([item.index for item in items]),
-            **{name: as_long(tokens[numbers, which]) for name, tokens in self.captions.items()},
-        }
-
-    def _draws(self, numbers: np.ndarray, epoch: int, spare: int) -> tuple[np.ndarray, ...]:
-        """Return top and left edge, whether mirrored, and which caption, of each image."""
-        if not self.augment:
-            middle, none = np.full(len(numbers), spare // 2), np.zeros(len(numbers), np.int64)
-            return middle, middle, none, none
-        draws = keys(numbers.tolist(), self.seed, "augment", epoch)
-        drawn = []
-        for choices in (spare + 1, spare + 1, 2, self.captions["input_ids"].shape[1]):
-            draws, one = np.divmod(draws, choices)
-            drawn.append(one)
-        return tuple(drawn)
-
-
 def as_long(values: np.ndarray) -> Tensor:
     """Return whole numbers as an int64 tensor of their own memory."""
     return torch.from_numpy(values.astype(np.int64))

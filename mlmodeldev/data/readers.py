@@ -17,9 +17,6 @@ import numpy as np
 
 from mlmodeldev.errors import UsageError
 
-Row = tuple[str, int]
-"""A sentence and its label."""
-
 
 def digits_file() -> Path:
     """Return the file of handwritten digits in the scikit-learn wheel.
@@ -76,46 +73,3 @@ def read_cifar10(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     whole = np.concatenate(parts)
     # A record is the label, then planes of red, green and blue.
     return whole[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), whole[:, 0]
-
-
-def read_cola(file: Path) -> list[Row]:
-    """Return sentences and labels of a CoLA file: source, label, star, sentence, by tabs.
-
-    Raises:
-        UsageError: a line has another shape, or there is none.
-    """
-    return _rows(file, 4, (3, 1), "source, label (0 or 1), mark and sentence", head=False)
-
-
-def read_sst2(file: Path) -> list[Row]:
-    """Return sentences and labels of an SST-2 file: sentence, label, by tabs, after a head.
-
-    Raises:
-        UsageError: a line has another shape, or there is none.
-    """
-    return [
-        (text.strip(), label)
-        for text, label in _rows(file, 2, (0, 1), "sentence and label (0 or 1)", head=True)
-    ]
-
-
-def _rows(file: Path, columns: int, wanted: tuple[int, int], shape: str, head: bool) -> list[Row]:
-    rows = []
-    text, label = wanted
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from None
-    for number, line in enumerate(lines, 1):
-        if head and number == 1:
-            continue
-        try:
-            row = line.decode("utf-8").split("\t")
-        except UnicodeDecodeError:
-            raise UsageError(f"{file}:{number}: is no UTF-8 text") from None
-        if len(row) != columns or row[label] not in ("0", "1"):
-            raise UsageError(f"{file}:{number}: must be {shape}, by tabs")
-        rows.append((row[text], int(row[label])))
-    if not rows:
-        raise UsageError(f"{file}: is empty")
-    return rows

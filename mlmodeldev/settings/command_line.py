@@ -33,6 +33,7 @@ from mlmodeldev.machine import share_cores
 from mlmodeldev.project import project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.conf_files import choices_of, file_of_choice, groups
+from mlmodeldev.settings.renamed import current_overrides, current_target
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -62,7 +63,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         if given is None:
-            sys.argv[1:] = _from_agent(sys.argv[1:])
+            sys.argv[1:] = current_overrides(_from_agent(sys.argv[1:]))
             refuse_in_arguments(sys.argv[1:])
             main()
         else:
@@ -164,6 +165,10 @@ def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any])
         )
     except OmegaConfBaseException as error:
         raise UsageError(_first_lines(error)) from None
+    for group in ("model", "data"):
+        if isinstance(container.get(group), dict) and "_target_" in container[group]:
+            target = current_target(container[group]["_target_"], project_root())
+            container[group]["_target_"] = target
     refuse_in_arguments(asked)
     for group, values in container.items():
         refuse_in_values({group: values}, f"conf/{group}/{choices.get(group)}.yaml")

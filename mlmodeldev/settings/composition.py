@@ -32,14 +32,16 @@ def compose_settings(overrides: Sequence[str] = ()) -> Settings:
         UsageError: naming the key, where it was given and what is allowed.
     """
     from mlmodeldev.settings.command_line import from_composed, is_composition_error, translate
+    from mlmodeldev.settings.renamed import current_overrides
 
+    overrides = current_overrides(overrides)
     try:
-        config: Any = _compose(list(overrides))
+        config: Any = _compose(overrides)
     except Exception as error:
         if not is_composition_error(error):
             raise
         raise UsageError(translate(error, overrides)) from None
-    return from_composed(config, list(overrides), dict(config.hydra.runtime.choices))
+    return from_composed(config, overrides, dict(config.hydra.runtime.choices))
 
 
 def _compose(overrides: list[str]) -> DictConfig:

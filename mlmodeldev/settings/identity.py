@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.renamed import names_of_identity
 
 _DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
 # The first character is a letter, and neither i nor n: nothing can read as a number, not even
@@ -40,7 +41,8 @@ def identity(overrides: Mapping[str, Any]) -> str:
         UsageError: a key is set twice, a value cannot be written down, or ties form a circle.
     """
     resolved = resolve_ties(flatten(overrides))
-    return digest(canonical_text({k: v for k, v in resolved.items() if not says_where(k)}))
+    named = names_of_identity(resolved)
+    return digest(canonical_text({k: v for k, v in named.items() if not says_where(k)}))
 
 
 def digest(text: str) -> str:

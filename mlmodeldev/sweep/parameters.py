@@ -3,7 +3,7 @@
 Example::
 
     optimizer.lr: {values: [0.001, 0.003]}                 # categorical
-    model.width: {min: 32, max: 256}                       # int_uniform, inferred as W&B does
+    model.hidden_size: {min: 32, max: 256}                       # int_uniform, inferred as W&B does
     optimizer.weight_decay: {distribution: log_uniform_values, min: 0.0001, max: 0.1}
     optimizer: {parameters: {lr: {value: 0.1}}}            # nested: the key is optimizer.lr
 
@@ -273,7 +273,7 @@ def distinct(values: list[Any]) -> list[Any]:
 
 
 def _report_overlaps(parameters: list[Parameter], report: Report) -> None:
-    # A text may stand above other keys: `model: resnet` chooses a group, `model.width` a field.
+    # A text may stand above other keys: `model: resnet` chooses a group, `model.size` a field.
     names = {parameter.name for parameter in parameters}
     for parameter in parameters:
         values = parameter.fields.get("values", [parameter.fields.get("value")])

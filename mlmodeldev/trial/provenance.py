@@ -1,4 +1,4 @@
-"""Where a result comes from: the commit, what differed from it, and the front rooms' digest.
+"""Where a result comes from: the commit, what differed from it, and the user's files' digest.
 
 Example::
 
@@ -24,13 +24,13 @@ SNAPSHOT_FILE = "snapshot.json"
 SNAPSHOT_CHANGES = "snapshot.diff"
 """Beside it: how what was copied differed from the commit."""
 
-FRONT_ROOMS = ("trainer.py", "model.py", "datamodule.py")
+USER_FILES = ("trainer.py", "model.py", "datamodule.py")
 LARGEST_CHANGES = 2 * 2**20
 """Characters of a difference that is kept; a larger one is data that git should not track."""
 
 
 def provenance(root: Path | None = None) -> dict[str, Any]:
-    """Return commit, whether the work tree differs from it, and a digest of the front rooms.
+    """Return commit, whether the work tree differs from it, and a digest of the user's files.
 
     ``remote`` is where the repository came from, without user name and password. Outside of a git
     repository commit, difference and remote are None.
@@ -43,7 +43,7 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
     status = run_git(root, "status", "--porcelain", "--untracked-files=no") if sha else None
     remote = run_git(root, "config", "--get", "remote.origin.url") if sha else None
     digest = hashlib.sha256()
-    for name in FRONT_ROOMS:
+    for name in USER_FILES:
         file = root / name
         digest.update(file.read_bytes() if file.is_file() else b"")
     return {

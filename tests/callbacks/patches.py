@@ -13,12 +13,13 @@ import torch
 def keep_weights() -> None:
     """Save the weights at the end of each validation, beside the trial's own files."""
     import model
+    from examples import text_classifier
 
     def save(self: Any) -> None:
         folder = self.trainer.default_root_dir
         torch.save(self.state_dict(), f"{folder}/weights-{self.trainer.current_epoch + 1}.pt")
 
-    for kind in (model.DualEncoder, model.TextClassifier):
+    for kind in (model.DualEncoder, text_classifier.TextClassifier):
         kind.on_validation_epoch_end = save
 
 

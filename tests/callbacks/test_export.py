@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model import DualEncoder, TextClassifier
+from examples.text_classifier import TextClassifier
+from model import DualEncoder
 from tests.callbacks import patches
 from tests.small_data import rows
 
@@ -61,7 +62,12 @@ def lightning_logits(ended, epoch: int, inputs) -> np.ndarray:
 @pytest.fixture(scope="module")
 def exported(shared_trials, cola_files, tmp_path_factory):
     """Two trials whose best epoch is not the last, asked in one fresh process."""
-    small = ("logger=csv", "model.width=16", "model.depth=1", "callbacks.cka.enabled=false")
+    small = (
+        "logger=csv",
+        "model.hidden_size=16",
+        "model.num_layers=1",
+        "callbacks.cka.enabled=false",
+    )
     ended = {
         "digits": shared_trials.run(
             *small,
@@ -133,7 +139,8 @@ def test_best_is_not_last_here(exported, name) -> None:
 
 @pytest.mark.parametrize(("name", "folder"), CASES)
 def test_fresh_process_has_the_tokenizer_of_training(exported, name, folder, data_dir) -> None:
-    from datamodule import Cola, Digits
+    from datamodule import Digits
+    from examples.cola import Cola
     from tests.small_data import prepared
 
     answer = json.loads((exported.place / f"{name}-{folder}.json").read_text())

@@ -7,7 +7,7 @@ import json
 import pytest
 
 SMALL = (
-    *("logger=csv", "model.width=16", "model.depth=1", "processing.batch_size=64"),
+    *("logger=csv", "model.hidden_size=16", "model.num_layers=1", "processing.batch_size=64"),
     *("callbacks.cka.enabled=false", "callbacks.samples.enabled=false", "training.max_epochs=6"),
 )
 PRUNED = (*SMALL, "callbacks.pruning.enabled=true", "callbacks.pruning.min_iter=2")

@@ -12,8 +12,8 @@ SMALL = (
     "training.limit_train_batches=4",
     "training.limit_val_batches=3",
     "training.test=false",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
 )
 # The zero-shot loss of so short a training has its largest value somewhere in the middle.
 WORST = ("training.monitor=val/loss", "training.mode=max")

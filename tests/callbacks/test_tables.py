@@ -53,7 +53,9 @@ def test_samples_of_sentences_show_them(cola_trial) -> None:
 
 
 def test_samples_count(trials) -> None:
-    ended = trials.run("debug=fast", "logger=csv", "model.depth=1", "callbacks.samples.count=3")
+    ended = trials.run(
+        "debug=fast", "logger=csv", "model.num_layers=1", "callbacks.samples.count=3"
+    )
     assert len(samples(ended)) == 3
 
 
@@ -77,8 +79,8 @@ def test_an_epoch_has_an_entry_with_the_means_of_its_batches(trials) -> None:
     ended = trials.run(
         "logger=csv",
         "callbacks=none",
-        "model.width=16",
-        "model.depth=1",
+        "model.hidden_size=16",
+        "model.num_layers=1",
         "training.max_epochs=3",
         "training.check_val_every_n_epoch=2",
         "training.limit_train_batches=4",
@@ -120,7 +122,7 @@ def test_debug_overfit_learns_two_batches_by_heart(trials) -> None:
     """The loss falls to its floor: the entropy of the targets, which same labels share."""
     from sklearn.datasets import load_digits
 
-    small = ("processing.batch_size=16", "model.width=32", "model.depth=1")
+    small = ("processing.batch_size=16", "model.hidden_size=32", "model.num_layers=1")
     ended = trials.run("debug=overfit", "logger=csv", *small, patch=patches.note_batches)
     assert ended.code == 0, ended.output
     noted = [json.loads(x) for x in (ended.folder / "batches.jsonl").read_text().splitlines()]
@@ -138,7 +140,7 @@ def test_debug_overfit_learns_two_batches_by_heart(trials) -> None:
 
 def test_debug_profile_says_where_the_time_goes(trials) -> None:
     ended = trials.run(
-        "debug=profile", "logger=csv", "model.depth=1", "training.limit_train_batches=4"
+        "debug=profile", "logger=csv", "model.num_layers=1", "training.limit_train_batches=4"
     )
     assert ended.code == 0, ended.output
     (report,) = ended.folder.glob("fit-*.txt")
@@ -147,8 +149,8 @@ def test_debug_profile_says_where_the_time_goes(trials) -> None:
 
 def test_experiment_cola_learns(cola_trial) -> None:
     state = json.loads((cola_trial.folder / "best" / "training_state.json").read_text())
-    assert state["settings"]["model"]["_target_"] == "model.TextClassifier"
-    assert state["settings"]["data"]["_target_"] == "datamodule.Cola"
+    assert state["settings"]["model"]["_target_"] == "examples.text_classifier.TextClassifier"
+    assert state["settings"]["data"]["_target_"] == "examples.cola.Cola"
     assert cola_trial.record["metric"]["name"] == "val/matthews"
     assert cola_trial.record["metric"]["value"] > 0.9
     assert cola_trial.record["test"]["test/accuracy"] > 0.9

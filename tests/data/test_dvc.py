@@ -94,7 +94,13 @@ def test_push_wipe_pull_and_train_on_an_older_version(lab, tmp_path, trials):
     assert "in sync" in run(lab, DVC, "status", "-c")
 
     trials.data = lab / "data"
-    small = ("data=cola", "model=text_classifier", "logger=csv", "model.width=16", "model.depth=1")
+    small = (
+        "data=cola",
+        "model=text_classifier",
+        "logger=csv",
+        "model.hidden_size=16",
+        "model.num_layers=1",
+    )
     quick = (*small, "callbacks.cka.enabled=false", "training.test=false")
     now = trials.run(*quick, "training.max_epochs=1", name="now")
     assert now.code == 0, now.output

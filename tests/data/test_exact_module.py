@@ -10,9 +10,11 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from datamodule import Digits, read_digits, shift, split
+from datamodule import Digits
+from mlmodeldev.data.datasets import shift, split
 from mlmodeldev.data.loader import EpochIndex, Position
 from mlmodeldev.data.module import ExactDataModule
+from mlmodeldev.data.readers import read_digits
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.training.ranks import World

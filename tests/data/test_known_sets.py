@@ -18,7 +18,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from datamodule import CocoCaptions, Cola, Images, Sst2
+from datamodule import Images
+from examples.coco import CocoCaptions
+from examples.cola import Cola, Sst2
 from mlmodeldev.data import tokens
 from mlmodeldev.data.loader import EpochIndex
 from mlmodeldev.data.readers import read_idx
@@ -329,8 +331,8 @@ def test_photographs_are_decoded_as_a_reader_sees_them(shared):
 SMALL = (
     "logger=csv",
     "callbacks.cka.enabled=false",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
     "optimizer.lr=0.01",
 )
 

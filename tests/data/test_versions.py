@@ -85,8 +85,8 @@ SMALL = (
     "data=cola",
     "model=text_classifier",
     "logger=csv",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
     "callbacks.cka.enabled=false",
     "training.test=false",
 )

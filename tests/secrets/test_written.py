@@ -14,8 +14,8 @@ def test_nothing_that_a_trial_leaves_behind_holds_the_key(tmp_path: Path, data_d
     overrides = [
         f"artefacts.runs_dir={tmp_path / 'runs'}",
         f"artefacts.data_dir={data_dir}",
-        "model.width=8",
-        "model.depth=1",
+        "model.hidden_size=8",
+        "model.num_layers=1",
         "training.max_epochs=1",
         "training.limit_train_batches=2",
         "callbacks.cka.enabled=false",

@@ -68,8 +68,8 @@ def test_presets_change_what_they_say():
     assert (overfit.training.overfit_batches, overfit.optimizer.schedule) == (2, "constant")
     assert compose_settings(["debug=profile"]).training.profiler == "simple"
     cola = compose_settings(["experiment=cola"])
-    assert cola.model["_target_"] == "model.TextClassifier"
-    assert cola.data["_target_"] == "datamodule.Cola"
+    assert cola.model["_target_"] == "examples.text_classifier.TextClassifier"
+    assert cola.data["_target_"] == "examples.cola.Cola"
     assert (cola.training.monitor, cola.optimizer.lr) == ("val/matthews", 0.0005)
 
 
@@ -90,7 +90,7 @@ def test_a_tie_between_groups_takes_the_other_ones_value():
     assert compose_settings([tie]).processing.batch_size == 12
     assert compose_settings([tie, "training.max_epochs=5"]).processing.batch_size == 5
     chained = compose_settings(
-        [tie, "training.max_epochs=${model.width}", "model.width=32"]
+        [tie, "training.max_epochs=${model.hidden_size}", "model.hidden_size=32"]
     ).processing
     assert chained.batch_size == 32
 

@@ -29,8 +29,8 @@ SMALL = (
     "training.limit_val_batches=1",
     "training.checkpoint_every_n_steps=5",
     "processing.batch_size=64",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
 )
 TEXT = """\
 # Expected best value: none

@@ -150,7 +150,7 @@ method: {method}
 metric: {{name: val/accuracy, goal: maximize}}
 parameters:
   optimizer.lr: {{values: [0.01, 0.02, 0.03]}}
-  model.width: {{values: [16, 32]}}
+  model.hidden_size: {{values: [16, 32]}}
   model.encoder: {{values: [null, lab/tiny]}}
   data.max_length: {{values: [16, 32]}}
 """

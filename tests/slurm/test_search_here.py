@@ -28,7 +28,13 @@ parameters:
 command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
 """
 SMALL = (
-    *("logger=csv", "callbacks=none", "training.test=false", "model.width=16", "model.depth=1"),
+    *(
+        "logger=csv",
+        "callbacks=none",
+        "training.test=false",
+        "model.hidden_size=16",
+        "model.num_layers=1",
+    ),
     *("cluster=local", "training.limit_train_batches=20"),
 )
 

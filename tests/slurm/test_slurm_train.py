@@ -22,8 +22,8 @@ QUICK = (
     "training.limit_train_batches=2",
     "training.limit_val_batches=1",
     "training.test=false",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
 )
 SWEEP = """\
 program: trainer.py

@@ -143,7 +143,9 @@ def test_a_defect_inside_of_the_class_keeps_its_traceback(mine):
 
 
 def test_the_default_model_takes_its_sizes_from_the_digits(data_dir):
-    chosen = compose_settings([f"artefacts.data_dir={data_dir}", "model.width=8", "model.depth=1"])
+    chosen = compose_settings(
+        [f"artefacts.data_dir={data_dir}", "model.hidden_size=8", "model.num_layers=1"]
+    )
     data = build.datamodule(chosen, World())
     arguments = build.model_arguments(chosen, data)
     assert (arguments["classes"], arguments["image_size"], arguments["channels"]) == (10, 8, 1)

@@ -22,8 +22,8 @@ SMALL = (
     "training.limit_train_batches=6",
     "training.log_every_n_steps=1",
     "training.test=false",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
 )
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 ACCELERATE = (

@@ -135,8 +135,8 @@ def test_a_trial_goes_on_from_the_one_before_and_ends_the_same(trials):
         "training.test=false",
         "training.checkpoint_every_n_steps=1",
         "processing.batch_size=8",
-        "model.width=8",
-        "model.depth=1",
+        "model.hidden_size=8",
+        "model.num_layers=1",
         "model.dropout=0.1",
     )
     whole = trials.run(*small, name="whole")

@@ -34,7 +34,7 @@ def test_the_folder_is_named_by_sweep_and_identity(open_trial, tmp_path):
 
 
 def test_the_configuration_is_written_for_people_to_read(open_trial):
-    folder = open_trial("optimizer.lr=1e-5", "model.width=32")
+    folder = open_trial("optimizer.lr=1e-5", "model.hidden_size=32")
     written = yaml.safe_load((folder.path / "config.yaml").read_text())
     assert written["optimizer"]["lr"] == 1e-5
     assert written["model"]["width"] == 32
@@ -45,7 +45,7 @@ def test_the_configuration_is_written_for_people_to_read(open_trial):
     ("override", "told"),
     [
         ("optimizer.lr=0.5", "optimizer.lr=0.002 (asked now: 0.5)"),
-        ("model.width=32", "model.width=64 (asked now: 32)"),
+        ("model.hidden_size=32", "model.hidden_size=64 (asked now: 32)"),
         ("data.augment=false", "data.augment=True (asked now: False)"),
         ("training.seed=1", "training.seed=0 (asked now: 1)"),
         ("processing.batch_size=64", "processing.batch_size=32 (asked now: 64)"),

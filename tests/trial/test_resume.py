@@ -16,8 +16,8 @@ SMALL = (
     "training.log_every_n_steps=1",
     "training.test=false",
     "processing.batch_size=16",
-    "model.width=16",
-    "model.depth=1",
+    "model.hidden_size=16",
+    "model.num_layers=1",
     "model.dropout=0.1",
     "callbacks.cka.enabled=false",
 )

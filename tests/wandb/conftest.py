@@ -21,8 +21,8 @@ from tests.wandb.store import Run
 ROOT = Path(__file__).resolve().parents[2]
 
 TINY = {
-    "model.width": 16,
-    "model.depth": 1,
+    "model.hidden_size": 16,
+    "model.num_layers": 1,
     "training.max_epochs": 2,
     "training.log_every_n_steps": 5,
     "callbacks.cka.enabled": False,

@@ -219,7 +219,7 @@ def test_a_trial_of_two_nodes_comes_back_on_all_ranks(client: Client, own_slurm:
 
 def test_three_failures_fail_the_job_and_scancel_means_stop(client: Client, own_slurm: Cluster):
     rates = [0.01, 0.02, 0.03, 0.04, 0.05]
-    wrong = client.sweep({"optimizer.lr": {"values": rates}, "model.depth": {"value": 0}})
+    wrong = client.sweep({"optimizer.lr": {"values": rates}, "model.num_layers": {"value": 0}})
     long = client.sweep({"optimizer.lr": {"values": [0.01]}, "training.max_epochs": {"value": 400}})
     failing = submit(client, own_slurm, wrong, "--array=1")
     stopped = submit(client, own_slurm, long, "--array=1")

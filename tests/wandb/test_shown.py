@@ -48,7 +48,8 @@ def shown(server: Server, tmp_path_factory: Any, data_dir: Path) -> Iterator[Sho
     given = {**server.environment(), **JOB, "WANDB_MODE": "online"}
     overrides = (
         f"artefacts.runs_dir={folder / 'runs'}", f"artefacts.data_dir={data_dir}",
-        "logger.wandb.project=shown", "model.width=16", "model.depth=1", "optimizer.lr=0.01",
+        "logger.wandb.project=shown", "model.hidden_size=16", "model.num_layers=1",
+        "optimizer.lr=0.01",
         "training.max_epochs=3", "training.log_every_n_steps=5", "callbacks.cka.max_batches=2",
         "training.monitor=val/loss", "training.mode=max",  # so that the best is the first
     )  # fmt: skip

@@ -34,7 +34,7 @@ def test_bayes_of_the_server_is_shared_by_two_agents(client: Client, monkeypatch
     path = client.sweep(
         {
             "optimizer.lr": {"distribution": "log_uniform_values", "min": 1.0e-4, "max": 0.1},
-            "model.width": {"values": [8, 16]},
+            "model.hidden_size": {"values": [8, 16]},
         },
         method="bayes",
         run_cap=5,
@@ -51,7 +51,7 @@ def test_bayes_of_the_server_is_shared_by_two_agents(client: Client, monkeypatch
         asked, used = sweep.given[run.name], known[run.name]["overrides"]
         assert used["optimizer.lr"] == asked["optimizer.lr"] == run.settings["optimizer.lr"]
         assert 1e-4 <= asked["optimizer.lr"] <= 0.1
-        assert used["model.width"] == asked["model.width"]
+        assert used["model.hidden_size"] == asked["model.hidden_size"]
         steps_are_whole(run, rows(known[run.name]["path"]))
         # what the search learns from: the best value of the run
         assert run.summary["val/accuracy"] == max(run.values("val/accuracy"))

@@ -81,8 +81,8 @@ def until(true: Callable[[], Any], seconds: float = 60) -> None:
 
 def test_a_trial_without_network_ends_up_as_it_would_have_online(trials, server, environment):
     ended = trials.run(
-        "logger.wandb.mode=offline", "logger.wandb.project=sealed", "model.width=16",
-        "model.depth=1", "training.max_epochs=2", "training.log_every_n_steps=5",
+        "logger.wandb.mode=offline", "logger.wandb.project=sealed", "model.hidden_size=16",
+        "model.num_layers=1", "training.max_epochs=2", "training.log_every_n_steps=5",
         "optimizer.lr=0.01", "callbacks.cka.max_batches=2", name="real",
     )  # fmt: skip
     assert ended.code == 0, ended.output

@@ -1,0 +1,1 @@
+"""Behaviour as it was recorded once, told by what is seen from outside: README.md tells more."""
