@@ -160,8 +160,8 @@ def _without_other_examples(
     files: Mapping[str, bytes], example: str | None
 ) -> Iterable[tuple[str, bytes]]:
     """Yield the files, without examples that were not chosen and the settings that need them."""
-    wanted = _with_imports(files, {example} if example else set())
     needed = _needed_examples(files)
+    wanted = _with_needs(files, needed, example)
     for name, content in files.items():
         path = PurePosixPath(name)
         if path.parts[0] == "examples":
@@ -176,13 +176,20 @@ def _named_in(content: bytes) -> set[str]:
     return {name.decode() for name in re.findall(rb"\bexamples(?:\.| import )(\w+)", content)}
 
 
-def _with_imports(files: Mapping[str, bytes], examples: set[str]) -> set[str]:
-    """Return the examples and those that they import."""
-    found, todo = set[str](), set(examples)
+def _with_needs(
+    files: Mapping[str, bytes], needed: Mapping[str, set[str]], example: str | None
+) -> set[str]:
+    """Return the example, those of its experiments (its data's model), and those they import."""
+    if example is None:
+        return set()
+    experiments = [names for file, names in needed.items() if file.startswith("conf/experiment/")]
+    todo = set[str]({example}).union(*(names for names in experiments if example in names))
+    found = set[str]()
     while todo:
         name = todo.pop()
         found.add(name)
-        todo |= _named_in(files.get(f"examples/{name}.py", b"")) - found
+        imported = _named_in(files.get(f"examples/{name}.py", b"")) & _examples_of(files)
+        todo |= imported - found
     return found
 
 

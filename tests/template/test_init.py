@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,27 @@ EXAMPLES = {
     "conf/model/texts.yaml": b"_target_: examples.texts.Model\n",
     "conf/data/texts.yaml": b"_target_: examples.texts.Data\n",
     "conf/data/pictures.yaml": b"_target_: examples.pictures.Data\n",
-    "conf/experiment/both.yaml": b"defaults:\n  - override /model: texts\n",
+    "examples/tables.py": b"",
+    "conf/model/tables.yaml": b"_target_: examples.tables.Model\n",
+    "conf/experiment/both.yaml": b"defaults:\n  - override /model: texts\n"
+    b"  - override /data: tables\n",
+    "conf/data/tables.yaml": b"# as in examples.pictures\n_target_: examples.tables.Data\n",
 }
+
+
+@pytest.mark.parametrize("example", [None, *load_template().examples])
+def test_no_file_of_settings_names_an_example_that_is_not_there(example: str | None) -> None:
+    files = load_template().render(answers(example=example))
+    named = {
+        str(name)
+        for place, text in files.items()
+        if place.startswith("conf/")
+        for name in re.findall(r"_target_: examples\.(\w+)", text.decode())
+    }
+    assert {name for name in files if name.startswith("examples/")} - {"examples/__init__.py"} >= {
+        f"examples/{name}.py" for name in named
+    }
+    assert (example in named) or not example
 
 
 @pytest.fixture
@@ -80,6 +100,7 @@ def test_a_project_is_no_copy_of_the_clone(tmp_path: Path) -> None:
     [
         (None, set()),
         ("texts", set(EXAMPLES) - {"examples/pictures.py", "conf/data/pictures.yaml"}),
+        ("tables", set(EXAMPLES) - {"examples/pictures.py", "conf/data/pictures.yaml"}),
         ("pictures", {"examples/pictures.py", "conf/data/pictures.yaml"}),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev import __version__
-from mlmodeldev.template.source import load_template
+from mlmodeldev.template.source import OWN_FILES, load_template
 from tests.template.conftest import LATER, NEW_NAME, OLD_NAME, Installed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -64,11 +64,7 @@ def test_the_wheel_holds_the_library_and_the_files_of_a_project(installed: Insta
         for name in names
         if name.startswith("mlmodeldev/template/project/")
     }
-    shared = {
-        name for name in load_template().files if not name.startswith(("tests/", "examples/"))
-    }
-    own = {"README.md", "environment.yml", "requirements.txt", ".gitignore"}
-    assert {name for name in carried if not name.startswith("examples/")} == shared - own
+    assert carried == set(load_template().files) - set(OWN_FILES.values())
 
 
 def test_a_project_holds_the_top_level_and_asks_for_this_wheel(
