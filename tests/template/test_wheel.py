@@ -102,6 +102,7 @@ def test_a_later_version_keeps_edits_names_conflicts_and_passes_the_projects_tes
     edit(project / "trainer.py", "        quiet()\n", "        quiet()  # mine\n")
     edit(project / "conf" / "config.yaml", "- optimizer: adamw", "- optimizer: sgd")
     edit(project / "slurm" / "agent.sh", "--time=12:00:00", "--time=48:00:00")
+    (project / "conf" / "experiment").mkdir()
     (project / "conf" / "experiment" / "mine.yaml").write_text(MINE)
     git(project, "init", "-q")
     git(project, "add", "-A")
