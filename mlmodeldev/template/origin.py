@@ -4,7 +4,7 @@ Never by its name alone: on a package index that could be anybody's.
 
 Example::
 
-    requirement()                  # "-e /home/me/mlmodeldev", in a clone
+    requirement()                  # "-e /srv/mlmodeldev", in a clone
     requirement(["tensorboard"])   # "mlmodeldev[tensorboard] @ git+https://...@4f1c09a..."
 """
 
