@@ -1,25 +1,28 @@
 # make demo, make test: each sets everything up on a bare machine; quick the second time.
 PYTHON ?= python3
+CONDA_EXE ?= conda
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+LOCK ?= requirements.lock
+STAMP := $(VENV)/.installed$(if $(HASHES),-hashes)$(filter-out requirements.lock,$(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint quick lock bench slurm slurm-down hooks data-version test-dvc clean
+.PHONY: help venv demo test lint quick coverage lock bench slurm slurm-down test-slurm hooks conda \
+  .venv-dvc data-version test-dvc clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-venv: $(STAMP)  ## make .venv with the pinned packages
+venv: $(STAMP)  ## make .venv with the pinned packages (HASHES=1: each file checked against its hash)
 
-$(STAMP): requirements.lock tools/venv.sh
-	@PYTHON=$(PYTHON) bash tools/venv.sh $(VENV)
-	@touch $@
+$(STAMP): $(LOCK) $(if $(HASHES),requirements-hashes.lock) tools/venv.sh pyproject.toml
+	@PYTHON=$(PYTHON) LOCK=$(LOCK) HASHES=$(HASHES) bash tools/venv.sh $(VENV)
+	@touch $@ $(VENV)/.installed
 
 demo: venv  ## a small sweep of the bundled data: results, heat map, next commands
 	@$(BIN)/python slurm/SlurmTrain.py
 
-test: venv lint  ## all tests (about 20 minutes on 2 cores)
+test: venv .venv-dvc lint  ## all tests (about 20 minutes on 2 cores)
 	@bash tools/slurm.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -29,11 +32,18 @@ lint: venv  ## ruff and mypy
 quick: venv  ## the tests that take no training
 	@$(BIN)/python -m pytest -m "not slow"
 
+coverage: venv  ## the quick tests, and how much of mlmodeldev/ they run; fails below the floor
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --cov --cov-report=term:skip-covered
+
 bench: venv  ## measure; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
 
-.venv-dvc:  ## make DVC's own environment (about a minute)
+.venv-dvc: .venv-dvc/.installed  ## make DVC's own environment (about a minute)
+
+.venv-dvc/.installed: tools/dvc.lock
+	@echo "installing DVC into .venv-dvc (about a minute, once)"
 	@$(PYTHON) -m venv .venv-dvc && .venv-dvc/bin/pip install --quiet --disable-pip-version-check -r tools/dvc.lock
+	@touch $@
 
 data-version: .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=..., ENDPOINT=...)
 	@bash tools/data_version.sh $(DATA) $(REMOTE) $(ENDPOINT)
@@ -47,11 +57,19 @@ slurm: venv  ## leave a Slurm of four nodes up to play with (root on Debian)
 slurm-down: venv  ## end it
 	@$(BIN)/python -m tests.slurm down
 
+test-slurm: venv  ## the tests that need a Slurm (root on Debian installs it)
+	@bash tools/slurm.sh
+	@SLURM_TESTS=require $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/slurm tests/wandb
+
 hooks:  ## refuse commits that hold a key
 	@git config core.hooksPath tools/hooks && echo "commits are looked through for keys"
 
-lock: venv  ## resolve pyproject.toml anew into requirements.lock
-	@bash tools/lock.sh $(BIN)/python
+conda:  ## make the conda environment, if it is not there, and run the quick tests in it
+	@$(CONDA_EXE) env list | grep -q '^mlmodeldev ' || $(CONDA_EXE) env create --file environment.yml
+	@$(CONDA_EXE) run --no-capture-output --name mlmodeldev python -m pytest -m "not slow"
 
-clean:  ## remove the virtual environment and caches; runs/ and data/ stay
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+lock:  ## resolve pyproject.toml anew into the locks (CONTRIBUTING.md: TORCH=, FROM=, LOCK=)
+	@LOCK=$(LOCK) TORCH=$(TORCH) FROM=$(FROM) bash tools/lock.sh $(PYTHON)
+
+clean:  ## remove the virtual environments and caches; runs/ and data/ stay
+	@rm -rf $(VENV) .venv-dvc .mypy_cache .ruff_cache .pytest_cache

@@ -164,8 +164,8 @@ def cell(python: str, recording: Path, n: int, batches: int, what: str) -> dict[
     done = subprocess.run(command, check=False, **KEEP, env=environment)
     if done.returncode:
         return {"stops": (done.stderr.strip().splitlines() or ["no message"])[-1][:80]}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def row(model: str, n: int, what: str, got: dict[str, Any]) -> str:
@@ -188,19 +188,20 @@ def rows(which: str, n: int, batches: int, peers: str | None) -> list[str]:
         recording = Path(folder) / "forward.pt"
         command = [sys.executable, __file__, "--record", which, str(n), str(recording)]
         subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        found = {}
+        measured = {}
         for what in (*OWN, *PEERS):
             if what in OWN:
-                found[what] = cell(sys.executable, recording, n, batches, what)
+                measured[what] = cell(sys.executable, recording, n, batches, what)
             elif peers is None:
-                found[what] = {"stops": "not measured: no --peers"}
+                measured[what] = {"stops": "not measured: no --peers"}
             elif what in SLOW and (which, n) != ("resnet", 64):
-                found[what] = {"stops": "not measured: minutes a batch"}
+                measured[what] = {"stops": "not measured: minutes a batch"}
             else:
-                found[what] = cell(peers, recording, n, batches, what)
-            print(what, found[what], flush=True)
-    floor = min(got.get("floor", float("inf")) for got in found.values())  # one for all: the best
-    return [row(MODELS[which], n, what, got | {"floor": floor}) for what, got in found.items()]
+                measured[what] = cell(peers, recording, n, batches, what)
+            print(what, measured[what], flush=True)
+    # one for all: the best
+    floor = min(got.get("floor", float("inf")) for got in measured.values())
+    return [row(MODELS[which], n, what, got | {"floor": floor}) for what, got in measured.items()]
 
 
 def write(text: str) -> None:

@@ -38,8 +38,8 @@ def pytorch_cka(model: Any, layers: Sequence[str], loader: DataLoader[Any]) -> T
     """PyPI `pytorch_cka` 1.1: HSIC1, uncentred float32, all features kept."""
     from cka.cka import compute_cka
 
-    found = compute_cka(model, model, loader, layers=list(layers), device="cpu", progress=False)
-    return found[0]
+    matrices = compute_cka(model, model, loader, layers=list(layers), device="cpu", progress=False)
+    return matrices[0]
 
 
 def cka_pytorch(model: Any, layers: Sequence[str], loader: DataLoader[Any]) -> Tensor:

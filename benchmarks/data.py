@@ -43,8 +43,8 @@ class PlainTokens(Dataset[dict[str, torch.Tensor]]):
         return len(self.arrays["label"])
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        found = {n: torch.as_tensor(a[index].astype(np.int64)) for n, a in self.arrays.items()}
-        return {"index": torch.tensor(index), **found}
+        batch = {n: torch.as_tensor(a[index].astype(np.int64)) for n, a in self.arrays.items()}
+        return {"index": torch.tensor(index), **batch}
 
 
 class PlainImages(Dataset[dict[str, torch.Tensor]]):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import random
 import statistics
@@ -21,11 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.table import Goal, Table
-from mlmodeldev.slurm.sweep_state import begun, reconcile
+from mlmodeldev.slurm.sweep_state import begun_trials, reconcile
 from mlmodeldev.sweep import Sweep, loads
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.stopping import verdict
-from mlmodeldev.trial.history import history
+from mlmodeldev.trial.record import history
 from mlmodeldev.trial.task import ListSource, TrialResult, TrialTask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,12 +106,12 @@ def _grid() -> dict[str, Curve]:
     from mlmodeldev.trial.pool import run_pool
 
     entries = list(reconcile(_sweep("grid", "digits"), RUNS))
-    work = [
+    tasks = [
         TrialTask(e.trial.id, e.folder, trial_arguments(e.trial.overrides, e.folder, FIXED))
         for e in entries
         if e.state != "done"
     ]
-    status = run_pool(ListSource(work), 2, MODULES, ROOT)
+    status = run_pool(ListSource(tasks), 2, MODULES, ROOT)
     assert status == 0, status
     return {entry.trial.id: history(entry.folder, METRIC) for entry in entries}
 
@@ -125,17 +126,18 @@ def _replayed(curves: dict[str, Curve], seed: int, runs: Path) -> Curve:
     logged: list[Curve] = []
     with contextlib.redirect_stdout(io.StringIO()):
         source = SearchSource(sweep, runs, seed=seed)
-        while isinstance(work := source.take(), TrialTask):
+        while isinstance(task := source.take(), TrialTask):
             own: Curve = []
             stopped = None
-            for value in curves[work.id]:
+            for value in curves[task.id]:
                 own.append(value)
                 if stopped := verdict(rule, own, logged, "maximize"):
                     break
             logged.append(own)
-            work.folder.mkdir(parents=True)
-            (work.folder / "log.json").write_text(json.dumps([{METRIC: v} for v in own]))
-            source.report(work, TrialResult(0, "pruned" if stopped else "done", stopped, 0.0))
+            task.folder.mkdir(parents=True)
+            (task.folder / "log.json").write_text(json.dumps([{METRIC: v} for v in own]))
+            state = "pruned" if stopped else "done"
+            source.report(task, TrialResult(0, state, stopped, 0.0))
     return [value for own in logged for value in own]
 
 
@@ -146,7 +148,9 @@ def _check_by_training(replayed: Curve, best: float) -> None:
     sweep = _sweep("bayes", f"trained-{CHECKED}", best)
     assert search(sweep, RUNS, FIXED, 1, MODULES[1:], ROOT, seed=CHECKED) == 0
     trained = [
-        v for entry in begun(sweep, RUNS / sweep.folder) for v in history(entry.folder, METRIC)
+        v
+        for entry in begun_trials(sweep, RUNS / sweep.folder)
+        for v in history(entry.folder, METRIC)
     ]
     assert trained == replayed[: len(trained)], "a trained search logs other values than a replay"
     assert _reached(trained, best) == _reached(replayed, best)
@@ -166,11 +170,7 @@ def _shuffled(curves: dict[str, Curve], best: float) -> int:
 
 
 def _running_best(values: Sequence[float]) -> Curve:
-    best, found = float("-inf"), []
-    for value in values:
-        best = max(best, value)
-        found.append(best)
-    return found
+    return list(itertools.accumulate(values, max))
 
 
 def draw(grid: Curve, searches: list[Curve], file: Path) -> None:

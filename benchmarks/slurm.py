@@ -52,7 +52,7 @@ def _many(table: Table, sweep: SmallSweep) -> None:
     """Submit, show and cancel many trials; nothing of them runs."""
     hold = "+cluster.sbatch.hold=true"
     sweep.train("plan", hold)  # reads what the disk has cold
-    whole = _timed(lambda: sweep.train("submit", hold))
+    submit = _timed(lambda: sweep.train("submit", hold))
     sweep.train("cancel")
     arrays, calls = _side_by_side(sweep, hold)
     sweep.train("submit", hold)
@@ -61,7 +61,7 @@ def _many(table: Table, sweep: SmallSweep) -> None:
     count = len(sweep.trials)
     table.add(f"`sbatch`, {count} calls", f"{calls:.2f}")
     table.add(f"{count} trials as arrays", f"{arrays:.2f}")
-    table.add("the whole command `SlurmTrain.py submit`", f"{whole:.2f}")
+    table.add("the whole command `SlurmTrain.py submit`", f"{submit:.2f}")
     table.add("`SlurmTrain.py status`, the table", f"{shown:.2f}")
     table.add("`SlurmTrain.py status --json`", f"{status:.2f}")
     table.goals.append(Goal("arrays against calls of sbatch", arrays / calls, 1 / 20))
@@ -84,21 +84,21 @@ def _side_by_side(sweep: SmallSweep, hold: str) -> tuple[float, float]:
     return statistics.median(arrays), calls
 
 
-def _parts(whole: int, turns: int) -> list[int]:
-    return [whole * (turn + 1) // turns - whole * turn // turns for turn in range(turns)]
+def _parts(count: int, turns: int) -> list[int]:
+    return [count * (turn + 1) // turns - count * turn // turns for turn in range(turns)]
 
 
 def _launch(sweep: SmallSweep, hold: str) -> Callable[[], object]:
     """Return the submission alone, everything before it done: what submitit and Slurm take."""
     from mlmodeldev.project import project_root
-    from mlmodeldev.slurm import sweep_state
-    from mlmodeldev.slurm.commands.launch import on_cluster
+    from mlmodeldev.slurm.commands.launch import plan_on_cluster
     from mlmodeldev.slurm.submit import launch
+    from mlmodeldev.slurm.sweep_state import add_sweep_options, read_sweep_state
 
     parser = argparse.ArgumentParser()
-    sweep_state.add_options(parser)
-    asked = ["--sweep", str(sweep.file), "cluster=debug", *sweep.fixed, hold]
-    plan = on_cluster(sweep_state.read(parser.parse_args(asked), lint=False))
+    add_sweep_options(parser)
+    arguments = ["--sweep", str(sweep.file), "cluster=debug", *sweep.fixed, hold]
+    plan = plan_on_cluster(read_sweep_state(parser.parse_args(arguments), lint=False))
     return lambda: launch(plan, project_root())
 
 

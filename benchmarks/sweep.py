@@ -26,7 +26,7 @@ from mlmodeldev.trial.task import ListSource, TrialResult, TrialTask
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS = 10_000
-KNOWN = 1_000
+FINISHED = 1_000
 WORKERS = 4
 TRIALS = 12
 QUICK = ("logger=csv", "callbacks=none", "training.max_epochs=1", "training.test=false")
@@ -64,7 +64,7 @@ def run() -> Table:
         ["what", "time", "goal"],
         note=(
             f"Overhead of a one-epoch digits trial: medians of {TRIALS} trials in a warm worker and"
-            f" of 3 processes. Ask and tell: a search of 5 parameters with {KNOWN} trials behind"
+            f" of 3 processes. Ask and tell: a search of 5 parameters with {FINISHED} trials behind"
             f" it, {WORKERS} workers at once; the time from trial to trial over all workers, and"
             " what one worker waits."
         ),
@@ -87,8 +87,8 @@ def _row(table: Table, name: str, seconds: float, limit: float | None = None) ->
 class _Clock(ListSource):
     """A list of trials that notes when each ended."""
 
-    def __init__(self, work: list[TrialTask]) -> None:
-        super().__init__(work)
+    def __init__(self, tasks: list[TrialTask]) -> None:
+        super().__init__(tasks)
         self.times: list[float] = []
 
     def report(self, work: TrialTask, ended: TrialResult) -> None:
@@ -102,26 +102,25 @@ def _starts(table: Table, base: Path) -> None:
     base.mkdir()
     (base / "timed_trainer.py").write_text(TIMED)
     where = [f"artefacts.runs_dir={base}/runs", f"artefacts.data_dir={base}/data"]
-    work = []
+    tasks = []
     for number in range(TRIALS + 1):
-        asked = [*QUICK, *where, f"artefacts.trial=t{number}", f"optimizer.lr=0.00{number + 1}"]
-        work.append(
-            TrialTask(f"t{number}", base / f"runs/single/t{number}", asked, "timed_trainer")
-        )
-    source = _Clock(work)
-    rooms = ["timed_trainer", "trainer", "model", "datamodule"]
+        name = f"t{number}"
+        overrides = [*QUICK, *where, f"artefacts.trial={name}", f"optimizer.lr=0.00{number + 1}"]
+        tasks.append(TrialTask(name, base / "runs/single" / name, overrides, "timed_trainer"))
+    source = _Clock(tasks)
+    modules = ["timed_trainer", "trainer", "model", "datamodule"]
     sys.path.insert(0, str(ROOT))
-    run_pool(source, 1, rooms, base)
+    run_pool(source, 1, modules, base)
     passed = [b - a for a, b in zip(source.times, source.times[1:], strict=False)]
-    trained = [float((w.folder / "seconds.txt").read_text()) for w in work[1:]]
+    trained = [float((task.folder / "seconds.txt").read_text()) for task in tasks[1:]]
     training = statistics.median(trained)
-    warm = statistics.median(p - t for p, t in zip(passed, trained, strict=True))
+    forked = statistics.median(p - t for p, t in zip(passed, trained, strict=True))
     alone = statistics.median(_process(where, number) for number in range(3)) - training
     _row(table, "training of the trial itself", training)
     _row(table, "overhead, a process for each trial", alone)
-    _row(table, "overhead, warm worker", warm, 0.1)
-    table.add("process / worker", f"{alone / warm:.0f}×", "≥ 40×")
-    table.goals.append(Goal("40 / (process / worker)", 40 * warm / alone, 1.0, ""))
+    _row(table, "overhead, warm worker", forked, 0.1)
+    table.add("process / worker", f"{alone / forked:.0f}×", "≥ 40×")
+    table.goals.append(Goal("40 / (process / worker)", 40 * forked / alone, 1.0, ""))
 
 
 def _process(where: list[str], number: int) -> float:
@@ -174,8 +173,8 @@ def _prefill(sweep: Sweep, runs: Path) -> None:
     from mlmodeldev.sweep.search import SearchSource
 
     source = SearchSource(sweep, runs, seed=9)
-    source.proposals.startup = 10**9  # random points are enough to fill it
-    for _ in range(KNOWN):
+    source.sampler.startup = 10**9  # random points are enough to fill it
+    for _ in range(FINISHED):
         _turn(source)
 
 
@@ -186,14 +185,14 @@ def _turn(source: Any) -> float:
 
     with contextlib.redirect_stdout(io.StringIO()):
         begun = time.perf_counter()
-        work = source.take()
-        asked = time.perf_counter() - begun
-        work.folder.mkdir(parents=True)
-        lr = float(work.overrides[-8].partition("=")[2]) if len(work.overrides) > 8 else 0.5
-        (work.folder / "log.json").write_text(json.dumps([{"val/accuracy": lr}] * 5))
+        task = source.take()
+        seconds = time.perf_counter() - begun
+        task.folder.mkdir(parents=True)
+        lr = float(task.overrides[-8].partition("=")[2]) if len(task.overrides) > 8 else 0.5
+        (task.folder / "log.json").write_text(json.dumps([{"val/accuracy": lr}] * 5))
         begun = time.perf_counter()
-        source.report(work, TrialResult(0, "done", None, 1.0))
-    return asked + time.perf_counter() - begun
+        source.report(task, TrialResult(0, "done", None, 1.0))
+    return seconds + time.perf_counter() - begun
 
 
 def _worker(runs: Path, seed: int, gate: Any, results: Any) -> None:

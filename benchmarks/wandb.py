@@ -43,19 +43,19 @@ _DRIVER = """
 import json, sys, time
 from mlmodeldev.callbacks import stack
 from mlmodeldev.settings.composition import compose_settings
-from mlmodeldev.tracking.wandb_logger import Tracker
+from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
 from pytorch_lightning import Callback
 import torch, trainer
 torch.set_num_threads(1)
 epochs, on, spent = [], [True], [0.0]
 def switched(name):
-    plain = getattr(Tracker, name)
+    plain = getattr(WandbTrialLogger, name)
     def call(self, *given, **named):
         if on[0]:
             begun = time.perf_counter()
             plain(self, *given, **named)
             spent[0] += time.perf_counter() - begun
-    setattr(Tracker, name, call)
+    setattr(WandbTrialLogger, name, call)
 for name in ("log_metrics", "log_image", "log_table"):
     switched(name)
 class Turns(Callback):
@@ -73,8 +73,8 @@ class Turns(Callback):
         if self.train is None:
             return
         for logger in trainer.loggers:
-            if isinstance(logger, Tracker):
-                logger._sender.drain(60)
+            if isinstance(logger, WandbTrialLogger):
+                logger._background.drain(60)
         epochs.append({"on": on[0], "tracker": spent[0], "train": self.train,
                        "cpu_train": self.cpu_train})
         self.train = None
@@ -141,10 +141,10 @@ def logging_cost(server: Any, folder: Path) -> tuple[float, dict[str, tuple[floa
     """Return the tracker's share, and by clock: seconds with W&B, without it, their ratio."""
     where = [f"artefacts.runs_dir={folder}/share", f"artefacts.data_dir={folder}/data"]
     where += [f"training.max_epochs={EPOCHS}", "logger.wandb.models=none"]
-    said = _run([sys.executable, "-c", _DRIVER, *where], server, folder)
-    found = re.search(r"EPOCHS (.*)", said)
-    assert found, said
-    epochs = json.loads(found[1])[1:]  # the first one warms up
+    output = _run([sys.executable, "-c", _DRIVER, *where], server, folder)
+    match = re.search(r"EPOCHS (.*)", output)
+    assert match, output
+    epochs = json.loads(match[1])[1:]  # the first one warms up
     pairs = [(b, a) if b["on"] else (a, b) for a, b in zip(epochs[::2], epochs[1::2], strict=True)]
     median = statistics.median
     steps = {
@@ -186,7 +186,7 @@ def _sweep(server: Any, folder: Path, name: str) -> str:
     }
     file = folder / "sweep.yaml"
     file.write_text(yaml.safe_dump(config))
-    said = _run(["wandb", "sweep", "--project", "bench", str(file)], server, folder)
-    found = re.search(r"wandb agent (\S+)", said)
-    assert found, said
-    return found[1]
+    output = _run(["wandb", "sweep", "--project", "bench", str(file)], server, folder)
+    match = re.search(r"wandb agent (\S+)", output)
+    assert match, output
+    return match[1]

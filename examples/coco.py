@@ -93,7 +93,7 @@ class CachedCoco(ExactDataModule):
         count = f"{len(problems)} of the images can't be decoded, such as {first}"
         if self.on_corrupt == "raise":
             raise UsageError(f"{count}; data.on_corrupt=skip leaves them out")
-        self.tell(f"{count}; left out")
+        self.warn_once(f"{count}; left out")
 
     def cached_tokens(self) -> CachedArrays:
         """Return ``input_ids`` and ``attention_mask``, (records, 5, max_length)."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 OLD_MODULES = {
     "mlmodeldev.key_guard": "mlmodeldev.secrets",

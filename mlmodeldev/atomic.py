@@ -1,10 +1,19 @@
-"""Files that appear whole or not at all: written beside, synced, renamed.
+"""Files and folders that appear whole or not at all: written beside, synced, renamed.
 
 Example::
 
     write_text(folder / "trial.json", json.dumps(record))
-    with whole_file(folder / "last.ckpt") as file:
+    with atomic_write(folder / "last.ckpt") as file:
         torch.save(state, file)
+    with replace_folder(folder / "best") as new:
+        model.save_pretrained(new)
+
+A folder is exchanged for the one before in one step (renameat2(2), RENAME_EXCHANGE). NFS and Lustre
+can't do that: there the folder is exchanged by two renames under fixed names, from which
+`recover_folder`, the next writer and `remove_leftovers` mend what a kill in between has left.
+
+Shared caches belong to a group, while many accounts have the umask 077: what is written as
+``shared`` gets the read and write permissions of its folder, whatever the umask is.
 """
 
 from __future__ import annotations
@@ -15,7 +24,7 @@ import json
 import math
 import os
 import shutil
-import socket
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +44,10 @@ _REASONS = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.EFBIG: "the file-size limit is reached",
 }
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
+_NO_EXCHANGE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # linux/fs.h
 
 
 @contextlib.contextmanager
@@ -49,29 +62,38 @@ def writing_to(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: {reason}") from error
 
 
+# --- files
+
+
 @contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "wb", shared: bool = False) -> Iterator[IO[Any]]:
     """Open a file for writing that takes its name only when it is complete and on disk.
 
-    The temporary name carries host and process, so that two attempts never write to one file.
+    Args:
+        path: the file; its folder exists.
+        mode: ``wb``, or ``w`` for text in UTF-8.
+        shared: give it the permissions of its folder, whatever the umask is.
 
     Raises:
         UsageError: the disk is full, or the place can't be written.
     """
-    temporary = path.with_name(
-        f".{path.name}.{socket.gethostname()}-{os.getpid()}{TEMPORARY_SUFFIX}"
-    )
-    with writing_to(path):
-        try:
-            encoding = None if "b" in mode else "utf-8"
-            with temporary.open(mode, encoding=encoding) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with writing_to(path), _replacing(path, mode, shared) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: str, shared: bool) -> Iterator[IO[Any]]:
+    temporary = _temporary(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        with os.fdopen(os.open(temporary, flags, 0o666), mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _rename(temporary, path, shared)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -83,15 +105,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         UsageError: the disk is full, or the place can't be written.
     """
-    temporary = path.with_name(f".{path.stem}.{socket.gethostname()}-{os.getpid()}{path.suffix}")
+    temporary = _temporary(path, path.suffix)
     with writing_to(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
+            _sync(temporary)
+            _rename(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -108,6 +128,39 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
+def write_shared(path: Path, content: bytes) -> None:
+    """Write a file of a shared folder, whole or not at all; errors are the system's own."""
+    with _replacing(path, "wb", shared=True) as file:
+        file.write(content)
+
+
+def publish(staged: Path, target: Path) -> None:
+    """Give a finished file or folder of the same file system its name, shared as its folder is.
+
+    What stood there before is replaced; the content must be on disk already.
+
+    Raises:
+        FileNotFoundError: ``staged`` is gone: another worker has taken it over.
+    """
+    if staged.is_dir() and not staged.is_symlink():
+        exchange_folder(staged, target)
+        share(target)
+    else:
+        _rename(staged, target, shared=True)
+
+
+def _rename(temporary: Path, path: Path, shared: bool = False) -> None:
+    temporary.replace(path)
+    if shared:
+        share(path)
+    sync_folder(path.parent)
+
+
+def _temporary(path: Path, suffix: str = "") -> Path:
+    """Return a name beside ``path`` that nobody can guess, and so nobody can lay a link at."""
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}{TEMPORARY_SUFFIX}{suffix}")
+
+
 def _finite(value: Any) -> Any:
     """Replace what JSON has no word for, so that other readers than Python's take the file."""
     if isinstance(value, Mapping):
@@ -117,48 +170,193 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut (fsync(2) of the directory)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+# --- folders
 
 
 @contextlib.contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the name ``path`` when it is complete.
+    """Yield an empty folder that takes the name ``path`` when it is complete and on disk.
 
     What stood there before is replaced; a reader finds the old or the new one.
+
+    Raises:
+        UsageError: the disk is full, or the place can't be written.
     """
-    temporary = path.with_name(
-        f".{path.name}.{socket.gethostname()}-{os.getpid()}{TEMPORARY_SUFFIX}"
-    )
+    temporary = _temporary(path)
     with writing_to(path):
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
-            _swap_folder(temporary, path)
+            sync_tree(temporary)
+            exchange_folder(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _swap_folder(new: Path, path: Path) -> None:
-    old = path.with_name(f".{path.name}.old{TEMPORARY_SUFFIX}")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
+def exchange_folder(new: Path, path: Path) -> None:
+    """Give a folder that is on disk the name ``path``, and remove what stood there.
+
+    Raises:
+        FileNotFoundError: ``new`` is gone.
+    """
+    _mend_exchange(path)
+    if not os.path.lexists(path):
+        new.rename(path)
+    elif not _exchange(new, path):
+        _exchange_by_renames(new, path)
     sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(new)  # what stood there
+    remove(_next(path))
+    remove(_previous(path))
+
+
+def _exchange(new: Path, path: Path) -> bool:
+    """Exchange two names in one step; return whether the file system can."""
+    import ctypes
+
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:  # a libc of before 2018, or no Linux
+        return False
+    names = (_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(path))
+    if renameat2(*names, _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(path))
+
+
+def _exchange_by_renames(new: Path, path: Path) -> None:
+    """Exchange by steps of which each leaves a whole folder that `recover_folder` finds.
+
+    Between the second and the third there is no ``path``: a reader that looks just then calls
+    `recover_folder`, which does the third; so it may be done already.
+    """
+    remove(_next(path))
+    new.rename(_next(path))
+    sync_folder(path.parent)
+    remove(_previous(path))
+    path.rename(_previous(path))
+    sync_folder(path.parent)
+    try:
+        _next(path).rename(path)
+    except FileNotFoundError:
+        if not path.is_dir():
+            raise
+
+
+def recover_folder(path: Path) -> bool:
+    """Put in place what a killed exchange has left aside; return whether there was any.
+
+    It touches nothing while ``path`` is there, so readers may call it beside a living writer.
+    """
+    for aside in (_next(path), _previous(path)):
+        if not os.path.lexists(path) and aside.is_dir() and not aside.is_symlink():
+            with contextlib.suppress(OSError):  # another was quicker
+                aside.rename(path)
+                sync_folder(path.parent)
+                return True
+    return False
+
+
+def _mend_exchange(path: Path) -> None:
+    """Finish a killed exchange; for the one process that may write here."""
+    recover_folder(path)
+    if os.path.lexists(path):
+        remove(_next(path))
+        remove(_previous(path))
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f".{path.name}.next")
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f".{path.name}.previous")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; never follow a link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left in a folder that this process now owns."""
-    for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    """Clear away what killed writers left in a folder that this process now owns."""
+    for aside in [*folder.glob(".*.next"), *folder.glob(".*.previous")]:
+        if aside.is_dir() and not aside.is_symlink():
+            _mend_exchange(folder / aside.name[1:].rpartition(".")[0])
+    for pattern in (f".*{TEMPORARY_SUFFIX}", f".*{TEMPORARY_SUFFIX}.*"):
+        for leftover in folder.glob(pattern):
+            remove(leftover)
+
+
+# --- permissions of shared folders
+
+
+def share(path: Path) -> None:
+    """Give ``path`` the permissions of the folder that it lies in (execute for folders only)."""
+    wanted = stat.S_IMODE(path.parent.stat().st_mode)
+    if not path.is_dir():
+        wanted &= 0o666
+    with contextlib.suppress(OSError):  # another's file, or a file system without permissions
+        path.chmod(wanted | stat.S_IRUSR | stat.S_IWUSR)
+
+
+def make_folder(path: Path) -> Path:
+    """Create ``path`` and the missing folders above it, shared as the first one that exists."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            share(path)
+    return path
+
+
+# --- to the disk
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut, where the file system can do that."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Write a folder's files and folders to the disk, one by one: for a few files."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            file = Path(place, name)
+            if file.is_file() and not file.is_symlink():
+                _sync(file)
+        sync_folder(Path(place))
+
+
+def sync_file_system(path: Path) -> None:
+    """Flush everything written below ``path``: one call for a tree of a hundred thousand files.
+
+    ``syncfs(2)`` leaves other file systems alone; where libc lacks it, all are flushed.
+    """
+    import ctypes
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        ctypes.CDLL(None).syncfs(descriptor)
+    except (AttributeError, OSError):
+        os.sync()
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

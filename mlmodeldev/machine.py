@@ -2,8 +2,9 @@
 
 Example, four trials at once on 8 cores and 2 GPUs::
 
-    share_cores()   # before torch is imported
-    shares(4)[1]    # {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "1", "MASTER_PORT": "40211"}
+    share_cores()            # before torch is imported
+    trial_resources(4)[1]
+    # {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "1", "MASTER_PORT": "40211"}
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The project: the folder of trainer.py, model.py and conf/; and what git says of it.
 
-    project_root()                               # Path("/home/me/digits")
+    project_root()                               # Path("/data/digits")
     run_git(project_root(), "rev-parse", "HEAD")     # a commit, or None where there is none
 
 The library may be installed anywhere, so its own files never tell where the project is.
@@ -60,14 +60,23 @@ def _candidates() -> Iterator[Path]:
 def run_git(root: Path, *arguments: str, seconds: float = 60) -> str | None:
     """Return what a git command prints in a folder; None: no repository, no git, or an error."""
     try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return git_output(root, *arguments, seconds=seconds).decode().strip("\n")
+    except (UsageError, UnicodeDecodeError):
         return None
-    return done.stdout.strip("\n")
+
+
+def git_output(root: Path, *arguments: str, seconds: float = 60) -> bytes:
+    """Return the bytes that a git command prints in a folder.
+
+    Raises:
+        UsageError: there is no git, or what git says against it.
+    """
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, timeout=seconds, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UsageError(f"git {arguments[0]}: {error}") from None
+    if done.returncode:
+        raise UsageError(f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout

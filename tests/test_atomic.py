@@ -6,30 +6,35 @@ import json
 import os
 import resource
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mlmodeldev import atomic
 from mlmodeldev.atomic import (
+    atomic_path,
     atomic_write,
+    recover_folder,
     remove_leftovers,
     replace_folder,
     write_json,
+    write_shared,
     write_text,
     writing_to,
 )
 from mlmodeldev.errors import UsageError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 WRITER = """
 import sys
 from pathlib import Path
-from mlmodeldev.atomic import whole_file, whole_folder
+from mlmodeldev.atomic import atomic_write, replace_folder
 kind, path = sys.argv[1], Path(sys.argv[2])
-with (whole_file(path, "w") if kind == "file" else whole_folder(path)) as target:
+with (atomic_write(path, "w") if kind == "file" else replace_folder(path)) as target:
     file = target if kind == "file" else (target / "part").open("w")
     file.write("half of what is new")
     file.flush()
@@ -198,3 +203,181 @@ def test_a_place_without_permission():
 def test_an_error_that_says_nothing_of_the_place_is_no_bad_input(tmp_path):
     with pytest.raises(ConnectionResetError), writing_to(tmp_path):
         raise ConnectionResetError(104, "reset by peer")
+
+
+# --- folders whose exchange or whose disk is cut short
+
+
+def fill(path: Path, name: str) -> None:
+    with replace_folder(path) as folder:
+        (folder / name).write_text(name)
+
+
+@pytest.fixture(params=["renameat2", "two renames"])
+def exchange(request, monkeypatch):
+    """Both ways: where folders can be exchanged at once, and where they can't (NFS, Lustre)."""
+    if request.param != "renameat2":
+        monkeypatch.setattr(atomic, "_exchange", lambda new, path: False)
+    return request.param
+
+
+def test_a_folder_is_exchanged_either_way(tmp_path, exchange):
+    for name in ("one", "two", "three"):
+        fill(tmp_path / "best", name)
+        assert names(tmp_path / "best") == {name}
+        assert names(tmp_path) == {"best"}
+
+
+def test_a_reader_finds_a_whole_folder_at_any_moment(tmp_path, exchange):
+    """A process that looks all the time, while another replaces the folder again and again."""
+    path = tmp_path / "best"
+    fill(path, "file")
+    looks = 1 if exchange == "renameat2" else 5  # between two renames it is looked for again
+    reader = f"""
+import sys, time
+from pathlib import Path
+from mlmodeldev.atomic import recover_folder
+path, looks, missed = Path(sys.argv[1]), 0, 0
+print("looks", flush=True)
+end = time.monotonic() + 20
+while not (path.parent / "stop").exists() and time.monotonic() < end:
+    looks += 1
+    for _ in range({looks}):
+        if path.is_dir() or {looks} > 1 and recover_folder(path):
+            break
+    else:
+        missed += 1
+print(looks, missed)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", reader, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "looks\n"
+    for _ in range(100):
+        fill(path, "file")
+    (tmp_path / "stop").touch()
+    looks, missed = map(int, process.communicate(timeout=30)[0].split())
+    assert looks > 10
+    assert missed == 0
+
+
+@pytest.mark.parametrize("survivor", ["reader", "writer", "owner"])
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_kill_between_the_renames_never_loses_both_copies(tmp_path, monkeypatch, step, survivor):
+    path = tmp_path / "best"
+    fill(path, "old")
+    monkeypatch.setattr(atomic, "_exchange", lambda new, path: False)
+    process = os.fork()
+    if not process:  # dies just before the so-many-th rename
+        calls = []
+
+        def rename(self, target, real=Path.rename):
+            calls.append(target)
+            if len(calls) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(self, target)
+
+        Path.rename = rename  # type: ignore[method-assign,assignment]
+        fill(path, "new")
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL
+    if survivor == "reader":
+        assert recover_folder(path) == (step == 3)
+        assert names(path) == ({"new"} if step == 3 else {"old"})
+        assert not recover_folder(path)
+    elif survivor == "owner":
+        remove_leftovers(tmp_path)
+        assert names(path) == ({"new"} if step == 3 else {"old"})
+        assert names(tmp_path) == {"best"}
+    else:
+        fill(path, "newer")
+        assert names(path) == {"newer"}
+        remove_leftovers(tmp_path)
+        assert names(tmp_path) == {"best"}
+
+
+def test_what_was_there_before_comes_back_if_only_that_is_left(tmp_path):
+    (tmp_path / ".best.previous").mkdir()
+    (tmp_path / ".best.previous" / "old").touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path / "best") == {"old"}
+    assert names(tmp_path) == {"best"}
+
+
+def test_each_file_of_a_folder_is_on_disk_before_the_folder_has_its_name(tmp_path, monkeypatch):
+    path, synced = tmp_path / "best", []
+    fill(path, "old")
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, (path / "old").exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replace_folder(path) as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("x")
+        (folder / "link").symlink_to("nowhere")
+    for place in (path, path / "deep", path / "deep" / "file"):
+        assert (place.stat().st_ino, True) in synced, f"{place} was not synced before the rename"
+    assert (tmp_path.stat().st_ino, False) in synced, "nor the rename after it"
+
+
+def test_a_link_that_was_planted_is_not_followed(tmp_path, monkeypatch):
+    """Temporary names can't be guessed; if one were, its link would not be written through."""
+    monkeypatch.setattr(os, "urandom", bytes)
+    (tmp_path / "victim").write_text("precious")
+    temporary = f".file.{bytes(8).hex()}.tmp"
+    (tmp_path / temporary).symlink_to("victim")
+    with pytest.raises(UsageError):
+        write_text(tmp_path / "file", "evil")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_temporary_names_differ_each_time(tmp_path):
+    seen = set()
+    for _ in range(3):
+        with atomic_path(tmp_path / "table.csv") as temporary:
+            assert temporary.suffix == ".csv"
+            seen.add(temporary.name)
+            temporary.write_text("x")
+    assert len(seen) == 3
+    assert names(tmp_path) == {"table.csv"}
+
+
+def test_what_a_killed_library_wrote_by_name_is_cleared_away(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "table.csv") as temporary:
+        raise ZeroDivisionError
+    temporary.write_text("half")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == set()
+
+
+def test_a_shared_file_has_its_folders_permissions_whatever_the_umask(tmp_path):
+    tmp_path.chmod(0o2770)
+    before = os.umask(0o077)
+    try:
+        write_shared(tmp_path / "shared", b"x")
+        write_text(tmp_path / "own", "x")
+        with atomic_write(tmp_path / "too", shared=True) as file:
+            file.write(b"x")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"shared": 0o660, "own": 0o600, "too": 0o660}
+
+
+def test_a_folder_that_can_not_be_synced_is_no_error(tmp_path, monkeypatch):
+    import errno
+
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no fsync of folders here")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "file", "x")
+    fill(tmp_path / "best", "x")
+    assert names(tmp_path) == {"file", "best"}

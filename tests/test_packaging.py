@@ -1,14 +1,17 @@
-"""The pinned set: pyproject.toml, requirements.lock and environment.yml agree, and it imports."""
+"""The pinned set: pyproject.toml, the locks and environment.yml agree, and it imports."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -53,6 +56,114 @@ def test_the_lock_is_what_is_installed() -> None:
         assert Version(installed.public) == version, name
 
 
+def test_torch_is_a_range_of_which_the_lock_has_one_version() -> None:
+    """A cluster's own build of torch fits the project; what is tested is exact."""
+    torch = next(r for r in declared() if r.name == "torch")
+    assert {s.operator for s in torch.specifier} == {">=", "<"}
+    assert locked()["torch"] in torch.specifier
+    assert Version("2.13.0+cu130") in torch.specifier
+    assert Version("3.0") not in torch.specifier
+
+
+def test_the_lock_is_made_of_what_is_installed() -> None:
+    """What `make lock` writes here is the lock, whatever else the environment holds."""
+    shown = subprocess.run(
+        [sys.executable, ROOT / "tools" / "pins.py"], capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 0, shown.stderr
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert shown.stdout.splitlines() == [line for line in lines if not line.startswith("#")]
+
+
+def test_a_lock_of_another_kind_of_machine_is_made_and_installed(tmp_path: Path) -> None:
+    """`make lock FROM=... LOCK=...` keeps the labels of builds, and changes nothing else."""
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", "environment.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = subprocess.run(
+        ["make", "lock", f"FROM={sys.executable}", "LOCK=requirements-node.lock"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = (tmp_path / "requirements-node.lock").read_text()
+    assert f"\ntorch=={importlib.metadata.version('torch')}\n" in made
+    after = {p: p.read_bytes() for p in before}
+    assert after == before
+    calls = installed(tmp_path, LOCK="requirements-node.lock")
+    assert calls[0][-1] == f"torch=={importlib.metadata.version('torch')}"
+    assert calls[1][-2:] == ["-r", str(tmp_path / "requirements-node.lock")]
+
+
+def hashed() -> dict[str, tuple[Version, list[str]]]:
+    text = (ROOT / "requirements-hashes.lock").read_text()
+    found = {}
+    for block in re.findall(r"^[^#\s](?:.*\\\n)+.*$", text, re.MULTILINE):
+        pin, *hashes = (line.strip(" \\") for line in block.splitlines())
+        name, version = pin.split("==")
+        found[canonicalize_name(name)] = (Version(version), hashes)
+    return found
+
+
+def test_the_hashes_are_those_of_the_lock() -> None:
+    pins = {name: version for name, (version, _) in hashed().items()}
+    assert pins.pop("setuptools") >= Version("77")  # as [build-system] asks
+    expected = locked()
+    del expected["torch"]  # its build differs from machine to machine
+    assert pins == expected
+
+
+def test_each_package_has_hashes_and_nothing_else() -> None:
+    for name, (_, hashes) in hashed().items():
+        assert hashes, name
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", text) for text in hashes), name
+    # compiled ones have a file for each platform and Python
+    assert len(hashed()["numpy"][1]) > 20
+    for file in ROOT.glob("*.lock"):
+        assert "://" not in file.read_text(), file.name  # from whichever index pip is told of
+
+
+def installed(root: Path, **variables: str) -> list[list[str]]:
+    """Return the words of each call of pip by tools/venv.sh."""
+    venv = root / "venv"
+    (venv / "bin").mkdir(parents=True, exist_ok=True)
+    pip = venv / "bin" / "pip"
+    pip.write_text('#!/bin/sh\nfor word; do printf "%s\\t" "$word"; done\necho\n')
+    pip.chmod(0o755)
+    environment = {k: v for k, v in os.environ.items() if k not in {"LOCK", "HASHES"}}
+    shown = subprocess.run(
+        ["bash", root / "tools" / "venv.sh", venv],
+        env={**environment, "PYTHON": sys.executable, **variables},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return [line.split("\t")[:-1] for line in shown.splitlines() if line.startswith("install\t")]
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    for lock in ROOT.glob("*.lock"):
+        shutil.copy(lock, tmp_path)
+    return tmp_path
+
+
+def test_by_default_torch_comes_first_and_no_hash_is_asked_for(copied: Path) -> None:
+    torch, rest, library = installed(copied)
+    assert torch[-1] == f"torch=={locked()['torch']}"
+    assert rest[-2:] == ["-r", str(copied / "requirements.lock")]
+    assert "--require-hashes" not in torch + rest
+    assert library[-4:] == ["--no-deps", "--no-build-isolation", "--editable", str(copied)]
+
+
+def test_with_hashes_only_torch_comes_unchecked_and_last(copied: Path) -> None:
+    tools, rest, torch, _ = installed(copied, HASHES="1")
+    for call in (tools, rest):
+        assert {"--require-hashes", "--no-deps"} < set(call)
+    assert "--no-build-isolation" in rest  # else pip fetches what builds, unchecked
+    assert rest[-2:] == ["-r", str(copied / "requirements-hashes.lock")]
+    assert torch[-1] == f"torch=={locked()['torch']}"
+
+
 def test_the_malicious_versions_of_lightning_are_excluded() -> None:
     lightning = next(r for r in declared() if r.name == "pytorch-lightning")
     assert not lightning.specifier.contains("2.6.2")
@@ -64,10 +175,25 @@ def test_conda_installs_the_same_lock() -> None:
     assert environment["name"] == project()["name"]
     conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     pip = next(e["pip"] for e in environment["dependencies"] if isinstance(e, dict))
-    assert pip == ["-r requirements.lock"]
+    assert pip == ["-r requirements.lock", "-e ."]
     (python,) = [entry for entry in conda if entry.startswith("python=")]
     wanted = Requirement(f"python{project()['requires-python']}")
     assert wanted.specifier.contains(python.partition("=")[2])
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_make_conda_makes_the_environment_once(tmp_path: Path, there: bool) -> None:
+    """conda itself is a stand-in here that writes down what it was asked."""
+    conda = tmp_path / "conda"
+    listed = "mlmodeldev  /envs/mlmodeldev" if there else "base  /envs"
+    conda.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "env list" ] && echo "{listed}" || echo "$@" >>{tmp_path}/asked\n'
+    )
+    conda.chmod(0o755)
+    subprocess.run(["make", "conda", f"CONDA_EXE={conda}"], cwd=ROOT, check=True)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert ("env create --file environment.yml" in asked) is not there
+    assert asked[-1].startswith("run --no-capture-output --name mlmodeldev python -m pytest")
 
 
 def test_nothing_that_breaks_the_set_is_in_it() -> None:
@@ -90,6 +216,12 @@ def test_the_set_imports() -> None:
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_the_types_are_told_to_those_who_import() -> None:
+    assert (ROOT / "mlmodeldev" / "py.typed").is_file()
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert "py.typed" in tools["setuptools"]["package-data"]["mlmodeldev"]
 
 
 def test_every_direct_dependency_is_explained() -> None:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Make a virtual environment with the pinned packages: tools/venv.sh .venv
+# LOCK=FILE installs another lock; HASHES=1 checks each file against requirements-hashes.lock.
 set -euo pipefail
 venv=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -19,7 +20,21 @@ if [ ! -x "$venv/bin/pip" ]; then
     "$python" -m venv "$venv"
   }
 fi
-# torch first: what is installed afterwards must not choose another build of it
+pip() { "$venv/bin/pip" "$1" --quiet --disable-pip-version-check "${@:2}"; }
+lock=$root/${LOCK:-requirements.lock}
+torch=$(grep '^torch==' "$lock") || fail "$lock names no torch"
 echo "installing the pinned packages into $venv (a minute or two, once)"
-"$venv/bin/pip" install --quiet --disable-pip-version-check "$(grep '^torch==' "$root/requirements.lock")"
-"$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/requirements.lock"
+if [ -n "${HASHES:-}" ]; then
+  hashes=$root/requirements-hashes.lock
+  # setuptools first: it builds what comes as source, and pip would fetch an unchecked one for that
+  pip install --require-hashes --no-deps -r <(sed -n '/^setuptools==/,/[^\\]$/p' "$hashes")
+  pip install --require-hashes --no-deps --no-build-isolation -r "$hashes"
+  # torch last: it finds the packages it needs here, checked, and brings only libraries of its build
+  pip install "$torch"
+else
+  # torch first: what is installed afterwards must not choose another build of it
+  pip install "$torch"
+  pip install -r "$lock"
+fi
+# the library itself: imported from any folder, and edited where it lies
+pip install --no-deps --no-build-isolation --editable "$root"

@@ -2,10 +2,10 @@
 
     from mlmodeldev.alignment import CKA, CKACallback
 
-The parts: `gram` and `hsic` the maths, `metric` over batches and `fullset` over all data as
-torchmetrics metrics, `capture` forward hooks, `callback` for any LightningModule, `heatmap` the
-pictures; `python -m mlmodeldev.alignment` the same from the shell. Names are loaded on first use:
-importing the package costs nothing.
+The parts: `hsic` the maths, `metric` over batches and `fullset` over all data as torchmetrics
+metrics, `capture` forward hooks, `callback` for any LightningModule with its `comparison` and
+`reference_models`, `results` the numbers, files and pictures; `python -m mlmodeldev.alignment` the
+same from the shell. Names are loaded on first use: importing the package costs nothing.
 """
 
 from __future__ import annotations

@@ -51,69 +51,61 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def compare(given: argparse.Namespace) -> Result:
+def compare(args: argparse.Namespace) -> Result:
     """Run both models over the data and return the matrix with all that belongs to it."""
     from mlmodeldev.alignment.capture import Capture, match_layers
     from mlmodeldev.alignment.inputs import open_model, read_batches, run
     from mlmodeldev.alignment.metric import CKA
     from mlmodeldev.alignment.results import Result
 
-    names, patterns = (given.a, given.b), (given.layers, given.layers_b or given.layers)
-    models = [open_model(name, given.class_path) for name in names]
+    names, patterns = (args.a, args.b), (args.layers, args.layers_b or args.layers)
+    models = [open_model(name, args.class_path) for name in names]
     layers = [match_layers(model, own) for model, own in zip(models, patterns, strict=True)]
-    options = {"estimator": given.estimator, "weighting": given.weighting}
-    metric = CKA(layers[0], layers[1], given.kernel, **options)
-    order = {"batch_size": given.batch_size, "samples": given.samples, "seed": given.seed}
+    options = {"estimator": args.estimator, "weighting": args.weighting}
+    metric = CKA(layers[0], layers[1], args.kernel, **options)
+    order = {"batch_size": args.batch_size, "samples": args.samples, "seed": args.seed}
     batches = [
-        read_batches(given.data, name, model, **order)
+        read_batches(args.data, name, model, **order)
         for name, model in zip(names, models, strict=True)
     ]
     for pair in zip(*batches, strict=True):
         seen = []
         for model, own, batch in zip(models, layers, pair, strict=True):
-            with Capture(model, own, metric.gram, given.pooling) as capture:
+            with Capture(model, own, metric.gram, args.pooling) as capture:
                 run(model, batch)
                 seen.append(capture.take())
         metric.update(*seen)
-    return Result(
-        name=given.out.stem,
-        matrix=metric.compute().numpy(),
-        rows=metric.layers_a,
-        columns=metric.layers_b,
-        against=given.b,
-        has_diagonal=given.a != given.b or layers[0] != layers[1],
+    return Result.of(
+        metric,
+        args.out.stem,
+        against=args.b,
+        has_diagonal=args.a != args.b or layers[0] != layers[1],
         epoch=None,
-        samples=metric.total_samples,
-        batches=metric.total_batches,
-        estimator=metric.estimator,
-        kernel=metric.kernel,
-        weighting=metric.weighting,
     )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write picture and matrix, print where they are; return the exit status."""
-    given = parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     try:
-        if given.out.suffix not in (".png", ".svg", ".pdf"):
-            raise UsageError(f"--out {given.out}: the suffix must be .png, .svg or .pdf")
-        if given.batch_size < 4 or (given.samples or 4) < 4:
+        if args.out.suffix not in (".png", ".svg", ".pdf"):
+            raise UsageError(f"--out {args.out}: the suffix must be .png, .svg or .pdf")
+        if args.batch_size < 4 or (args.samples or 4) < 4:
             raise UsageError("--batch-size and --samples must be 4 or more: CKA needs four samples")
-        from mlmodeldev.alignment.results import picture, save_matrix, scalars
+        from mlmodeldev.alignment.results import picture, save_figure, save_matrix, scalars
 
-        result = compare(given)
-        from mlmodeldev.alignment.results import save_figure
+        result = compare(args)
 
-        figure = picture(result, title="", row_label=Path(given.a).name)
-        save_figure(figure, given.out)
-        save_matrix(result, given.out.with_suffix(".npz"))
+        figure = picture(result, title="", row_label=Path(args.a).name)
+        save_figure(figure, args.out)
+        save_matrix(result, args.out.with_suffix(".npz"))
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_BAD_INPUT
     for key, value in scalars(result).items():
         if "/mean" in key:
             sys.stdout.write(f"{key.rpartition('/')[2]} {value:.4f}\n")
-    sys.stdout.write(f"{given.out}\n{given.out.with_suffix('.npz')}\n")
+    sys.stdout.write(f"{args.out}\n{args.out.with_suffix('.npz')}\n")
     return 0
 
 

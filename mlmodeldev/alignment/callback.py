@@ -42,7 +42,7 @@ class CKACallback(Callback):
 
     Args:
         compare: comparisons by name, see `Comparison`.
-        directory: the trial's folder; files go to its ``cka/`` (see `outputs.write_files`).
+        directory: the trial's folder; files go to its ``cka/`` (see `results.write_files`).
         every_n_epochs: measure when (epoch + 1) is a multiple; default 1.
         max_batches: validation batches to use, default 8.
         estimator, kernel, weighting: as `metric.CKA`.
@@ -50,7 +50,7 @@ class CKACallback(Callback):
         reference_call: how copies of the model run on a batch: ``"validation_step"`` (default),
             ``"forward"`` or ``"predict_step"``, which get the whole batch.
 
-    Scalars: `outputs.scalars`, and ``cka/mean_diagonal`` for the first comparison that has one.
+    Scalars: `results.scalars`, and ``cka/mean_diagonal`` for the first comparison that has one.
     The start of training is kept in ``cka/start.safetensors``, so that a resumed run measures
     drift from the same weights; the weights for ``previous`` travel in the checkpoint.
 
@@ -82,7 +82,7 @@ class CKACallback(Callback):
         self._new_metric = partial(CKA, kernel=kernel, estimator=estimator, weighting=weighting)
         self._new_metric(["checks", "settings"])
         self._reduce = partial(gram, kernel=kernel)
-        self._others = ReferenceModels(
+        self._references = ReferenceModels(
             self.comparisons,
             self.directory,
             call=one_of(reference_call, reference_models.CALLS, "reference_call"),
@@ -103,7 +103,7 @@ class CKACallback(Callback):
         """Note the weights as built, before a checkpoint is loaded."""
         self._resumed = False
         if stage == "fit":
-            self._others.setup(pl_module)
+            self._references.setup(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and make the reference models."""
@@ -117,7 +117,7 @@ class CKACallback(Callback):
 
     def _prepare(self, trainer: Trainer, module: LightningModule) -> None:
         rows = {n: match_layers(module, c.patterns_a) for n, c in self.comparisons.items()}
-        columns = self._others.prepare(trainer, module, self._resumed)
+        columns = self._references.prepare(trainer, module, self._resumed)
         live: dict[str, None] = {}
         for name, comparison in self.comparisons.items():
             live.update(dict.fromkeys(rows[name]))
@@ -138,7 +138,7 @@ class CKACallback(Callback):
         for metric in self._metrics.values():
             metric.reset()
             metric.to(pl_module.device)
-        self._others.to(pl_module.device)
+        self._references.to(pl_module.device)
 
     def on_validation_batch_start(
         self,
@@ -172,7 +172,7 @@ class CKACallback(Callback):
             live = self._capture.take()
         finally:
             self._release()
-        seen = self._others.run(trainer, batch, batch_idx, self._random)
+        seen = self._references.run(trainer, batch, batch_idx, self._random)
         for name, metric in self._metrics.items():
             against = self.comparisons[name].against
             if against == "self":
@@ -194,7 +194,7 @@ class CKACallback(Callback):
         """Take the hooks off and let go of the models."""
         self._release()
         self._metrics = {}
-        self._others.clear()
+        self._references.clear()
 
     # Results
 
@@ -204,30 +204,23 @@ class CKACallback(Callback):
             return
         logged: dict[str, float] = {}
         for name, metric in self._metrics.items():
-            if self._others.is_ready(self.comparisons[name].against):
+            if self._references.is_ready(self.comparisons[name].against):
                 logged |= self._finish(trainer, self._result(name, metric, trainer))
         first = [value for key, value in logged.items() if key.endswith("/mean_diagonal")]
         if first:
             logged["cka/mean_diagonal"] = first[0]
         for key, value in logged.items():
             pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
-        self._others.move_previous_on(pl_module)
+        self._references.move_previous_on(pl_module)
 
     def _result(self, name: str, metric: CKA, trainer: Trainer) -> results.Result:
-        matrix = metric.compute()  # sums over the processes: every rank takes part
-        return results.Result(
-            name=name,
-            matrix=matrix.cpu().numpy(),
-            rows=metric.layers_a,
-            columns=metric.layers_b,
-            against=self.comparisons[name].against,
-            has_diagonal=self.comparisons[name].has_diagonal,
+        comparison = self.comparisons[name]
+        return results.Result.of(
+            metric,
+            name,
+            against=comparison.against,
+            has_diagonal=comparison.has_diagonal,
             epoch=trainer.current_epoch + 1,  # counted from 1, as in log.json
-            samples=metric.total_samples,
-            batches=metric.total_batches,
-            estimator=metric.estimator,
-            kernel=metric.kernel,
-            weighting=metric.weighting,
         )
 
     def _finish(self, trainer: Trainer, result: results.Result) -> dict[str, float]:
@@ -262,10 +255,10 @@ class CKACallback(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values and tensors, loadable with ``weights_only=True``."""
-        return {"history": self._history, "previous": self._others.previous}
+        return {"history": self._history, "previous": self._references.previous}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the history and the previous weights of an interrupted run."""
         self._resumed = True
         self._history = state_dict["history"]
-        self._others.previous = state_dict["previous"]
+        self._references.previous = state_dict["previous"]

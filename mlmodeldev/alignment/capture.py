@@ -33,15 +33,15 @@ def match_layers(module: nn.Module, patterns: str | Sequence[str]) -> list[str]:
     Raises `UsageError` for a pattern that matches nothing, with the nearest names.
     """
     names = [name for name, _ in module.named_modules() if name]
-    found: dict[str, None] = {}
+    layers: dict[str, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         base, call = _split_call(pattern)
         expression = _expression(base)
         matches = [name for name in names if expression.fullmatch(name)]
         if not matches:
             raise UsageError(_no_match(pattern, base, names, type(module).__name__))
-        found.update(dict.fromkeys(name + (f"#{call}" if call else "") for name in matches))
-    return list(found)
+        layers.update(dict.fromkeys(name + (f"#{call}" if call else "") for name in matches))
+    return list(layers)
 
 
 class Capture(Generic[Reduced]):

@@ -130,9 +130,12 @@ class FullSetCKA(Metric):
     def _divide(self, moments: Tensor, n: int) -> Tensor:
         wide, count = sum(self.widths), len(self.widths)
         covariance = moments[:wide, :wide].square()
-        blocks = [part.sum(0) for part in covariance.split(self.widths)]
+        blocks = [part.sum(0) for part in torch.split(covariance, self.widths)]
         product = torch.stack(
-            [torch.stack([piece.sum() for piece in block.split(self.widths)]) for block in blocks]
+            [
+                torch.stack([piece.sum() for piece in torch.split(block, self.widths)])
+                for block in blocks
+            ]
         )
         squares = moments[wide : wide + count, wide : wide + count]
         traces = moments[wide : wide + count, -1]
@@ -160,7 +163,7 @@ def _parts(state: Any, dims: int) -> list[Tensor]:
 
 def _extend(x: Tensor, widths: list[int]) -> Tensor:
     """Append to each sample its squared norm in each layer, and a one that counts it."""
-    norms = [part.square().sum(1, keepdim=True) for part in x.split(widths, dim=1)]
+    norms = [part.square().sum(1, keepdim=True) for part in torch.split(x, widths, dim=1)]
     return torch.cat([x, *norms, torch.ones_like(norms[0])], dim=1)
 
 

@@ -1,10 +1,11 @@
-"""From the features of one layer over one batch to its centred Gram matrix.
+"""The maths of CKA over one batch: features to centred Gram matrices, pairs of them to HSIC.
 
-    gram(torch.randn(64, 512, 7, 7)).matrix       # (64, 64), float64
+    grams = [gram(conv), gram(head)]              # of features (64, …), each (64, 64), float64
+    pairwise_hsic(grams, grams)                   # (2, 2), float64
 
-The costly part of CKA: n²d multiplications a layer. Features are read once, in column chunks
+`gram` is the costly part: n²d multiplications a layer. Features are read once, in column chunks
 that stay in the processor's cache, and neither kept nor copied as a whole, so that a forward hook
-can call this on a live output.
+can call it on a live output. HSIC is computed from centred matrices alone (docs/alignment.md).
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from torch import Tensor
 from mlmodeldev.errors import UsageError
 
 KERNELS = ("linear", "rbf")
-
 _CHUNK_BYTES = {"cpu": 2 * 2**20}
 _CHUNK_BYTES_DEVICE = 64 * 2**20
 _PADDING = 16
 """Numbers between two rows of the buffer: one cache line of float32."""
-
-
 _SHIFT_SAMPLES = 16
 """So many samples' mean is taken off before the product."""
+ESTIMATORS = ("unbiased", "biased")
+MIN_SAMPLES = 4
+"""HSIC1 divides by n(n-3): batches under four samples have none."""
 
 
 @dataclass(frozen=True)
@@ -61,28 +62,6 @@ class Gram:
         return self.features @ self.features.T
 
 
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Multiply matrices in the precision of their inputs: no autocast, TF32 or bf16 passes."""
-    backend: Any = torch.backends.mkldnn  # typed without the `matmul` that it has
-    matmul = torch.backends.cuda.matmul if device.type == "cuda" else backend.matmul
-    saved = matmul.fp32_precision
-    try:
-        if saved != "ieee":
-            matmul.fp32_precision = "ieee"
-        with torch.no_grad(), _no_autocast(device.type):
-            yield
-    finally:
-        if saved != "ieee":
-            matmul.fp32_precision = saved
-
-
-def _no_autocast(device: str) -> AbstractContextManager[Any]:
-    """Leave autocast, which takes longer than a small product, only where it is on."""
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if on else nullcontext()
-
-
 def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -> Gram:
     """Reduce features (n, …) to a `Gram`; nothing of the features is kept or changed.
 
@@ -105,6 +84,65 @@ def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -
         return linear if kernel == "linear" else _rbf(linear, rbf_threshold)
 
 
+def pairwise_hsic(
+    grams_a: Sequence[Gram], grams_b: Sequence[Gram], estimator: str = "unbiased"
+) -> Tensor:
+    """Return HSIC (len(a), len(b)), float64, of every pair of layers over one batch of n samples.
+
+    `estimator`: ``"unbiased"`` (HSIC1, n ≥ 4) or ``"biased"`` (HSIC0, n ≥ 2). A layer that is
+    not finite gives NaN in its row or column; a constant one gives exactly 0.
+    """
+    n = grams_a[0].samples
+    with full_precision(grams_a[0].diagonal.device):
+        product = _inner_products(grams_a, grams_b)
+        a = torch.stack([g.diagonal for g in grams_a])
+        b = torch.stack([g.diagonal for g in grams_b])
+        traces_a, traces_b = a.sum(1), b.sum(1)
+        hsic = combine(product, a @ b.T, traces_a[:, None] * traces_b, n, estimator)
+        constant_a, finite_a = _flags(grams_a, traces_a)
+        constant_b, finite_b = _flags(grams_b, traces_b)
+        return _mark(hsic, constant_a[:, None] | constant_b, finite_a[:, None] & finite_b)
+
+
+def self_hsic(grams: Sequence[Gram], estimator: str = "unbiased") -> Tensor:
+    """Return HSIC(K, K) of each layer, (len(grams),), float64; 0 where it is lost in rounding."""
+    n = grams[0].samples
+    with full_precision(grams[0].diagonal.device):
+        square = torch.stack([_squared_norm(g) for g in grams])
+        diagonals = torch.stack([g.diagonal for g in grams])
+        trace = diagonals.sum(1)
+        hsic = combine(square, diagonals.square().sum(1), trace.square(), n, estimator)
+        # U-centring cancels the diagonal: what is left below its rounding error is no dependence.
+        noise = torch.tensor([4 * n * g.eps**2 + 2**-46 for g in grams], device=square.device)
+        scale = combine(square, torch.zeros_like(square), torch.zeros_like(square), n, estimator)
+        hsic = torch.where(hsic.abs() <= noise * scale, 0.0, hsic)
+        return _mark(hsic, *_flags(grams, trace))
+
+
+def combine(product: Tensor, diagonals: Tensor, traces: Tensor, n: int, estimator: str) -> Tensor:
+    """Return HSIC from ⟨K, L⟩, Σ kᵢᵢlᵢᵢ and tr K tr L of centred matrices of n samples."""
+    if estimator == "biased":
+        return product / (n - 1) ** 2
+    corrected = product - diagonals * (n / (n - 2)) + traces / ((n - 1) * (n - 2))
+    return corrected / (n * (n - 3))
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Multiply matrices in the precision of their inputs: no autocast, TF32 or bf16 passes."""
+    backend: Any = torch.backends.mkldnn  # typed without the `matmul` that it has
+    matmul = torch.backends.cuda.matmul if device.type == "cuda" else backend.matmul
+    saved = matmul.fp32_precision
+    try:
+        if saved != "ieee":
+            matmul.fp32_precision = "ieee"
+        with torch.no_grad(), _no_autocast(device.type):
+            yield
+    finally:
+        if saved != "ieee":
+            matmul.fp32_precision = saved
+
+
 def as_rows(features: Tensor) -> Tensor:
     """View (n, …) as (n, d) without a copy where the memory is dense; column order is free."""
     if features.ndim == 1:
@@ -115,6 +153,19 @@ def as_rows(features: Tensor) -> Tensor:
         order = sorted(range(1, features.ndim), key=features.stride, reverse=True)
         features = features.permute(0, *order)
     return features.reshape(features.shape[0], -1)
+
+
+def are_same(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> bool:
+    """Whether both are the same layers in the same order."""
+    return len(grams_a) == len(grams_b) and all(
+        a is b for a, b in zip(grams_a, grams_b, strict=True)
+    )
+
+
+def _no_autocast(device: str) -> AbstractContextManager[Any]:
+    """Leave autocast, which takes longer than a small product, only where it is on."""
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def _from_few_features(rows: Tensor) -> Gram:
@@ -193,46 +244,6 @@ def _rbf(linear: Gram, threshold: float) -> Gram:
     return Gram(kernel.diagonal().clone(), torch.zeros_like(median), linear.eps, matrix=kernel)
 
 
-ESTIMATORS = ("unbiased", "biased")
-MIN_SAMPLES = 4
-"""HSIC1 divides by n(n-3): batches under four samples have none."""
-
-
-def pairwise_hsic(
-    grams_a: Sequence[Gram], grams_b: Sequence[Gram], estimator: str = "unbiased"
-) -> Tensor:
-    """Return HSIC (len(a), len(b)), float64, of every pair of layers over one batch of n samples.
-
-    `estimator`: ``"unbiased"`` (HSIC1, n ≥ 4) or ``"biased"`` (HSIC0, n ≥ 2). A layer that is
-    not finite gives NaN in its row or column; a constant one gives exactly 0.
-    """
-    n = grams_a[0].samples
-    with full_precision(grams_a[0].diagonal.device):
-        product = _inner_products(grams_a, grams_b)
-        a = torch.stack([g.diagonal for g in grams_a])
-        b = torch.stack([g.diagonal for g in grams_b])
-        traces_a, traces_b = a.sum(1), b.sum(1)
-        hsic = combine(product, a @ b.T, traces_a[:, None] * traces_b, n, estimator)
-        constant_a, finite_a = _flags(grams_a, traces_a)
-        constant_b, finite_b = _flags(grams_b, traces_b)
-        return _mark(hsic, constant_a[:, None] | constant_b, finite_a[:, None] & finite_b)
-
-
-def self_hsic(grams: Sequence[Gram], estimator: str = "unbiased") -> Tensor:
-    """Return HSIC(K, K) of each layer, (len(grams),), float64; 0 where it is lost in rounding."""
-    n = grams[0].samples
-    with full_precision(grams[0].diagonal.device):
-        square = torch.stack([_squared_norm(g) for g in grams])
-        diagonals = torch.stack([g.diagonal for g in grams])
-        trace = diagonals.sum(1)
-        hsic = combine(square, diagonals.square().sum(1), trace.square(), n, estimator)
-        # U-centring cancels the diagonal: what is left below its rounding error is no dependence.
-        noise = torch.tensor([4 * n * g.eps**2 + 2**-46 for g in grams], device=square.device)
-        scale = combine(square, torch.zeros_like(square), torch.zeros_like(square), n, estimator)
-        hsic = torch.where(hsic.abs() <= noise * scale, 0.0, hsic)
-        return _mark(hsic, *_flags(grams, trace))
-
-
 def _inner_products(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tensor:
     """Return ⟨K, L⟩ of every pair (len(a), len(b)); half of them where both sides are the same."""
     same = are_same(grams_a, grams_b)
@@ -253,13 +264,6 @@ def _inner_products(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tensor:
     return product
 
 
-def are_same(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> bool:
-    """Whether both are the same layers in the same order."""
-    return len(grams_a) == len(grams_b) and all(
-        a is b for a, b in zip(grams_a, grams_b, strict=True)
-    )
-
-
 def _features_are_cheaper(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> bool:
     """Whether the feature form, ‖XᵀY‖² for all pairs at once, takes less work than kernels."""
     if any(g.features is None for g in (*grams_a, *grams_b)):
@@ -278,7 +282,7 @@ def _feature_products(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tenso
     for i, left in enumerate(grams_a):
         assert left.features is not None
         columns = (left.features.T @ right).square().sum(0)
-        result[i] = torch.stack([part.sum() for part in columns.split(widths)])
+        result[i] = torch.stack([part.sum() for part in torch.split(columns, widths)])
     return result
 
 
@@ -288,14 +292,6 @@ def _squared_norm(layer: Gram) -> Tensor:
         return flat.dot(flat)
     assert layer.features is not None
     return (layer.features.T @ layer.features).square().sum()
-
-
-def combine(product: Tensor, diagonals: Tensor, traces: Tensor, n: int, estimator: str) -> Tensor:
-    """Return HSIC from ⟨K, L⟩, Σ kᵢᵢlᵢᵢ and tr K tr L of centred matrices of n samples."""
-    if estimator == "biased":
-        return product / (n - 1) ** 2
-    corrected = product - diagonals * (n / (n - 2)) + traces / ((n - 1) * (n - 2))
-    return corrected / (n * (n - 3))
 
 
 def _mark(hsic: Tensor, constant: Tensor, finite: Tensor) -> Tensor:

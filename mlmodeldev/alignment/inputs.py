@@ -45,7 +45,8 @@ def open_model(name: str, class_path: str | None) -> nn.Module:
         kind = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"--class {class_path}: {error}") from error
-    return freeze(kind.load_from_checkpoint(name, map_location="cpu", weights_only=True))
+    model: nn.Module = kind.load_from_checkpoint(name, map_location="cpu", weights_only=True)
+    return freeze(model)
 
 
 def read_batches(
@@ -101,17 +102,17 @@ def _entries(path: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
     else:
         with np.load(path) as arrays:
             entries = {key: torch.from_numpy(arrays[key]) for key in arrays}
-    return entries if hasattr(model, "validation_step") else _taken(entries, path, model)
+    return entries if hasattr(model, "validation_step") else _accepted(entries, path, model)
 
 
-def _taken(entries: Mapping[str, Tensor], path: Path, model: nn.Module) -> dict[str, Tensor]:
-    known = inspect.signature(model.forward).parameters
-    taken = {key: value for key, value in entries.items() if key in known}
+def _accepted(entries: Mapping[str, Tensor], path: Path, model: nn.Module) -> dict[str, Tensor]:
+    parameters = inspect.signature(model.forward).parameters
+    taken = {key: value for key, value in entries.items() if key in parameters}
     if not taken:
         given = next(iter(entries), "nothing")
         raise UsageError(
             f"{path} has {', '.join(entries) or 'no entries'}, none of which "
-            f"{type(model).__name__} takes{nearest(given, known)}"
+            f"{type(model).__name__} takes{nearest(given, parameters)}"
         )
     return taken
 
@@ -125,4 +126,4 @@ def _tokens(path: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{name} has no tokenizer for the text in {path}") from error
     coded: Any = tokenizer(lines, padding=True, truncation=True, return_tensors="pt")
-    return _taken(coded, path, model)
+    return _accepted(coded, path, model)

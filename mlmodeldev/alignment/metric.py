@@ -180,10 +180,9 @@ class CKA(Metric):
         }
         names = [*self.layers_a, *self.layers_b]
         for reason, counts in reasons.items():
-            found = dict(zip(names, counts.tolist(), strict=True))
             lines += [
                 f"layer {name!r} is {reason} in {count} of {batches} batches"
-                for name, count in found.items()
+                for name, count in dict(zip(names, counts.tolist(), strict=True)).items()
                 if count
             ]
         return lines

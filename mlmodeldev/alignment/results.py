@@ -1,9 +1,12 @@
-"""Where a measured CKA goes: files in the trial's folder, pictures and tables to the loggers.
+"""A measured CKA matrix: its numbers, files and heat maps, and what the loggers get of it.
 
-result = Result("drift", matrix, rows, columns, epoch=3, samples=512, batches=8, …)
-write_files(result, folder)        # cka/drift/epoch-0003.{npz,png}, cka/drift.png
-log_picture(result, folder, loggers, step)
-scalars(result)                    # {"cka/drift/mean_diagonal": 0.93, …}
+    result = Result.of(metric, "drift", against="start", has_diagonal=True, epoch=3)
+    scalars(result)                    # {"cka/drift/mean_diagonal": 0.93, …}
+    write_files(result, folder)        # cka/drift/epoch-0003.{npz,png}, cka/drift.png
+    log_picture(result, folder, loggers, step)
+
+The figures are readable in print: names without what all of them begin with, values in the cells
+where they fit, one scale of colours from 0 to 1 (-1 where a value is below 0), grey for undefined.
 """
 
 from __future__ import annotations
@@ -23,8 +26,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from mlmodeldev.alignment.metric import CKA
 
 _WEIGHTS = {"pairs": "n(n-3)", "samples": "n", "equal": "1"}
+VALUES_UP_TO = 16
+"""Cells hold their value up to this many rows and columns."""
+_LONGEST_NAME = 36
+_DPI = 200
+_UNDEFINED = "#bdbdbd"
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,27 @@ class Result:
     estimator: str
     kernel: str
     weighting: str
+
+    @classmethod
+    def of(
+        cls, metric: CKA, name: str, *, against: str, has_diagonal: bool, epoch: int | None
+    ) -> Result:
+        """Return what the metric measured; it sums over the processes, so every rank calls this."""
+        matrix = metric.compute().cpu().numpy()
+        return cls(
+            name=name,
+            matrix=matrix,
+            rows=metric.layers_a,
+            columns=metric.layers_b,
+            against=against,
+            has_diagonal=has_diagonal,
+            epoch=epoch,
+            samples=metric.total_samples,
+            batches=metric.total_batches,
+            estimator=metric.estimator,
+            kernel=metric.kernel,
+            weighting=metric.weighting,
+        )
 
     @property
     def diagonal(self) -> np.ndarray | None:
@@ -114,27 +144,6 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
         save_figure(drift, base / result.name / "training.png")
 
 
-def save_matrix(result: Result, path: Path) -> None:
-    """Write the matrix and what it was made of as ``.npz``."""
-    left_out = ("name", "has_diagonal") + (("epoch",) if result.epoch is None else ())
-    facts = {key: value for key, value in vars(result).items() if key not in left_out}
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **facts)
-
-
-def picture(result: Result, title: str | None = None, row_label: str = "") -> Any:
-    """Return the heat map of a result, a matplotlib figure; titled by its name."""
-    return draw_heatmap(
-        result.matrix,
-        result.rows,
-        result.columns,
-        title=result.name if title is None else title,
-        caption=result.caption,
-        row_label=row_label,
-        column_label=result.other,
-    )
-
-
 def log_picture(result: Result, folder: Path, loggers: Iterable[Any], step: int) -> None:
     """Send picture and matrix to each logger that takes such things, under one key for all epochs.
 
@@ -149,37 +158,25 @@ def log_picture(result: Result, folder: Path, loggers: Iterable[Any], step: int)
             warnings.warn(f"cka: {type(logger).__name__} took no picture: {error}", stacklevel=2)
 
 
-def _log_one(result: Result, path: Path, logger: Any, step: int) -> None:
-    key = f"cka/{result.name}"
-    if hasattr(logger, "log_image"):
-        logger.log_image(f"{key}/heatmap", [str(path)], caption=[result.caption])
-    elif hasattr(getattr(logger, "experiment", None), "add_figure"):
-        logger.experiment.add_figure(f"{key}/heatmap", picture(result), step)
-    if hasattr(logger, "log_table"):
-        rows = [
-            [row, *values] for row, values in zip(result.rows, result.matrix.tolist(), strict=True)
-        ]
-        logger.log_table(f"{key}/matrix", columns=["layer", *result.columns], data=rows)
+def save_matrix(result: Result, path: Path) -> None:
+    """Write the matrix and what it was made of as ``.npz``."""
+    left_out = ("name", "has_diagonal") + (("epoch",) if result.epoch is None else ())
+    arrays = {key: value for key, value in vars(result).items() if key not in left_out}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
-def _overall_mean(result: Result, front: str) -> dict[str, float]:
-    if result.has_diagonal:
-        return {f"{front}/mean": _mean(result.matrix)}
-    off = result.matrix[~np.eye(len(result.rows), dtype=bool)]
-    return {f"{front}/mean_off_diagonal": _mean(off)}
-
-
-def _mean(values: np.ndarray) -> float:
-    defined = values[np.isfinite(values)]
-    return float(defined.mean()) if defined.size else float("nan")
-
-
-VALUES_UP_TO = 16
-"""Cells hold their value up to this many rows and columns."""
-
-_LONGEST_NAME = 36
-_DPI = 200
-_UNDEFINED = "#bdbdbd"
+def picture(result: Result, title: str | None = None, row_label: str = "") -> Figure:
+    """Return the heat map of a result, a matplotlib figure; titled by its name."""
+    return draw_heatmap(
+        result.matrix,
+        result.rows,
+        result.columns,
+        title=result.name if title is None else title,
+        caption=result.caption,
+        row_label=row_label,
+        column_label=result.other,
+    )
 
 
 def draw_heatmap(
@@ -245,6 +242,31 @@ def common_front(names: Sequence[str]) -> tuple[str, list[str]]:
     if len(names) < 2 or not shared:
         return "", list(names)
     return ".".join(split[0][:shared]), [".".join(parts[shared:]) for parts in split]
+
+
+def _overall_mean(result: Result, front: str) -> dict[str, float]:
+    if result.has_diagonal:
+        return {f"{front}/mean": _mean(result.matrix)}
+    off = result.matrix[~np.eye(len(result.rows), dtype=bool)]
+    return {f"{front}/mean_off_diagonal": _mean(off)}
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def _log_one(result: Result, path: Path, logger: Any, step: int) -> None:
+    key = f"cka/{result.name}"
+    if hasattr(logger, "log_image"):
+        logger.log_image(f"{key}/heatmap", [str(path)], caption=[result.caption])
+    elif hasattr(getattr(logger, "experiment", None), "add_figure"):
+        logger.experiment.add_figure(f"{key}/heatmap", picture(result), step)
+    if hasattr(logger, "log_table"):
+        rows = [
+            [row, *values] for row, values in zip(result.rows, result.matrix.tolist(), strict=True)
+        ]
+        logger.log_table(f"{key}/matrix", columns=["layer", *result.columns], data=rows)
 
 
 def _cell_inches(count: int) -> float:

@@ -18,7 +18,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.sweep.stopping import verdict
-from mlmodeldev.trial.history import history
+from mlmodeldev.trial.record import history
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Pruning as PruningSettings
@@ -85,12 +85,12 @@ class Pruning(Callback):
 
     def _values(self, file: Path) -> list[float]:
         try:
-            facts = file.stat()
+            status = file.stat()
         except OSError:
             return []
-        seen = (facts.st_mtime_ns, facts.st_size)
-        known = self._read.get(file)
-        if known is None or known[0] != seen:
-            known = (seen, history(file.parent, self.settings.metric))
-            self._read[file] = known
-        return known[1]
+        version = (status.st_mtime_ns, status.st_size)
+        cached = self._read.get(file)
+        if cached is None or cached[0] != version:
+            cached = (version, history(file.parent, self.settings.metric))
+            self._read[file] = cached
+        return cached[1]

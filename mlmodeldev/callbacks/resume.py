@@ -7,7 +7,7 @@ alone would skip that validation.
 
 Example::
 
-    Trainer(callbacks=[Recovery(folder, monitor="val/accuracy", mode="max")], ...)
+    Trainer(callbacks=[ResumeCheckpoint(folder, monitor="val/accuracy", mode="max")], ...)
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from mlmodeldev.errors import TrialInterrupted, UsageError, nearest
+from mlmodeldev.lease import HEARTBEAT_SECONDS
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.checkpoint import prune, step_path
-from mlmodeldev.trial.folder import HEARTBEAT_SECONDS, TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 
 LOOK_SECONDS = 2.0
 """How often an owner looks whether it still is one; shorter than a successor takes to begin."""
@@ -108,7 +109,7 @@ class ResumeCheckpoint(Checkpoint):
         self._last_step = trainer.global_step
         self._heartbeat(trainer)
         due = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if _asked_to_end(trainer) and not self._prunes(trainer):
+        if _must_end(trainer) and not self._prunes(trainer):
             self._validation_due = due
             self._save(trainer)
             self._ending = True  # ends at the next hook, when this step's metrics are written
@@ -166,6 +167,8 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.strategy.broadcast(better and not math.isnan(value)):
             self.best_value, self.best_epoch = value, trainer.current_epoch
             self.best_step = trainer.global_step
+            if trainer.is_global_zero:
+                self.folder.check_owner()
             trainer.save_checkpoint(self.best_path, weights_only=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -174,7 +177,7 @@ class ResumeCheckpoint(Checkpoint):
         self.stopping = trainer.should_stop
         self._save(trainer)
         self._record(trainer)
-        if _asked_to_end(trainer) and not self._prunes(trainer):
+        if _must_end(trainer) and not self._prunes(trainer):
             self._end(trainer)
 
     # --- parts
@@ -244,12 +247,12 @@ class ResumeCheckpoint(Checkpoint):
             )
 
 
-def _asked_to_end(trainer: Trainer) -> bool:
+def _must_end(trainer: Trainer) -> bool:
     """Whether any rank was signalled; all ranks must call this at the same place."""
-    asked = signals.requested() is not None or stop_noted()
+    signalled = signals.requested() is not None or stop_noted()
     if trainer.world_size == 1:
-        return asked
-    return trainer.strategy.reduce_boolean_decision(asked, all=False)
+        return signalled
+    return trainer.strategy.reduce_boolean_decision(signalled, all=False)
 
 
 def _mark_validation_due(fit_loop: dict[str, Any]) -> None:

@@ -1,43 +1,33 @@
-"""Getting data once, whole: sources, downloads, archives and the datasets that we know.
+"""Data for training: exact loaders, arrays cached once, tokens, images, versions.
+
+``fetch``, ``Source``, ``FetchError`` and ``unpack`` of `mlmodeldev.fetch` are here, too. Nothing is
+imported before it is used: a second start must not pay for an HTTP client.
 
 Example::
 
     from mlmodeldev.data import Source, fetch, unpack
-
-    source = Source(urls=["https://host/cola.zip"], bytes=376971, sha256="f212fcd8…")
-    archive = fetch(source, "data/cola")
-    folder = unpack(archive, "data/cola/CoLA")
-
-The module of ``unpack`` is called ``unpacking``: a submodule of a lazy name would hide it.
-Nothing is imported before it is asked for: a second start must not pay for an HTTP client.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlmodeldev.fetch.download import fetch as fetch
-    from mlmodeldev.fetch.source import FetchError as FetchError
-    from mlmodeldev.fetch.source import Source as Source
-    from mlmodeldev.fetch.unpacking import unpack as unpack
-
-_HOME = {
-    "fetch": "mlmodeldev.fetch.download",
-    "FetchError": "mlmodeldev.fetch.source",
-    "Source": "mlmodeldev.fetch.source",
-    "unpack": "mlmodeldev.fetch.unpacking",
-}
+    from mlmodeldev.fetch import FetchError as FetchError
+    from mlmodeldev.fetch import Source as Source
+    from mlmodeldev.fetch import fetch as fetch
+    from mlmodeldev.fetch import unpack as unpack
 
 __all__ = ["FetchError", "Source", "fetch", "unpack"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module at its first use (PEP 562)."""
-    if name not in _HOME:
+    """Import a public name at its first use (PEP 562)."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    import mlmodeldev.fetch
+
+    return getattr(mlmodeldev.fetch, name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Prepared data: made once from its inputs, memory-mapped by every trial and every rank.
+"""Cached arrays: made once from their inputs, memory-mapped by every trial and every rank.
 
 Example::
 
@@ -48,7 +48,7 @@ from mlmodeldev.fetch.verify import hash_file
 
 MARKER = "prepared.json"
 Make = Callable[[Path], Mapping[str, Any] | None]
-"""Fills an empty folder; may return facts, which must be JSON."""
+"""Fills an empty folder; may return metadata, which must be JSON."""
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class CachedArrays:
     Attributes:
         folder: where they lie.
         key: what they were made of.
-        facts: what the maker told, such as counts.
+        metadata: what the maker returned, such as counts.
         files: size and SHA-256 of each file, by its path in the folder.
     """
 
@@ -98,25 +98,25 @@ def cached_arrays(directory: Path, name: str, key: Mapping[str, Any], make: Make
     label = f"{name}-{_digest(key)[:12]}"
     places = [directory / label, _user_cache() / label]
     for place in places:
-        found = open_cached(place, key)
-        if found:
-            return found
+        cached = open_cached(place, key)
+        if cached:
+            return cached
     place = places[0] if _writable(directory) else places[1]
     return make_once(place, key, make)
 
 
 def make_once(target: Path, key: Mapping[str, Any], make: Make) -> CachedArrays:
-    """Make ``target`` in one process among many; see `prepared`."""
+    """Make ``target`` in one process among many; see `cached_arrays`."""
     with writing_to(target):
         side = make_folder(target.parent / SIDE)
-    found = open_cached(target, key)
+    cached = open_cached(target, key)
     try:
-        while found is None:
+        while cached is None:
             _make_or_wait(target, key, make)
-            found = open_cached(target, key)
+            cached = open_cached(target, key)
     finally:
         remove_if_empty(side)
-    return found
+    return cached
 
 
 def _make_or_wait(target: Path, key: Mapping[str, Any], make: Make) -> None:
@@ -124,7 +124,7 @@ def _make_or_wait(target: Path, key: Mapping[str, Any], make: Make) -> None:
         return open_cached(target, key) is not None
 
     lock = target.parent / SIDE / f"{target.name}.lock"
-    with suppress(ClaimLost), one_worker(lock, ready, _tell(target)) as claim:
+    with suppress(ClaimLost), one_worker(lock, ready, _log_waiting(target)) as claim:
         if claim is not None:
             _make(target, key, make, claim)
 
@@ -134,10 +134,10 @@ def open_cached(folder: Path, key: Mapping[str, Any]) -> CachedArrays | None:
     try:
         marker = json.loads((folder / MARKER).read_bytes())
         made = CachedArrays(folder, marker["key"], marker["facts"], marker["files"])
-        whole = all((folder / n).stat().st_size == f["bytes"] for n, f in made.files.items())
+        complete = all((folder / n).stat().st_size == f["bytes"] for n, f in made.files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return made if whole and made.key == _plain(key) else None
+    return made if complete and made.key == _plain(key) else None
 
 
 def _make(target: Path, key: Mapping[str, Any], make: Make, claim: Claim) -> None:
@@ -146,7 +146,7 @@ def _make(target: Path, key: Mapping[str, Any], make: Make, claim: Claim) -> Non
         if left.is_dir():
             remove(left)
     staged = side / f"{target.name}.{claim.token[:16]}"
-    with writing_to(target), _whole_arrays(target):
+    with writing_to(target), _clear_disk_errors(target):
         try:
             metadata = make(make_folder(staged))
             content = {"key": key, "facts": dict(metadata or {}), "files": _describe(staged)}
@@ -160,7 +160,7 @@ def _make(target: Path, key: Mapping[str, Any], make: Make, claim: Claim) -> Non
 
 
 @contextmanager
-def _whole_arrays(target: Path) -> Iterator[None]:
+def _clear_disk_errors(target: Path) -> Iterator[None]:
     """numpy tells of a full disk without its error number: "100 requested and 60 written"."""
     try:
         yield
@@ -203,13 +203,13 @@ def _describe(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _tell(target: Path) -> Callable[[float], None]:
-    told = 0.0
+def _log_waiting(target: Path) -> Callable[[float], None]:
+    last_line = 0.0
 
     def waiting(waited: float) -> None:
-        nonlocal told
-        if waited - told >= LINE_SECONDS:
-            told = waited
+        nonlocal last_line
+        if waited - last_line >= LINE_SECONDS:
+            last_line = waited
             _logger.info("%s: another process prepares it (%.0f s)", target.name, waited)
 
     return waiting

@@ -67,20 +67,20 @@ class _Batches:
     def __init__(self, count: int, batch: int, seed: int, shuffle: bool, drop: bool) -> None:
         self.count, self.batch, self.seed = count, batch, seed
         self.shuffle, self.drop = shuffle, drop
-        self.place = Position(0, 0)
+        self.start = Position(0, 0)
         self.shard = Shard()
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.count, self.batch)
-        return whole if self.drop or not rest else whole + 1
+        full, rest = divmod(self.count, self.batch)
+        return full if self.drop or not rest else full + 1
 
     def __iter__(self) -> Iterator[list[EpochIndex]]:
-        epoch, first = self.place
+        epoch, first = self.start
         rank, size = self.shard
         order = permutation(self.count, self.seed, epoch) if self.shuffle else np.arange(self.count)
         for number in range(first, len(self)):
-            whole = order[number * self.batch : (number + 1) * self.batch]
-            mine = [EpochIndex(int(index), epoch) for index in whole[rank::size]]
+            batch = order[number * self.batch : (number + 1) * self.batch]
+            mine = [EpochIndex(int(index), epoch) for index in batch[rank::size]]
             if mine:
                 yield mine
 
@@ -104,7 +104,7 @@ def _outlive_sigterm(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
@@ -112,7 +112,7 @@ class ExactLoader:
     """Iterate over batches, beginning at the place that ``progress`` tells.
 
     Args:
-        dataset: items are asked for as ``dataset[Item(index, epoch)]``, or all of a batch as
+        dataset: items are asked for as ``dataset[EpochIndex(index, epoch)]``, or all of a batch as
             ``dataset.make_batch(items)``, which returns the batch.
         batch_size: examples in a GLOBAL batch; each rank takes every ``size``-th of them.
         seed: of the order.
@@ -153,7 +153,7 @@ class ExactLoader:
         self._progress = progress
         source: Dataset[Any] = dataset  # type: ignore[assignment]
         if hasattr(dataset, "make_batch"):
-            source, collate = _Batched(dataset.make_batch), _as_it_is
+            source, collate = _Batched(dataset.make_batch), _unchanged
         self._loader: DataLoader[Any] = DataLoader(
             source,
             batch_sampler=self.batch_sampler,
@@ -176,7 +176,7 @@ class ExactLoader:
 
     def __iter__(self) -> Iterator[Any]:
         # A generator: nothing of this runs before the first batch is asked for.
-        self.batch_sampler.place = self._progress()
+        self.batch_sampler.start = self._progress()
         yield from self._loader
 
     def close(self) -> None:

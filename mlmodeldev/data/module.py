@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -29,17 +29,24 @@ from mlmodeldev.machine import cores
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.training.ranks import World
-
 
 _logger = logging.getLogger(__name__)
+
+
+class Ranks(Protocol):
+    """The processes that train one trial: which one this is, and how many there are."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
 
 
 class ExactDataModule(LightningDataModule):
     """LightningDataModule whose loaders are functions of seed, epoch and batch number.
 
     Attributes:
-        train_set, val_set, test_set: datasets asked as ``dataset[Item(index, epoch)]``.
+        train_set, val_set, test_set: datasets asked as ``dataset[EpochIndex(index, epoch)]``.
         label_names: names of the classes, by number.
         in_memory: examples cost nothing to load, so worker processes would only slow them down.
     """
@@ -50,7 +57,7 @@ class ExactDataModule(LightningDataModule):
     label_names: list[str]
     in_memory = False
 
-    def attach(self, settings: Settings, world: World) -> None:
+    def attach(self, settings: Settings, world: Ranks) -> None:
         """Take what is not structure: batch size, workers, seed, folders, place among ranks."""
         self._open: list[ExactLoader] = []
         self.processing = settings.processing
@@ -59,7 +66,7 @@ class ExactDataModule(LightningDataModule):
         self.data_dir = settings.artefacts.data_dir
         self.inputs: dict[str, str] = {}
         self.folders: dict[str, Path] = {}
-        self._told: set[str] = set()
+        self._warnings: set[str] = set()
         log_progress()
         self.shard = Shard(world.rank, world.size)
         self.on_gpu = settings.training.accelerator != "cpu" and torch.cuda.is_available()
@@ -98,7 +105,7 @@ class ExactDataModule(LightningDataModule):
         return self.inputs[name]
 
     def cached_arrays(self, name: str, key: Mapping[str, Any], make: Make) -> CachedArrays:
-        """Return what ``make`` prepares of this key: made once, then mapped; see `prepared`.
+        """Return what ``make`` prepares of this key: made once, then mapped; see `data.cache`.
 
         It lies in ``<data_dir>/prepared/<name>``, apart from what it was made of, and is copied to
         the node as ``processing.stage`` says.
@@ -108,10 +115,10 @@ class ExactDataModule(LightningDataModule):
         self.folders[name] = made.folder
         return staged(made, self.processing.stage)
 
-    def tell(self, text: str) -> None:
-        """Say something once, on the first process of the trial."""
-        if self.shard.rank == 0 and text not in self._told:
-            self._told.add(text)
+    def warn_once(self, text: str) -> None:
+        """Log a warning once, on the first process of the trial."""
+        if self.shard.rank == 0 and text not in self._warnings:
+            self._warnings.add(text)
             _logger.warning(text)
 
     def train_dataloader(self) -> ExactLoader:
@@ -133,7 +140,7 @@ class ExactDataModule(LightningDataModule):
             seed=self.seed,
             shuffle=train and not self.overfit,
             drop_last=train,
-            progress=self._place if train else lambda: Position(0, 0),
+            progress=self._position if train else lambda: Position(0, 0),
             shard=self.shard,
             workers=self.workers(),
             prefetch=processing.prefetch_factor,
@@ -149,14 +156,14 @@ class ExactDataModule(LightningDataModule):
 
     def workers(self) -> int:
         """Return the number of loader processes on this device."""
-        asked = self.processing.num_workers
-        if asked != "auto":
-            return asked
+        number = self.processing.num_workers
+        if number != "auto":
+            return number
         if self.in_memory:
             return 0
         return max(1, min(16, cores() - 1))
 
-    def _place(self) -> Position:
+    def _position(self) -> Position:
         trainer = self.trainer
         assert trainer is not None
         loop = trainer.fit_loop.epoch_loop

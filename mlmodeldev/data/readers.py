@@ -70,6 +70,6 @@ def read_cifar10(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         if not len(values) or len(values) % 3073:
             raise UsageError(f"{file}: {len(values)} bytes are no whole number of records of 3073")
         parts.append(values.reshape(-1, 3073))
-    whole = np.concatenate(parts)
+    records = np.concatenate(parts)
     # A record is the label, then planes of red, green and blue.
-    return whole[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), whole[:, 0]
+    return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]

@@ -1,4 +1,4 @@
-"""Copies of prepared data on a node's own disk: one a node, whichever rank comes first, checked.
+"""Copies of cached arrays on a node's own disk: one a node, whichever rank comes first, checked.
 
 Example::
 
@@ -47,9 +47,9 @@ def staged(source: CachedArrays, where: str) -> CachedArrays:
     if folder is None:
         return source
     target = folder / source.folder.name
-    found = open_cached(target, source.key)
-    if found:
-        return found
+    copied = open_cached(target, source.key)
+    if copied:
+        return copied
     with writing_to(folder):
         make_folder(folder)
     problem = _no_room(source, folder)
@@ -87,7 +87,7 @@ def _no_room(source: CachedArrays, folder: Path) -> str:
 def _copy(source: CachedArrays, folder: Path) -> Mapping[str, Any]:
     if source.bytes >= _WORTH_TELLING:
         _logger.info("%s: copying %s to this node", source.folder.name, human(source.bytes))
-    for name, known in source.files.items():
+    for name, record in source.files.items():
         digest = hashlib.sha256()
         target = folder / name
         make_folder(target.parent)
@@ -95,7 +95,7 @@ def _copy(source: CachedArrays, folder: Path) -> Mapping[str, Any]:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 copy.write(chunk)
-        if digest.hexdigest() != known["sha256"]:
+        if digest.hexdigest() != record["sha256"]:
             raise UsageError(
                 f"{source.folder / name}: is damaged; remove {source.folder}, it is made anew"
             )

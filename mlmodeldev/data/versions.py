@@ -1,10 +1,14 @@
-"""Which version of the data, where DVC keeps it: read from its pointer files, without DVC.
+"""Which data a trial uses: a fingerprint of each input, and the version where DVC keeps it.
 
 Example::
 
+    fingerprint(Path("data/cola"))      # 64 hexadecimal digits that differ when the content does
     versions([Path("data/cola/in_domain_train.tsv")])
     # [{"pointer": "data/cola.dvc", "md5": "1f0c….dir", "commit": "9a0d…", "committed": True,
     #   "matches": True}]
+
+A large file is hashed once and marked (`mlmodeldev.fetch.verify`); an unpacked folder has the
+digest of its archive, any other that of its listing. DVC's pointers are read without DVC.
 
 DVC puts a small YAML file beside what it tracks, ``cola.dvc`` beside ``cola/``, and git keeps
 that file. Its MD5 is the version of the data; the commit says where to find it again.
@@ -26,6 +30,12 @@ from mlmodeldev.project import run_git
 
 _CHECK_BYTES = 64_000_000
 """Larger data are not read again to compare them with their pointer."""
+
+_MARK_BYTES = 16_000_000
+"""Smaller files are read each time; larger ones are marked."""
+
+_MOST_SIZES = 10_000
+"""In larger folders only names are looked at: a size costs each rank a request to the server."""
 
 
 def versions(paths: Iterable[Path]) -> list[dict[str, Any]]:
@@ -106,13 +116,6 @@ def _md5(file: Path) -> str:
     return hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-_MARK_BYTES = 16_000_000
-"""Smaller files are read each time; larger ones are marked."""
-
-_MOST_SIZES = 10_000
-"""In larger folders only names are looked at: a size costs each rank a request to the server."""
-
-
 def fingerprint(path: Path) -> str:
     """Return 64 hexadecimal digits that differ when the content does.
 
@@ -120,27 +123,27 @@ def fingerprint(path: Path) -> str:
         UsageError: there is no such file or folder, or it can't be read.
     """
     try:
-        return _folder(path) if path.is_dir() else _file(path)
+        return _folder_digest(path) if path.is_dir() else _file_digest(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
 
 
-def _file(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     large = path.stat().st_size >= _MARK_BYTES
-    known = recorded_digest(path) if large else None
-    if known is None:
+    digest = recorded_digest(path) if large else None
+    if digest is None:
         digests = hash_file(path, ["sha256"])
-        known = digests["sha256"]
+        digest = digests["sha256"]
         if large:
             mark_verified(path, digests)
-    return known
+    return digest
 
 
-def _folder(path: Path) -> str:
-    return unpacked_digest(path) or _listing(path)
+def _folder_digest(path: Path) -> str:
+    return unpacked_digest(path) or _listing_digest(path)
 
 
-def _listing(path: Path) -> str:
+def _listing_digest(path: Path) -> str:
     files = []
     for parent, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

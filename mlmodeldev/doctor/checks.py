@@ -2,7 +2,7 @@
 
 Example::
 
-    for finding in examine(settings):
+    for finding in run_checks(settings):
         print(finding.ok, finding.what, finding.fix)
 """
 
@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm.plan import python_of
-from mlmodeldev.slurm.preflight import check, file_system, local_disk_warning
+from mlmodeldev.slurm.limits import read_limits
+from mlmodeldev.slurm.preflight import check_cluster, file_system, local_disk_warning
+from mlmodeldev.slurm.query import slurm_is_here
+from mlmodeldev.slurm.script import python_of
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
 
-_LITTLE = 5 * 2**30
+_LOW_DISK = 5 * 2**30
 _SECONDS = 5.0
 
 
@@ -45,9 +47,9 @@ class Finding:
 
 
 def run_checks(settings: Settings) -> Iterator[Finding]:
-    """Yield what was found, one thing after the other; none of them changes anything."""
-    for look in (_python, _runs, _disk, _slurm, _jobs_python, _tracker):
-        yield look(settings)
+    """Yield what each check finds; none of them changes anything."""
+    for check in (_python, _runs_dir, _disk, _slurm, _jobs_python, _tracker):
+        yield check(settings)
 
 
 def _python(settings: Settings) -> Finding:
@@ -59,7 +61,7 @@ def _python(settings: Settings) -> Finding:
     return Finding(True, f"Python {version}, torch {torch.__version__} ({sys.executable})")
 
 
-def _runs(settings: Settings) -> Finding:
+def _runs_dir(settings: Settings) -> Finding:
     runs = _folder(settings.artefacts.runs_dir)
     if not os.access(_nearest(runs), os.W_OK):
         return Finding(False, f"{runs}: can't be written", "artefacts.runs_dir=... elsewhere")
@@ -72,16 +74,14 @@ def _runs(settings: Settings) -> Finding:
 def _disk(settings: Settings) -> Finding:
     for name in (settings.artefacts.runs_dir, settings.artefacts.data_dir):
         free = shutil.disk_usage(_nearest(_folder(name))).free
-        if free < _LITTLE:
+        if free < _LOW_DISK:
             what = f"{_folder(name)}: {free / 2**30:.1f} GiB free"
             return Finding(False, what, "delete what is not needed; `quota -s` shows your share")
     return Finding(True, f"disk: {free / 2**30:.0f} GiB free")
 
 
 def _slurm(settings: Settings) -> Finding:
-    from mlmodeldev.slurm.query import read_limits, slurm_is_here
-
-    cluster = settings.cluster
+    cluster, runs_dir = settings.cluster, _folder(settings.artefacts.runs_dir)
     if not slurm_is_here():
         if cluster.launcher == "local":
             return Finding(True, "no Slurm here: trials run on this machine")
@@ -90,8 +90,8 @@ def _slurm(settings: Settings) -> Finding:
         return Finding(True, "Slurm is here, but cluster=local runs trials on this machine")
     try:
         limits = read_limits(cluster)
-        check(cluster, limits, _folder(settings.artefacts.runs_dir))
-        if problem := local_disk_warning(_folder(settings.artefacts.runs_dir), limits.nodes):
+        check_cluster(cluster, limits, runs_dir)
+        if problem := local_disk_warning(runs_dir, limits.nodes):
             return Finding(False, problem, "artefacts.runs_dir=... there")
     except UsageError as error:
         return Finding(False, str(error), f"cluster.KEY=VALUE, or conf/cluster/{cluster.name}.yaml")

@@ -96,8 +96,8 @@ def is_zip(archive: Path) -> bool:
         return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def declared_bytes(archive: Path) -> int | None:
-    """Return how large a zip says that its members are; ``None`` for a tar, which doesn't say."""
+def size_in_index(archive: Path) -> int | None:
+    """Return how large a zip's index says its members are; ``None`` for a tar, which has none."""
     if not is_zip(archive):
         return None
     with zipfile.ZipFile(archive) as file:

@@ -2,7 +2,7 @@
 
 Example::
 
-    run(Job(source, staging, progress, timeout=30, retries=5, backoff=1, parts=4, deadline=None))
+    run(DownloadJob(source, staging, progress, timeout=30, retries=5, backoff=1, parts=4, …))
 
 Every kind of failure moves on to the next address. An address that says no (404, another size, a
 wrong digest) is not asked again; one that stumbles (reset, timeout, 5xx, 429) is asked again in the
@@ -89,7 +89,7 @@ def run(job: DownloadJob) -> dict[str, str]:
     addresses = [_Address(url) for url in job.source.urls]
     failures, furthest = 0, job.staging.size
     while failures <= job.retries:
-        for address in _askable(addresses):
+        for address in _usable(addresses):
             digests = _try(job, address)
             if digests is not None:
                 return digests
@@ -107,17 +107,17 @@ def _progress_worth(source: Source) -> int:
     return max(1 << 20, (source.bytes or 0) // 100)
 
 
-def _askable(addresses: list[_Address]) -> list[_Address]:
+def _usable(addresses: list[_Address]) -> list[_Address]:
     now = time.monotonic()
     return [address for address in addresses if not address.dead and address.not_before <= now]
 
 
 def _pause(job: DownloadJob, addresses: list[_Address], failures: int) -> None:
     """Wait before the next round: doubling, with jitter, and as long as every server asks."""
-    asked = min(address.not_before for address in addresses if not address.dead)
+    retry_after = min(address.not_before for address in addresses if not address.dead)
     backoff = min(job.backoff * 2 ** max(failures - 1, 0), _LONGEST_PAUSE)
     # Array tasks that fail together must not come back together.
-    seconds = max(backoff * random.uniform(0.5, 1.0), asked - time.monotonic())
+    seconds = max(backoff * random.uniform(0.5, 1.0), retry_after - time.monotonic())
     if job.deadline is not None:
         seconds = min(seconds, max(job.deadline - time.monotonic(), 0.0))
     time.sleep(seconds)
@@ -151,10 +151,10 @@ def _try(job: DownloadJob, address: _Address) -> dict[str, str] | None:
 
 def _complete(job: DownloadJob, url: str) -> None:
     """Bring every byte from one address, however many requests that takes."""
-    whole, trial = False, _may_split(job, url)
-    while not whole:
+    complete, trial = False, _may_split(job, url)
+    while not complete:
         try:
-            whole = _stream(job, url, trial)
+            complete = _stream(job, url, trial)
         except _WorthSplitting:
             _split(job, url)
         except RangeLost:
@@ -268,19 +268,19 @@ def _split(job: DownloadJob, url: str) -> None:
     staging, size = job.staging, job.source.bytes or 0
     job.may_split, job.was_split = False, True
 
-    def tick(received: int) -> None:
+    def show(received: int) -> None:
         job.progress.set(received)
         job.check_time()
 
     try:
         joined = download_parts(
-            url, staging.folder, size=size, parts=job.parts, timeout=job.timeout, tick=tick
+            url, staging.folder, size=size, parts=job.parts, timeout=job.timeout, tick=show
         )
     except Transient as error:
         _logger.info("%s: %s; going on with one connection", job.source.name, error)
         staging.reload_segments()
     else:
-        staging.take(joined)
+        staging.replace_data(joined)
 
 
 def _checked(job: DownloadJob) -> dict[str, str]:
@@ -292,7 +292,11 @@ def _checked(job: DownloadJob) -> dict[str, str]:
     source, staging = job.source, job.staging
     digests = staging.digests()
     try:
-        if staging.encoded and not _known(source) and not source.name.endswith((".gz", ".tgz")):
+        if (
+            staging.encoded
+            and not _can_be_checked(source)
+            and not source.name.endswith((".gz", ".tgz"))
+        ):
             return _decoded(job)
         check_size(staging.data, source)
         check_digests(digests, source)
@@ -303,7 +307,7 @@ def _checked(job: DownloadJob) -> dict[str, str]:
     return digests
 
 
-def _known(source: Source) -> bool:
+def _can_be_checked(source: Source) -> bool:
     return source.digest is not None or source.bytes is not None
 
 
@@ -323,15 +327,15 @@ def _decoded(job: DownloadJob) -> dict[str, str]:
     except (FetchError, gzip.BadGzipFile, EOFError) as error:
         plain.unlink(missing_ok=True)
         raise _WrongContent(f"{error} (the server says that it is gzip-coded)") from None
-    staging.take(plain)
+    staging.replace_data(plain)
     return digests
 
 
 def _summary(job: DownloadJob, addresses: list[_Address]) -> str:
     """Write what failed where, and what the user can do."""
     source = job.source
-    told = "; ".join(f"{redact(address.url)}: {address.problem}" for address in addresses)
+    problems = "; ".join(f"{redact(address.url)}: {address.problem}" for address in addresses)
     kept = ""
     if job.staging.worth_keeping:
         kept = f" {human(job.staging.size)} are kept: run it again to go on from there."
-    return f"{source.name} could not be fetched ({told}).{kept}"
+    return f"{source.name} could not be fetched ({problems}).{kept}"

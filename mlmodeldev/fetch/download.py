@@ -16,7 +16,6 @@ import dataclasses
 import logging
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +27,12 @@ from mlmodeldev.fetch.files import (
     human,
     make_folder,
     remove_if_empty,
-    write_whole,
 )
-from mlmodeldev.fetch.progress import LINE_SECONDS, Report
+from mlmodeldev.fetch.progress import DownloadProgress, Report, Waiting
 from mlmodeldev.fetch.source import FetchError, NoSpace, Source
 
 if TYPE_CHECKING:
     from mlmodeldev.fetch.lock import Claim
-
 
 OFFLINE_VARIABLES = ("MLMODELDEV_OFFLINE", "HF_HUB_OFFLINE")
 _SLACK_BYTES = 16_000_000
@@ -170,7 +167,7 @@ def _work_or_wait(source: Source, target: Path, options: _Options, sealed: bool)
                 _download(source, target, options, claim)
                 waiting.clear()
             except FetchError as error:
-                waiting.tell_failure(error)
+                waiting.leave_failure(error)
                 raise
             except (ClaimLost, FileNotFoundError):
                 _logger.warning("%s: taken over by another process; waiting for it", source.name)
@@ -203,7 +200,6 @@ def _accept(source: Source, target: Path, sealed: bool) -> None:
 def _download(source: Source, target: Path, options: _Options, claim: Claim) -> None:
     from mlmodeldev.fetch.attempts import DownloadJob, run
     from mlmodeldev.fetch.partial import Staging, remove_abandoned
-    from mlmodeldev.fetch.progress import DownloadProgress
 
     side = target.parent / SIDE
     staging = Staging.open(side, source, claim.token)
@@ -243,68 +239,3 @@ def _placing_advice(source: Source, target: Path) -> str:
         f"Offline: place {source.name} ({source.shown_urls[0]}{size}{digest}) at {target}, or "
         "fetch it on a node with internet"
     )
-
-
-_ANNOUNCE_SECONDS = 0.3
-
-
-class Waiting:
-    """What one process does while another one downloads the same file.
-
-    Args:
-        side: The folder of locks and markers.
-        deadline: Of ``time.monotonic``, after which waiting is given up; ``None``: never.
-    """
-
-    def __init__(self, source: Source, side: Path, deadline: float | None) -> None:
-        self._source, self._side, self._deadline = source, side, deadline
-        self._note = side / f"{source.name}.failed"
-        self._sign = side / f"{source.name}.waiting"
-        self._old_note = self._note_version()
-        self._told = 0.0
-
-    def __call__(self, waited: float) -> None:
-        """Raise ``FetchError`` on the other's failure or the deadline; else tell how far it is."""
-        self.check_failure()
-        if self._deadline is not None and time.monotonic() > self._deadline:
-            raise FetchError(f"{self._source.name}: another process did not fetch it in time")
-        if waited > _ANNOUNCE_SECONDS and not self._sign.exists():
-            with suppress(OSError):
-                self._sign.touch()
-        if waited - self._told >= LINE_SECONDS:
-            self._told = waited
-            self._tell()
-
-    def check_failure(self) -> None:
-        """Raise the other's error, if it has failed since we started."""
-        version = self._note_version()
-        if version is not None and version != self._old_note:
-            with suppress(FileNotFoundError):
-                text = self._note.read_text("utf-8")
-                raise FetchError(f"{text} (told by the process that tried)")
-
-    def tell_failure(self, error: FetchError) -> None:
-        """Leave the error for those who wait, if anybody does."""
-        with suppress(OSError):
-            if self._sign.exists():
-                self._sign.unlink(missing_ok=True)
-                write_whole(self._note, str(error).encode())
-
-    def clear(self) -> None:
-        """Remove the notes after a success."""
-        for path in (self._note, self._sign):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-
-    def _note_version(self) -> tuple[int, int] | None:
-        try:
-            status = self._note.stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns
-
-    def _tell(self) -> None:
-        from mlmodeldev.fetch.partial import staged_bytes
-
-        have = human(staged_bytes(self._side, self._source.name))
-        _logger.info("%s: another process fetches it (%s so far)", self._source.name, have)

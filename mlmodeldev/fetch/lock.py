@@ -26,7 +26,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlmodeldev.fetch.files import make_folder
+from mlmodeldev.atomic import make_folder
+from mlmodeldev.lease import LostLease, Watch, is_zombie, pid_namespace, start_ticks
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -43,7 +44,7 @@ _RETRY_SECONDS = 1.0
 _DOOR_SECONDS = 1.0
 
 
-class ClaimLost(Exception):
+class ClaimLost(LostLease):
     """Another worker holds the claim now: leave the result to it."""
 
 
@@ -169,20 +170,19 @@ def _owner_state(path: Path) -> str:
         lines = path.read_text("utf-8").splitlines()
         owner = dict(line.partition("=")[::2] for line in lines)
         pid = int(owner.get("pid", ""))
-        if not _is_this_host(owner.get("host", "")):
-            return "alive"
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
+    except FileNotFoundError:
         return "dead"
     except (OSError, ValueError):
         return "alive"
-    return "zombie" if state in {"Z", "X"} else "alive"
+    if not _is_this_host(owner.get("host", "")) or start_ticks(pid) is not None:
+        return "alive"
+    return "zombie" if is_zombie(pid) else "dead"
 
 
 def _is_this_host(host: str) -> bool:
     """Say whether a pid of ``host`` (as filelock writes it, with its pid namespace) is ours."""
-    namespace = Path("/proc/self/ns/pid").stat().st_ino
-    if namespace == _INITIAL_PID_NAMESPACE:
+    namespace = pid_namespace()
+    if namespace in (None, _INITIAL_PID_NAMESPACE):
         return host == os.uname().nodename
     return host.startswith(os.uname().nodename + "?") and host.endswith(f"{namespace:x}")
 
@@ -192,8 +192,7 @@ class _ForeignClaim:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: tuple[int, int] | None = None
-        self._since = time.monotonic()
+        self._watch = Watch()
 
     def expire(self) -> None:
         """Remove the file once it has not changed for ``LEASE_SECONDS``.
@@ -207,10 +206,6 @@ class _ForeignClaim:
             if not os.access(self._path.parent, os.W_OK | os.X_OK):
                 raise
             return
-        key = (status.st_ino, status.st_mtime_ns)
-        now = time.monotonic()
-        if key != self._seen:
-            self._seen, self._since = key, now
-        elif now - self._since >= LEASE_SECONDS:
+        if self._watch.silence((status.st_ino, status.st_mtime_ns)) >= LEASE_SECONDS:
             with suppress(FileNotFoundError):
                 self._path.unlink()

@@ -6,7 +6,7 @@ Example::
     folder = prepare("my_set.yaml", "data", offline=True)
 
 A manifest is a YAML file; those in ``manifests/`` are found by name, any other by its path.
-``docs/data.md`` describes the format and how to add one.
+``docs/fetch.md`` describes the format and how to add one.
 
 A laboratory's own copies: ``MLMODELDEV_MIRROR`` holds base addresses (``http``, ``https`` or
 ``file``, separated by spaces); each file is asked for as ``BASE/DATASET/FILE`` there first.
@@ -80,12 +80,12 @@ class Manifest:
         """
         if only is None:
             return self.entries
-        known = [entry.source.name for entry in self.entries]
+        names = [entry.source.name for entry in self.entries]
         for name in only:
-            if name not in known:
+            if name not in names:
                 raise UsageError(
-                    f"{self.name} has no file {name!r}; it has {', '.join(known)}"
-                    f"{nearest(name, known)}"
+                    f"{self.name} has no file {name!r}; it has {', '.join(names)}"
+                    f"{nearest(name, names)}"
                 )
         return tuple(entry for entry in self.entries if entry.source.name in only)
 
@@ -239,9 +239,9 @@ def _entry(path: Path, item: Any, licence: str) -> ManifestEntry:
             f"{path}: each of files is a mapping with the keys {', '.join(_FILE_KEYS)}"
         )
     _check_keys(path, item, _FILE_KEYS, needed="urls")
-    known = {key: item[key] for key in _SOURCE_KEYS if key in item}
+    arguments = {key: item[key] for key in _SOURCE_KEYS if key in item}
     try:
-        source = Source(**known, licence=licence)
+        source = Source(**arguments, licence=licence)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     return ManifestEntry(

@@ -80,13 +80,13 @@ def segments(folder: Path, size: int | None) -> list[Segment]:
         count = int((folder / f"{_NAME}.count").read_text("utf-8"))
     except (OSError, ValueError):
         return []
-    found = []
+    present = []
     for index, (start, length) in enumerate(_ranges(size or 0, count)):
         path = folder / f"{_NAME}.{index:03d}"
         have = path.stat().st_size if path.is_file() else 0
         if 0 < have <= length:  # more than was asked for: the server has ignored the range
-            found.append(Segment(start, have, path))
-    return found
+            present.append(Segment(start, have, path))
+    return present
 
 
 def _ranges(size: int, count: int) -> list[tuple[int, int]]:

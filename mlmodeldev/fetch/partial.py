@@ -142,7 +142,7 @@ class Staging:
         """Look again at what parallel parts left."""
         self.segments = segments(self.folder, self._source.bytes)
 
-    def take(self, path: Path) -> None:
+    def replace_data(self, path: Path) -> None:
         """Make a finished file of the same folder the data."""
         self._stop_hash()
         self._file.close()
@@ -264,8 +264,8 @@ def staged_bytes(side: Path, name: str) -> int:
 
 def _folders(side: Path, name: str) -> list[Path]:
     """Staging folders of one file: its name, a dot and sixteen hexadecimal digits."""
-    found = side.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 16}")
-    return [path for path in found if path.is_dir()]
+    paths = side.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 16}")
+    return [path for path in paths if path.is_dir()]
 
 
 def _lock_data(folder: Path) -> BinaryIO | None:

@@ -96,12 +96,12 @@ def open_stream(
         with _open_local(url, offset, stop) as stream:
             yield stream
         return
-    asked = {**(headers or {}), "Accept-Encoding": "identity"}
+    request = {**(headers or {}), "Accept-Encoding": "identity"}
     if offset or stop is not None:
-        asked["Range"] = f"bytes={offset}-{'' if stop is None else stop - 1}"
+        request["Range"] = f"bytes={offset}-{'' if stop is None else stop - 1}"
         if validator:
-            asked["If-Range"] = validator
-    with _translated(url), _get(url, asked, timeout) as response:
+            request["If-Range"] = validator
+    with _translated(url), _get(url, request, timeout) as response:
         yield _read_answer(response, url, offset, stop)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mlmodeldev.fetch.archive import BROKEN, ArchiveError, Limits, declared_bytes, members
+from mlmodeldev.fetch.archive import BROKEN, ArchiveError, Limits, members, size_in_index
 from mlmodeldev.fetch.files import (
     SIDE,
     free_bytes,
@@ -82,12 +82,12 @@ def is_unpacked(directory: Path, origin: dict[str, Any]) -> bool:
     Args:
         origin: ``sha256`` or, where it is not known, ``bytes`` and ``mtime_ns`` of the archive.
     """
-    known = _read_marker(directory)
-    if not known:
+    marker = _read_marker(directory)
+    if not marker:
         return False
-    if origin.get("sha256") and known.get("sha256"):
-        return bool(origin["sha256"] == known["sha256"])
-    return all(known.get(key) == origin.get(key) for key in ("bytes", "mtime_ns"))
+    if origin.get("sha256") and marker.get("sha256"):
+        return bool(origin["sha256"] == marker["sha256"])
+    return all(marker.get(key) == origin.get(key) for key in ("bytes", "mtime_ns"))
 
 
 def unpacked_digest(directory: Path) -> str | None:
@@ -118,9 +118,9 @@ def _origin(archive: Path) -> dict[str, Any]:
 
 def _read_marker(directory: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        known = json.loads((directory / MARKER).read_bytes())
-        if isinstance(known, dict):
-            return known
+        marker = json.loads((directory / MARKER).read_bytes())
+        if isinstance(marker, dict):
+            return marker
     return {}
 
 
@@ -204,7 +204,7 @@ def _write_members(job: _Unpacking, staged: Path) -> Path:
 
 
 def _check_room(source: Path, staged: Path) -> None:
-    needed, free = declared_bytes(source), free_bytes(staged)
+    needed, free = size_in_index(source), free_bytes(staged)
     if needed is not None and needed + _SLACK_BYTES > free:
         raise ArchiveError(
             f"{source}: unpacking needs {human(needed)} in {staged.parent.parent}, where "

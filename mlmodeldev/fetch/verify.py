@@ -27,27 +27,15 @@ _CHUNK = 4 << 20
 
 def is_verified(path: Path, source: Source) -> bool:
     """Say whether ``path`` is whole, from its marker alone: no byte of the file is read."""
-    try:
-        status = path.stat()
-    except OSError:
+    record = _record_of(path)
+    if not record or source.bytes not in (None, record["bytes"]):
         return False
-    for marker in _markers(path):
-        known = _read(marker)
-        if known.get("bytes") == status.st_size and known.get("mtime_ns") == status.st_mtime_ns:
-            return _agrees(known, source)
-    return False
+    return source.digest is None or record.get(source.digest[0]) == source.digest[1]
 
 
 def recorded_digest(path: Path) -> str | None:
     """Return the SHA-256 that the marker holds for the file as it is now, or ``None``."""
-    with suppress(OSError):
-        status = path.stat()
-        for marker in _markers(path):
-            known = _read(marker)
-            same = (known.get("bytes"), known.get("mtime_ns"))
-            if same == (status.st_size, status.st_mtime_ns):
-                return known.get("sha256")
-    return None
+    return _record_of(path).get("sha256")
 
 
 def check_file(path: Path, source: Source) -> dict[str, str]:
@@ -99,8 +87,8 @@ def hash_file(path: Path, algorithms: list[str]) -> dict[str, str]:
 def mark_verified(path: Path, digests: dict[str, str]) -> None:
     """Write the marker for the file as it is now; in the user's cache if need be, or nowhere."""
     status = path.stat()
-    known = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, **digests}
-    content = (json.dumps(known, indent=2) + "\n").encode()
+    record = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, **digests}
+    content = (json.dumps(record, indent=2) + "\n").encode()
     for marker in _markers(path):
         with suppress(OSError):
             write_whole(make_folder(marker.parent) / marker.name, content)
@@ -116,11 +104,24 @@ def forget(path: Path) -> None:
 
 def renew_times(path: Path) -> None:
     """Set the file's times to now and keep its marker valid (scratch file systems purge by age)."""
-    known = next((known for marker in _markers(path) if (known := _read(marker))), None)
-    valid = known is not None and known.get("mtime_ns") == path.stat().st_mtime_ns
+    record = _record_of(path)
     os.utime(path)
-    if known is not None and valid:
-        mark_verified(path, {key: known[key] for key in ("sha256", "md5") if key in known})
+    if record:
+        mark_verified(path, {key: record[key] for key in ("sha256", "md5") if key in record})
+
+
+def _record_of(path: Path) -> dict[str, Any]:
+    """Return what a marker says of the file as it is now; nothing if there is none, or no file."""
+    with suppress(OSError):
+        status = path.stat()
+        for marker in _markers(path):
+            record = _read(marker)
+            if (record.get("bytes"), record.get("mtime_ns")) == (
+                status.st_size,
+                status.st_mtime_ns,
+            ):
+                return record
+    return {}
 
 
 def _markers(path: Path) -> list[Path]:
@@ -135,13 +136,7 @@ def _markers(path: Path) -> list[Path]:
 
 def _read(marker: Path) -> dict[str, Any]:
     try:
-        known = json.loads(marker.read_bytes())
+        record = json.loads(marker.read_bytes())
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _agrees(known: dict[str, Any], source: Source) -> bool:
-    if source.bytes is not None and known["bytes"] != source.bytes:
-        return False
-    return source.digest is None or known.get(source.digest[0]) == source.digest[1]
+    return record if isinstance(record, dict) else {}

@@ -9,13 +9,18 @@ Example::
 """
 
 from mlmodeldev.secrets.environment import (
-    clean_environment,
     secret_names,
     warn_of_keys_left_out,
     warn_of_open_netrc,
+)
+from mlmodeldev.secrets.patterns import (
+    Match,
+    clean_environment,
+    find,
+    guard_output,
+    mask,
     without_keys,
 )
-from mlmodeldev.secrets.patterns import Match, find, guard_output, mask
 from mlmodeldev.secrets.refusal import (
     key_in_changes,
     refuse_in_arguments,

@@ -10,13 +10,14 @@ Exit status: 0 none, 2 one was found; file and line are told, the key is not sho
 from __future__ import annotations
 
 import argparse
-import subprocess
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
-from mlmodeldev.secrets.refusal import LARGEST, refuse_in_text, refuse_secrets
+from mlmodeldev.project import git_output
+from mlmodeldev.secrets.refusal import LARGEST, refuse_in_text, refuse_secrets, text_of
 
 
 def main() -> int:
@@ -24,13 +25,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mlmodeldev.secrets", description=__doc__)
     parser.add_argument("--staged", action="store_true", help="what the next commit would hold")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     try:
-        if asked.staged:
-            for name, text in _staged():
+        if args.staged:
+            for name, text in _staged_files():
                 refuse_in_text(text, name)
         else:
-            refuse_secrets(asked.files or [Path(name) for name in _git("ls-files", "-z")])
+            refuse_secrets(args.files or [Path(name) for name in _git_names("ls-files", "-z")])
     except UsageError as error:
         print(f"{error}", file=sys.stderr)
         print("a line that only looks like it may end with '# key-guard: allow'", file=sys.stderr)
@@ -38,20 +39,19 @@ def main() -> int:
     return 0
 
 
-def _staged() -> Iterator[tuple[str, str]]:
-    """Yield the staged files: their names and their contents in the index."""
-    for name in _git("diff", "--cached", "--name-only", "--diff-filter=ACMRT", "-z"):
-        shown = subprocess.run(["git", "show", f":{name}"], capture_output=True, check=False)
-        content = shown.stdout
-        if shown.returncode == 0 and len(content) <= LARGEST and b"\0" not in content[:8000]:
-            yield name, content.decode("utf-8", "replace")
+def _staged_files() -> Iterator[tuple[str, str]]:
+    """Yield the staged text files: their names and their contents in the index."""
+    for name in _git_names("diff", "--cached", "--name-only", "--diff-filter=ACMRT", "-z"):
+        content = b""
+        with contextlib.suppress(UsageError):  # a submodule has no content here
+            content = git_output(Path.cwd(), "show", f":{name}")
+        text = text_of(content) if len(content) <= LARGEST else None
+        if text is not None:
+            yield name, text
 
 
-def _git(*arguments: str) -> list[str]:
-    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
-    if done.returncode:
-        raise UsageError(f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip()}")
-    return [name for name in done.stdout.decode().split("\0") if name]
+def _git_names(*arguments: str) -> list[str]:
+    return [name for name in git_output(Path.cwd(), *arguments).decode().split("\0") if name]
 
 
 if __name__ == "__main__":

@@ -1,19 +1,17 @@
-"""Keys in the environment and in ``.netrc``: which there are, and an environment without them.
+"""The keys in the environment and in ``.netrc``, and warnings about where they lie.
 
 Example::
 
     secret_names({"WANDB_API_KEY": "...", "LANG": "C"})     # ["WANDB_API_KEY"]
-    subprocess.run(["sbatch", script], env=clean_environment(os.environ))
 """
 
 from __future__ import annotations
 
-import contextlib
 import netrc
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,50 +29,20 @@ def secret_names(environment: Mapping[str, str]) -> list[str]:
     Their names say so (``..._KEY``, ``..._TOKEN``, ``..._SECRET``, ``..._PASSWORD``); paths,
     single words and numbers are taken for none.
     """
-    return [name for name, value in environment.items() if _NAME.search(name) and _random(value)]
+    return [
+        name for name, value in environment.items() if _NAME.search(name) and _looks_random(value)
+    ]
 
 
-def _random(value: str) -> bool:
+def _looks_random(value: str) -> bool:
     plain = _WORD.fullmatch(value) and len(value) < 20
     path = value.startswith(("/", "~/", "./"))
     return len(value) >= _SHORTEST and not plain and not path and not re.search(r"\s", value)
 
 
-def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without keys: for jobs, whose environment Slurm keeps on disk.
-
-    Left out are the variables that hold keys, and any other whose value contains one. Jobs read
-    ``.netrc`` instead, which ``wandb login`` writes.
-    """
-    from mlmodeldev.secrets.patterns import find
-
-    secret = set(secret_names(environment))
-    values = [environment[name] for name in secret]
-    return {
-        name: value
-        for name, value in environment.items()
-        if name not in secret
-        and not any(each in value for each in values)
-        and next(find(f"{name}={value}"), None) is None
-    }
-
-
-@contextlib.contextmanager
-def without_keys() -> Iterator[None]:
-    """Take the keys out of this process's environment for a while: what it starts gets none."""
-    before, clean = dict(os.environ), clean_environment(os.environ)
-    held = {name: value for name, value in before.items() if name not in clean}
-    for name in held:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(held)
-
-
 def warn_of_keys_left_out() -> None:
     """Say so where jobs will find no W&B key, since the only one is in this environment."""
-    if os.environ.get("WANDB_API_KEY") and not _of_netrc(_netrc_file()):
+    if os.environ.get("WANDB_API_KEY") and not _keys_of_netrc(_netrc_file()):
         print(
             "WANDB_API_KEY is not handed to jobs, whose environment Slurm keeps: run 'wandb login'"
             " once, which writes .netrc for them; without it they log offline",
@@ -84,8 +52,8 @@ def warn_of_keys_left_out() -> None:
 
 def secrets_here() -> dict[str, str]:
     """Return the keys of the environment and of ``.netrc``, and where each comes from."""
-    known = {os.environ[name]: name for name in secret_names(os.environ)}
-    return {**_of_netrc(_netrc_file()), **known}
+    variables = {os.environ[name]: name for name in secret_names(os.environ)}
+    return {**_keys_of_netrc(_netrc_file()), **variables}
 
 
 def _netrc_file() -> Path:
@@ -94,7 +62,7 @@ def _netrc_file() -> Path:
     return Path(given) if given else Path(home) / ".netrc"
 
 
-def _of_netrc(file: Path) -> Mapping[str, str]:
+def _keys_of_netrc(file: Path) -> Mapping[str, str]:
     try:
         return _read_netrc(str(file), file.stat().st_mtime_ns)
     except OSError:
@@ -107,8 +75,11 @@ def _read_netrc(file: str, changed: int) -> Mapping[str, str]:
         hosts = netrc.netrc(file).hosts
     except (OSError, netrc.NetrcParseError):
         return {}
-    found = {password: f"{host} in .netrc" for host, (_, _, password) in hosts.items() if password}
-    return {password: where for password, where in found.items() if len(password) >= _SHORTEST}
+    return {
+        password: f"{host} in .netrc"
+        for host, (_, _, password) in hosts.items()
+        if password and len(password) >= _SHORTEST
+    }
 
 
 def warn_of_open_netrc() -> None:

@@ -1,4 +1,4 @@
-"""What keys look like, and the keys that this machine knows.
+"""Keys recognised in text, and kept out of output and of the environment of other processes.
 
 A key is recognised by its form, or because it is the value of one of the environment's secret
 variables or of an entry of ``.netrc``. Forty hexadecimal digits are a W&B key of the older form,
@@ -10,17 +10,20 @@ Example::
 
     [each.kind for each in find("HF_TOKEN=hf_...")]      # ["Hugging Face token"]
     mask("login with wandb_v1_...")                       # "login with [W&B API key]"
+    subprocess.run(["sbatch", script], env=clean_environment(os.environ))
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlmodeldev.secrets.environment import secrets_here
+from mlmodeldev.secrets.environment import secret_names, secrets_here
 
 ALLOW = "key-guard: allow"
 """On a line of a file: what looks like a key here is none."""
@@ -62,30 +65,30 @@ class Match:
 
 def find(text: str) -> Iterator[Match]:
     """Yield the keys in a text, in their order; none overlap."""
-    offset, known = 0, secrets_here()
+    offset, values = 0, secrets_here()
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         if ALLOW not in line:
-            for kind, start, end in _in_line(line, known):
+            for kind, start, end in _in_line(line, values):
                 yield Match(kind, number, offset + start, offset + end)
         offset += len(line)
 
 
-def _in_line(line: str, known: Mapping[str, str]) -> list[tuple[str, int, int]]:
+def _in_line(line: str, values: Mapping[str, str]) -> list[tuple[str, int, int]]:
     """Return kind, start and end of the keys in a line; of two that overlap, the first."""
     if len(line) < 8:
         return []
-    found = [
+    matches = [
         (f"value of {name}", match.start(), match.end())
-        for value, name in known.items()
+        for value, name in values.items()
         if value in line
         for match in re.finditer(re.escape(value), line)
     ]
     for kind, pattern in _PATTERNS:
         for match in pattern.finditer(line):
             if not (_HEX.fullmatch(match[0]) and _is_digest(line)):
-                found.append((kind, match.start(), match.end()))
+                matches.append((kind, match.start(), match.end()))
     apart: list[tuple[str, int, int]] = []
-    for each in sorted(found, key=lambda each: (each[1], -each[2])):
+    for each in sorted(matches, key=lambda each: (each[1], -each[2])):
         if not apart or each[1] >= apart[-1][2]:
             apart.append(each)
     return apart
@@ -98,9 +101,9 @@ def _is_digest(line: str) -> bool:
 def mask(text: str) -> str:
     """Return the text with each key replaced by what it is, in brackets."""
     parts, at = [], 0
-    for found in find(text):
-        parts += [text[at : found.start], f"[{found.kind}]"]
-        at = found.end
+    for match in find(text):
+        parts += [text[at : match.start], f"[{match.kind}]"]
+        at = match.end
     return "".join([*parts, text[at:]]) if parts else text
 
 
@@ -114,15 +117,45 @@ def guard_output() -> None:
         if write is None or getattr(write, "masks_keys", False):
             continue
         try:
-            stream.write = _masking(write)  # type: ignore[method-assign]
+            stream.write = _masked_write(write)  # type: ignore[method-assign]
         except AttributeError:
             continue  # a stand-in of some framework, which keeps what it gets in memory
 
 
-def _masking(write: Any) -> Any:
+def _masked_write(write: Any) -> Any:
     def masked(text: str) -> int:
         write(mask(text))
         return len(text)
 
     masked.masks_keys = True  # type: ignore[attr-defined]
     return masked
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without keys: for jobs, whose environment Slurm keeps on disk.
+
+    Left out are the variables that hold keys, and any other whose value contains one. Jobs read
+    ``.netrc`` instead, which ``wandb login`` writes.
+    """
+    secret = set(secret_names(environment))
+    values = [environment[name] for name in secret]
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in secret
+        and not any(each in value for each in values)
+        and next(find(f"{name}={value}"), None) is None
+    }
+
+
+@contextlib.contextmanager
+def without_keys() -> Iterator[None]:
+    """Take the keys out of this process's environment for a while: what it starts gets none."""
+    clean = clean_environment(os.environ)
+    removed = {name: value for name, value in os.environ.items() if name not in clean}
+    for name in removed:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(removed)

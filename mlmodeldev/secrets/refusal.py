@@ -10,13 +10,14 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import stat
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.project import git_output
 from mlmodeldev.secrets.patterns import find, mask
 
 ADVICE = "keys belong in .netrc ('wandb login', 'chmod 600 ~/.netrc') or in the environment"
@@ -31,11 +32,11 @@ def refuse_in_arguments(arguments: Sequence[str], place: str = "command line") -
         UsageError: naming the argument by what stands before its ``=``.
     """
     for number, argument in enumerate(arguments, 1):
-        found = next(find(argument), None)
-        if found:
+        match = next(find(argument), None)
+        if match:
             name, sign, _ = argument.partition("=")
             named = mask(name) if sign else f"argument {number}"
-            raise UsageError(f"{named}: this is a key ({found.kind}); {ADVICE} [{place}]")
+            raise UsageError(f"{named}: this is a key ({match.kind}); {ADVICE} [{place}]")
 
 
 def refuse_in_values(values: Mapping[str, Any], place: str = "") -> None:
@@ -46,9 +47,9 @@ def refuse_in_values(values: Mapping[str, Any], place: str = "") -> None:
     """
     where = f" [{place}]" if place else ""
     for name, text in _texts(values, ""):
-        found = next(find(f"{name}={text}".replace("\n", " ")), None)
-        if found:
-            raise UsageError(f"{mask(name)}: holds a key ({found.kind}); {ADVICE}{where}")
+        match = next(find(f"{name}={text}".replace("\n", " ")), None)
+        if match:
+            raise UsageError(f"{mask(name)}: holds a key ({match.kind}); {ADVICE}{where}")
 
 
 def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -68,9 +69,9 @@ def refuse_in_text(text: str, file: str) -> None:
     Raises:
         UsageError: naming file and line.
     """
-    found = next(find(text), None)
-    if found:
-        raise UsageError(f"{file}:{found.line}: holds a key ({found.kind}); {ADVICE}")
+    match = next(find(text), None)
+    if match:
+        raise UsageError(f"{file}:{match.line}: holds a key ({match.kind}); {ADVICE}")
 
 
 def refuse_secrets(paths: Iterable[Path]) -> None:
@@ -84,7 +85,7 @@ def refuse_secrets(paths: Iterable[Path]) -> None:
     for path in paths:
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in inside:
-            text = _text_of(file)
+            text = _read_text(file)
             if text is not None:
                 refuse_in_text(text, str(file))
 
@@ -98,22 +99,23 @@ def key_in_changes(folder: Path, program: Path) -> str | None:
         refuse_secrets([program])
     except UsageError as error:
         return str(error)
-    try:
-        done = subprocess.run(
-            ["git", "diff", "HEAD"], cwd=folder, capture_output=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = next(find(done.stdout.decode("utf-8", "replace")), None)
-    return f"git diff: holds a key ({found.kind}); {ADVICE}" if found else None
+    diff = b""
+    with contextlib.suppress(UsageError):  # no repository, or no commit in it yet
+        diff = git_output(folder, "diff", "HEAD", seconds=30)
+    match = next(find(diff.decode("utf-8", "replace")), None)
+    return f"git diff: holds a key ({match.kind}); {ADVICE}" if match else None
 
 
-def _text_of(file: Path) -> str | None:
+def _read_text(file: Path) -> str | None:
     try:
-        facts = file.lstat()
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST:
+        status = file.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
             return None
-        content = file.read_bytes()
+        return text_of(file.read_bytes())
     except OSError:
         return None
+
+
+def text_of(content: bytes) -> str | None:
+    """Return the content of a text file as text; None for a binary one."""
     return None if b"\0" in content[:8000] else content.decode("utf-8", "replace")

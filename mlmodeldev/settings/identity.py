@@ -8,7 +8,8 @@ Example::
     identity({"optimizer.lr": 1e-4, "cluster.gpus": 2})   # the same: where, not what
     identity({"optimizer.lr": 1e-4, "training.seed": 1})  # another trial
 
-The rules of what is equal stand in `mlmodeldev.settings.identity`.
+Two spellings are one trial: another order, dots for nesting, ``1.0`` for ``1``, a tie ``${key}``
+for the value that it stands for. Other names, types or a seed are another trial.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlmodeldev.errors import UsageError
@@ -147,16 +148,15 @@ def _resolve(
     return done[key]
 
 
-def _replace(value: Any, flat: Mapping[str, Any], value_of: Any) -> Any:
+def _replace(value: Any, flat: Mapping[str, Any], value_of: Callable[[str], Any]) -> Any:
     if isinstance(value, list):
         return [_replace(inner, flat, value_of) for inner in value]
     if isinstance(value, dict):
         return {key: _replace(inner, flat, value_of) for key, inner in value.items()}
     if not isinstance(value, str) or "${" not in value:
         return value
-    whole = _REFERENCE.fullmatch(value)
-    if whole:
-        return value_of(whole[1]) if whole[1] in flat else value
+    if match := _REFERENCE.fullmatch(value):
+        return value_of(match[1]) if match[1] in flat else value
     return _REFERENCE.sub(lambda m: str(value_of(m[1])) if m[1] in flat else m[0], value)
 
 

@@ -8,6 +8,9 @@ Example::
     # ["optimizer.lr=1e-05", "model.name='10'"]
 
 `to_overrides` gives arguments for a process (argv); `shell_text` quotes them for a shell.
+
+``wandb agent`` writes a trial's values on the command line as Python prints them, so ``None``
+would arrive as text. It also leaves them, with their types, in a file that `typed` reads.
 """
 
 from __future__ import annotations
@@ -122,6 +125,7 @@ def _dict_key(key: str, name: Any) -> str:
 
 
 FILE_VARIABLE = "WANDB_SWEEP_PARAM_PATH"
+"""Names the file in which an agent leaves the trial's values."""
 
 _ARGUMENT = re.compile(r"(?:--)?(\+{0,2})([^=\s]+)=.*", re.DOTALL)
 
@@ -137,14 +141,14 @@ def typed(arguments: Sequence[str]) -> list[str]:
     file = os.environ.get(FILE_VARIABLE)
     if not file or not os.environ.get("WANDB_SWEEP_ID"):
         return list(arguments)
-    given = read_parameters(Path(file))
+    values = read_parameters(Path(file))
     result: list[str] = []
     for argument in arguments:
         match = _ARGUMENT.fullmatch(argument)
         if argument.startswith("{"):
-            result += to_overrides(given)
-        elif match and match[2] in given:
-            result += [match[1] + each for each in to_overrides({match[2]: given[match[2]]})]
+            result += to_overrides(values)
+        elif match and match[2] in values:
+            result += [match[1] + each for each in to_overrides({match[2]: values[match[2]]})]
         else:
             result.append(argument)
     return result
@@ -155,8 +159,8 @@ def read_parameters(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(file.read_text())
-        return {name: entry["value"] for name, entry in found.items() if name != "wandb_version"}
+        entries = yaml.safe_load(file.read_text()).items()
+        return {name: entry["value"] for name, entry in entries if name != "wandb_version"}
     except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError):
         raise UsageError(
             f"{FILE_VARIABLE}={file}: is no file of parameters that an agent has written"

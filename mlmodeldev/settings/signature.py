@@ -43,11 +43,11 @@ class _Argument(NamedTuple):
     required: bool
 
 
-class _Known(NamedTuple):
+class _Source(NamedTuple):
     classes: frozenset[str]
     """The names of all classes of the file."""
     arguments: dict[str, _Argument] | None
-    """Of the class asked for; None where the source can't tell."""
+    """Of the class in question; None where the source can't tell."""
 
 
 def check_arguments(group: str, arguments: Mapping[str, Any], root: Path) -> Problem | None:
@@ -59,30 +59,30 @@ def check_arguments(group: str, arguments: Mapping[str, Any], root: Path) -> Pro
     if not isinstance(target, str) or "." not in target:
         return f"{group}._target_", f"={target!r}: must name a class, such as model.DualEncoder"
     module, _, name = target.rpartition(".")
-    source = root / (module.replace(".", "/") + ".py")
-    if not source.is_file():
+    file = root / (module.replace(".", "/") + ".py")
+    if not file.is_file():
         return None
-    known = _known(source, source.stat().st_mtime_ns, name)
-    if name not in known.classes:
-        hint = nearest(name, known.classes)
-        return f"{group}._target_", f"={target}: {source.name} has no such class{hint}"
-    return None if known.arguments is None else _check(group, arguments, known.arguments)
+    source = _read_class(file, file.stat().st_mtime_ns, name)
+    if name not in source.classes:
+        hint = nearest(name, source.classes)
+        return f"{group}._target_", f"={target}: {file.name} has no such class{hint}"
+    return None if source.arguments is None else _check(group, arguments, source.arguments)
 
 
 def _check(
-    group: str, arguments: Mapping[str, Any], known: Mapping[str, _Argument]
+    group: str, arguments: Mapping[str, Any], signature: Mapping[str, _Argument]
 ) -> Problem | None:
     for key, value in arguments.items():
         if key == "_target_":
             continue
-        if key not in known:
-            allowed = ", ".join(sorted(known))
-            hint = nearest(key, known)
+        if key not in signature:
+            allowed = ", ".join(sorted(signature))
+            hint = nearest(key, signature)
             return f"{group}.{key}", f": no such setting{hint} (allowed: {allowed})"
-        reason = _mismatch(known[key].adapter, value)
+        reason = _mismatch(signature[key].adapter, value)
         if reason:
             return f"{group}.{key}", f"={value!r}: {reason}"
-    missing = [key for key, one in known.items() if one.required and key not in arguments]
+    missing = [key for key, one in signature.items() if one.required and key not in arguments]
     return (f"{group}.{missing[0]}", ": is missing") if missing else None
 
 
@@ -91,29 +91,29 @@ def _mismatch(adapter: TypeAdapter[Any] | None, value: Any) -> str:
         if adapter is not None:
             adapter.validate_python(value)
     except ValidationError as error:
-        return " or ".join(dict.fromkeys(say(e["msg"]) for e in error.errors()))
+        return " or ".join(dict.fromkeys(in_our_words(e["msg"]) for e in error.errors()))
     return ""
 
 
-def say(message: str) -> str:
-    """Turn pydantic's words into the end of "KEY=VALUE: ..."."""
+def in_our_words(message: str) -> str:
+    """Return pydantic's message as the end of "KEY=VALUE: ..."."""
     text = message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return text.replace("should", "must", 1)
 
 
 @functools.lru_cache(maxsize=64)
-def _known(source: Path, changed: int, name: str) -> _Known:
-    """Read a class; kept, since a sweep is checked value by value.
+def _read_class(file: Path, changed: int, name: str) -> _Source:
+    """Read a class; cached, since a sweep is checked value by value.
 
     Args:
         changed: when the file did, so that an edited one is read anew.
     """
-    classes, names = _read(source)
-    found = _annotations(classes, names, name) if name in classes else None
-    if found is None:
-        return _Known(frozenset(classes), None)
-    arguments = {key: _Argument(_adapter(kind), need) for key, (kind, need) in found.items()}
-    return _Known(frozenset(classes), arguments)
+    classes, names = _read(file)
+    types = _annotations(classes, names, name) if name in classes else None
+    if types is None:
+        return _Source(frozenset(classes), None)
+    arguments = {key: _Argument(_adapter(kind), need) for key, (kind, need) in types.items()}
+    return _Source(frozenset(classes), arguments)
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
@@ -123,9 +123,9 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-def _read(source: Path) -> tuple[dict[str, ast.ClassDef], dict[str, Any]]:
+def _read(file: Path) -> tuple[dict[str, ast.ClassDef], dict[str, Any]]:
     """Return a file's classes, and the names that an annotation in it may use."""
-    tree = ast.parse(source.read_text(encoding="utf-8"), filename=str(source))
+    tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     names = dict(_NAMES)
     for node in tree.body:  # aliases such as Size = Annotated[int, Field(ge=1)]
@@ -153,13 +153,13 @@ def _annotations(
         return None
     positional = init.args.args[1:]
     optional = len(init.args.defaults)
-    found = {
+    types = {
         arg.arg: (_evaluate(arg.annotation, names), index < len(positional) - optional)
         for index, arg in enumerate(positional)
     }
     for arg, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
-        found[arg.arg] = (_evaluate(arg.annotation, names), default is None)
-    return found
+        types[arg.arg] = (_evaluate(arg.annotation, names), default is None)
+    return types
 
 
 def _evaluate(annotation: ast.expr | None, names: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.settings.schema import Settings
-from mlmodeldev.settings.signature import check_arguments, say
+from mlmodeldev.settings.signature import check_arguments, in_our_words
 
 Origin = Callable[[str], str]
 """Tells where a dotted key was given, such as ``conf/optimizer/adamw.yaml``."""
@@ -55,7 +55,8 @@ def _explain(error: ValidationError, place: Origin) -> str:
     key = _key(first["loc"])
     texts = [_reason(d, key) for d in details if _key(d["loc"]) == key]
     reason = " or ".join(dict.fromkeys(texts))
-    given = "" if first["type"] in ("extra_forbidden", "missing", "value_error") else _given(first)
+    has_value = first["type"] not in ("extra_forbidden", "missing", "value_error")
+    given = f"={first['input']!r}" if has_value else ""
     return f"{key}{given}: {reason}{_bracket(place(key))}".removeprefix(": ")
 
 
@@ -85,10 +86,6 @@ def _container(annotation: Any) -> Any:
     return next((c for c in map(_container, get_args(annotation)) if c is not None), None)
 
 
-def _given(detail: Any) -> str:
-    return f"={detail['input']!r}"
-
-
 def _reason(detail: Any, key: str) -> str:
     kind = detail["type"]
     if kind == "extra_forbidden":
@@ -101,7 +98,7 @@ def _reason(detail: Any, key: str) -> str:
         return f"must be one of {detail['ctx']['expected'].replace(' or ', ', ')}" + nearest(
             str(detail["input"]), _literals(detail["ctx"]["expected"])
         )
-    return say(str(detail["msg"]))
+    return in_our_words(str(detail["msg"]))
 
 
 def _literals(expected: str) -> list[str]:

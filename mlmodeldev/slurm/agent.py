@@ -19,7 +19,6 @@ import argparse
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,57 +29,60 @@ from typing import Any
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.overrides import to_overrides
-from mlmodeldev.slurm.agent_source import AgentSource, job_name
-from mlmodeldev.slurm.epilog import REASON, own_name, requeue, standing_still
+from mlmodeldev.slurm.agent_source import AgentSource
+from mlmodeldev.slurm.epilog import CRASH_LOOP_REASON, is_crash_loop
+from mlmodeldev.slurm.query import COMMAND_MISSING, own_task_name, requeue_job, run_command
 from mlmodeldev.sweep.starter import Start, starter
 from mlmodeldev.tracking.wandb_api import RemoteSweep, Unreachable, host
 from mlmodeldev.trial.pool import run_pool
 from mlmodeldev.trial.task import TrialTask
 
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+_MODULES = ("trainer", "model", "datamodule", "wandb", "mlmodeldev.tracking.wandb_logger")
+"""What trials import, before they are forked."""
 REQUEUES = 5
 """How often a job moves on from a machine without a working GPU."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run agents; return the exit status."""
-    asked = _parser().parse_intermixed_args(arguments)
-    for variable, given in (("WANDB_ENTITY", asked.entity), ("WANDB_PROJECT", asked.project)):
-        if given:
-            os.environ[variable] = given
-    begun, warned = time.monotonic(), _Warned()
+    args = _parser().parse_intermixed_args(arguments)
+    for variable, value in (("WANDB_ENTITY", args.entity), ("WANDB_PROJECT", args.project)):
+        if value:
+            os.environ[variable] = value
+    begun, signals = time.monotonic(), _ReceivedSignals()
     try:
-        sweep = _find(asked.sweep)
-        _header(sweep)
+        sweep = _find_sweep(args.sweep)
+        _print_header(sweep)
         problem = gpu_problem()
         if problem:
-            return _move_on(problem, begun)
-        source = _source(asked, sweep)
-        status = _run(source, asked.slots, warned)
+            return _leave_node(problem, begun)
+        source = _make_source(args, sweep)
+        status = run_pool(source, args.slots, _MODULES, on_signal=signals.note)
     except UsageError as error:
         print(f"agent.sh: {error}", file=sys.stderr)
-        _footer(begun, EXIT_BAD_INPUT, "bad input")
+        _print_footer(begun, EXIT_BAD_INPUT, "bad input")
         return EXIT_BAD_INPUT
     if status == 0 and (source.failed or source.lost):
         status = 1
     counts = f"{source.done} trials ended well, {source.failed} failed"
-    why = f"interrupted by {warned.name}" if status == EXIT_INTERRUPTED else source.why
-    _footer(begun, status, f"{why}; {counts}")
-    if status == EXIT_INTERRUPTED and warned.wants_requeue:
-        if _in_vain(source):
-            print(REASON, flush=True)
+    why = f"interrupted by {signals.name}" if status == EXIT_INTERRUPTED else source.why
+    _print_footer(begun, status, f"{why}; {counts}")
+    if status == EXIT_INTERRUPTED and signals.wants_requeue:
+        if _comes_back_in_vain(source):
+            print(CRASH_LOOP_REASON, flush=True)
             return 1
         _requeue()
     return status
 
 
-def _in_vain(source: AgentSource) -> bool:
-    """Whether this job was warned too often in a row before its trials had made a step."""
-    job = own_name()
+def _comes_back_in_vain(source: AgentSource) -> bool:
+    """Return whether this job was warned too often in a row before its trials had made a step."""
+    job = own_task_name()
     if not job or source.done or source.failed or not source.interrupted:
         return False
     note = source.folder / ".agents" / "starts" / f"{job}.json"
-    return standing_still(note, source.interrupted)
+    return is_crash_loop(note, source.interrupted)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +114,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _find(path: str) -> RemoteSweep:
+def _find_sweep(path: str) -> RemoteSweep:
     """Find the sweep; a server that does not answer is waited for a little."""
     for wait in (2, 5, 15, 30, 60, 0):
         try:
@@ -124,22 +126,22 @@ def _find(path: str) -> RemoteSweep:
     raise AssertionError
 
 
-def _source(asked: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
+def _make_source(args: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
     from mlmodeldev.settings.composition import compose_settings
 
-    place = "artefacts.runs_dir"
-    swept = (sweep.config.get("parameters") or {}).get(place) or {}
-    own = to_overrides({place: swept["value"]}) if "value" in swept else []
-    runs_dir = Path(compose_settings([*own, *asked.overrides]).artefacts.runs_dir)
+    key = "artefacts.runs_dir"
+    swept = (sweep.config.get("parameters") or {}).get(key) or {}
+    own = to_overrides({key: swept["value"]}) if "value" in swept else []
+    runs_dir = Path(compose_settings([*own, *args.overrides]).artefacts.runs_dir)
     return AgentSource(
         sweep,
         runs_dir,
-        fixed=asked.overrides,
-        count=asked.count,
-        patience=asked.patience,
-        start=trial_start(sweep, asked.overrides),
-        job=job_name(),
-        say=lambda line: print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True),
+        fixed=args.overrides,
+        count=args.count,
+        patience=args.patience,
+        start=trial_start(sweep, args.overrides),
+        job=own_task_name() or None,
+        print_line=lambda line: print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True),
     )
 
 
@@ -164,8 +166,8 @@ def trial_start(sweep: RemoteSweep, fixed: Sequence[str] = ()) -> Start | None:
     return on_all_tasks
 
 
-class _Warned:
-    """Which signals asked for an end."""
+class _ReceivedSignals:
+    """The signals that asked for an end."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -182,67 +184,52 @@ class _Warned:
         return any(number in _WARNINGS for number in self.received)
 
 
-def _run(source: AgentSource, slots: int, warned: _Warned) -> int:
-    modules = ["trainer", "model", "datamodule", "wandb", "mlmodeldev.tracking.wandb_logger"]
-    return run_pool(source, slots, modules, on_signal=warned.note)
-
-
 # --- the machine
 
 
 def gpu_problem() -> str:
     """Return what is wrong with the GPUs that Slurm gave, or an empty text.
 
-    Only a machine with the driver's files or a torch built for GPUs is asked.
+    Only a machine with the driver's files or a torch built for GPUs is args.
     """
     if not os.environ.get("SLURM_JOB_GPUS") or not Path("/proc/driver/nvidia").exists():
         return ""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"nvidia-smi: {error}"
+    done = run_command("nvidia-smi", "-L")
+    if done.returncode == COMMAND_MISSING:
+        return f"nvidia-smi: {done.stderr}"
     return "" if done.returncode == 0 and "GPU 0" in done.stdout else f"no GPU: {done.stdout}"
 
 
-def _move_on(problem: str, begun: float) -> int:
+def _leave_node(problem: str, begun: float) -> int:
     """Leave a broken machine to others: requeue elsewhere, a few times."""
-    node, job = socket.gethostname(), own_name()
+    node, job = socket.gethostname(), own_task_name()
     if job and int(os.environ.get("SLURM_RESTART_COUNT") or 0) < REQUEUES:
-        _scontrol("update", f"JobId={job}", f"ExcNodeList={node}")
-        _footer(begun, EXIT_INTERRUPTED, f"{problem}; going on without {node}")
+        update = ("update", f"JobId={job}", f"ExcNodeList={node}")
+        done = run_command("scontrol", *update, seconds=120)
+        if done.returncode:
+            print(f"scontrol {' '.join(update)}: {done.stderr.strip()}", file=sys.stderr)
+        _print_footer(begun, EXIT_INTERRUPTED, f"{problem}; going on without {node}")
         _requeue()
         return EXIT_INTERRUPTED
-    _footer(begun, 1, problem)
+    _print_footer(begun, 1, problem)
     return 1
 
 
 def _requeue() -> None:
-    job = own_name()
-    if job and requeue(job):
-        sys.stdout.flush()
-        time.sleep(120)  # Slurm ends this process; what ends by itself would not be requeued
-
-
-def _scontrol(*arguments: str) -> None:
-    done = subprocess.run(
-        ["scontrol", *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-    if done.returncode:
-        print(f"scontrol {' '.join(arguments)}: {done.stderr.strip()}", file=sys.stderr)
+    if job := own_task_name():
+        requeue_job(job)
 
 
 # --- the log
 
 
-def _header(sweep: RemoteSweep) -> None:
+def _print_header(sweep: RemoteSweep) -> None:
     from mlmodeldev.trial.provenance import provenance
 
     source = provenance()
     restart = os.environ.get("SLURM_RESTART_COUNT", "0")
     lines = {
-        "job": f"{job_name() or 'none'} (restart {restart})",
+        "job": f"{own_task_name() or 'none'} (restart {restart})",
         "host": socket.gethostname(),
         "GPU": os.environ.get("SLURM_JOB_GPUS") or os.environ.get("CUDA_VISIBLE_DEVICES") or "none",
         "commit": f"{source['sha']}{' (changed)' if source['dirty'] else ''}",
@@ -255,7 +242,7 @@ def _header(sweep: RemoteSweep) -> None:
     sys.stdout.flush()
 
 
-def _footer(begun: float, status: int, why: str) -> None:
+def _print_footer(begun: float, status: int, why: str) -> None:
     seconds = round(time.monotonic() - begun)
     elapsed = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     print(f"===== end  elapsed {elapsed}  exit status {status}  {why}", flush=True)

@@ -6,17 +6,15 @@ where nobody comes back for it, another agent of the sweep takes it after a whil
 
 Example::
 
-    notes = Notes(Path("runs/ab12cd34"), job="1234_5")
-    notes.write(Held(run="x7", params={"optimizer.lr": 0.1}))
-    held = notes.take_over()            # own first, then what others have left
+    notes = AgentNotes(Path("runs/ab12cd34"), job="1234_5")
+    notes.write(AgentNote(run="x7", params={"optimizer.lr": 0.1}))
+    note = notes.take_over()            # own first, then what others have left
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.atomic import write_json
-from mlmodeldev.trial.folder import owned, owner_record
+from mlmodeldev.lease import new_owner, owned, owner_record
 
 RESERVED_SECONDS = 900.0
 """How long a trial waits for the job that was interrupted in it before others may take it."""
@@ -50,16 +48,18 @@ class AgentNotes:
         self.folder = sweep / ".agents"
         self.job = job
         self._active: set[str] = set()  # runs that this very process has under way
-        self._me = job or f"{socket.gethostname()}-{os.getpid()}"
+        self._owner = new_owner()
+        self._me = job or "{host}-{pid}-{token:.8}".format(**self._owner)
 
-    def write(self, held: AgentNote, active: bool = True) -> None:
+    def write(self, note: AgentNote, active: bool = True) -> None:
         """Write, or renew, the note of a run; not active: it waits for this job to come back."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self._active.add if active else self._active.discard)(held.run)
-        note = {**asdict(held), "job": self.job, "updated": time.time(), **owner_record()}
+        (self._active.add if active else self._active.discard)(note.run)
+        record = {**asdict(note), "job": self.job, "updated": time.time()}
+        record |= owner_record(self._owner)
         if not active:
-            note |= {"state": "interrupted", "owner": None}
-        write_json(self._file(held.run), note)
+            record |= {"state": "interrupted", "owner": None}
+        write_json(self._file(note.run), record)
 
     def remove(self, run: str) -> None:
         """Forget a run that has ended."""
@@ -68,7 +68,7 @@ class AgentNotes:
 
     def claim(self, run: str) -> bool:
         """Take a run that the server gives; not while another has it, or will come back for it."""
-        for file, note in self._found():
+        for file, note in self._records():
             if note["run"] != run or file == self._file(run):
                 continue
             if owned(note) or not _left(note):
@@ -79,31 +79,31 @@ class AgentNotes:
     def take_over(self) -> AgentNote | None:
         """Return a run to go on with: this job's own, or one that nobody comes back for."""
         for own in (True, False):
-            for file, note in self._found():
+            for file, note in self._records():
                 if note["run"] in self._active:
                     continue
                 mine = self.job is not None and note.get("job") == self.job
                 free = (mine or _left(note)) and not _live(note, mine)
                 if mine == own and free:
-                    held = AgentNote(str(note["run"]), dict(note["params"]))
-                    if self._rename(file, held):
-                        return held
+                    own_note = AgentNote(str(note["run"]), dict(note["params"]))
+                    if self._rename(file, own_note):
+                        return own_note
         return None
 
-    def _rename(self, file: Path, held: AgentNote) -> bool:
-        taken = self._file(held.run)
-        if file != taken:
+    def _rename(self, file: Path, note: AgentNote) -> bool:
+        path = self._file(note.run)
+        if file != path:
             try:
-                file.rename(taken)
+                file.rename(path)
             except OSError:
                 return False  # another was quicker
-        self.write(held)
+        self.write(note)
         return True
 
     def _file(self, run: str) -> Path:
         return self.folder / f"{self._me}.{run}.json"
 
-    def _found(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def _records(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for file in sorted(self.folder.glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
                 note = json.loads(file.read_text())
@@ -117,5 +117,8 @@ def _live(note: dict[str, Any], mine: bool) -> bool:
 
 
 def _left(note: dict[str, Any]) -> bool:
-    """Whether nobody will come back: without a job at once, else after a while."""
+    """Whether nobody will come back: without a job at once, else after a while.
+
+    The time was written by another machine's clock; it is off by less than what is waited for.
+    """
     return not note.get("job") or time.time() - float(note["updated"]) > RESERVED_SECONDS

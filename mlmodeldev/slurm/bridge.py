@@ -7,8 +7,8 @@ its early termination see the trials; a trial is told to stop by a note in its f
 Example::
 
     with Syncer(runs_dir, sweep.id, keep_open=True) as syncer:
-        source = BridgeSource(sweep, runs_dir, syncer, adopt=True)
-        status = feed(source, ...)              # or run_pool(source)
+        source = BridgeSource(sweep, runs_dir, syncer, reattach=True)
+        status = Dispatcher(source, ...).run()              # or run_pool(source)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.task import TrialResult, TrialTask
 
 OFFLINE = "logger.wandb.mode=offline"
-"""What every bridged trial is told: it has no network."""
+"""A setting of every bridged trial: it has no network."""
 
 UPLOAD_SECONDS = 5.0
 """Between two looks for rows to upload."""
@@ -39,8 +39,8 @@ class BridgeSource(AgentSource):
         sweep: on the server.
         runs_dir: where trials lie; the nodes see it too.
         syncer: uploads what the trials log.
-        adopt: take a run back even if its trial is running (its job outlived this process).
-        fixed, count, patience, say: as for `AgentSource`.
+        reattach: take a run back even if its trial is running (its job outlived this process).
+        fixed, count, patience, print_line: as for `AgentSource`.
     """
 
     def __init__(
@@ -52,22 +52,28 @@ class BridgeSource(AgentSource):
         fixed: Sequence[str] = (),
         count: int | None = None,
         patience: int = 5,
-        say: Callable[[str], None] = print,
+        print_line: Callable[[str], None] = print,
     ) -> None:
         super().__init__(
-            sweep, runs_dir, [*fixed, OFFLINE], count=count, patience=patience, say=say
+            sweep,
+            runs_dir,
+            [*fixed, OFFLINE],
+            count=count,
+            patience=patience,
+            print_line=print_line,
         )
         self.syncer, self.reattach = syncer, reattach
         self._last_upload = 0.0
         self._given_up: set[str] = set()
-        self._notes_said: dict[str, str] = {}
+        self._printed_notes: dict[str, str] = {}
 
     def report(self, work: TrialTask, ended: TrialResult) -> None:
         """Upload what the trial has left, so that the search knows it before it gives the next."""
         if ended.state == "interrupted":
             self._given_up.add(work.id)  # the next bridge goes on with it
         else:
-            self._visit(work.folder)
+            status = self.syncer.visit_one(work.folder)
+            self._print_note(status.folder, status.note)
         super().report(work, ended)
 
     def tick(self) -> None:
@@ -80,46 +86,40 @@ class BridgeSource(AgentSource):
 
     def upload(self) -> bool:
         """Upload what there is; return whether everything that has ended is up."""
-        known = self.syncer.visit()
-        for status in known:
-            self._say_note(status.folder, status.note)
-        return all(status.up for status in known if status.final)
+        statuses = self.syncer.visit()
+        for status in statuses:
+            self._print_note(status.folder, status.note)
+        return all(status.up for status in statuses if status.final)
 
-    # --- parts
-
-    def _own(self) -> AgentNote | None:
+    def _next_interrupted(self) -> AgentNote | None:
         if not self.reattach:
-            return super()._own()
-        held = self.notes.take_over()
-        if held is not None and held.run in self._given_up:
-            self.notes.write(held, active=False)
+            return super()._next_interrupted()
+        note = self.notes.take_over()
+        if note is not None and note.run in self._given_up:
+            self.notes.write(note, active=False)
             return None
-        return held
+        return note
 
-    def _begin(self, held: AgentNote) -> TrialTask:
-        path = self._path(held)
+    def _begin(self, note: AgentNote) -> TrialTask:
+        path = self._path(note)
         path.mkdir(parents=True, exist_ok=True)
-        self._claim_run(TrialFolder(path), held)
-        return super()._begin(held)
+        self._claim_run(TrialFolder(path), note)
+        return super()._begin(note)
 
-    def _claim_run(self, folder: TrialFolder, held: AgentNote) -> None:
+    def _claim_run(self, folder: TrialFolder, note: AgentNote) -> None:
         """Write down which run the trial is; a point that was drawn twice counts for both."""
         record = folder.read()
         place = {"wandb_entity": self.sweep.entity or None, "wandb_project": self.sweep.project}
         if not record:
-            folder.update(state="pending", wandb_id=held.run, wandb_sweep=self.sweep.id, **place)
-        elif record.get("wandb_id") != held.run:
+            folder.update(state="pending", wandb_id=note.run, wandb_sweep=self.sweep.id, **place)
+        elif record.get("wandb_id") != note.run:
             folder.update(
-                wandb_id=held.run, wandb_sweep=self.sweep.id, wandb_path=None, uploaded=False,
+                wandb_id=note.run, wandb_sweep=self.sweep.id, wandb_path=None, uploaded=False,
                 **place,
             )  # fmt: skip
             (folder.path / MEMORY).unlink(missing_ok=True)
 
-    def _visit(self, folder: Path) -> None:
-        status = self.syncer.visit_one(folder)
-        self._say_note(status.folder, status.note)
-
-    def _say_note(self, folder: str, note: str) -> None:
-        if note and self._notes_said.get(folder) != note:
+    def _print_note(self, folder: str, note: str) -> None:
+        if note and self._printed_notes.get(folder) != note:
             print(f"{folder}: not uploaded: {note}", file=sys.stderr, flush=True)
-        self._notes_said[folder] = note
+        self._printed_notes[folder] = note

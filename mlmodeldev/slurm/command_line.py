@@ -12,70 +12,70 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 from mlmodeldev.secrets import guard_output, refuse_in_arguments
 
+_HOME = "mlmodeldev.slurm.commands"
 COMMANDS = {
-    **dict.fromkeys(("submit", "plan"), "launch"),
-    "status": "trials",
-    "logs": "logs",
-    "cancel": "trials",
-    "retry": "launch",
-    **dict.fromkeys(("collect", "clean"), "trials"),
-    "prefetch": "prepare",
-    **dict.fromkeys(("sync", "bridge"), "wandb"),
-    "doctor": "prepare",
+    "submit": f"{_HOME}.launch",
+    "plan": f"{_HOME}.launch",
+    "status": f"{_HOME}.trials",
+    "logs": f"{_HOME}.logs",
+    "cancel": f"{_HOME}.trials",
+    "retry": f"{_HOME}.launch",
+    "collect": f"{_HOME}.trials",
+    "clean": f"{_HOME}.trials",
+    "prefetch": f"{_HOME}.prefetch",
+    "sync": f"{_HOME}.wandb",
+    "bridge": f"{_HOME}.wandb",
 }
-"""Sub-commands in the order of --help, with their modules in `mlmodeldev.slurm.commands`.
-
-A module has for each ``NAME_HELP``, ``add_NAME_options`` and ``run_NAME``; add yours here.
-"""
+"""Sub-commands in the order of --help, with their modules (see `mlmodeldev.slurm.commands`)."""
 
 DEFAULT = "submit"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer the command line; return the exit status."""
-    given = sys.argv[1:] if arguments is None else arguments
+def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | None = None) -> int:
+    """Answer the command line; return the exit status.
+
+    Args:
+        arguments: the words after the program's name; None: this process's own.
+        others: more sub-commands with their modules, of packages that this one does not know.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    commands = {**COMMANDS, **(others or {})}
     guard_output()
     try:
-        refuse_in_arguments(given)
-        asked = _parse(_with_action(given))
-        return int(_part(asked.action, "run_{}")(asked))
+        refuse_in_arguments(words)
+        args = _parse(_with_action(words, commands), commands)
+        return int(_attribute(commands[args.action], f"run_{args.action}")(args))
     except UsageError as error:
         print(f"SlurmTrain.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
 
 
-def _parse(given: Sequence[str]) -> argparse.Namespace:
+def _with_action(words: Sequence[str], commands: Mapping[str, str]) -> list[str]:
+    """Put the default action in front where none is named."""
+    if words and (words[0] in commands or words[0] in ("-h", "--help")):
+        return list(words)
+    return [DEFAULT, *words]
+
+
+def _parse(words: Sequence[str], commands: Mapping[str, str]) -> argparse.Namespace:
     """Read the command line; settings may stand before, between and behind the options."""
-    parser = _parser()
-    asked, more = parser.parse_known_args(given)
+    parser = _parser(commands)
+    args, more = parser.parse_known_args(words)
     wrong = [item for item in more if item.startswith("-") or "=" not in item]
-    if wrong or (more and not hasattr(asked, "overrides")):
+    if wrong or (more and not hasattr(args, "overrides")):
         parser.error(f"unrecognized arguments: {' '.join(wrong or more)}")
     if more:
-        asked.overrides = [*asked.overrides, *more]
-    return asked
+        args.overrides = [*args.overrides, *more]
+    return args
 
 
-def _with_action(arguments: Sequence[str]) -> list[str]:
-    """Put the default action in front where none is named."""
-    if arguments and (arguments[0] in COMMANDS or arguments[0] in ("-h", "--help")):
-        return list(arguments)
-    return [DEFAULT, *arguments]
-
-
-def _part(name: str, part: str) -> Any:
-    """Return a sub-command's part, such as its function ``run_{}``."""
-    module = importlib.import_module(f"mlmodeldev.slurm.commands.{COMMANDS[name]}")
-    return getattr(module, part.format(name.upper() if part.endswith("HELP") else name))
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser(commands: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="SlurmTrain.py",
         description="Run the trials that a sweep file declares: on the cluster where there is"
@@ -84,8 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         " 2 bad input, 75 interrupted.",
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    for name in COMMANDS:
-        text = _part(name, "{}_HELP")
-        own = actions.add_parser(name, help=text, description=text)
-        _part(name, "add_{}_options")(own)
+    for name, module in commands.items():
+        text = _attribute(module, f"{name.upper()}_HELP")
+        options = actions.add_parser(name, help=text, description=text)
+        _attribute(module, f"add_{name}_options")(options)
     return parser
+
+
+def _attribute(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)

@@ -5,12 +5,11 @@ it staying alive: the jobs run on, and a source that gives a trial again finds i
 
 Example::
 
-    status = Feeder(source, settings.cluster, sweep_folder, root, ["model"], slots=4).run()
+    status = Dispatcher(source, settings.cluster, sweep_folder, root, ["model"], slots=4).run()
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,14 +19,15 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.entrypoint import Job
-from mlmodeldev.slurm.query import Queued, queue
+from mlmodeldev.slurm.query import Queued, array_of, read_queue, run_command
 from mlmodeldev.slurm.snapshot import take_snapshot
-from mlmodeldev.slurm.submission import Submission, jobs_of, reattach
+from mlmodeldev.slurm.submission import Submission, jobs_of, reattach_arrays
+from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.tracking.upload import state_of, wait
-from mlmodeldev.tracking.wandb_rows import stored_record
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import Source, TrialResult, TrialTask, fill
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class _Dispatched:
     job: str | None = None
     begun: float = field(default_factory=time.monotonic)
     missed: int = 0
-    again_at: float = 0.0
+    """How often in a row the queue did not have the job."""
+    submit_at: float = 0.0
 
 
 class Dispatcher:
@@ -75,139 +76,134 @@ class Dispatcher:
     ) -> None:
         self.source, self.cluster, self.folder, self.root = source, cluster, folder, root
         self.modules, self.slots = modules, slots
-        self._fed: list[_Dispatched] = []
+        self._dispatched: list[_Dispatched] = []
         self._leaving: set[str] = set()  # jobs whose trial has ended, and that still have a node
         self._queue: dict[str, Queued] = {}
-        self._asked_at = 0.0
+        self._queue_read_at = 0.0
         self._submission: Submission | None = None
         self._states: list[str] = []
 
     def run(self) -> int:
-        """Feed until the source has no more; return 0 well, 1 some failed, 75 interrupted."""
+        """Submit until the source has no more; return 0 well, 1 some failed, 75 interrupted."""
         more = True
-        while (more or self._fed) and not signals.requested():
-            more = more and self._fill()
+        while (more or self._dispatched) and not signals.requested():
+            more = more and fill(self.source, self._has_room, self._accept)
             self._submit_due()
-            self._look()
+            self._report_ended()
             self.source.tick()
             wait(POLL_SECONDS, signals.requested)
         if signals.requested() or "interrupted" in self._states:
             return EXIT_INTERRUPTED
         return 1 if "failed" in self._states else 0
 
-    def _fill(self) -> bool:
-        def room() -> bool:
-            return len(self._fed) + len(self._leaving) < self.slots
+    def _has_room(self) -> bool:
+        return len(self._dispatched) + len(self._leaving) < self.slots
 
-        return fill(
-            self.source, room, lambda work: self._fed.append(_Dispatched(work, self._job_of(work)))
-        )
+    def _accept(self, work: TrialTask) -> None:
+        self._dispatched.append(_Dispatched(work, self._live_job(work)))
 
-    def _job_of(self, work: TrialTask) -> str | None:
+    def _live_job(self, work: TrialTask) -> str | None:
         """Return the job that is at this trial already, if there is one."""
-        reattach(self.folder)
+        reattach_arrays(self.folder)
         job = jobs_of(self.folder).get(work.folder.name)
-        if job is not None and job in queue({job.partition("_")[0]}):
-            return job
-        return None
+        return job if job is not None and job in read_queue({array_of(job)}) else None
 
     # --- submitting
 
     def _submit_due(self) -> None:
         now = time.monotonic()
-        for fed in self._fed:
-            if fed.job is None and now >= fed.again_at and not _over(fed.work):
+        for each in self._dispatched:
+            if each.job is None and now >= each.submit_at and not _is_over(each.work):
                 try:
-                    fed.job = self._submit(fed.work)
-                    self._asked_at = 0.0
+                    each.job = self._submit(each.work)
+                    self._queue_read_at = 0.0
                 except UsageError as error:
                     if self._submission is None or not self._submission.arrays:
                         raise
                     print(f"{error}; trying again", file=sys.stderr, flush=True)
-                    fed.again_at = now + RETRY_SECONDS
+                    each.submit_at = now + RETRY_SECONDS
 
     def _submit(self, work: TrialTask) -> str:
         from mlmodeldev.slurm.submit import submit
 
-        submission = self._submission or self._begin()
+        if self._submission is None:
+            self._submission = Submission.new(
+                self.folder,
+                take_snapshot(self.root, self.folder.parent),
+                gpus=self.cluster.gpus,
+                restarts_after_kill=self.cluster.restarts_after_kill,
+            )
         jobs, trials = [Job([work], 1, list(self.modules))], [[work.folder.name]]
-        return submit(submission, self.cluster, self.folder.name, jobs, trials)
-
-    def _begin(self) -> Submission:
-        code = take_snapshot(self.root, self.folder.parent)
-        facts = {
-            "gpus": self.cluster.gpus,
-            "restarts_after_kill": self.cluster.restarts_after_kill,
-        }
-        self._submission = Submission.new(self.folder, code, **facts)
-        return self._submission
+        return submit(self._submission, self.cluster, self.folder.name, jobs, trials)
 
     # --- how they end
 
-    def _look(self) -> None:
-        fresh = self._ask_queue()
-        for fed in list(self._fed):
-            ended = self._ended(fed, fresh)
-            if ended is not None:
-                self._fed.remove(fed)
-                self._leaving |= {fed.job} if fed.job else set()
-                self._states.append(ended.state)
-                self.source.report(fed.work, ended)
+    def _report_ended(self) -> None:
+        fresh = self._refresh_queue()
+        for each in list(self._dispatched):
+            result = self._result(each, fresh)
+            if result is not None:
+                self._dispatched.remove(each)
+                self._leaving |= {each.job} if each.job else set()
+                self._states.append(result.state)
+                self.source.report(each.work, result)
 
-    def _ask_queue(self) -> bool:
+    def _refresh_queue(self) -> bool:
         """Ask squeue now and then; return whether the answer is new."""
-        jobs = {fed.job for fed in self._fed if fed.job} | self._leaving
+        jobs = {each.job for each in self._dispatched if each.job} | self._leaving
         pause = LEAVING_SECONDS if self._leaving else QUEUE_SECONDS
-        if not jobs or time.monotonic() - self._asked_at < pause:
+        if not jobs or time.monotonic() - self._queue_read_at < pause:
             return False
         try:
-            self._queue = queue({job.partition("_")[0] for job in jobs})
+            self._queue = read_queue({array_of(job) for job in jobs})
         except UsageError as error:
             print(f"{error}; the jobs run on", file=sys.stderr, flush=True)
             return False
         finally:
-            self._asked_at = time.monotonic()
+            self._queue_read_at = time.monotonic()
         self._leaving &= self._queue.keys()
         return True
 
-    def _ended(self, fed: _Dispatched, fresh: bool) -> TrialResult | None:
-        seconds = time.monotonic() - fed.begun
-        record = stored_record(fed.work.folder)
+    def _result(self, each: _Dispatched, fresh: bool) -> TrialResult | None:
+        seconds = time.monotonic() - each.begun
+        record = read_record(each.work.folder)
         state = state_of(record)
-        if state in ("done", "pruned"):
+        if state in ENDED:
             return TrialResult(0, state, record.get("reason"), seconds)
-        if not fresh or fed.job is None:
+        if not fresh or each.job is None:
             return None
-        if fed.job in self._queue:
-            fed.missed = 0
-            return self._stop_waiting(fed, seconds)
-        fed.missed += 1
-        if fed.missed < 2 or state == "running":  # its lease, or its last words, may be under way
+        if each.job in self._queue:
+            each.missed = 0
+            return self._stop_pending(each, seconds)
+        each.missed += 1
+        if each.missed < 2 or state == "running":  # its lease, or its last words, may be under way
             return None
-        return _gone(fed, state, record.get("reason"), seconds)
+        return _result_without_job(each, state, record.get("reason"), seconds)
 
-    def _stop_waiting(self, fed: _Dispatched, seconds: float) -> TrialResult | None:
+    def _stop_pending(self, each: _Dispatched, seconds: float) -> TrialResult | None:
         """Take a trial out of the queue that is to stop and has no node at the moment."""
-        assert fed.job is not None
-        waits = self._queue[fed.job].state == "PENDING"
-        if not waits or not (fed.work.folder / STOP_NOTE).exists():
+        assert each.job is not None
+        pending = self._queue[each.job].state == "PENDING"
+        if not pending or not (each.work.folder / STOP_NOTE).exists():
             return None
-        subprocess.run(["scancel", fed.job], capture_output=True, timeout=60, check=False)
+        run_command("scancel", each.job)
         reason = "ended early by W&B, while it waited for a node"
-        TrialFolder(fed.work.folder).update(state="pruned", reason=reason)
+        TrialFolder(each.work.folder).update(state="pruned", reason=reason)
         return TrialResult(0, "pruned", reason, seconds)
 
 
-def _over(work: TrialTask) -> bool:
-    return state_of(stored_record(work.folder)) in ("done", "pruned")
+def _is_over(work: TrialTask) -> bool:
+    return state_of(read_record(work.folder)) in ENDED
 
 
-def _gone(fed: _Dispatched, state: str, reason: str | None, seconds: float) -> TrialResult:
-    """Say how a trial ended whose job is no longer there."""
-    folder = TrialFolder(fed.work.folder)
+def _result_without_job(
+    each: _Dispatched, state: str, reason: str | None, seconds: float
+) -> TrialResult:
+    """Return how a trial ended whose job is no longer there."""
     if state == "interrupted":
-        return TrialResult(EXIT_INTERRUPTED, state, f"job {fed.job} was cancelled", seconds)
+        return TrialResult(EXIT_INTERRUPTED, state, f"job {each.job} was cancelled", seconds)
     if state != "failed":
-        reason = f"job {fed.job} is gone; see log.txt and the job's log"
+        reason = f"job {each.job} is gone; see log.txt and the job's log"
+        folder = TrialFolder(each.work.folder)
         folder.update(state="failed", reason=reason, owner=None, lease=None)
     return TrialResult(1, "failed", reason, seconds)

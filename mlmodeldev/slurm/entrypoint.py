@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import signal
 import sys
 import time
 from collections import deque
@@ -19,20 +18,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrialInterrupted, UsageError
+from mlmodeldev.lease import LEASE_SECONDS, owned
 from mlmodeldev.project import PROJECT_VARIABLE
-from mlmodeldev.slurm.epilog import may_restart
+from mlmodeldev.slurm.epilog import KILL_SIGNALS, may_restart
+from mlmodeldev.slurm.query import show_job, task_name
 from mlmodeldev.slurm.submission import Submission, job_note
+from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.folder import LEASE_SECONDS, TrialFolder, owned, read_record
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import WAIT, ListSource, TrialResult, TrialTask, Wait
+
+_JOB_IS_OVER = frozenset(
+    {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"}
+)
+"""States of a job that runs no more."""
 
 
 def main(file: Path) -> None:
     """Run this task's trials; never returns, the exit status is theirs."""
     signals.listen()
     if os.environ.get("SLURM_PROCID", "0") == "0":
-        _note(file)
+        _note_job_number(file)
     # the copy of the code, wherever the job was submitted from
     snapshot = Submission.read(file.parent / "jobs.json").snapshot
     os.environ[PROJECT_VARIABLE] = str(snapshot)
@@ -42,17 +50,12 @@ def main(file: Path) -> None:
     job()
 
 
-def _note(file: Path) -> None:
+def _note_job_number(file: Path) -> None:
     """Write the job's number down, where the command that submitted it had no time to."""
     note = job_note(file.parent, int(file.stem.rpartition("-")[2]))
     number = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ["SLURM_JOB_ID"]
     with contextlib.suppress(FileExistsError), note.open("x") as opened:
         opened.write(number)
-
-
-OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL")
-"""States of a job that runs no more."""
-_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV)
 
 
 @dataclass
@@ -71,14 +74,12 @@ class Job:
 
     def __call__(self) -> None:
         """Run; never returns."""
-        _say_where()
-        alone = len(self.trials) == 1 and self.trials[0].command is None
-        _leave(_alone(self.trials[0]) if alone else self._together())
-
-    def _together(self) -> int:
+        _print_place()
+        if len(self.trials) == 1 and self.trials[0].command is None:
+            _exit(_train_here(self.trials[0]))
         from mlmodeldev.trial.pool import run_pool
 
-        return run_pool(_Told(self.trials), self.slots, list(self.modules))
+        _exit(run_pool(PackedTrials(self.trials), self.slots, list(self.modules)))
 
 
 @dataclass
@@ -104,25 +105,19 @@ class SearchJob:
 
     def __call__(self) -> None:
         """Work until there is nothing left to do; never returns."""
-        _say_where()
+        _print_place()
         from mlmodeldev.sweep import load
         from mlmodeldev.sweep.search import search
 
         sweep, where = load(self.file), self.runs_dir
-        _leave(
+        _exit(
             search(sweep, where, self.overrides, self.slots, self.modules, None, (), self.seed,
                    self.count)
         )  # fmt: skip
 
 
-def _leave(status: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sys.exit(status)
-
-
-class _Told(ListSource):
-    """The job's trials; what has ended in an earlier start of the job is passed over.
+class PackedTrials(ListSource):
+    """The trials of a job that runs several; what ended in an earlier start is passed over.
 
     One that is killed from outside (``kill -9``, lack of memory) is begun again, after the others,
     as often as a job of a single trial would come back.
@@ -130,7 +125,7 @@ class _Told(ListSource):
 
     def __init__(self, work: Iterable[TrialTask]) -> None:
         super().__init__(work)
-        self._again: deque[TrialTask] = deque()
+        self._killed: deque[TrialTask] = deque()
         self._running = 0
 
     def take(self) -> TrialTask | Wait | None:
@@ -140,27 +135,26 @@ class _Told(ListSource):
 
     def _next(self) -> TrialTask | Wait | None:
         while isinstance(work := super().take(), TrialTask):
-            if read_record(work.folder).get("state") not in ("done", "pruned"):
+            if read_record(work.folder).get("state") not in ENDED:
                 return work
-        if self._again:
-            return self._again.popleft()
+        if self._killed:
+            return self._killed.popleft()
         return WAIT if self._running else None  # one of those may be killed
 
     def report(self, work: TrialTask, ended: TrialResult) -> str | None:
         super().report(work, ended)
         self._running -= 1
         print(f"{work.id}  {ended.state}{f' ({ended.reason})' if ended.reason else ''}", flush=True)
-        if -ended.status in _FROM_OUTSIDE and may_restart(work.id):
-            self._again.append(work)
+        if -ended.status in KILL_SIGNALS and may_restart(work.id):
+            self._killed.append(work)
             return "pending"
         return None
 
 
-def _alone(work: TrialTask) -> int:
+def _train_here(work: TrialTask) -> int:
     """Run one trial in this process; return the exit status."""
     import importlib
 
-    from mlmodeldev.errors import TrialInterrupted
     from mlmodeldev.machine import share_cores
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.trial.worker import write_to
@@ -184,8 +178,6 @@ def _alone(work: TrialTask) -> int:
 
 def _wait_for_lease(folder: TrialFolder) -> None:
     """Wait for an owner that may be dead: on another node Slurm, or its lease's end, can tell."""
-    from mlmodeldev.slurm.epilog import show_job, task_name
-
     deadline = time.monotonic() + LEASE_SECONDS + 30
     while not signals.requested() and time.monotonic() < deadline:
         try:
@@ -193,16 +185,22 @@ def _wait_for_lease(folder: TrialFolder) -> None:
             if not owned(record):
                 return
             job = task_name(record.get("slurm") or {})
-            if job and show_job(job, tries=1).get("JobState", "") in OVER:
+            if job and show_job(job, tries=1).get("JobState", "") in _JOB_IS_OVER:
                 folder.update(lease=0)
         except UsageError:
             return
         time.sleep(1)
 
 
-def _say_where() -> None:
+def _print_place() -> None:
     names = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES")
     print(" ".join(f"{n}={os.environ[n]}" for n in names if n in os.environ), flush=True)
+
+
+def _exit(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -2,111 +2,102 @@
 
 Example::
 
-    run_local(entries, "trainer", fixed=["logger=csv"], modules=["model", "datamodule"], slots=2)
+    status = run_here(sweep_state, slots=2)
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
+from mlmodeldev.lease import owned
 from mlmodeldev.machine import visible_gpus
+from mlmodeldev.project import project_root
 from mlmodeldev.slurm.sweep_state import ENDED, TrialEntry
 from mlmodeldev.sweep.loading import trial_arguments
-from mlmodeldev.trial.folder import owned
-from mlmodeldev.trial.pool import TrialResult, TrialTask, run_pool
+from mlmodeldev.trial.pool import run_pool
+from mlmodeldev.trial.task import TrialResult, TrialTask
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import SweepState
     from mlmodeldev.sweep.starter import Start
 
 
-def run_here(known: SweepState, slots: int | None, seed: int = 0, count: int | None = None) -> int:
-    """Run a declared sweep on this machine: its list, or a search.
+def run_here(sweep_state: SweepState, slots: int | None = None) -> int:
+    """Run what is missing or interrupted of a sweep, or search; say a line for each trial.
 
     Args:
-        known: the sweep and its settings.
+        sweep_state: the sweep and its settings.
         slots: trials at once; None: ``cluster.trials_per_gpu`` on each GPU, or on as many as a
             trial takes.
-        seed, count: of a search.
+
+    Returns:
+        Exit status: 0 all ended well, 1 some failed, 75 interrupted.
 
     Raises:
         UsageError: less than one trial at once.
     """
-    from mlmodeldev.project import project_root
-
     if slots is None:
-        gpus = len(visible_gpus()) // most_devices(known)
-        slots = known.base.cluster.trials_per_gpu * max(1, gpus)
+        gpus = len(visible_gpus()) // most_devices(sweep_state)
+        slots = sweep_state.base.cluster.trials_per_gpu * max(1, gpus)
     if slots < 1:
         raise UsageError(f"--jobs {slots}: must be at least 1")
-    root = project_root()
-    start = known.starter(root)
-    if known.sweep.method == "bayes":
-        from mlmodeldev.sweep.search import search
+    if not sweep_state.is_search:
+        status = _run_entries(sweep_state, sweep_state.entries, slots)
+        left_failed = any(entry.state == "failed" for entry in sweep_state.entries)
+        return status or int(left_failed)
+    from mlmodeldev.sweep.search import search
 
-        return search(
-            known.sweep,
-            known.folder.parent,
-            known.overrides,
-            slots,
-            known.modules,
-            root,
-            seed=seed,
-            count=count,
-        )
-    fixed, modules = known.overrides, known.modules
-    return run_local(known.entries, known.program, fixed, modules, root, slots, start=start)
-
-
-def most_devices(known: SweepState) -> int:
-    """Return how many devices the largest of the trials takes."""
-    asked = [known.base.training.devices]
-    for parameter in known.sweep.definition.parameters:
-        if parameter.name == "training.devices":
-            asked += parameter.fields.get("values") or [parameter.fields.get("value")]
-    return max([1, *(each for each in asked if isinstance(each, int))])
+    return search(
+        sweep_state.sweep,
+        sweep_state.folder.parent,
+        sweep_state.overrides,
+        slots,
+        sweep_state.modules,
+        project_root(),
+        seed=sweep_state.seed,
+        count=sweep_state.count,
+    )
 
 
-def run_local(
-    entries: Sequence[TrialEntry],
-    program: str,
-    fixed: Sequence[str],
-    modules: Sequence[str],
-    root: Path,
-    slots: int = 1,
-    retry: bool = False,
-    start: Start | None = None,
+def run_again(sweep_state: SweepState, entries: Sequence[TrialEntry]) -> int:
+    """Run trials that failed, one after the other; return the exit status as `run_here` does."""
+    return _run_entries(sweep_state, entries, slots=1, retry=True)
+
+
+def _run_entries(
+    sweep_state: SweepState, entries: Sequence[TrialEntry], slots: int, retry: bool = False
 ) -> int:
-    """Run what is missing or interrupted; say a line for each trial.
-
-    Args:
-        entries: the declared trials.
-        program: module that has ``train``.
-        fixed: overrides of every trial, beside its own.
-        modules: what the trials import beside the program.
-        root: the project's folder.
-        slots: trials at once.
-        retry: run what failed, too.
-        start: how a foreign program is started; None: as forks of ``program``.
-
-    Returns:
-        Exit status: 0 all ended well, 1 some failed, 75 interrupted.
-    """
-    source = TrialEntrySource(entries, program, fixed, retry, start)
-    status = run_pool(source, slots, [program, *modules], root)
-    if not status and not retry and any(entry.state == "failed" for entry in entries):
-        status = 1
+    program, root = sweep_state.program, project_root()
+    start = sweep_state.starter(root)
+    source = TrialEntrySource(entries, program, sweep_state.overrides, retry, start)
+    status = run_pool(source, slots, [program, *sweep_state.modules], root)
     if status == EXIT_INTERRUPTED:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
     return status
 
 
+def most_devices(sweep_state: SweepState) -> int:
+    """Return how many devices the largest of the trials takes."""
+    devices = [sweep_state.base.training.devices]
+    for parameter in sweep_state.sweep.definition.parameters:
+        if parameter.name == "training.devices":
+            devices += parameter.fields.get("values") or [parameter.fields.get("value")]
+    return max([1, *(each for each in devices if isinstance(each, int))])
+
+
 class TrialEntrySource:
-    """The pool's source of an enumeration: entries that have not ended, a line said for each."""
+    """The pool's source of an enumeration: entries that have not ended, a line said for each.
+
+    Args:
+        entries: the declared trials.
+        program: module that has ``train``.
+        fixed: overrides of every trial, beside its own.
+        retry: run what failed, too.
+        start: how a foreign program is started; None: as forks of ``program``.
+    """
 
     def __init__(
         self,
@@ -132,37 +123,32 @@ class TrialEntrySource:
                 print(f"{head}  running elsewhere; left to it", flush=True)
                 continue
             print(f"{head}  ...", flush=True)
-            return entry_work(entry, self.program, self.fixed, (head, entry), self.start)
+            return trial_task(entry, self.program, self.fixed, (head, entry), self.start)
         return None
 
     def report(self, work: TrialTask, ended: TrialResult) -> None:
         head, entry = work.tag
-        print(f"{head}  {outcome(entry.again(), ended)}  {ended.seconds:.1f} s", flush=True)
+        print(f"{head}  {_outcome(entry.again(), ended)}  {ended.seconds:.1f} s", flush=True)
 
     def tick(self) -> None:
         """A list has nothing to renew."""
 
 
-def entry_work(
+def trial_task(
     entry: TrialEntry,
     program: str,
-    fixed: Iterable[str],
+    fixed: Sequence[str],
     tag: object = None,
     start: Start | None = None,
 ) -> TrialTask:
-    """Return a declared trial as the pool's work."""
-    overrides = trial_overrides(entry, list(fixed))
+    """Return a declared trial as what a pool runs: its own values, and where it lies."""
+    overrides = trial_arguments(entry.trial.overrides, entry.folder, fixed)
     work = TrialTask(entry.trial.id, entry.folder, overrides, program, tag=tag)
     return start(work, entry.trial.overrides) if start else work
 
 
-def trial_overrides(entry: TrialEntry, fixed: Sequence[str]) -> list[str]:
-    """Return the command line of a trial: its own values, and where it lies."""
-    return trial_arguments(entry.trial.overrides, entry.folder, fixed)
-
-
-def outcome(entry: TrialEntry, ended: TrialResult) -> str:
-    """Say in a few words how a trial ended."""
+def _outcome(entry: TrialEntry, ended: TrialResult) -> str:
+    """Return in a few words how a trial ended."""
     if ended.state in ENDED and entry.value is not None:
         return f"{ended.state}  {entry.record['metric']['name']} {entry.value:.4f}"
     if ended.state == "done":

@@ -2,28 +2,26 @@
 
 Example::
 
-    plan = make_plan(declared, {}, limits=ask_limits(cluster))
+    plan = make_plan(sweep_state, {}, limits=read_limits(cluster))
     plan.script, plan.gpu_hours, len(plan.tasks)
 """
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm.query import Rules
+from mlmodeldev.lease import owned
+from mlmodeldev.slurm.limits import Limits
+from mlmodeldev.slurm.script import batch_script
 from mlmodeldev.slurm.sweep_state import ENDED
-from mlmodeldev.trial.folder import owned
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
-    from mlmodeldev.slurm.query import Limits
-    from mlmodeldev.slurm.submission import Task
+    from mlmodeldev.slurm.limits import Rules
+    from mlmodeldev.slurm.submission import TrialJob
     from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
 
 
@@ -32,7 +30,7 @@ class Plan:
     """What submit would do.
 
     Attributes:
-        entries: the declared trials.
+        sweep_state: the sweep and its trials.
         tasks: the trials of each job, in the order of submission.
         arrays: the jobs, cut at Slurm's MaxArraySize.
         left: trials that must wait for another submit, for the queue takes no more now.
@@ -43,7 +41,7 @@ class Plan:
         searched: of a search: trials that its workers still draw; the jobs' lists are empty.
     """
 
-    declared: SweepState
+    sweep_state: SweepState
     tasks: list[list[TrialEntry]]
     arrays: list[list[list[TrialEntry]]]
     left: int
@@ -56,7 +54,7 @@ class Plan:
     @property
     def cluster(self) -> Cluster:
         """The settings."""
-        return self.declared.base.cluster
+        return self.sweep_state.base.cluster
 
     @property
     def trials(self) -> int:
@@ -73,15 +71,17 @@ class Plan:
     @property
     def script(self) -> str:
         """The sbatch script of the first array; the others differ in their indices."""
-        sweep = self.declared.folder
-        return script(self, sweep / ".jobs" / "SUBMISSION", sweep.parent / ".snapshots" / "CODE")
+        folder = self.sweep_state.folder
+        submission, snapshot = folder / ".jobs/SUBMISSION", folder.parent / ".snapshots/CODE"
+        count = len(self.arrays[0]) if self.arrays else 1
+        return batch_script(self.cluster, folder.name, submission, snapshot, count, self.throttle)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``plan --json`` prints."""
         return {
             "trials": [
                 {"id": e.trial.id, "overrides": e.trial.overrides, "state": self.states[e.trial.id]}
-                for e in self.declared.entries
+                for e in self.sweep_state.entries
             ],
             "jobs": len(self.tasks),
             "arrays": [len(array) for array in self.arrays],
@@ -94,8 +94,8 @@ class Plan:
 
 
 def make_plan(
-    declared: SweepState,
-    tasks: Mapping[str, Task],
+    sweep_state: SweepState,
+    jobs: Mapping[str, TrialJob],
     limits: Limits | None,
     in_queue: int = 0,
     only: Collection[str] | None = None,
@@ -103,7 +103,7 @@ def make_plan(
     """Plan the trials that are due.
 
     Args:
-        tasks: the trials' jobs by identity; of a search: its workers that are in the queue.
+        jobs: the trials' jobs by identity; of a search: its workers that are in the queue.
         limits: what Slurm allows; None: not asked.
         in_queue: jobs of the user in the queue now.
         only: no others than these trials.
@@ -111,28 +111,88 @@ def make_plan(
     Raises:
         UsageError: a search without a number of trials.
     """
-    if declared.sweep.method == "bayes" and only is None:
-        return _search_plan(declared, len(tasks), limits)
-    cluster = declared.base.cluster
-    states = {e.trial.id: state(e, tasks.get(e.trial.id)) for e in declared.entries}
-    due = [e for e in declared.entries if is_due(e, states[e.trial.id], only)]
-    jobs = _cut(due, trials_per_task(cluster))
-    room = len(jobs)
-    rules = limits.rules if limits else Rules()
+    limits = limits or Limits()
+    if sweep_state.is_search and only is None:
+        return _search_plan(sweep_state, len(jobs), limits)
+    cluster, rules = sweep_state.base.cluster, limits.rules
+    states = {e.trial.id: state(e, jobs.get(e.trial.id)) for e in sweep_state.entries}
+    due = [e for e in sweep_state.entries if is_due(e, states[e.trial.id], only)]
+    tasks = _cut(due, trials_per_task(cluster))
+    room = len(tasks)
     if rules.max_submit is not None:
         room = max(0, rules.max_submit - in_queue)
-    now, later = jobs[:room], jobs[room:]
-    hours, basis = estimate(declared)
-    return Plan(
-        declared,
-        now,
-        _cut(now, limits.max_array if limits else 1001),
-        sum(len(task) for task in later),
-        min(at_once(cluster, rules), max(1, len(now))),
-        hours,
-        basis,
-        states,
-    )
+    now, later = tasks[:room], tasks[room:]
+    left = sum(len(task) for task in later)
+    throttle = min(at_once(cluster, rules), max(1, len(now)))
+    arrays = _cut(now, limits.max_array)
+    return Plan(sweep_state, now, arrays, left, throttle, *estimate(sweep_state), states)
+
+
+def _search_plan(sweep_state: SweepState, workers: int, limits: Limits) -> Plan:
+    """Plan workers for a search.
+
+    Args:
+        workers: those in the queue already.
+    """
+    cluster, cap = sweep_state.base.cluster, sweep_state.sweep.definition.run_cap
+    caps = [number for number in (sweep_state.count, cap) if number is not None]
+    if not caps:
+        raise UsageError(
+            f"{sweep_state.file}: a search ends by number: give run_cap in the file, or --count"
+        )
+    ended = sum(entry.state in ENDED for entry in sweep_state.entries)
+    left = max(0, min(caps) - ended)
+    most = at_once(cluster, limits.rules)
+    wanted = max(0, min(most, -(-left // trials_at_once(cluster))) - workers)
+    tasks: list[list[TrialEntry]] = [[] for _ in range(wanted)]
+    arrays, throttle = _cut(tasks, limits.max_array), max(1, wanted)
+    states = {e.trial.id: e.state for e in sweep_state.entries}
+    return Plan(sweep_state, tasks, arrays, 0, throttle, *estimate(sweep_state), states, left)
+
+
+def _cut(items: Sequence[Any], size: int) -> list[list[Any]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+# --- a trial
+
+
+def state(entry: TrialEntry, job: TrialJob | None) -> str:
+    """Return a trial's state as seen from here, where the queue is known.
+
+    ``queued``: a job waits for it or begins with it; ``lost``: it says that it runs, but its job
+    has left the queue, or no one renews its lease.
+
+    Args:
+        job: the trial's newest, if it was ever submitted.
+    """
+    recorded = entry.state
+    queued = job is not None and job.queued is not None
+    if recorded in ENDED or entry.runs_in_wandb:
+        return recorded
+    if recorded == "running":
+        gone = job is not None and not queued and job.runs(entry.record)
+        return recorded if queued or (owned(entry.record) and not gone) else "lost"
+    return "queued" if queued else recorded
+
+
+def is_due(entry: TrialEntry, state: str, only: Collection[str] | None) -> bool:
+    """Return whether a trial is to be submitted; a failed one only if it is named (`retry`)."""
+    if state in ENDED | {"queued", "running"}:
+        return False
+    return state != "failed" if only is None else entry.trial.id in only
+
+
+def estimate(sweep_state: SweepState) -> tuple[float, str]:
+    """Return the hours that a trial takes, and what that is taken from."""
+    ended = [e.record for e in sweep_state.entries if e.state in ENDED]
+    seconds = [float(record["seconds"]) for record in ended if record.get("seconds")]
+    if seconds:
+        return sum(seconds) / len(seconds) / 3600, f"the mean of {len(seconds)} ended trials"
+    return sweep_state.base.cluster.minutes / 60, "the time limit: at most"
+
+
+# --- how many
 
 
 def at_once(cluster: Cluster, rules: Rules) -> int:
@@ -143,103 +203,6 @@ def at_once(cluster: Cluster, rules: Rules) -> int:
     if rules.gpus_at_once is not None and cluster.gpus:
         allowed.append(rules.gpus_at_once // cluster.gpus)
     return max(1, min(allowed))
-
-
-def _search_plan(declared: SweepState, workers: int, limits: Limits | None) -> Plan:
-    """Plan workers for a search.
-
-    Args:
-        workers: those in the queue already.
-    """
-    cluster, cap = declared.base.cluster, declared.sweep.definition.run_cap
-    caps = [number for number in (declared.count, cap) if number is not None]
-    if not caps:
-        raise UsageError(
-            f"{declared.file}: a search ends by number: give run_cap in the file, or --count"
-        )
-    ended = sum(entry.state in ENDED for entry in declared.entries)
-    left = max(0, min(caps) - ended)
-    most = at_once(cluster, limits.rules if limits else Rules())
-    wanted = max(0, min(most, -(-left // trials_at_once(cluster))) - workers)
-    tasks: list[list[TrialEntry]] = [[] for _ in range(wanted)]
-    hours, basis = estimate(declared)
-    states = {e.trial.id: e.state for e in declared.entries}
-    arrays = _cut(tasks, limits.max_array if limits else 1001)
-    return Plan(declared, tasks, arrays, 0, max(1, wanted), hours, basis, states, left)
-
-
-def state(entry: TrialEntry, task: Task | None) -> str:
-    """Return a trial's state as seen from here, where the queue is known.
-
-    ``queued``: a job waits for it or begins with it; ``lost``: it says that it runs, but its job
-    has left the queue, or no one renews its lease.
-
-    Args:
-        task: the trial's newest job, if it was ever submitted.
-    """
-    known = entry.state
-    queued = task is not None and task.queued is not None
-    if known in ENDED or entry.runs_in_wandb:
-        return known
-    if known == "running":
-        gone = task is not None and not queued and task.runs(entry.record)
-        return known if queued or (owned(entry.record) and not gone) else "lost"
-    return "queued" if queued else known
-
-
-def is_due(entry: TrialEntry, state: str, only: Collection[str] | None) -> bool:
-    """Whether a trial is to be submitted; a failed one only if it is named (`retry`)."""
-    if state in ENDED | {"queued", "running"}:
-        return False
-    return state != "failed" if only is None else entry.trial.id in only
-
-
-def _cut(items: Sequence[Any], size: int) -> list[list[Any]]:
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
-
-
-def estimate(declared: SweepState) -> tuple[float, str]:
-    """Return the hours that a trial takes, and what that is taken from."""
-    ended = [e.record for e in declared.entries if e.state in ENDED]
-    seconds = [float(record["seconds"]) for record in ended if record.get("seconds")]
-    if seconds:
-        return sum(seconds) / len(seconds) / 3600, f"the mean of {len(seconds)} ended trials"
-    return declared.base.cluster.minutes / 60, "the time limit: at most"
-
-
-def script(plan: Plan, folder: Path, code: Path, count: int | None = None) -> str:
-    """Return the sbatch script that submitit writes.
-
-    Args:
-        folder: of the submission.
-        code: the snapshot.
-        count: tasks of the array; the first array's by default.
-    """
-    from submitit.slurm.slurm import _make_sbatch_string
-
-    from mlmodeldev.slurm.submit import command
-
-    cluster = plan.cluster
-    first = len(plan.arrays[0]) if plan.arrays else 1
-    count = count or first
-    asked = parameters(cluster, plan.declared.folder.name, plan.throttle)
-    return _make_sbatch_string(
-        command=command(cluster, folder, 0),
-        folder=folder,
-        map_count=count if count > 1 else None,
-        setup=setup(cluster, code, folder / "jobs.json"),
-        teardown=teardown(cluster),
-        **asked,
-    )
-
-
-SUBMISSION_VARIABLE = "MLMODELDEV_SUBMISSION"
-"""Names the file that says which trials a job runs (`mlmodeldev.slurm.submission`)."""
-
-
-def python_of(cluster: Cluster) -> str:
-    """Return the interpreter of the jobs."""
-    return str(Path(cluster.python).expanduser()) if cluster.python else sys.executable
 
 
 def concurrent_jobs(cluster: Cluster) -> int:
@@ -259,59 +222,3 @@ def trials_at_once(cluster: Cluster) -> int:
 def trials_per_task(cluster: Cluster) -> int:
     """Return how many trials a job runs in all."""
     return max(cluster.trials_per_job, trials_at_once(cluster))
-
-
-def parameters(cluster: Cluster, name: str, throttle: int) -> dict[str, Any]:
-    """Return submitit's parameters of an array.
-
-    Args:
-        name: of the jobs.
-        throttle: array tasks at once.
-    """
-    asked: dict[str, Any] = {
-        "job_name": name,
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "qos": cluster.qos,
-        "constraint": cluster.constraint,
-        "time": cluster.minutes,
-        "nodes": cluster.nodes,
-        "ntasks_per_node": cluster.tasks_per_node,
-        "cpus_per_task": cluster.cpus_per_task,
-        "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
-        **_gpus(cluster),
-        "signal_delay_s": cluster.warn_seconds,
-        "array_parallelism": throttle,
-        "stderr_to_stdout": True,
-        # From Slurm 22.05 on srun no longer inherits the job's --cpus-per-task.
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}"],
-        "additional_parameters": {"requeue": True, **cluster.sbatch},
-    }
-    return {key: value for key, value in asked.items() if value is not None}
-
-
-def _gpus(cluster: Cluster) -> dict[str, Any]:
-    each = cluster.tasks_per_node * cluster.gpus_per_task
-    if not each:
-        return {}
-    if cluster.gpu_type:
-        return {"gres": f"gpu:{cluster.gpu_type}:{each}"}
-    return {"gpus_per_node": each}
-
-
-def setup(cluster: Cluster, snapshot: Path, submission: Path) -> list[str]:
-    """Return the shell lines before the trials.
-
-    The shell outlives the signals that its trials get, to say afterwards what becomes of the job.
-    """
-    return [
-        "trap : USR1 USR2 TERM",
-        *cluster.setup,
-        f"export PYTHONPATH={shlex.quote(str(snapshot))} PYTHONSAFEPATH=1",
-        f"export {SUBMISSION_VARIABLE}={shlex.quote(str(submission))}",
-    ]
-
-
-def teardown(cluster: Cluster) -> list[str]:
-    """Return the shell lines after the trials."""
-    return [f'exec {shlex.quote(python_of(cluster))} -m mlmodeldev.slurm.epilog "$?"']

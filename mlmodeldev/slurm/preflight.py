@@ -1,13 +1,12 @@
-"""What would make every job fail, told before any is submitted.
+"""What would make every job fail, refused before any is submitted.
 
 Example::
 
-    check(cluster, ask_limits(cluster), Path("runs"))     # UsageError for the first mistake
+    check_cluster(cluster, read_limits(cluster), Path("runs"))  # UsageError for the first mistake
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 from collections.abc import Callable, Collection, Iterable
@@ -15,24 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.slurm.plan import concurrent_jobs, python_of
+from mlmodeldev.slurm.plan import concurrent_jobs
+from mlmodeldev.slurm.script import python_of
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
-    from mlmodeldev.slurm.query import Limits, Node
-
+    from mlmodeldev.slurm.limits import Limits, Node
 
 START_SECONDS = 30
 """A trial begins, and makes a step, in no less."""
 
 
-def check(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
+def check_cluster(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
     """Refuse what Slurm would refuse, or leave pending for ever.
 
     Raises:
         UsageError: what was asked, and what there is.
     """
-    check_alone(cluster)
+    check_settings(cluster)
     _partition(cluster, limits)
     _account(cluster, limits)
     _time(cluster, limits)
@@ -42,7 +41,7 @@ def check(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
     refuse_memory(runs_dir)
 
 
-def check_alone(cluster: Cluster) -> None:
+def check_settings(cluster: Cluster) -> None:
     """Refuse settings that contradict each other; no Slurm is asked.
 
     Raises:
@@ -79,11 +78,11 @@ def _partition(cluster: Cluster, limits: Limits) -> None:
 
 
 def _account(cluster: Cluster, limits: Limits) -> None:
-    known = [("account", limits.rules.accounts), ("qos", limits.rules.qos)]
+    choices = [("account", limits.rules.accounts), ("qos", limits.rules.qos)]
     partition = limits.partition(cluster.partition)
     if partition:
-        known += [("account", partition.accounts), ("qos", partition.qos)]
-    for name, allowed in known:
+        choices += [("account", partition.accounts), ("qos", partition.qos)]
+    for name, allowed in choices:
         key, value = f"cluster.{name}", getattr(cluster, name)
         if value is not None and allowed is not None and value not in allowed:
             raise _unknown(key, value, allowed)
@@ -127,16 +126,16 @@ def _nodes(cluster: Cluster, limits: Limits) -> None:
         types = frozenset().union(*(n.gpu_types for n in nodes))
         raise _unknown("cluster.gpu_type", cluster.gpu_type, types)
     each = cluster.tasks_per_node
-    for name, asked, have in (
+    for name, wanted, most in (
         ("gpus_per_task", each * cluster.gpus_per_task, _most(nodes, lambda n: n.gpus)),
         ("cpus_per_task", each * cluster.cpus_per_task, _most(nodes, lambda n: n.cpus)),
         ("mem_gb", (cluster.mem_gb or 0) * 1024, _most(nodes, lambda n: n.memory)),
     ):
-        if asked > have:
+        if wanted > most:
             scale = 1024 if name == "mem_gb" else 1
             raise UsageError(
-                f"cluster.{name}={getattr(cluster, name)}: makes {asked / scale:g} on a node with"
-                f" {each} tasks; the largest node of {where} has {have / scale:g}"
+                f"cluster.{name}={getattr(cluster, name)}: makes {wanted / scale:g} on a node with"
+                f" {each} tasks; the largest node of {where} has {most / scale:g}"
             )
 
 
@@ -146,8 +145,7 @@ def _most(nodes: Collection[Node], what: Callable[[Node], int]) -> int:
 
 def _python(cluster: Cluster) -> None:
     python = python_of(cluster)
-    found = shutil.which(python)
-    if found is None or not os.access(found, os.X_OK):
+    if shutil.which(python) is None:
         raise UsageError(f"cluster.python={python}: no such interpreter on this machine")
 
 

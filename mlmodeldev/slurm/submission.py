@@ -6,6 +6,7 @@ Example::
     submission.intend([["gtsqtqg3"], ["yb5cla4g"]])      # before sbatch
     submission.add("1201", [["gtsqtqg3"], ["yb5cla4g"]]) # after it
     jobs_of(sweep_folder)                # {"gtsqtqg3": "1201_0", "yb5cla4g": "1201_1"}
+    trial_jobs(sweep_folder)             # the same, with what the queue says of them
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlmodeldev.atomic import write_json, write_text
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm.epilog import task_name
-from mlmodeldev.slurm.query import Queued, queue, scripts
+from mlmodeldev.slurm.query import Queued, array_of, queued_scripts, read_queue, task_name
 
 FOLDER = ".jobs"
 SWEEP_COPY = "sweep.yaml"
@@ -30,7 +30,7 @@ SWEEP_COPY = "sweep.yaml"
 Tasks = list[list[str]]
 """The trials of each task of an array, by its index."""
 
-_FACTS = ("created", "gpus", "restarts_after_kill", "overrides", "count", "seed")
+_OPTIONS = ("created", "gpus", "restarts_after_kill", "overrides", "count", "seed")
 
 
 @dataclass
@@ -66,8 +66,13 @@ class Submission:
         """The copy of the sweep file."""
         return self.folder / SWEEP_COPY
 
+    @property
+    def sweep_folder(self) -> Path:
+        """The sweep's folder, which holds its trials' folders."""
+        return self.folder.parents[1]
+
     @classmethod
-    def new(cls, sweep_folder: Path, snapshot: Path, **facts: Any) -> Submission:
+    def new(cls, sweep_folder: Path, snapshot: Path, **options: Any) -> Submission:
         """Make the folder of a new submission."""
         parent, stamp = sweep_folder / FOLDER, time.strftime("%Y%m%d-%H%M%S-")
         try:
@@ -76,20 +81,20 @@ class Submission:
             folder.chmod(parent.stat().st_mode)
         except OSError as error:
             raise UsageError(f"{parent}: {error.strerror}") from error
-        return cls(folder, snapshot, **facts)
+        return cls(folder, snapshot, **options)
 
     @classmethod
     def read(cls, file: Path) -> Submission:
         """Read one back; an array whose number only its jobs have noted is among the others."""
-        known = json.loads(file.read_text())
-        arrays = [(array["job"], array["tasks"]) for array in known["arrays"]]
-        facts = {key: known[key] for key in _FACTS if key in known}
-        found = cls(file.parent, Path(known["snapshot"]), arrays=arrays, **facts)
-        found.intent = known.get("intent")
+        content = json.loads(file.read_text())
+        arrays = [(array["job"], array["tasks"]) for array in content["arrays"]]
+        options = {key: content[key] for key in _OPTIONS if key in content}
+        submission = cls(file.parent, Path(content["snapshot"]), arrays=arrays, **options)
+        submission.intent = content.get("intent")
         note = job_note(file.parent, len(arrays))
-        if found.intent is not None and note.is_file() and (job := note.read_text().strip()):
-            found.reattach(job)
-        return found
+        if submission.intent is not None and note.is_file() and (job := note.read_text().strip()):
+            submission.reattach(job)
+        return submission
 
     def intend(self, tasks: Sequence[Sequence[str]] | None) -> None:
         """Note what is about to be submitted; None: it was not."""
@@ -117,9 +122,11 @@ class Submission:
     def save(self) -> None:
         """Write the file."""
         arrays = [{"job": job, "tasks": tasks} for job, tasks in self.arrays]
-        facts = {key: getattr(self, key) for key in _FACTS}
-        known = {"snapshot": str(self.snapshot), **facts, "arrays": arrays, "intent": self.intent}
-        write_json(self.file, known)
+        options = {key: getattr(self, key) for key in _OPTIONS}
+        snapshot = str(self.snapshot)
+        write_json(
+            self.file, {"snapshot": snapshot, **options, "arrays": arrays, "intent": self.intent}
+        )
 
     def tasks(self) -> Iterator[tuple[str, list[str]]]:
         """Yield each task as squeue names it, ``1201_0``, with its trials."""
@@ -141,13 +148,13 @@ def job_note(folder: Path, number: int) -> Path:
 
 def submissions(sweep_folder: Path) -> list[Submission]:
     """Return a sweep's submissions, oldest first."""
-    found = []
+    made = []
     for file in sorted((sweep_folder / FOLDER).glob("*/jobs.json")):
         try:
-            found.append(Submission.read(file))
+            made.append(Submission.read(file))
         except (OSError, ValueError, KeyError):
             continue  # being removed, or not ours
-    return sorted(found, key=lambda submission: submission.created)
+    return sorted(made, key=lambda submission: submission.created)
 
 
 def jobs_of(sweep_folder: Path) -> dict[str, str]:
@@ -160,66 +167,70 @@ def jobs_of(sweep_folder: Path) -> dict[str, str]:
     }
 
 
+# --- and what the queue says of them
+
+
 @dataclass(frozen=True)
-class Task:
-    """A trial's newest job."""
+class TrialJob:
+    """A trial's newest job, or a search's worker."""
 
     job: str
     queued: Queued | None
     """None: no longer in the queue."""
 
     def runs(self, record: Mapping[str, Any]) -> bool:
-        """Whether this is the job that a trial's record tells of."""
+        """Return whether this is the job that a trial's record tells of."""
         return self.job == task_name(record.get("slurm") or {})
 
 
-def tasks(sweep_folder: Path) -> dict[str, Task]:
+def trial_jobs(sweep_folder: Path) -> dict[str, TrialJob]:
     """Return the newest job of each trial that was ever submitted, by the trial's identity.
 
     Raises:
         UsageError: Slurm does not answer.
     """
-    reattach(sweep_folder)
+    reattach_arrays(sweep_folder)
     jobs = jobs_of(sweep_folder)
-    if not jobs:
-        return {}
-    known = queue({job.partition("_")[0] for job in jobs.values()})
-    return {trial: Task(job, known.get(job)) for trial, job in jobs.items()}
+    queue = _queue_of(jobs.values())
+    return {trial: TrialJob(job, queue.get(job)) for trial, job in jobs.items()}
+
+
+def search_workers(sweep_folder: Path) -> dict[str, TrialJob]:
+    """Return a search's workers that are still in the queue, by their names."""
+    reattach_arrays(sweep_folder)
+    names = [task for made in submissions(sweep_folder) for task, _ in made.tasks()]
+    queue = _queue_of(names)
+    return {name: TrialJob(name, queue[name]) for name in names if name in queue}
 
 
 def live_arrays(sweep_folder: Path) -> list[str]:
     """Return the numbers of the sweep's arrays that are still in the queue."""
-    reattach(sweep_folder)
-    numbers = [job for s in submissions(sweep_folder) for job, _ in s.arrays]
-    if not numbers:
-        return []
-    live = {task.partition("_")[0] for task in queue(numbers)}
+    reattach_arrays(sweep_folder)
+    numbers = [job for made in submissions(sweep_folder) for job, _ in made.arrays]
+    live = {array_of(task) for task in _queue_of(numbers)}
     return [number for number in numbers if number in live]
 
 
-def workers(sweep_folder: Path) -> dict[str, Task]:
-    """Return a search's workers that are still in the queue, by their names."""
-    reattach(sweep_folder)
-    names = [task for s in submissions(sweep_folder) for task, _ in s.tasks()]
-    if not names:
-        return {}
-    known = queue({name.partition("_")[0] for name in names})
-    return {name: Task(name, known[name]) for name in names if name in known}
+def _queue_of(jobs: Iterable[str]) -> dict[str, Queued]:
+    """Return what is in the queue of these jobs' arrays; Slurm is not asked about none."""
+    arrays = {array_of(job) for job in jobs}
+    return read_queue(arrays) if arrays else {}
 
 
-def reattach(sweep_folder: Path) -> None:
+def reattach_arrays(sweep_folder: Path) -> None:
     """Find the arrays in the queue whose number a killed submit had no time to note.
 
     Raises:
         UsageError: Slurm does not answer.
     """
-    open_ended = [s for s in submissions(sweep_folder) if s.intent is not None]
-    if not open_ended:
+    unfinished = [made for made in submissions(sweep_folder) if made.intent is not None]
+    if not unfinished:
         return
-    queued = scripts()
-    for submission in open_ended:
+    scripts = queued_scripts()
+    for submission in unfinished:
         noted = {job for job, _ in submission.arrays}
         folder = f"{submission.folder}/"
-        found = [job for job, path in queued.items() if path.startswith(folder)]
-        for job in [job for job in found if job not in noted][:1]:
-            submission.reattach(job)
+        for job, script in scripts.items():
+            if script.startswith(folder) and job not in noted:
+                submission.reattach(job)
+                break

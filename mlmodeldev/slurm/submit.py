@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import pickle
 import re
-import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -23,8 +22,9 @@ from mlmodeldev.atomic import atomic_write
 from mlmodeldev.errors import UsageError
 from mlmodeldev.secrets import warn_of_keys_left_out, without_keys
 from mlmodeldev.slurm.entrypoint import Job, SearchJob
-from mlmodeldev.slurm.local import entry_work
-from mlmodeldev.slurm.plan import parameters, python_of, setup, teardown, trials_at_once
+from mlmodeldev.slurm.local import trial_task
+from mlmodeldev.slurm.plan import trials_at_once
+from mlmodeldev.slurm.script import command, parameters, tasks_file
 from mlmodeldev.slurm.snapshot import take_snapshot
 from mlmodeldev.slurm.submission import Submission
 
@@ -45,54 +45,40 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
     Raises:
         UsageError: Slurm refuses; what it had taken before stays submitted and noted.
     """
-
-    cluster, sweep_folder = plan.cluster, plan.declared.folder
-    code = take_snapshot(root, sweep_folder.parent)
+    cluster, sweep_state = plan.cluster, plan.sweep_state
+    code = take_snapshot(root, sweep_state.folder.parent)
     warn_of_keys_left_out()
-    submission = Submission.new(sweep_folder, code, **_facts(plan))
+    submission = Submission.new(
+        sweep_state.folder,
+        code,
+        gpus=cluster.gpus,
+        restarts_after_kill=cluster.restarts_after_kill,
+        overrides=sweep_state.user_overrides,
+        count=sweep_state.count,
+        seed=sweep_state.seed,
+    )
     # what is edited later does not reach the jobs
-    shutil.copy2(plan.declared.file, submission.sweep_file)
-    start = plan.declared.starter(submission.snapshot)
+    shutil.copy2(sweep_state.file, submission.sweep_file)
+    start = sweep_state.starter(submission.snapshot)
     for tasks in plan.arrays:
         jobs = [_job(plan, task, submission, start) for task in tasks]
         trials = [[entry.trial.id for entry in task] for task in tasks]
-        job = submit(submission, cluster, sweep_folder.name, jobs, trials, plan.throttle, after)
-        after = [job]
+        name = sweep_state.folder.name
+        after = [submit(submission, cluster, name, jobs, trials, plan.throttle, after)]
     return submission
-
-
-def _facts(plan: Plan) -> dict[str, Any]:
-    declared, cluster = plan.declared, plan.cluster
-    return {
-        "gpus": cluster.gpus,
-        "restarts_after_kill": cluster.restarts_after_kill,
-        "overrides": declared.given,
-        "count": declared.count,
-        "seed": declared.seed,
-    }
 
 
 def _job(
     plan: Plan, entries: Sequence[TrialEntry], submission: Submission, start: Starter | None
 ) -> Job | SearchJob:
-    declared, slots = plan.declared, trials_at_once(plan.cluster)
-    modules = [declared.program, *declared.modules]
-    if declared.sweep.method == "bayes" and not entries:
-        file, runs = submission.sweep_file, declared.folder.parent
-        overrides, seed, count = declared.overrides, declared.seed, declared.count
-        return SearchJob(file, runs, overrides, slots, declared.modules, seed, count)
-    work = [entry_work(e, declared.program, declared.overrides, None, start) for e in entries]
-    return Job(work, min(slots, len(work)), modules)
-
-
-class _Executor(SlurmExecutor):
-    """submitit's, without a file for each task."""
-
-    def hand_over(self, command: str, count: int) -> str:
-        """Submit an array of this command (a plain job of one task); return its number."""
-        if count > 1:
-            self.parameters["map_count"] = count
-        return str(self._submit_command(command).job_id)
+    state, slots = plan.sweep_state, trials_at_once(plan.cluster)
+    if state.is_search and not entries:
+        file, runs_dir = submission.sweep_file, state.folder.parent
+        return SearchJob(
+            file, runs_dir, state.overrides, slots, state.modules, state.seed, state.count
+        )
+    work = [trial_task(e, state.program, state.overrides, None, start) for e in entries]
+    return Job(work, min(slots, len(work)), [state.program, *state.modules])
 
 
 def submit(
@@ -117,14 +103,16 @@ def submit(
         UsageError: Slurm refuses.
     """
     number = len(submission.arrays)
-    with atomic_write(file_of(submission.folder, number)) as file:
+    with atomic_write(tasks_file(submission.folder, number)) as file:
         pickle.dump(list(jobs), file)
-    executor = _Executor(submission.folder)
-    executor.update_parameters(**_parameters(submission, cluster, name, throttle, after))
+    executor = ArrayExecutor(submission.folder)
+    executor.update_parameters(
+        **parameters(cluster, name, submission.file, submission.snapshot, throttle, after)
+    )
     submission.intend(trials)
     try:
         with without_keys():
-            job = executor.hand_over(command(cluster, submission.folder, number), len(jobs))
+            job = executor.submit_command(command(cluster, submission.folder, number), len(jobs))
     except (FailedJobError, FailedSubmissionError) as error:
         submission.intend(None)
         raise UsageError(f"sbatch refuses: {_reason(error)}") from None
@@ -132,34 +120,16 @@ def submit(
     return job
 
 
-def _parameters(
-    submission: Submission, cluster: Cluster, name: str, throttle: int, after: Iterable[str]
-) -> dict[str, Any]:
-    waits = ":".join(after)
-    return {
-        **parameters(cluster, name, throttle),
-        "setup": setup(cluster, submission.snapshot, submission.file),
-        "teardown": teardown(cluster),
-        **({"dependency": f"afterany:{waits}"} if waits else {}),
-    }
+class ArrayExecutor(SlurmExecutor):
+    """submitit's, for a command instead of a pickled function and a file for each task."""
+
+    def submit_command(self, command: str, count: int) -> str:
+        """Submit an array of this command (a plain job of one task); return its number."""
+        if count > 1:
+            self.parameters["map_count"] = count
+        return str(self._submit_command(command).job_id)
 
 
-def command(cluster: Cluster, folder: Path, number: int) -> str:
-    """Return what each task of a submission's array runs.
-
-    Args:
-        folder: of the submission.
-        number: of the array in it, from 0.
-    """
-    what = ["-u", "-m", "mlmodeldev.slurm.entrypoint", str(file_of(folder, number))]
-    return shlex.join([python_of(cluster), *what])
-
-
-def file_of(folder: Path, number: int) -> Path:
-    """Return where it stands what the tasks of an array run."""
-    return folder / f"tasks-{number}.pkl"
-
-
-def _reason(error: Any) -> str:
-    found = re.findall(r"error: (.+)", str(error))
-    return "; ".join(dict.fromkeys(found)) or str(error).strip()
+def _reason(error: Exception) -> str:
+    errors = re.findall(r"error: (.+)", str(error))
+    return "; ".join(dict.fromkeys(errors)) or str(error).strip()

@@ -1,9 +1,10 @@
-"""What a sub-command is told: the sweep file, the settings of every trial, the declared trials.
+"""A sweep as it stands: its file, the settings of every trial, and the declared trials' records.
 
 Example::
 
-    declared = read(asked)             # asked: the options of `add_options`
-    for entry in declared.entries: ...
+    sweep_state = read_sweep_state(args)             # args: the options of `add_sweep_options`
+    for entry in sweep_state.entries:
+        print(entry.trial.id, entry.state)
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.errors import UsageError
-from mlmodeldev.trial.folder import owned, read_record
+from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.lease import owned
+from mlmodeldev.project import project_root
+from mlmodeldev.slurm.query import slurm_is_here
+from mlmodeldev.trial.record import read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -43,9 +47,9 @@ class SweepState:
         overrides: what the command line sets for every trial.
         entries: the declared trials, in the sweep's order.
         seed, count: of random draws, as asked for.
-        given: the overrides as the user gave them, with the cluster's profile.
+        user_overrides: as the user gave them, with the cluster's profile.
         read_at: when all this was read.
-        elsewhere: states of the trials that W&B holds, where it was asked, by identity.
+        wandb_states: of the trials that W&B holds, where it was asked, by identity.
     """
 
     file: Path
@@ -55,15 +59,19 @@ class SweepState:
     entries: list[TrialEntry]
     seed: int = 0
     count: int | None = None
-    given: list[str] = field(default_factory=list)
+    user_overrides: list[str] = field(default_factory=list)
     read_at: float = field(default_factory=time.time)
-    wandb_state: dict[str, str] = field(default_factory=dict)
+    wandb_states: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
         """The sweep's folder, which holds its trials' folders."""
+        return _sweep_folder(self.base, self.sweep)
 
-        return Path(self.base.artefacts.runs_dir).expanduser().absolute() / folder_name(self.sweep)
+    @property
+    def is_search(self) -> bool:
+        """Whether trials are drawn as results come in, so that no list of them is declared."""
+        return self.sweep.method == "bayes"
 
     @property
     def program(self) -> str:
@@ -86,7 +94,7 @@ class SweepState:
         definition = self.sweep.definition
         if not is_foreign(definition, root):
             return None
-        if definition.method == "bayes" or definition.early_terminate:
+        if self.is_search or definition.early_terminate:
             raise UsageError(
                 f"{self.file}: a search and early_terminate need the log of trainer.py;"
                 f" {definition.texts['program']} has them on W&B's server only"
@@ -96,12 +104,12 @@ class SweepState:
 
     @property
     def modules(self) -> list[str]:
-        """The front rooms that a trial imports beside the program."""
+        """The modules that a trial imports beside the program: the model's and the data's."""
         groups = (self.base.model, self.base.data)
         return [str(group["_target_"]).rpartition(".")[0] for group in groups]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_sweep_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a sweep."""
     parser.add_argument("--sweep", default="sweep/config.yaml", help="sweep file")
     parser.add_argument("--count", type=int, help="at most so many trials")
@@ -116,82 +124,83 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting of every trial")
 
 
-def read(asked: argparse.Namespace, lint: bool = True) -> SweepState:
+def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     """Read the sweep file and the settings.
 
     Args:
+        args: options of `add_sweep_options`.
         lint: refuse a sweep whose keys or values the trainer would refuse, trial after trial.
 
     Raises:
         UsageError: for the first mistake.
     """
-    from mlmodeldev.project import project_root
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
     from mlmodeldev.sweep.loading import program_of, pruning
 
-    if "=" in (getattr(asked, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
-        asked.overrides, asked.wandb = [asked.wandb, *asked.overrides], ""
-    if asked.count is not None and asked.count < 1:
-        raise UsageError(f"--count {asked.count}: must be at least 1")
-    overrides = fixed_overrides(asked)
-    compose_settings(overrides)  # a typo is told before the sweep's mistakes are
-    file = _sweep_file(asked.sweep)
+    if "=" in (getattr(args, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
+        args.overrides, args.wandb = [args.wandb, *args.overrides], ""
+    if args.count is not None and args.count < 1:
+        raise UsageError(f"--count {args.count}: must be at least 1")
+    user_overrides = fixed_overrides(args)
+    compose_settings(user_overrides)  # a typo is told before the sweep's mistakes are
+    file = _sweep_file(args.sweep)
     sweep = load(file)
     program = program_of(sweep.definition, project_root())
     if not program.is_file():
         raise UsageError(f"{file}: program: {program}: no such file")
-    given, overrides = overrides, [*pruning(sweep), *overrides]
+    overrides = [*pruning(sweep), *user_overrides]
     base = compose_settings(overrides)
     if lint:
-        _check(file, overrides)
-    entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), asked.count, asked.seed))
-    known = SweepState(file, sweep, base, overrides, entries, asked.seed, asked.count, given)
-    known.starter(project_root())  # which refuses what another program can't do
-    return known
+        _lint(file, overrides)
+    entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), args.count, args.seed))
+    sweep_state = SweepState(
+        file, sweep, base, overrides, entries, args.seed, args.count, user_overrides
+    )
+    sweep_state.starter(project_root())  # which refuses what another program can't do
+    return sweep_state
 
 
-def folder_of(asked: argparse.Namespace) -> Path:
+def read_sweep_folder(args: argparse.Namespace) -> Path:
     """Return the sweep's folder; its trials are not looked at."""
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
 
-    base = compose_settings(asked.overrides)
-    runs = Path(base.artefacts.runs_dir).expanduser().absolute()
-    return runs / folder_name(load(_sweep_file(asked.sweep)))
+    return _sweep_folder(compose_settings(args.overrides), load(_sweep_file(args.sweep)))
 
 
-def fixed_overrides(asked: argparse.Namespace, default: bool = True) -> list[str]:
+def _sweep_folder(settings: Settings, sweep: Sweep) -> Path:
+    return Path(settings.artefacts.runs_dir).expanduser().absolute() / sweep.folder
+
+
+def fixed_overrides(args: argparse.Namespace, default: bool = True) -> list[str]:
     """Return what the command line sets for every trial, the cluster's profile included.
 
     Args:
+        args: has ``cluster`` and ``overrides``.
         default: where no profile is named, take the one that fits this machine.
     """
-    return [*_profile(asked, default), *asked.overrides]
+    return [*_profile(args, default), *args.overrides]
 
 
-def _profile(asked: argparse.Namespace, default: bool) -> list[str]:
+def _profile(args: argparse.Namespace, default: bool) -> list[str]:
     """Return ``cluster=NAME``, or nothing where the settings' default holds."""
-    if any(item.partition("=")[0] == "cluster" for item in asked.overrides):
+    if any(item.partition("=")[0] == "cluster" for item in args.overrides):
         return []
-    name = asked.cluster or (os.environ.get(CLUSTER_VARIABLE) if default else None)
+    name = args.cluster or (os.environ.get(CLUSTER_VARIABLE) if default else None)
     if name is None and default:
-        from mlmodeldev.slurm.query import slurm_is_here
-
         name = "generic" if slurm_is_here() else None
     return [] if name in (None, "local") else [f"cluster={name}"]
 
 
 def _sweep_file(name: str) -> Path:
     """Return the file; a relative name is looked for here and in the project's folder."""
-    from mlmodeldev.project import project_root
-
     path = Path(name)
     return path if path.exists() or path.is_absolute() else project_root() / path
 
 
-def _check(file: Path, overrides: Sequence[str]) -> None:
-    from mlmodeldev.project import project_root
+def _lint(file: Path, overrides: Sequence[str]) -> None:
+    """Print a sweep file's warnings, or raise its first error."""
     from mlmodeldev.settings.composition import refusal
     from mlmodeldev.sweep import check, load
     from mlmodeldev.sweep.loading import is_foreign
@@ -211,16 +220,21 @@ def _check(file: Path, overrides: Sequence[str]) -> None:
         print(problem, file=sys.stderr)
 
 
+# --- its trials
+
+
 ENDED = frozenset({"done", "pruned"})
 """States in which there is nothing left to run."""
 
 
 @dataclass(frozen=True)
 class TrialEntry:
-    """One declared trial and what is known of it.
+    """One declared trial and its record.
 
     Attributes:
-        elsewhere: its state in W&B, where that was asked and runs there hold it.
+        trial: its values and its identity.
+        folder: where it lies, or will.
+        wandb_state: its state in W&B, where that was asked and runs there hold it.
     """
 
     trial: Trial
@@ -234,7 +248,7 @@ class TrialEntry:
 
     @property
     def state(self) -> str:
-        """``missing``, or the state that the trial is in, here or elsewhere."""
+        """``missing``, or the state that the trial is in, here or in W&B."""
         own = str(self.record.get("state", "missing"))
         if self.wandb_state in ENDED:
             return own if own in ENDED else str(self.wandb_state)
@@ -254,7 +268,7 @@ class TrialEntry:
         return None if value is None else float(value)
 
     def again(self) -> TrialEntry:
-        """Return the entry, to be read anew."""
+        """Return the entry with the record that is there now."""
         return TrialEntry(self.trial, self.folder, self.wandb_state)
 
     def as_dict(self) -> dict[str, Any]:
@@ -279,20 +293,20 @@ def reconcile(
 
     A search declares no list: of ``method: bayes`` the trials are those that were begun.
     """
-    base = runs_dir / folder_name(sweep)
+    base = runs_dir / sweep.folder
     if sweep.method == "bayes":
-        yield from begun(sweep, base)
+        yield from begun_trials(sweep, base)
         return
     for trial in sweep.trials(count, seed):
         yield TrialEntry(trial, base / trial.id)
 
 
-def begun(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
+def begun_trials(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
     """Yield a sweep's trials that have a folder, in the order of their beginning."""
     from mlmodeldev.sweep import Trial
 
     keys = sweep.space.keys
-    found = []
+    begun = []
     for folder in trial_folders(base):
         record = read_record(folder)
         overrides = record.get("overrides")
@@ -300,8 +314,8 @@ def begun(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
             point = {key: overrides[key] for key in keys if key in overrides}
             trial = Trial(point, sweep.naming)
             if trial.id == folder.name:
-                found.append((record.get("created") or 0.0, TrialEntry(trial, folder)))
-    yield from (entry for _, entry in sorted(found, key=lambda pair: pair[0]))
+                begun.append((record.get("created") or 0.0, TrialEntry(trial, folder)))
+    yield from (entry for _, entry in sorted(begun, key=lambda pair: pair[0]))
 
 
 def trial_folders(base: Path) -> list[Path]:
@@ -317,13 +331,28 @@ def trial_folders(base: Path) -> list[Path]:
     ]
 
 
-def undeclared(entries: Iterable[TrialEntry], base: Path) -> list[Path]:
+def undeclared_folders(entries: Iterable[TrialEntry], base: Path) -> list[Path]:
     """Return the folders of trials that the sweep file no longer declares."""
-    declared = {entry.trial.id for entry in entries}
-    return [folder for folder in trial_folders(base) if folder.name not in declared]
+    names = {entry.trial.id for entry in entries}
+    return [folder for folder in trial_folders(base) if folder.name not in names]
 
 
-def stop(folder: Path) -> bool:
+def find_trial(entries: Sequence[TrialEntry], text: str) -> TrialEntry:
+    """Return the trial that an identity, or the beginning of one, names.
+
+    Raises:
+        UsageError: none, or several.
+    """
+    matches = [entry for entry in entries if entry.trial.id.startswith(text)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UsageError(f"{text}: may be {' or '.join(e.trial.id for e in matches)}")
+    names = [entry.trial.id for entry in entries]
+    raise UsageError(f"{text}: the sweep has no such trial{nearest(text, names)}")
+
+
+def stop_trial(folder: Path) -> bool:
     """Ask a trial that runs on this machine to save its state and end; return whether it was."""
     record = read_record(folder)
     owner = record.get("owner") or {}
@@ -334,8 +363,3 @@ def stop(folder: Path) -> bool:
     except (OSError, ValueError, KeyError):
         return False
     return True
-
-
-def folder_name(sweep: Sweep) -> str:
-    """Return the sweep's name as a folder's name."""
-    return sweep.folder

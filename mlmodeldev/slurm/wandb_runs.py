@@ -1,9 +1,9 @@
-"""Declared trials that W&B holds: done elsewhere, they are not run again here.
+"""Trials that W&B holds: what is done elsewhere is not run again here.
 
 Example::
 
-    known = with_wandb(known, "team/digits")        # None: the project of the settings
-    known.entries[0].state                          # "done", though runs/ has nothing of it
+    sweep_state = with_wandb(sweep_state, "team/digits")     # None: the project of the settings
+    sweep_state.entries[0].state                    # "done", though runs/ has nothing of it
 
 A run counts for a trial if it has the trial's identity and its settings: the same point under
 another model, or for fewer epochs, is another trial.
@@ -25,15 +25,16 @@ from mlmodeldev.trial.folder import MAY_CHANGE, first_difference
 if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
 
-
 GROUPS = ("model", "data", "optimizer", "processing", "training")
-_IGNORED = tuple(
+"""Settings that must be the same where a run counts for a trial."""
+_MAY_DIFFER = tuple(
     key for key in MAY_CHANGE if key not in ("training.max_epochs", "training.max_steps")
 )
 _RANK = ("done", "pruned", "running", "failed")
+"""The state that counts, where several runs are of one trial."""
 
 
-def add_option(parser: argparse.ArgumentParser) -> None:
+def add_wandb_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--wandb``."""
     parser.add_argument(
         "--wandb",
@@ -44,81 +45,81 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def with_wandb(known: SweepState, place: str | None) -> SweepState:
-    """Return the declared sweep with what W&B holds of its trials.
+def with_wandb(sweep_state: SweepState, place: str | None) -> SweepState:
+    """Return the sweep with what W&B holds of its trials.
 
     Args:
-        known: the sweep.
+        sweep_state: the sweep.
         place: ``ENTITY/PROJECT`` or ``PROJECT``; empty: as ``logger.wandb`` says; None: unasked.
 
     Raises:
         UsageError: a search, which declares no trials; no such place; no answer.
     """
     if place is None:
-        return known
-
-    if known.sweep.method == "bayes":
+        return sweep_state
+    if sweep_state.is_search:
         raise UsageError("--wandb: a search declares no trials that W&B might hold")
-    entity, project = _place(known, place)
-    runs = trial_runs(entity, project)
+    runs = trial_runs(*_project(sweep_state, place))
     states = {
         e.trial.id: state
-        for e in known.entries
-        if (state := _state(known, e, runs.get(e.trial.id, ())))
+        for e in sweep_state.entries
+        if (state := _state(sweep_state, e, runs.get(e.trial.id, ())))
     }
     counts = ", ".join(f"{n} {name}" for name, n in Counter(states.values()).most_common())
-    print(f"W&B holds {len(states)} of {len(known.entries)} trials: {counts or 'none'}",
+    print(f"W&B holds {len(states)} of {len(sweep_state.entries)} trials: {counts or 'none'}",
           file=sys.stderr)  # fmt: skip
-    return attached(known, states)
+    return with_wandb_states(sweep_state, states)
 
 
-def attached(known: SweepState, states: dict[str, str]) -> SweepState:
-    """Return the declared sweep with states that W&B has told of, by identity."""
-    entries = [replace(e, wandb_state=states.get(e.trial.id)) for e in known.entries]
-    return replace(known, entries=entries, wandb_state=states)
+def with_wandb_states(sweep_state: SweepState, states: dict[str, str]) -> SweepState:
+    """Return the sweep with its trials' states in W&B, by identity."""
+    entries = [replace(e, wandb_state=states.get(e.trial.id)) for e in sweep_state.entries]
+    return replace(sweep_state, entries=entries, wandb_states=states)
 
 
-def _place(known: SweepState, place: str) -> tuple[str | None, str]:
+def _project(sweep_state: SweepState, place: str) -> tuple[str | None, str]:
     if place:
         entity, _, project = place.strip("/").rpartition("/")
         if not project or "/" in entity:
             raise UsageError(f"--wandb {place}: must be ENTITY/PROJECT, or PROJECT")
         return entity or None, project
-    chosen = known.base.logger.wandb
-    if chosen is None:
+    settings = sweep_state.base.logger.wandb
+    if settings is None:
         raise UsageError("--wandb: name the project, ENTITY/PROJECT; the settings have no W&B")
-    return chosen.entity, chosen.project
+    return settings.entity, settings.project
 
 
-def _state(known: SweepState, entry: TrialEntry, runs: Sequence[WandbRun]) -> str | None:
-    """Return what W&B tells of a trial; None if it holds none of it, or only this folder's own."""
+def _state(sweep_state: SweepState, entry: TrialEntry, runs: Sequence[WandbRun]) -> str | None:
+    """Return a trial's state in W&B; None if it holds none of it, or only this folder's own."""
     own = entry.record.get("wandb_id")
     others = [run for run in runs if run.id != own or run.state in ("done", "pruned")]
     if not others:
         return None
-    wanted = _wanted(known, entry)
-    states = {run.state for run in others if not _difference(run.settings, wanted)}
+    settings = _settings_of_trial(sweep_state, entry)
+    states = {run.state for run in others if not _difference(run.settings, settings)}
     return next((state for state in _RANK if state in states), None)
 
 
-def _wanted(known: SweepState, entry: TrialEntry) -> dict[str, Any]:
+def _settings_of_trial(sweep_state: SweepState, entry: TrialEntry) -> dict[str, Any]:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.settings.overrides import to_overrides
 
-    overrides = [*known.overrides, *to_overrides(entry.trial.overrides)]
+    overrides = [*sweep_state.overrides, *to_overrides(entry.trial.overrides)]
     return compose_settings(overrides).model_dump(include=set(GROUPS))
 
 
-def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+def _difference(run: dict[str, Any], trial: dict[str, Any]) -> str:
     """Return the first setting that differs; one that the run has not written down does not."""
     for group in GROUPS:
-        old, new = found.get(group, {}), wanted[group]
-        both = {key: new[key] for key in new if key in old}
-        known = {key: old[key] for key in both}
-        if difference := first_difference(known, both, group, _IGNORED):
+        written, wanted = run.get(group, {}), trial[group]
+        common = [key for key in wanted if key in written]
+        old, new = ({key: values[key] for key in common} for values in (written, wanted))
+        if difference := first_difference(old, new, group, _MAY_DIFFER):
             return difference
     return ""
 
+
+# --- what W&B has
 
 PAGE = 200
 """Runs asked for at once; each comes with its configuration."""
@@ -142,7 +143,7 @@ class WandbRun:
         id: the run's.
         identity: the trial's.
         state: done, pruned, running or failed.
-        settings: what it was told, by group, as far as it was written down.
+        settings: its own, by group, as far as they were written down.
     """
 
     id: str
@@ -162,20 +163,18 @@ def trial_runs(entity: str | None, project: str) -> dict[str, list[WandbRun]]:
         UsageError: no key, no answer, or no such project.
     """
     place = f"{entity}/{project}" if entity else project
-    try:
-        query_server(
-            _VIEWER, seconds=SECONDS
-        )  # the client would try again for minutes, and ask for a key
+    try:  # before the client, which would try again for minutes, and ask for a key
+        query_server(_VIEWER, seconds=SECONDS)
     except (Unreachable, Refused) as error:
         raise UsageError(f"--wandb {place}: {error}") from None
-    found: dict[str, list[WandbRun]] = {}
-    for run in _runs(place):
-        if known := _known(run.id, run.state, run.config, run.summary_metrics):
-            found.setdefault(known.identity, []).append(known)
-    return found
+    by_identity: dict[str, list[WandbRun]] = {}
+    for each in _client_runs(place):
+        if run := _trial_run(each.id, each.state, each.config, each.summary_metrics):
+            by_identity.setdefault(run.identity, []).append(run)
+    return by_identity
 
 
-def _runs(place: str) -> list[Any]:
+def _client_runs(place: str) -> list[Any]:
     """Return the client's objects of all runs in a project."""
     from mlmodeldev.tracking.wandb_init import prepare_environment
 
@@ -190,7 +189,7 @@ def _runs(place: str) -> list[Any]:
         raise UsageError(f"--wandb {place}: {words}") from None
 
 
-def _known(
+def _trial_run(
     name: str, state: str, config: Mapping[str, Any], summary: Mapping[str, Any]
 ) -> WandbRun | None:
     """Return a run as a trial; None if it is none of ours."""
@@ -202,10 +201,10 @@ def _known(
     if ours == "done" and summary.get("state") == "pruned":
         ours = "pruned"
     # a point that a sweep draws twice may have a folder of its own: IDENTITY-RUN
-    return WandbRun(name, identity.partition("-")[0], ours, _settings(config))
+    return WandbRun(name, identity.partition("-")[0], ours, _settings_of_run(config))
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def _settings_of_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the groups, with swept values, which stand under their dotted names, in place."""
     groups = {key: dict(value) for key, value in config.items() if isinstance(value, Mapping)}
     for key, value in config.items():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Problem", "Sweep", "Trial", "check", "load", "loads"]
 
-_HOME = {
+_MODULES = {
     "Problem": "document",
     "Sweep": "loading",
     "Trial": "space",
@@ -36,6 +36,6 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

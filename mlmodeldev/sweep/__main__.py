@@ -15,34 +15,28 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
 if TYPE_CHECKING:
-    from mlmodeldev.sweep.lint import KnownSettings
-    from mlmodeldev.sweep.lint_trainer import Ask
+    from mlmodeldev.sweep.lint import Refusal, TrainerSettings
 
 
-def main(
-    argv: Sequence[str] | None = None,
-    known_settings: KnownSettings | None = None,
-    known_metrics: Collection[str] | None = None,
-) -> int:
+def main(argv: Sequence[str] | None = None, settings: TrainerSettings | None = None) -> int:
     """Run the command line; return the exit status.
 
     Args:
         argv: arguments, those of the process by default.
-        known_settings: the trainer's settings, as `mlmodeldev.sweep.lint.check` takes them.
-        known_metrics: the names that the trainer logs.
+        settings: the trainer's settings, as `mlmodeldev.sweep.lint.check` takes them.
     """
-    arguments = _parser().parse_args(argv)
+    args = _parser().parse_args(argv)
     try:
-        if arguments.action == "check":
-            return _check(arguments.files, arguments.json, known_settings, known_metrics)
-        return _list(arguments)
+        if args.action == "check":
+            return _check(args.files, args.json, settings)
+        return _list(args)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -71,32 +65,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(
-    files: Sequence[str],
-    as_json: bool,
-    known_settings: KnownSettings | None,
-    known_metrics: Collection[str] | None,
-) -> int:
+def _check(arguments: Sequence[str], as_json: bool, settings: TrainerSettings | None) -> int:
     from mlmodeldev.sweep.lint import check
 
-    fixed = [item for item in files if "=" in item and not Path(item).exists()]
-    files = [file for file in files if file not in fixed]
+    fixed = [item for item in arguments if "=" in item and not Path(item).exists()]
+    files = [file for file in arguments if file not in fixed]
     if not files:
         raise UsageError("no sweep file is named")
-    known = _among(fixed, known_settings) if callable(known_settings) else known_settings
-    problems = {
-        file: check(file, None if _is_foreign(file) else known, known_metrics) for file in files
-    }
-    failed = any(problem.severity == "error" for each in problems.values() for problem in each)
+    if callable(settings):
+        settings = _with_fixed(fixed, settings)
+    problems = {file: check(file, None if _is_foreign(file) else settings) for file in files}
+    failed = {file for file in files if any(p.severity == "error" for p in problems[file])}
     if as_json:
-        listed = [problem.as_dict() for each in problems.values() for problem in each]
-        print(json.dumps({"ok": not failed, "files": list(files), "problems": listed}, indent=2))
-        return EXIT_BAD_INPUT if failed else 0
-    for file, found in problems.items():
-        for problem in found:
-            print(problem)
-        if not any(problem.severity == "error" for problem in found):
-            print(f"{file}: {_summary(file)}")
+        entries = [problem.as_dict() for each in problems.values() for problem in each]
+        print(json.dumps({"ok": not failed, "files": files, "problems": entries}, indent=2))
+    else:
+        for file, each in problems.items():
+            for problem in each:
+                print(problem)
+            if file not in failed:
+                print(f"{file}: {_summary(file)}")
     return EXIT_BAD_INPUT if failed else 0
 
 
@@ -107,12 +95,12 @@ def _is_foreign(file: str) -> bool:
     try:
         return is_foreign(load(file).definition, project_root())
     except UsageError:
-        return False  # check itself tells what is wrong
+        return False  # check itself reports what is wrong
 
 
-def _among(fixed: Sequence[str], ask: Ask) -> Ask:
-    """Return the question with what the command line sets for every trial."""
-    return lambda key, value, beside: ask(key, value, (*fixed, *beside))
+def _with_fixed(fixed: Sequence[str], refusal: Refusal) -> Refusal:
+    """Return the check with what the command line sets for every trial."""
+    return lambda key, value, choices: refusal(key, value, (*fixed, *choices))
 
 
 def _summary(file: str) -> str:
@@ -123,25 +111,26 @@ def _summary(file: str) -> str:
     return f"ok, {sweep.method}, " + ("no end" if size is None else f"{size} trials")
 
 
-def _list(arguments: argparse.Namespace) -> int:
+def _list(args: argparse.Namespace) -> int:
     from mlmodeldev.sweep.loading import load
 
-    for trial in load(arguments.file).trials(arguments.count, arguments.seed):
+    for trial in load(args.file).trials(args.count, args.seed):
         entry: dict[str, Any] = {
             "id": trial.id,
             "name": trial.name,
             "group": trial.group,
             "overrides": trial.overrides,
         }
-        print(json.dumps(entry) if arguments.json else f"{trial.id}  {trial.name}")
+        print(json.dumps(entry) if args.json else f"{trial.id}  {trial.name}")
     return 0
 
 
-def _refused_by_the_trainer(key: str, value: Any, beside: Sequence[str]) -> str | None:
+def trainer_refusal(key: str, value: Any, choices: Sequence[str]) -> str | None:
+    """Return what trainer.py has against a value, or None; Hydra is imported on the first call."""
     from mlmodeldev.settings.composition import refusal
 
-    return refusal(key, value, beside)
+    return refusal(key, value, choices)
 
 
 if __name__ == "__main__":
-    sys.exit(main(known_settings=_refused_by_the_trainer))
+    sys.exit(main(settings=trainer_refusal))

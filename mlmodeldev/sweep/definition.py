@@ -1,11 +1,4 @@
-"""A sweep file's meaning: method, parameters, metric, stopping, and our additions, validated.
-
-Example::
-
-    report = Report("sweep/config.yaml")
-    definition = parse(read("sweep/config.yaml", report), report)
-    report.raise_errors()
-    definition.method, definition.run_cap             # ('grid', None)
+"""A sweep file's meaning: method, parameters, metric, stopping, and our extensions, validated.
 
 The file is a W&B sweep file; `docs/sweeps.md` describes it. Source of what is allowed: the schema
 of `sweeps` 0.3.0 and the client 0.31.
@@ -18,9 +11,9 @@ from dataclasses import dataclass, field
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.identity import references, resolve_ties, says_where
-from mlmodeldev.sweep.document import Document, Keys, Report, shown
+from mlmodeldev.sweep.document import Document, shown
 from mlmodeldev.sweep.expression import Expression
-from mlmodeldev.sweep.extensions import Extensions, Reader, parse_extensions
+from mlmodeldev.sweep.extensions import Extensions, parse_extensions
 from mlmodeldev.sweep.grid import MAX_VALUES, count_of
 from mlmodeldev.sweep.parameters import GRID, Parameter, parse_parameters
 
@@ -94,99 +87,95 @@ class Definition:
         return self.extensions.replicates
 
 
-def parse(document: Document, report: Report) -> Definition:
-    """Return the meaning of a sweep file; mistakes go into the report.
+def parse(document: Document) -> Definition:
+    """Return the meaning of a sweep file; mistakes are noted in the document.
 
-    With errors in the report the definition is not to be used.
+    With errors in the document the definition is not to be used.
 
     Raises:
         UsageError: the file is no sweep at all.
     """
     data = document.data
     if not isinstance(data, dict) or not data.keys() & set(TOP_LEVEL):
-        report.refuse(1, "is no sweep file: it needs 'method' and 'parameters'")
-    reader = Reader(document, report)
-    reader.only(data, (), TOP_LEVEL)
-    parameters = parse_parameters(document, report)
+        document.refuse(1, "is no sweep file: it needs 'method' and 'parameters'")
+    document.only(data, (), TOP_LEVEL)
+    parameters = parse_parameters(document)
     definition = Definition(
         file=document.file,
-        method=reader.choice(data.get("method"), ("method",), METHODS) or "",
+        method=document.choice(("method",), METHODS),
         parameters=tuple(parameters),
-        metric=_metric(reader),
-        early_terminate=_hyperband(reader),
-        run_cap=reader.count(data.get("run_cap"), ("run_cap",)),
-        command=_command(reader),
-        texts={k: text for k in TEXTS if (text := reader.text(data.get(k), (k,))) is not None},
-        extensions=parse_extensions(reader, parameters),
+        metric=_metric(document),
+        early_terminate=_hyperband(document),
+        run_cap=document.count(("run_cap",)),
+        command=_command(document),
+        texts={key: text for key in TEXTS if (text := document.text((key,))) is not None},
+        extensions=parse_extensions(document, parameters),
     )
-    check_consistency(definition, reader)
+    _check_consistency(definition, document)
     return definition
 
 
-def _metric(reader: Reader) -> Metric | None:
-    keys: Keys = ("metric",)
-    data = reader.mapping(reader.document.data.get("metric"), keys, _METRIC)
-    if data is None:
+def _metric(document: Document) -> Metric | None:
+    key = "metric"
+    if document.section(key, _METRIC) is None:
         return None
-    name = reader.text(data.get("name"), (*keys, "name"))
+    name = document.text((key, "name"))
     if not name:
-        reader.error(keys, "needs a 'name', such as val/loss")
-    goal = data.get("goal", "minimize")
-    goal = reader.choice(goal, (*keys, "goal"), ("minimize", "maximize"))
-    target = reader.number(data.get("target"), (*keys, "target"))
-    return Metric(name or "", goal or "", target)
+        document.error((key,), "needs a 'name', such as val/loss")
+    goal = document.choice((key, "goal"), ("minimize", "maximize"), "minimize")
+    return Metric(name or "", goal, document.number((key, "target")))
 
 
-def _hyperband(reader: Reader) -> Hyperband | None:
-    keys: Keys = ("early_terminate",)
-    data = reader.mapping(reader.document.data.get("early_terminate"), keys, _HYPERBAND)
+def _hyperband(document: Document) -> Hyperband | None:
+    key = "early_terminate"
+    data = document.section(key, _HYPERBAND)
     if data is None:
         return None
-    reader.choice(data.get("type"), (*keys, "type"), ("hyperband",))
+    document.choice((key, "type"), ("hyperband",))
     if "min_iter" not in data and not {"max_iter", "s"} <= data.keys():
-        reader.error(keys, "needs 'min_iter', or 'max_iter' with 's'")
+        document.error((key,), "needs 'min_iter', or 'max_iter' with 's'")
     if "min_iter" in data and "max_iter" in data:
-        reader.error(keys, "takes 'min_iter' or 'max_iter', not both")
-    eta = reader.number(data.get("eta", 3.0), (*keys, "eta"))
+        document.error((key,), "takes 'min_iter' or 'max_iter', not both")
+    eta = document.number((key, "eta"), 3.0)
     if eta is not None and not 1 < eta < math.inf:
-        reader.error((*keys, "eta"), f"{shown(eta)} must be greater than 1")
+        document.error((key, "eta"), f"{shown(eta)} must be greater than 1")
     strict = data.get("strict", True)
     if not isinstance(strict, bool):
-        reader.error((*keys, "strict"), f"{shown(strict)} must be true or false")
-    bands = reader.number(data.get("s"), (*keys, "s"))
+        document.error((key, "strict"), f"{shown(strict)} must be true or false")
+    bands = document.number((key, "s"))
     if bands is not None and not 0 < bands < math.inf:
-        reader.error((*keys, "s"), f"{shown(bands)} must be greater than 0")
-    first = reader.count(data.get("min_iter"), (*keys, "min_iter"))
-    last = reader.count(data.get("max_iter"), (*keys, "max_iter"))
+        document.error((key, "s"), f"{shown(bands)} must be greater than 0")
+    first = document.count((key, "min_iter"))
+    last = document.count((key, "max_iter"))
     return Hyperband(first, last, bands, eta or 3.0, bool(strict))
 
 
-def _command(reader: Reader) -> tuple[str, ...] | None:
-    value = reader.document.data.get("command")
+def _command(document: Document) -> tuple[str, ...] | None:
+    value = document.data.get("command")
     if value is None:
         return None
     if not isinstance(value, list) or not value:
-        reader.error(("command",), "must be a list, such as ['${env}', '${program}', '${args}']")
+        document.error(("command",), "must be a list, such as ['${env}', '${program}', '${args}']")
         return None
     for i, item in enumerate(value):
         if isinstance(item, dict | list) or item is None:
-            reader.error(("command", i), f"{shown(item)} must be text")
+            document.error(("command", i), f"{shown(item)} must be text")
     return tuple(str(item) for item in value)
 
 
-def check_consistency(definition: Definition, reader: Reader) -> None:
+def _check_consistency(definition: Definition, document: Document) -> None:
     """Report what does not fit together in an otherwise readable sweep file."""
     if definition.method == "bayes" and definition.metric is None:
-        reader.error(("method",), "bayes needs a 'metric' with a name and a goal")
+        document.error(("method",), "bayes needs a 'metric' with a name and a goal")
     if definition.early_terminate and definition.metric is None:
-        reader.error(("early_terminate",), "hyperband needs a 'metric' to compare trials by")
+        document.error(("early_terminate",), "hyperband needs a 'metric' to compare trials by")
     for parameter in definition.parameters:
         message = _where_message(parameter)
         if message is None and definition.method == "grid":
             message = _grid_message(parameter)
         if message is not None:
-            reader.report.error(parameter.line, parameter.place, message)
-    _check_circles(definition, reader)
+            document.error(parameter.keys, message)
+    _check_circles(definition, document)
 
 
 def _where_message(parameter: Parameter) -> str | None:
@@ -205,7 +194,7 @@ def _grid_message(parameter: Parameter) -> str | None:
     return None
 
 
-def _check_circles(definition: Definition, reader: Reader) -> None:
+def _check_circles(definition: Definition, document: Document) -> None:
     links = {
         p.name: references(p.fields.get("values", p.fields.get("value")))
         for p in definition.parameters
@@ -213,7 +202,7 @@ def _check_circles(definition: Definition, reader: Reader) -> None:
     try:
         resolve_ties(_as_ties(links))
     except UsageError as mistake:
-        reader.error(("parameters",), str(mistake))
+        document.error(("parameters",), str(mistake))
         return
     for name, rule in definition.conditions.items():
         links[name] = links[name] | rule.names
@@ -221,7 +210,7 @@ def _check_circles(definition: Definition, reader: Reader) -> None:
         resolve_ties(_as_ties(links))
     except UsageError as mistake:
         circle = str(mistake).partition(": ")[2]
-        reader.error(("controller", "conditions"), f"a condition depends on itself: {circle}")
+        document.error(("controller", "conditions"), f"a condition depends on itself: {circle}")
 
 
 def _as_ties(links: dict[str, set[str]]) -> dict[str, str]:

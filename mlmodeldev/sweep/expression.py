@@ -2,30 +2,28 @@
 
 Example::
 
-    rule = Expression.parse("optimizer.lr * processing.batch_size <= 0.1", known={...})
+    rule = Expression.parse("optimizer.lr * processing.batch_size <= 0.1", names)
     rule.names                                    # {"optimizer.lr", "processing.batch_size"}
     rule.holds({"optimizer.lr": 0.001, "processing.batch_size": 32})   # True
 
 Python's syntax, a part of it: dotted parameter names, numbers, text, lists, ``true``, ``false``,
 ``null``, ``+ - * / // % **``, comparisons, ``in``, ``and``, ``or``, ``not``, ``x if c else y``
 and the functions ``min max abs round len``. Nothing else is run, so a sweep file is data.
+
+The library simpleeval would not do: it reads ``optimizer.lr`` as an attribute of ``optimizer``,
+and finds a misspelt name or a forbidden construct only where evaluation comes upon it, while a
+sweep file is refused as soon as it is read, with the nearest name.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
 import operator
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.settings.identity import references, resolve_ties
-
-if TYPE_CHECKING:
-    from mlmodeldev.sweep.definition import Definition
-
 
 _CONSTANTS = {"true": True, "false": False, "null": None}
 
@@ -75,11 +73,11 @@ class Expression:
     _root: ast.expr
 
     @classmethod
-    def parse(cls, text: str, known: Collection[str]) -> Expression:
-        """Parse an expression over the known parameters.
+    def parse(cls, text: str, parameters: Collection[str]) -> Expression:
+        """Parse an expression over parameters of these names.
 
         Raises:
-            UsageError: it is no such expression, or names a parameter that is not known.
+            UsageError: it is no such expression, or names another parameter.
         """
         if not isinstance(text, str) or len(text) > _MAX_TEXT:
             raise UsageError("must be an expression such as: optimizer.lr < 0.1")
@@ -88,8 +86,9 @@ class Expression:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             raise UsageError(f"{text!r} is no expression such as: optimizer.lr < 0.1") from None
         names = frozenset(_names(root, text, 0))
-        for name in sorted(names - set(known)):
-            raise UsageError(f"{text!r}: {name!r} is no parameter here{nearest(name, known)}")
+        for name in sorted(names - set(parameters)):
+            hint = nearest(name, parameters)
+            raise UsageError(f"{text!r}: {name!r} is no parameter here{hint}")
         return cls(text, names, root)
 
     def value(self, overrides: Mapping[str, Any]) -> Any:
@@ -164,8 +163,8 @@ def _evaluate(node: ast.expr, at: Mapping[str, Any]) -> Any:  # noqa: PLR0911, o
         case ast.Constant(value=value):
             return value
         case ast.BoolOp(op=op, values=values):
-            whole = all if isinstance(op, ast.And) else any
-            return whole(_evaluate(each, at) for each in values)
+            combine = all if isinstance(op, ast.And) else any
+            return combine(_evaluate(each, at) for each in values)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return not _evaluate(operand, at)
         case ast.UnaryOp(op=op, operand=operand):
@@ -202,114 +201,3 @@ def _compare(
             return False
         value = following
     return True
-
-
-class Rules:
-    """The ties, conditions and constraints of one sweep."""
-
-    def __init__(self, definition: Definition) -> None:
-        self.conditions: dict[str, Expression] = definition.conditions
-        self.constraints: tuple[Expression, ...] = definition.constraints
-        self._axes = frozenset(p.name for p in definition.parameters if not p.is_constant)
-        self._links = _tie_links(definition)
-        self._tied = any(self._links.values())
-
-    def apply(self, raw: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the point of these raw values, or None where a constraint does not hold.
-
-        A parameter whose condition does not hold is left out; a condition that asks about such
-        a parameter does not hold; a constraint that names one is met.
-        """
-        point = self.tie(raw)
-        if self.conditions:
-            absent = self._absent(point)
-            if absent:
-                point = self.tie({k: value for k, value in raw.items() if k not in absent})
-        return None if self.broken(point) else point
-
-    def tie(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values with ties among them resolved."""
-        return resolve_ties(raw) if self._tied else dict(raw)
-
-    def broken(self, point: Mapping[str, Any]) -> Expression | None:
-        """Return the first constraint that a point breaks, or None."""
-        for constraint in self.constraints:
-            if constraint.names <= point.keys() and not constraint.holds(point):
-                return constraint
-        return None
-
-    def _absent(self, point: Mapping[str, Any]) -> set[str]:
-        absent: set[str] = set()
-        decided: set[str] = set()
-
-        def decide(name: str) -> bool:
-            if name in self.conditions and name not in decided:
-                decided.add(name)
-                condition = self.conditions[name]
-                if not all(decide(n) for n in condition.names) or not condition.holds(point):
-                    absent.add(name)
-            return name in point and name not in absent
-
-        for name in self.conditions:
-            if name in point:
-                decide(name)
-        return absent
-
-    def followers(self, names: Iterable[str]) -> set[str]:
-        """Return the parameters that are tied to one of these, directly or through others."""
-        found: set[str] = set(names)
-        while True:
-            more = {name for name, tied in self._links.items() if tied & found} - found
-            if not more:
-                return found - set(names)
-            found |= more
-
-    def groups(self, axes: list[str]) -> list[frozenset[str]]:
-        """Part the axes into groups, such that no rule names axes of two groups."""
-        groups = [{name} for name in axes]
-        for names in self._spans():
-            touched = [group for group in groups if group & names]
-            if touched:
-                groups = [g for g in groups if not g & names] + [set().union(*touched)]
-        return [frozenset(group) for group in groups]
-
-    def concern(self, group: frozenset[str]) -> bool:
-        """True if a rule names one of the group."""
-        return any(names & group for names in self._spans())
-
-    def only(self, group: frozenset[str]) -> Rules:
-        """Return the rules that name one of the group; of no group, those that name no axis."""
-        part = copy.copy(self)
-        part.conditions = {k: r for k, r in self.conditions.items() if self._within({k}, group)}
-        part.constraints = tuple(r for r in self.constraints if self._within(r.names, group))
-        return part
-
-    def _within(self, names: frozenset[str] | set[str], group: frozenset[str]) -> bool:
-        named = self._reach(names) & self._axes
-        return bool(named & group) if group else not named
-
-    def _spans(self) -> list[set[str]]:
-        spans = [self._reach(rule.names) for rule in self.constraints]
-        return spans + [self._reach({key, *rule.names}) for key, rule in self.conditions.items()]
-
-    def _reach(self, names: frozenset[str] | set[str]) -> set[str]:
-        """Return the names, what they are tied to, and what decides whether they are set."""
-        reached: set[str] = set()
-        ahead = set(names)
-        while ahead:
-            reached |= ahead
-            ahead = {
-                other
-                for name in ahead
-                for other in self._links[name]
-                | (self.conditions[name].names if name in self.conditions else frozenset())
-            } - reached
-        return reached
-
-
-def _tie_links(definition: Definition) -> dict[str, frozenset[str]]:
-    names = {parameter.name for parameter in definition.parameters}
-    return {
-        p.name: frozenset(references(p.fields.get("values", p.fields.get("value"))) & names)
-        for p in definition.parameters
-    }

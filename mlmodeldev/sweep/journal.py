@@ -25,39 +25,40 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 
 from mlmodeldev.atomic import write_json, writing_to
-from mlmodeldev.trial.folder import HEARTBEAT_SECONDS, owned, owner_record
+from mlmodeldev.lease import HEARTBEAT_SECONDS, ProcessLock, new_owner, owned, owner_record
 
 log = logging.getLogger(__name__)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 LOCK_SECONDS = 300.0
 """How long to wait for the lock: reading a long journal on a slow disk is the longest hold."""
 
 
-class _Lock(FileLock):
+class _Lock(ProcessLock):
     """The journal's lock.
 
     Attributes:
-        current: whether its holder has read all there is: nobody else can add to it meanwhile.
+        current: whether this process has read all there is: nobody else can add to it while the
+            lock is taken.
     """
 
     current = False
 
-    def _release(self) -> None:
-        self.current = False
-        super()._release()
+    def release(self) -> None:
+        super().release()
+        self.current = self.current and self.is_locked
 
 
 class Journal:
     """A search's journal.
 
     Attributes:
-        lock: to be held over everything that must not be mixed with another worker's doings.
+        lock: taken around everything that must not mix with what another worker does.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -88,7 +89,7 @@ class Journal:
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
-        """Write what is told within in one go: one wait for the disk, all of it or nothing."""
+        """Write all changes made within in one go: one wait for the disk, all of them or none."""
         _ = self.storage
         assert self._backend is not None
         with self._backend.batch():
@@ -102,7 +103,7 @@ class _File(BaseJournalBackend):
         self._path, self._lock = path, lock
         lock.current = False  # this one has read nothing yet
         self._count = self._offset = 0  # what has been read: entries, bytes
-        self._held: list[dict[str, Any]] | None = None
+        self._batched: list[dict[str, Any]] | None = None
 
     def lost(self) -> bool:
         """Whether the file holds less than what was read of it."""
@@ -113,17 +114,17 @@ class _File(BaseJournalBackend):
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
-        self._held = []
+        self._batched = []
         try:
             yield
-            held, self._held = self._held, None
-            self.append_logs(held)
+            logs, self._batched = self._batched, None
+            self.append_logs(logs)
         finally:
-            self._held = None
+            self._batched = None
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        if self._held is not None:
-            self._held.extend(logs)
+        if self._batched is not None:
+            self._batched.extend(logs)
             return
         text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
         with self._lock, writing_to(self._path), self._path.open("ab+") as file:
@@ -191,27 +192,24 @@ def _line_begin(file: Any, end: int) -> int:
     while end > 0:
         begin = max(0, end - 65536)
         file.seek(begin)
-        found = file.read(end - begin).rfind(b"\n")
-        if found >= 0:
-            return int(begin + found + 1)
+        newline = file.read(end - begin).rfind(b"\n")
+        if newline >= 0:
+            return int(begin + newline + 1)
         end = begin
     return 0
-
-
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 class Leases:
     """The leases of all workers, and this process's own.
 
     Attributes:
-        name: this worker's name: machine, process id and its start.
+        name: this worker's name: machine, PID namespace, process id and its start.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        record = owner_record()
-        self.name = "{host}-{pid}-{started}".format(**record["owner"])
+        self._owner = new_owner()
+        self.name = "{host}-{namespace}-{pid}-{started}".format(**self._owner)
         self._renewed = float("-inf")
 
     def renew(self) -> None:
@@ -219,7 +217,7 @@ class Leases:
         if time.monotonic() - self._renewed < HEARTBEAT_SECONDS:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._file(self.name), owner_record())
+        write_json(self._file(self.name), owner_record(self._owner))
         self._renewed = time.monotonic()
 
     def give_up(self) -> None:

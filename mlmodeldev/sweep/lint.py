@@ -2,7 +2,7 @@
 
 Example::
 
-    for problem in check("sweep/config.yaml", known_settings={"optimizer.lr": float}):
+    for problem in check("sweep/config.yaml", {"optimizer.lr": float}):
         print(problem)
     # sweep/config.yaml:9: error: parameters.optimizer.lrr: no setting of the trainer; did you ...
 
@@ -12,123 +12,96 @@ enumeration, by search and on a laptop, with the same values.
 
 from __future__ import annotations
 
+import difflib
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.errors import UsageError
-from mlmodeldev.sweep import lint_trainer
+from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.sweep.definition import Definition, parse
-from mlmodeldev.sweep.distributions import quantise
-from mlmodeldev.sweep.document import Document, Problem, Report, read
+from mlmodeldev.sweep.distributions import quantile, quantise
+from mlmodeldev.sweep.document import Document, Problem, shown
+from mlmodeldev.sweep.lint_command import check_command
 from mlmodeldev.sweep.loading import Sweep
-from mlmodeldev.sweep.parameters import Parameter, distinct
+from mlmodeldev.sweep.parameters import EXPONENTS, Parameter, distinct
+from mlmodeldev.sweep.yaml_reader import read_file
+
+Refusal = Callable[[str, Any, Sequence[str]], str | None]
+"""Takes a key, a value and the overrides that choose files, such as ``model=text_classifier``;
+returns what is wrong with the value there, or None."""
+
+TrainerSettings = Mapping[str, Any] | Refusal
+"""The trainer's settings: types or default values by dotted key, or a function that judges one."""
 
 TRAINER_METRICS = ("train/loss", "val/loss", "val/accuracy")
 """What every trainer of this template logs."""
 
-KnownSettings = Mapping[str, Any] | lint_trainer.Ask
+HEADER = {"command": "Command:", "best": "Expected best value:", "cost": "Cost:"}
+"""Words that the comment lines at the top of a sweep file must hold, and how to write them."""
+
+MAX_POINTS = 300
+"""So many points of a sweep are looked at for the choices that stand beside a key."""
+
+_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
 def check(
     path: str | Path,
-    known_settings: KnownSettings | None = None,
-    known_metrics: Collection[str] | None = None,
+    settings: TrainerSettings | None = None,
+    metrics: Collection[str] = TRAINER_METRICS,
 ) -> list[Problem]:
     """Return all problems of a sweep file, in the order of its lines; empty if there are none.
 
     Args:
         path: the sweep file.
-        known_settings: the trainer's settings: a mapping of dotted keys to a type or to a default
+        settings: the trainer's settings: a mapping of dotted keys to a type or to a default
             value (None for any type), or a function that takes a key, a value and the choices of
             files beside them (``model=text_classifier``) and returns what is wrong, or None.
             Without it keys and types are not checked.
-        known_metrics: names that the trainer logs; `TRAINER_METRICS` by default.
+        metrics: names that the trainer logs.
     """
-    report = Report(str(path))
+    document = Document(str(path))
     try:
-        document = read(path, report)
-        definition = parse(document, report)
+        read_file(path, document)
+        definition = parse(document)
     except UsageError:
-        return report.problems
-    if not report.errors:
-        _lint(document, definition, report, known_settings, known_metrics)
-    return sorted(report.problems, key=lambda problem: problem.line)
+        return document.problems
+    if not document.errors:
+        _check_header(document)
+        _check_values(document, definition)
+        _check_end(document, definition)
+        check_command(document, definition)
+        _check_metric(document, definition, metrics)
+        if _check_points(document, definition) and settings is not None:
+            _check_settings(document, definition, settings)
+    return sorted(document.problems, key=lambda problem: problem.line)
 
 
-def _lint(
-    document: Document,
-    definition: Definition,
-    report: Report,
-    known_settings: KnownSettings | None,
-    known_metrics: Collection[str] | None,
-) -> None:
-    check_header(document, report)
-    check_values(definition, report)
-    check_end(document, definition, report)
-    lint_trainer.check_command(document, definition, report)
-    metrics = TRAINER_METRICS if known_metrics is None else known_metrics
-    lint_trainer.check_metric(document, definition, metrics, report)
-    if _check_points(document, definition, report) and known_settings is not None:
-        lint_trainer.check_settings(definition, known_settings, report, _points(definition))
-
-
-def _points(definition: Definition) -> Iterator[dict[str, Any]]:
-    space = Sweep(definition).space
-    return space.walk() if definition.method == "grid" else space.draw()
-
-
-def _check_points(document: Document, definition: Definition, report: Report) -> bool:
-    """Report rules that cannot be worked out, or that no point fits; return whether all is well."""
-    try:
-        first = list(itertools.islice(_points(definition), 20))
-    except UsageError as error:
-        report.error(document.line(("controller",)), "controller", str(error))
-        return False
-    if not first:
-        line = document.line(("controller", "constraints"))
-        report.error(line, "controller.constraints", "no point fits")
-    return bool(first)
-
-
-HEADER = ("command", "best", "cost")
-"""Words that the comment lines at the top of a sweep file must hold."""
-
-_EXPONENTS = {
-    "log_uniform": "log_uniform_values",
-    "q_log_uniform": "q_log_uniform_values",
-    "inv_log_uniform": "inv_log_uniform_values",
-}
-
-
-def check_header(document: Document, report: Report) -> None:
+def _check_header(document: Document) -> None:
     """Warn where the comment lines at the top do not say what the sweep costs and brings."""
-    comments = []
-    for line in document.text.splitlines():
-        if not line.startswith("#"):
-            break
-        comments.append(line.lower())
-    missing = [word for word in HEADER if word not in " ".join(comments)]
+    lines = itertools.takewhile(lambda line: line.startswith("#"), document.source.splitlines())
+    comments = " ".join(lines).lower()
+    missing = [f"'# {name}'" for word, name in HEADER.items() if word not in comments]
     if missing:
-        names = {"command": "Command:", "best": "Expected best value:", "cost": "Cost:"}
-        wanted = ", ".join(f"'# {names[word]}'" for word in missing)
-        report.warning(1, "", f"should open with comment lines, missing here: {wanted}")
+        message = f"should open with comment lines, missing here: {', '.join(missing)}"
+        document.warning((), message, 1)
 
 
-def check_values(definition: Definition, report: Report) -> None:
+def _check_values(document: Document, definition: Definition) -> None:
     """Warn of values that are probably not meant."""
     for parameter in definition.parameters:
         for message in _value_warnings(parameter, definition.method):
-            report.warning(parameter.line, parameter.place, message)
+            document.warning(parameter.keys, message)
 
 
 def _value_warnings(parameter: Parameter, method: str) -> Iterator[str]:
     fields, distribution = parameter.fields, parameter.distribution
     if distribution == "categorical" and len(distinct(fields["values"])) < len(fields["values"]):
         yield "lists a value twice (1 and 1.0 are one value); it counts once in a grid"
-    if distribution in _EXPONENTS:
-        instead = _EXPONENTS[distribution]
+    if distribution in EXPONENTS:
+        instead = f"{distribution}_values"
         yield f"min and max are exponents of e in {distribution}; {instead} takes the bounds"
     if distribution == "q_uniform":
         yield from _step_warnings(parameter, method)
@@ -144,15 +117,106 @@ def _step_warnings(parameter: Parameter, method: str) -> Iterator[str]:
         yield f"draws are multiples of q {q}, so {quantise(low, q)} to {quantise(high, q)}"
 
 
-def check_end(document: Document, definition: Definition, report: Report) -> None:
+def _check_end(document: Document, definition: Definition) -> None:
     """Warn of a search that never ends, and of seeds that are searched like a setting."""
     if definition.method == "grid":
         return
     if definition.run_cap is None:
-        line = document.line(("method",))
-        report.warning(line, "run_cap", f"missing: {definition.method} has no end without it")
+        message = f"missing: {definition.method} has no end without it"
+        document.warning(("run_cap",), message, document.line(("method",)))
     for parameter in definition.parameters:
         seed = parameter.name.rpartition(".")[2] == "seed"
         if seed and not parameter.is_constant and parameter.name not in definition.replicates:
             message = "is drawn like any parameter; to repeat each point: controller.replicates"
-            report.warning(parameter.line, parameter.place, message)
+            document.warning(parameter.keys, message)
+
+
+def _check_metric(document: Document, definition: Definition, metrics: Collection[str]) -> None:
+    """Report a metric that the trainer does not log: an error if it is a near miss."""
+    if definition.metric is None or definition.metric.name in metrics:
+        return
+    name, keys = definition.metric.name, ("metric", "name")
+    message = f"{name!r} is not among what the trainer logs: {', '.join(sorted(metrics))}"
+    if difflib.get_close_matches(name, list(metrics), n=1, cutoff=0.7):
+        document.error(keys, message + nearest(name, metrics))
+    else:
+        document.warning(keys, f"{message}; a search or early stopping needs it logged")
+
+
+def _points(definition: Definition) -> Iterator[dict[str, Any]]:
+    space = Sweep(definition).space
+    return space.walk() if definition.method == "grid" else space.draw()
+
+
+def _check_points(document: Document, definition: Definition) -> bool:
+    """Report rules that cannot be worked out, or that no point fits; return whether all is well."""
+    try:
+        first = list(itertools.islice(_points(definition), 20))
+    except UsageError as error:
+        document.error(("controller",), str(error))
+        return False
+    if not first:
+        document.error(("controller", "constraints"), "no point fits")
+    return bool(first)
+
+
+def _check_settings(document: Document, definition: Definition, settings: TrainerSettings) -> None:
+    """Report keys that are no settings, and values that a setting's type refuses."""
+    refusal = settings if callable(settings) else _refusal_of(settings)
+    choices = _choices_beside(definition)
+    for parameter in definition.parameters:
+        messages = _refusals(parameter, refusal, choices.get(parameter.name, [()]))
+        if (message := next(messages, None)) is not None:
+            document.error(parameter.keys, message)
+
+
+def _choices_beside(definition: Definition) -> dict[str, list[tuple[str, ...]]]:
+    """Return for each key the choices of files with which it is set; a group has no dot."""
+    groups = [p.name for p in definition.parameters if "." not in p.name]
+    choices: dict[str, dict[tuple[str, ...], None]] = {}
+    for point in itertools.islice(_points(definition), MAX_POINTS) if groups else ():
+        chosen = {name: point[name] for name in groups if name in point}
+        for name in point:
+            others = {k: v for k, v in chosen.items() if k != name}
+            choices.setdefault(name, {})[tuple(to_overrides(others))] = None
+    return {name: list(each) for name, each in choices.items()}
+
+
+def _refusals(
+    parameter: Parameter, refusal: Refusal, choices: Sequence[tuple[str, ...]]
+) -> Iterator[str]:
+    for chosen in choices:
+        for value in _sample(parameter):
+            if isinstance(value, str) and "${" in value:
+                continue
+            message = refusal(parameter.name, value, chosen)
+            if message is not None:
+                yield f"{message} [with {' '.join(chosen)}]" if chosen else message
+
+
+def _sample(parameter: Parameter) -> Iterator[Any]:
+    """Yield all listed values, or some of a distribution's."""
+    if "values" in parameter.fields:
+        yield from parameter.fields["values"]
+        return
+    for u in (0.5, 0.001, 0.999):
+        try:
+            yield quantile(parameter, u)
+        except UsageError:
+            continue
+
+
+def _refusal_of(settings: Mapping[str, Any]) -> Refusal:
+    def refusal(key: str, value: Any, choices: Sequence[str]) -> str | None:
+        if key not in settings:
+            return f"{key!r} is no setting of the trainer{nearest(key, settings)}"
+        wanted = settings[key]
+        kind = wanted if isinstance(wanted, type) else type(wanted)
+        if kind not in _TYPES:
+            return None
+        fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+        if kind is not bool and isinstance(value, bool):
+            fits = False
+        return None if fits else f"{shown(value)} is refused: {key} takes {_TYPES[kind]}"
+
+    return refusal

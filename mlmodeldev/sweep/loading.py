@@ -1,4 +1,4 @@
-"""Load a sweep file and list its trials.
+"""Load a sweep file: its trials, its program, and how a trial of it is started.
 
 Example::
 
@@ -14,29 +14,29 @@ import ast
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.sweep.definition import Definition, parse
-from mlmodeldev.sweep.document import Document, Report, read, read_text
+from mlmodeldev.sweep.document import Document
 from mlmodeldev.sweep.space import Naming, Space, Trial
-
-if TYPE_CHECKING:
-    from mlmodeldev.sweep.definition import Definition
+from mlmodeldev.sweep.yaml_reader import read_file, read_text
 
 
 def load(path: str | Path) -> Sweep:
     """Read and validate a sweep file.
 
     Raises:
-        UsageError: the file cannot be read, or has a mistake; the first one is told, with its
+        UsageError: the file cannot be read, or has a mistake; the first one is named, with its
             line. ``python -m mlmodeldev.sweep check`` lists all, and warnings besides.
     """
-    report = Report(str(path))
-    return _sweep(read(path, report), report)
+    document = Document(str(path))
+    read_file(path, document)
+    return _sweep(document)
 
 
 def loads(text: str, file: str = "<sweep>") -> Sweep:
@@ -49,13 +49,14 @@ def loads(text: str, file: str = "<sweep>") -> Sweep:
     Raises:
         UsageError: as `load`.
     """
-    report = Report(file)
-    return _sweep(read_text(text, file, report), report)
+    document = Document(file)
+    read_text(text, document)
+    return _sweep(document)
 
 
-def _sweep(document: Document, report: Report) -> Sweep:
-    definition = parse(document, report)
-    report.raise_errors()
+def _sweep(document: Document) -> Sweep:
+    definition = parse(document)
+    document.raise_errors()
     return Sweep(definition)
 
 
@@ -138,14 +139,6 @@ class Sweep:
             return cap
         return min(size for size in (self.space.count(), cap) if size is not None)
 
-    def violated(self, overrides: Mapping[str, Any]) -> str | None:
-        """Return the constraint that these overrides break, or None.
-
-        W&B's server knows nothing of constraints: an engine that takes points from it asks here.
-        """
-        broken = self.space.rules.broken(overrides)
-        return broken.text if broken else None
-
 
 def program_of(definition: Definition, root: Path) -> Path:
     """Return the sweep's program; a relative path is meant from the project's folder."""
@@ -185,7 +178,7 @@ def trial_arguments(
     Args:
         overrides: the trial's own values, by dotted key.
         folder: ``<runs_dir>/<sweep>/<trial>``.
-        fixed: what every trial is told besides.
+        fixed: settings of every trial.
     """
     where = {
         "artefacts.runs_dir": str(folder.parents[1].absolute()),
@@ -209,17 +202,9 @@ def pruning(
     rule, metric = sweep.definition.early_terminate, sweep.definition.metric
     if rule is None or metric is None:
         return []
-    settings = {
-        "enabled": True,
-        "metric": metric.name,
-        "goal": metric.goal,
-        "min_iter": rule.min_iter,
-        "max_iter": rule.max_iter,
-        "s": rule.s,
-        "eta": rule.eta,
-        "strict": rule.strict,
-    }
+    settings = {"enabled": True, "metric": metric.name, "goal": metric.goal, **asdict(rule)}
     if journal is not None:
         settings |= {"journal": str(journal), "study": study, "number": number}
-    given = {f"callbacks.pruning.{key}": value for key, value in settings.items()}
-    return to_overrides({key: value for key, value in given.items() if value is not None})
+    return to_overrides(
+        {f"callbacks.pruning.{key}": each for key, each in settings.items() if each is not None}
+    )

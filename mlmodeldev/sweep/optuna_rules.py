@@ -43,12 +43,11 @@ def judge(settings: Pruning, values: Sequence[float]) -> str | None:
         return None
     journal = Journal(Path(settings.journal).parent)
     with journal.lock:
-        study_id, trial_id = _find(journal, settings)
+        name, trial_id = _find(journal, settings)
         row = journal.storage.get_trial(trial_id)
         if row.state is not TrialState.RUNNING:
             return None
         journal.storage.set_trial_intermediate_value(trial_id, len(values), values[-1])
-        name = journal.storage.get_study_name_from_id(study_id)
         pruner = _pruner(settings)
         study = optuna.load_study(study_name=name, storage=journal.storage, pruner=pruner)
         if not pruner.prune(study, journal.storage.get_trial(trial_id)):
@@ -56,15 +55,14 @@ def judge(settings: Pruning, values: Sequence[float]) -> str | None:
     return f"{settings.rule}: {values[-1]:.6g} after {len(values)} values is behind the others"
 
 
-def _find(journal: Journal, settings: Pruning) -> tuple[int, int]:
-    studies = journal.storage.get_all_studies()
-    study = next((s for s in studies if s.study_name == settings.study), None)
-    if study is None or settings.number is None:
-        raise UsageError(f"{journal.path}: holds no search {settings.study!r}")
-    number = settings.number
-    return study._study_id, journal.storage.get_trial_id_from_study_id_trial_number(
-        study._study_id, number
-    )
+def _find(journal: Journal, settings: Pruning) -> tuple[str, int]:
+    """Return the name of the study in the journal, and the id of the trial's row."""
+    name, number = settings.study, settings.number
+    names = {study.study_name: study._study_id for study in journal.storage.get_all_studies()}
+    if name not in names or name is None or number is None:
+        raise UsageError(f"{journal.path}: holds no search {name!r}")
+    row = journal.storage.get_trial_id_from_study_id_trial_number(names[name], number)
+    return name, row
 
 
 def _pruner(settings: Pruning) -> optuna.pruners.BasePruner:

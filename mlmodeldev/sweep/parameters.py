@@ -3,7 +3,7 @@
 Example::
 
     optimizer.lr: {values: [0.001, 0.003]}                 # categorical
-    model.hidden_size: {min: 32, max: 256}                       # int_uniform, inferred as W&B does
+    model.hidden_size: {min: 32, max: 256}                 # int_uniform, inferred as W&B does
     optimizer.weight_decay: {distribution: log_uniform_values, min: 0.0001, max: 0.1}
     optimizer: {parameters: {lr: {value: 0.1}}}            # nested: the key is optimizer.lr
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from mlmodeldev.errors import nearest
 from mlmodeldev.settings.identity import canonical_text
-from mlmodeldev.sweep.document import Document, Keys, Report, dotted, shown
+from mlmodeldev.sweep.document import Document, Keys, shown
 
 _BOUNDS = ("min", "max")
 _NORMAL = ("mu", "sigma")
@@ -49,7 +49,8 @@ FIELDS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
 GRID = ("constant", "categorical", "int_uniform", "q_uniform")
 """Distributions with countable values, which method grid accepts."""
 
-_EXPONENTS = {"log_uniform", "q_log_uniform", "inv_log_uniform"}
+EXPONENTS = {"log_uniform", "q_log_uniform", "inv_log_uniform"}
+"""Distributions whose bounds are exponents of e; the same with ``_values`` take the bounds."""
 _POSITIVE = {"log_uniform_values", "q_log_uniform_values", "inv_log_uniform_values"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _MAX_EXPONENT = 700  # exp(700) is just below the largest float
@@ -63,8 +64,8 @@ class Parameter:
     distribution: str
     fields: dict[str, Any] = field(default_factory=dict)
     """The fields with defaults filled in, such as ``{"min": 0.0, "max": 1.0}``."""
-    line: int = 1
-    place: str = ""
+    keys: Keys = ()
+    """Where it stands in the file."""
 
     @property
     def is_constant(self) -> bool:
@@ -72,39 +73,35 @@ class Parameter:
         return self.distribution == "constant"
 
 
-def parse_parameters(document: Document, report: Report) -> list[Parameter]:
-    """Return the parameters of a sweep file in its order; mistakes go into the report."""
+def parse_parameters(document: Document) -> list[Parameter]:
+    """Return the parameters of a sweep file in its order; mistakes are noted in the document."""
     data, keys = document.data.get("parameters"), ("parameters",)
     if not isinstance(data, dict) or not data:
-        report.error(document.line(keys), "parameters", "must be a mapping with a parameter in it")
+        document.error(keys, "must be a mapping with a parameter in it")
         return []
-    found: list[Parameter] = []
-    seen: dict[str, int] = {}
-    for parameter in _walk(data, "", keys, document, report):
-        if parameter.name in seen:
-            message = f"{parameter.name} is set twice, first in line {seen[parameter.name]}"
-            report.error(parameter.line, parameter.place, message)
-            continue
-        seen[parameter.name] = parameter.line
-        found.append(parameter)
-    _report_overlaps(found, report)
-    return found
+    by_name: dict[str, Parameter] = {}
+    for parameter in _walk(data, "", keys, document):
+        first = by_name.setdefault(parameter.name, parameter)
+        if first is not parameter:
+            line = document.line(first.keys)
+            message = f"{parameter.name} is set twice, first in line {line}"
+            document.error(parameter.keys, message)
+    parameters = list(by_name.values())
+    _report_overlaps(parameters, document)
+    return parameters
 
 
-def _walk(
-    data: dict[str, Any], prefix: str, keys: Keys, document: Document, report: Report
-) -> Iterator[Parameter]:
+def _walk(data: dict[str, Any], prefix: str, keys: Keys, document: Document) -> Iterator[Parameter]:
     for name, spec in data.items():
-        here, line = (*keys, name), document.line((*keys, name))
-        full = f"{prefix}{name}"
+        here, full = (*keys, name), f"{prefix}{name}"
         if not _NAME.fullmatch(name):
-            report.error(line, dotted(here), _name_message(name))
+            document.error(here, _name_message(name))
         elif not isinstance(spec, dict):
-            report.error(line, dotted(here), "must be a mapping, such as {value: 1}")
+            document.error(here, "must be a mapping, such as {value: 1}")
         elif "parameters" in spec:
-            yield from _nested(spec, full, here, document, report)
+            yield from _nested(spec, full, here, document)
         else:
-            parameter = _parse_one(full, spec, here, document, report)
+            parameter = _parse_one(full, spec, here, document)
             if parameter is not None:
                 yield parameter
 
@@ -114,25 +111,19 @@ def _name_message(name: str) -> str:
     return f"{shown(name)} is no parameter name: letters, digits, '_', '-' and '.' only{hint}"
 
 
-def _nested(
-    spec: dict[str, Any], full: str, here: Keys, document: Document, report: Report
-) -> Iterator[Parameter]:
+def _nested(spec: dict[str, Any], full: str, here: Keys, document: Document) -> Iterator[Parameter]:
     inner, keys = spec["parameters"], (*here, "parameters")
     for extra in spec.keys() - {"parameters"}:
-        message = "not allowed beside 'parameters'"
-        report.error(document.line((*here, extra)), dotted((*here, extra)), message)
+        document.error((*here, extra), "not allowed beside 'parameters'")
     if isinstance(inner, dict) and inner:
-        yield from _walk(inner, f"{full}.", keys, document, report)
+        yield from _walk(inner, f"{full}.", keys, document)
     else:
-        report.error(document.line(keys), dotted(keys), "must be a mapping with a parameter in it")
+        document.error(keys, "must be a mapping with a parameter in it")
 
 
-def _parse_one(
-    name: str, spec: dict[str, Any], keys: Keys, document: Document, report: Report
-) -> Parameter | None:
-    before = len(report.errors)
-    line = document.line(keys)
-    distribution = _distribution(spec, keys, document, report)
+def _parse_one(name: str, spec: dict[str, Any], keys: Keys, document: Document) -> Parameter | None:
+    before = len(document.errors)
+    distribution = _distribution(spec, keys, document)
     if distribution is None:
         return None
     required, optional = FIELDS[distribution]
@@ -142,59 +133,51 @@ def _parse_one(
     for extra in spec:
         if extra not in allowed:
             message = f"not a field of {distribution}; allowed: {', '.join(allowed)}"
-            message += nearest(extra, allowed)
-            report.error(document.line((*keys, extra)), dotted((*keys, extra)), message)
+            document.error((*keys, extra), message + nearest(extra, allowed))
     for missing in required:
         if missing not in spec:
-            report.error(line, dotted(keys), f"{distribution} needs {missing!r}")
+            document.error(keys, f"{distribution} needs {missing!r}")
     fields = {**optional, **{k: v for k, v in spec.items() if k in allowed[1:]}}
-    parameter = Parameter(name, distribution, fields, line, dotted(keys))
-    if len(report.errors) == before:
-        _check_fields(parameter, report)
-    return parameter if len(report.errors) == before else None
+    parameter = Parameter(name, distribution, fields, keys)
+    if len(document.errors) == before:
+        for message in _field_mistakes(parameter):
+            document.error(keys, message)
+    return parameter if len(document.errors) == before else None
 
 
-def _distribution(
-    spec: dict[str, Any], keys: Keys, document: Document, report: Report
-) -> str | None:
-    given = spec.get("distribution")
+def _distribution(spec: dict[str, Any], keys: Keys, document: Document) -> str | None:
     if "distribution" in spec:
+        given = spec["distribution"]
         if given == "categorical_w_probabilities":
             return "categorical"
         if isinstance(given, str) and given in FIELDS:
             return given
-        line = document.line((*keys, "distribution"))
-        message = (
-            f"{shown(given)} is unknown{nearest(str(given), FIELDS)}; known: {', '.join(FIELDS)}"
-        )
-        report.error(line, dotted((*keys, "distribution")), message)
+        hint = nearest(str(given), FIELDS)
+        message = f"{shown(given)} is unknown{hint}; known: {', '.join(FIELDS)}"
+        document.error((*keys, "distribution"), message)
         return None
-    if "value" in spec and "values" not in spec:
-        return "constant"
     if "values" in spec:
         return "categorical"
-    return _infer_from_bounds(spec, keys, document, report)
+    if "value" in spec:
+        return "constant"
+    return _infer_from_bounds(spec, keys, document)
 
 
-def _infer_from_bounds(
-    spec: dict[str, Any], keys: Keys, document: Document, report: Report
-) -> str | None:
-    line, low, high = document.line(keys), spec.get("min"), spec.get("max")
+def _infer_from_bounds(spec: dict[str, Any], keys: Keys, document: Document) -> str | None:
+    low, high = spec.get("min"), spec.get("max")
     if "min" not in spec or "max" not in spec:
         fields = ["value", "values", "min", "max", "distribution", "parameters"]
         close = next((nearest(key, fields) for key in spec if key not in fields), "")
         message = f"needs one of: value; values; min and max; distribution; parameters{close}"
-        report.error(line, dotted(keys), message)
-        return None
-    if _is_int(low) and _is_int(high):
+    elif _is_int(low) and _is_int(high):
         return "int_uniform"
-    if isinstance(low, float) and isinstance(high, float):
+    elif isinstance(low, float) and isinstance(high, float):
         return "uniform"
-    if _is_number(low) and _is_number(high):
+    elif _is_number(low) and _is_number(high):
         message = f"min {low} and max {high}: write both as integers or both with a decimal point"
     else:
         message = f"min {shown(low)} and max {shown(high)} must be numbers"
-    report.error(line, dotted(keys), message)
+    document.error(keys, message)
     return None
 
 
@@ -204,11 +187,6 @@ def _is_int(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _check_fields(parameter: Parameter, report: Report) -> None:
-    for message in _field_mistakes(parameter):
-        report.error(parameter.line, parameter.place, message)
 
 
 def _field_mistakes(parameter: Parameter) -> Iterator[str]:
@@ -238,7 +216,7 @@ def _number_mistakes(distribution: str, fields: dict[str, Any]) -> Iterator[str]
         yield f"int_uniform needs integers, not min {low} and max {high}"
     if distribution in _POSITIVE and low <= 0:
         yield f"min {low} must be greater than 0 on a log scale"
-    if distribution in _EXPONENTS and max(abs(low), abs(high)) > _MAX_EXPONENT:
+    if distribution in EXPONENTS and max(abs(low), abs(high)) > _MAX_EXPONENT:
         yield f"min and max are exponents of e here, at most {_MAX_EXPONENT}"
     if fields.get("q", 1) <= 0:
         yield f"q {fields['q']} must be greater than 0"
@@ -272,14 +250,13 @@ def distinct(values: list[Any]) -> list[Any]:
     return list(seen.values())
 
 
-def _report_overlaps(parameters: list[Parameter], report: Report) -> None:
+def _report_overlaps(parameters: list[Parameter], document: Document) -> None:
     # A text may stand above other keys: `model: resnet` chooses a group, `model.size` a field.
     names = {parameter.name for parameter in parameters}
     for parameter in parameters:
         values = parameter.fields.get("values", [parameter.fields.get("value")])
         for key in {key for value in values for key in _inner_keys(parameter.name, value)} & names:
-            message = f"sets {key}, which is a parameter of its own"
-            report.error(parameter.line, parameter.place, message)
+            document.error(parameter.keys, f"sets {key}, which is a parameter of its own")
 
 
 def _inner_keys(prefix: str, value: Any) -> Iterator[str]:

@@ -6,7 +6,7 @@ Example::
     write_rows(results, Path("runs/digits/results.csv"))
     print_results(results)              # best first, mean ± std over seeds
 
-All is read from the trials' folders; no tracker is asked.
+All is read from the trials' folders, nothing from a tracker.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any, Protocol
 from mlmodeldev.atomic import atomic_path, write_text
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.sweep.space import Trial
-from mlmodeldev.trial.history import best, history, last_entry
+from mlmodeldev.trial.record import best, history, last_entry
 
 FORMATS = (".csv", ".parquet")
 _ENDED = ("done", "pruned")
 
 
 class ResultEntry(Protocol):
-    """A trial and its folder; `mlmodeldev.slurm.sweep_state.ResultEntry` is one."""
+    """A trial and its folder, as the planner of a sweep lists them."""
 
     @property
     def trial(self) -> Trial: ...
@@ -155,9 +155,8 @@ def write_rows(results: Results, file: Path) -> None:
         UsageError: another ending, no place to write, or Parquet without pyarrow.
     """
     if file.suffix not in FORMATS:
-        known = ", ".join(FORMATS)
-        hint = nearest(file.suffix, FORMATS)
-        raise UsageError(f"{file}: unknown ending {file.suffix!r}{hint} (allowed: {known})")
+        hint, allowed = nearest(file.suffix, FORMATS), ", ".join(FORMATS)
+        raise UsageError(f"{file}: unknown ending {file.suffix!r}{hint} (allowed: {allowed})")
     columns = list(dict.fromkeys(name for row in results.rows for name in row))
     if file.suffix == ".csv":
         text = io.StringIO()

@@ -1,13 +1,11 @@
 """The next point of a search: listed for grid and random, suggested by TPE for bayes.
 
-Example::
-
-    proposals = Proposals(sweep, seed=0)
-    proposals.next(study, known={"ab12cd34"}, rows=[])      # a Proposal, or None: no more
-
 Grid and random give the very trials that enumeration gives. Bayes (Optuna's TPE, which takes
 running trials for bad ones so that workers spread) begins with the points of a random search, and
 is seeded by the number of the trial: one worker alone repeats its search exactly.
+
+The second half says how W&B's distributions are searched by Optuna: as its own where it has the
+very same one (a listed value by its place in the list), else as a quantile.
 """
 
 from __future__ import annotations
@@ -37,16 +35,20 @@ from mlmodeldev.sweep.space import MAX_REDRAWS, Trial, uniform
 STARTUP = 10
 """A bayes search draws so many points at random before it suggests; fewer under a small cap."""
 MAX_SUGGESTIONS = 20
-"""Suggestions that are known already or break a constraint, before points are drawn at random."""
+"""Suggestions that were begun already or break a constraint, before points are drawn at random."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial and what Optuna is to know of it."""
+    """A trial, and its parameters in Optuna's terms."""
 
     trial: Trial
     params: dict[str, Any] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+
+
+Candidate = tuple[dict[str, Any], dict[str, Any]]
+"""A point in Optuna's terms, and the point."""
 
 
 class Sampler:
@@ -67,19 +69,19 @@ class Sampler:
         self.startup = min(STARTUP, max(2, cap // 4))
 
     def next(
-        self, study: Study, known: Collection[str], rows: Sequence[FrozenTrial]
+        self, study: Study, begun: Collection[str], rows: Sequence[FrozenTrial]
     ) -> Proposal | None:
-        """Return a trial that is not known yet, or None where there is no more.
+        """Return a trial that was not begun yet, or None where there is no more.
 
         Args:
-            study: what has been found so far.
-            known: identities of all trials begun so far.
+            study: the results so far.
+            begun: identities of all trials begun so far.
             rows: the study's trials, in their order.
         """
         if self.sweep.method != "bayes":
-            listed = next((trial for trial in self._listed if trial.id not in known), None)
+            listed = next((trial for trial in self._listed if trial.id not in begun), None)
             return None if listed is None else self.described(listed)
-        return next(self._new(self._points(study, rows), known), None)
+        return next(self._new(self._points(study, rows), begun), None)
 
     def described(self, trial: Trial) -> Proposal:
         """Return a trial with its place in Optuna's terms, where it has one."""
@@ -97,19 +99,15 @@ class Sampler:
     def _proposal(self, trial: Trial, params: dict[str, Any]) -> Proposal:
         return Proposal(trial, params, {name: self.distributions[name] for name in params})
 
-    def _new(
-        self, points: Iterator[tuple[dict[str, Any], dict[str, Any]]], known: Collection[str]
-    ) -> Iterator[Proposal]:
+    def _new(self, points: Iterator[Candidate], begun: Collection[str]) -> Iterator[Proposal]:
         for params, point in points:
             for repeated in self.space.repeated(point):
-                trial = Trial(repeated, self.sweep.naming)
-                if trial.id not in known:
+                trial = self.trial(repeated)
+                if trial.id not in begun:
                     yield self._proposal(trial, {k: v for k, v in params.items() if k in point})
 
-    def _points(
-        self, study: Study, rows: Sequence[FrozenTrial]
-    ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Yield candidates, the preferred one first: what Optuna knows, and the point."""
+    def _points(self, study: Study, rows: Sequence[FrozenTrial]) -> Iterator[Candidate]:
+        """Yield candidates, the preferred one first."""
         if rows and self.space.replicated:  # the last point's replicates come before a new point
             yield from self._assembled(rows[-1].params)
         number = len(rows)
@@ -122,7 +120,7 @@ class Sampler:
         for point in self.space.left_over(set()):
             yield {}, point
 
-    def _assembled(self, params: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    def _assembled(self, params: dict[str, Any]) -> Iterator[Candidate]:
         # A parameter that a condition left out of an earlier point has no place there.
         full = {p.name: params.get(p.name, from_quantile(p, 0.5)) for p in self.space.searched}
         values = {p.name: to_value(p, full[p.name]) for p in self.space.searched}
@@ -140,16 +138,25 @@ class Sampler:
         text = f"{self.seed}\n{number}\n{attempt}".encode()
         seed = int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")
         sampler = TPESampler(n_startup_trials=0, multivariate=True, constant_liar=True, seed=seed)
-        candidate = create_trial(state=TrialState.RUNNING)
         # Together what all trials have, one by one what a condition leaves out of some.
         alone = self.sweep.definition.conditions.keys()
         joint = {name: each for name, each in self.distributions.items() if name not in alone}
         spaces = [joint, *({name: self.distributions[name]} for name in alone)]
-        # Not sample_relative, which writes what it finds to a trial that is not there yet.
-        found: dict[str, Any] = {}
+        params: dict[str, Any] = {}
         for space in spaces:
-            found |= sampler._sample(study, candidate, space) if space else {}
-        return found
+            params |= tpe_sample(sampler, study, space) if space else {}
+        return params
+
+
+def tpe_sample(
+    sampler: TPESampler, study: Study, space: dict[str, BaseDistribution]
+) -> dict[str, Any]:
+    """Return the parameters that TPE suggests next.
+
+    By a private method of Optuna, and only here: the public `sample_relative` writes what it
+    suggests to a trial of the study, and there is none yet.
+    """
+    return sampler._sample(study, create_trial(state=TrialState.RUNNING), space)
 
 
 EDGE = 2.0**-40
@@ -165,7 +172,7 @@ def is_native(parameter: Parameter) -> bool:
     if parameter.distribution == "categorical":
         return "probabilities" not in fields
     if parameter.distribution == "int_uniform":
-        return max(abs(fields["min"]), abs(fields["max"])) < _EXACT_INTEGER
+        return bool(max(abs(fields["min"]), abs(fields["max"])) < _EXACT_INTEGER)
     if parameter.distribution in ("uniform", "log_uniform_values"):
         return math.isfinite(float(fields["max"]) - float(fields["min"]))
     return False
@@ -195,8 +202,9 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 def _is_scale(parameter: Parameter) -> bool:
     values = parameter.fields["values"]
-    return all(isinstance(each, int | float) and math.isfinite(each) for each in values) and not (
-        any(isinstance(each, bool) for each in values)
+    return all(
+        isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each)
+        for each in values
     )
 
 
@@ -268,8 +276,8 @@ def _crossing(parameter: Parameter, value: float, strict: bool) -> float:
     low, high = EDGE, 1 - EDGE
     for _ in range(52):
         middle = (low + high) / 2
-        found = quantile(parameter, middle)
-        if found > value or (not strict and found == value):
+        reached = quantile(parameter, middle)
+        if reached > value or (not strict and reached == value):
             high = middle
         else:
             low = middle

@@ -4,7 +4,7 @@ Example, inside of a Slurm job or on a laptop, as often and in as many places as
 
     python -m mlmodeldev.sweep.search worker --sweep sweep/bayes.yaml --slots 2 logger=csv
 
-Each worker takes a trial, runs it, and tells what came of it; nobody coordinates. What a dead
+Each worker takes a trial, runs it, and writes what came of it; nobody coordinates. What a dead
 worker has left is taken over with the same parameters in the same folder, so it goes on from its
 checkpoint. ``optuna-dashboard RUNS/SWEEP/.search/journal.log`` shows the search.
 """
@@ -20,12 +20,14 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from mlmodeldev.lease import owned
 from mlmodeldev.sweep.journal import Journal, Leases
 from mlmodeldev.sweep.loading import Sweep, load, pruning, trial_arguments
 from mlmodeldev.sweep.sampler import Proposal, Sampler
-from mlmodeldev.sweep.study import SearchStudy, add_folder_trials, import_prior
-from mlmodeldev.trial.folder import TrialFolder, owned, read_record
+from mlmodeldev.sweep.study import SearchStudy, add_folder_trials, import_trials
+from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.pool import WAIT, TrialResult, TrialTask, run_pool
+from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import Wait
 
 FOLDER = ".search"
@@ -69,45 +71,45 @@ class SearchSource:
         caps = [c for c in (count, sweep.definition.run_cap) if c is not None]
         self.cap = min(caps, default=None)
         self.journal = Journal(self.base / FOLDER)
-        self.ledger = SearchStudy(self.journal, sweep)
-        self.proposals = Sampler(sweep, seed, count)
+        self.study = SearchStudy(self.journal, sweep)
+        self.sampler = Sampler(sweep, seed, count)
         self.leases = Leases(self.base / FOLDER / "workers")
         self.mine: dict[str, FrozenTrial] = {}
         self.begun = datetime.now()
         self.leases.renew()
         with self.journal.lock:
             if sweep.method == "bayes":
-                add_folder_trials(self.ledger, self.proposals, self.base)
+                add_folder_trials(self.study, self.sampler, self.base)
 
     # --- what the pool calls
 
     def take(self) -> TrialTask | Wait | None:
         with self.journal.lock:
-            rows = self.ledger.rows()
+            rows = self.study.rows()
             row = self._left_behind(rows) or self._retried(rows) or self._new()
             if row is not None:
                 self.mine[row.user_attrs["id"]] = row
-                return self._work(row)
-            if self.mine or (self.linger and self._others()):
+                return self._task(row)
+            if self.mine or (self.linger and self._any_running()):
                 return WAIT
             return None
 
-    def report(self, work: TrialTask, ended: TrialResult) -> str | None:
+    def report(self, task: TrialTask, result: TrialResult) -> str | None:
         with self.journal.lock:
-            row = self.journal.storage.get_trial(self.mine.pop(work.id)._trial_id)
-            print(f"{work.id}  {row.user_attrs['name']}  {ended.state}", flush=True)
-            if ended.state in ("done", "pruned"):
-                self.ledger.finish(row, work.folder, ended.state == "pruned")
-            elif ended.state == "interrupted":
-                self.ledger.free(row)
-            elif ended.status == SIGKILLED and self._may_go_on(row):
-                # else whoever finds it freed would take it for one that failed by itself
-                if (work.folder / "trial.json").is_file():
-                    TrialFolder(work.folder).update(state="interrupted")
-                self.ledger.free(row)
+            row = self.journal.storage.get_trial(self.mine.pop(task.id)._trial_id)
+            print(f"{task.id}  {row.user_attrs['name']}  {result.state}", flush=True)
+            if result.state in ("done", "pruned"):
+                self.study.finish(row, task.folder, result.state == "pruned")
+            elif result.state == "interrupted":
+                self.study.release(row)
+            elif result.status == SIGKILLED and self._may_go_on(row):
+                # else the next worker would take it for one that failed by itself
+                if (task.folder / "trial.json").is_file():
+                    TrialFolder(task.folder).update(state="interrupted")
+                self.study.release(row)
                 return "pending"
             else:
-                self.ledger.fail(row, ended.reason)
+                self.study.fail(row, result.reason)
         return None
 
     def tick(self) -> None:
@@ -121,35 +123,36 @@ class SearchSource:
 
     def _may_go_on(self, row: FrozenTrial) -> bool:
         """Count a death; return whether the trial may be gone on with."""
-        deaths = row.user_attrs.get("deaths", 0) + 1
-        self.ledger.note(row, deaths=deaths)
+        deaths: int = row.user_attrs.get("deaths", 0) + 1
+        self.study.set_attributes(row, deaths=deaths)
         return deaths < MAX_DEATHS
 
     def _left_behind(self, rows: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        """Tell what others' folders say meanwhile; take over a trial that nobody runs."""
+        """Write how other workers' trials ended meanwhile; take one over that nobody runs."""
         for row in rows:
-            if row.state is TrialState.RUNNING and row.user_attrs["id"] not in self.mine:
-                taken = self._settle(row)
-                if taken is not None:
-                    return taken
+            running = row.state is TrialState.RUNNING and row.user_attrs["id"] not in self.mine
+            if running and self._take_over(row):
+                return row
         return None
 
-    def _settle(self, row: FrozenTrial) -> FrozenTrial | None:
+    def _take_over(self, row: FrozenTrial) -> bool:
+        """Take a trial over that nobody runs; one that is over gets its result instead."""
         folder = self.base / row.user_attrs["id"]
         record = read_record(folder)
         state = record.get("state")
-        if owned(record) or self.leases.alive(row.user_attrs["owner"]):
-            return None
+        # both are asked each time, so that both are watched from the first look on
+        if any([owned(record), self.leases.alive(row.user_attrs["owner"])]):
+            return False
         if state in ("done", "pruned"):
-            self.ledger.finish(row, folder, state == "pruned")
+            self.study.finish(row, folder, state == "pruned")
         elif state == "failed" and not self.retry:
-            self.ledger.fail(row, record.get("reason"))
+            self.study.fail(row, record.get("reason"))
         elif state == "running" and not self._may_go_on(row):
-            self.ledger.fail(row, f"died {MAX_DEATHS} times")
+            self.study.fail(row, f"died {MAX_DEATHS} times")
         else:
-            self.ledger.note(row, owner=self.leases.name)
-            return row
-        return None
+            self.study.set_attributes(row, owner=self.leases.name)
+            return True
+        return False
 
     def _retried(self, rows: Sequence[FrozenTrial]) -> FrozenTrial | None:
         if not self.retry:
@@ -158,27 +161,28 @@ class SearchSource:
         for row in rows:
             ended = row.datetime_complete if row.state is TrialState.FAIL else None
             if ended is not None and ended < self.begun and row.number not in again:
-                trial = self.proposals.trial(row.user_attrs["overrides"])
+                trial = self.sampler.trial(row.user_attrs["overrides"])
                 proposal = Proposal(trial, row.params, row.distributions)
-                return self.ledger.begin(proposal, self.leases.name, retry_of=row.number)
+                return self.study.begin(proposal, self.leases.name, retry_of=row.number)
         return None
 
     def _new(self) -> FrozenTrial | None:
-        """Begin a point that nobody has begun; points whose folder is finished are told at once."""
+        """Begin a new point; one whose folder is finished already gets its result at once."""
         while True:
-            rows = [row for row in self.ledger.rows() if "retry_of" not in row.user_attrs]
+            rows = [row for row in self.study.rows() if "retry_of" not in row.user_attrs]
             if self._is_over(rows):
                 return None
-            known = {row.user_attrs["id"] for row in rows}
-            proposal = self.proposals.next(self.ledger.study(), known, rows)
+            begun = {row.user_attrs["id"] for row in rows}
+            proposal = self.sampler.next(self.study.load(), begun, rows)
             if proposal is None:
                 return None
-            row = self.ledger.begin(proposal, self.leases.name)
+            row = self.study.begin(proposal, self.leases.name)
             if not read_record(self.base / proposal.trial.id):
                 return row
-            self.ledger.free(row)
-            if (taken := self._settle(self.journal.storage.get_trial(row._trial_id))) is not None:
-                return taken
+            self.study.release(row)
+            row = self.journal.storage.get_trial(row._trial_id)
+            if self._take_over(row):
+                return row
 
     def _is_over(self, rows: Sequence[FrozenTrial]) -> bool:
         if self.cap is not None and len(rows) >= self.cap:
@@ -187,16 +191,16 @@ class SearchSource:
         if metric is None or metric.target is None:
             return False
         sign = 1 if metric.goal == "maximize" else -1
-        found = [row.value for row in rows if row.state in _OVER and row.value is not None]
-        return any(sign * value >= sign * metric.target for value in found)
+        values = [row.value for row in rows if row.state in _OVER and row.value is not None]
+        return any(sign * value >= sign * metric.target for value in values)
 
-    def _others(self) -> bool:
-        return any(row.state is TrialState.RUNNING for row in self.ledger.rows())
+    def _any_running(self) -> bool:
+        return any(row.state is TrialState.RUNNING for row in self.study.rows())
 
-    def _work(self, row: FrozenTrial) -> TrialTask:
+    def _task(self, row: FrozenTrial) -> TrialTask:
         name = row.user_attrs["id"]
         folder = self.base / name
-        own = pruning(self.sweep, self.journal.path, self.ledger.name, row.number)
+        own = pruning(self.sweep, self.journal.path, self.study.name, row.number)
         overrides = trial_arguments(row.user_attrs["overrides"], folder, [*own, *self.fixed])
         print(f"{name}  {row.user_attrs['name']}  ...", flush=True)
         return TrialTask(name, folder, overrides, self.program)
@@ -209,7 +213,7 @@ def search(
     slots: int = 1,
     modules: Sequence[str] = (),
     root: Path | None = None,
-    prior: Sequence[Path] = (),
+    earlier: Sequence[Path] = (),
     seed: int = 0,
     count: int | None = None,
     retry: bool = False,
@@ -224,7 +228,7 @@ def search(
         slots: trials at once on this machine.
         modules: what trials import beside the sweep's ``program``.
         root: the folder that the modules lie in; the project's own by default.
-        prior: folders of earlier sweeps whose results the search begins with.
+        earlier: folders of earlier sweeps whose results the search begins with.
         seed, count, retry, linger: as for `SearchSource`.
 
     Returns:
@@ -233,9 +237,9 @@ def search(
     program = Path(sweep.definition.texts.get("program", "trainer.py")).stem
     source = SearchSource(sweep, runs_dir, fixed, program, seed, count, retry, linger)
     try:
-        for folder in prior:
+        for folder in earlier:
             with source.journal.lock:
-                added = import_prior(source.ledger, source.proposals, folder)
+                added = import_trials(source.study, source.sampler, folder)
             print(f"{added} results of {folder} are known now")
         status = run_pool(source, slots, [program, *modules], root)
     finally:
@@ -247,37 +251,38 @@ def search(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer the command line; return the exit status."""
-    asked = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
-        return _worker(asked)
+        return _run_worker(args)
     except UsageError as error:
         print(f"search: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
 
 
-def _worker(asked: argparse.Namespace) -> int:
+def _run_worker(args: argparse.Namespace) -> int:
     from mlmodeldev.settings.composition import compose_settings
 
-    sweep = load(asked.sweep)
-    base = compose_settings(asked.overrides)
-    # The front rooms, which the fork server imports once; a program from elsewhere has its own.
-    rooms = () if asked.root else (base.model, base.data)
-    modules = [str(group["_target_"]).rpartition(".")[0] for group in rooms]
+    sweep = load(args.sweep)
+    base = compose_settings(args.overrides)
+    # The user's model and data, imported once before the forks; another project's program
+    # imports its own.
+    groups = () if args.root else (base.model, base.data)
+    modules = [str(group["_target_"]).rpartition(".")[0] for group in groups]
     for name in ("slots", "count"):
-        if (value := getattr(asked, name)) is not None and value < 1:
+        if (value := getattr(args, name)) is not None and value < 1:
             raise UsageError(f"--{name} {value}: must be at least 1")
     return search(
         sweep,
-        Path(asked.runs or base.artefacts.runs_dir),
-        asked.overrides,
-        asked.slots,
+        Path(args.runs or base.artefacts.runs_dir),
+        args.overrides,
+        args.slots,
         modules,
-        Path(asked.root) if asked.root else None,
-        [Path(folder) for folder in asked.prior],
-        asked.seed,
-        asked.count,
-        asked.retry,
-        asked.linger,
+        Path(args.root) if args.root else None,
+        args.earlier,
+        args.seed,
+        args.count,
+        args.retry,
+        args.linger,
     )
 
 
@@ -297,7 +302,13 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--retry", action="store_true", help="run failed trials again")
     worker.add_argument("--linger", action="store_true", help="wait for other workers' trials")
     worker.add_argument(
-        "--prior", action="append", default=[], metavar="DIR", help="learn from a sweep's folder"
+        "--prior",
+        dest="earlier",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="learn from a sweep's folder",
     )
     worker.add_argument("--root", help="folder of the sweep's program, where it is not this one")
     worker.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of every trial")

@@ -26,9 +26,9 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.identity import identity, references
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.distributions import quantile
-from mlmodeldev.sweep.expression import Rules
 from mlmodeldev.sweep.grid import Axis, coarse_first
 from mlmodeldev.sweep.parameters import Parameter
+from mlmodeldev.sweep.rules import Rules
 
 Point = dict[str, Any]
 

@@ -1,13 +1,8 @@
 """How the trials of a W&B sweep are started: as forks of ours, or as the sweep's ``command`` says.
 
 A sweep of trainer.py whose command hands the values over and does nothing else runs in forks of a
-warm process. Any other command, and any other program, runs as a process of its own, with the
-macros and the variables that ``wandb agent`` gives it.
-
-Example::
-
-    start = starter(sweep.config)               # None: forks
-    source = AgentSource(sweep, runs_dir, start=start)
+process that has imported everything. Any other command, and any other program, runs as a process
+of its own, with the macros and the variables that ``wandb agent`` gives it.
 """
 
 from __future__ import annotations
@@ -22,8 +17,8 @@ from typing import Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.overrides import FILE_VARIABLE
-from mlmodeldev.sweep.lint_trainer import DEFAULT_COMMAND, HYDRA, HYPHENS, macro_message
-from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE
+from mlmodeldev.sweep.lint_command import DEFAULT_COMMAND, HYDRA, HYPHENS, macro_message
+from mlmodeldev.trial.signals import STOP_NOTE_VARIABLE
 from mlmodeldev.trial.task import TrialTask
 
 Start = Callable[[TrialTask, Mapping[str, Any]], TrialTask]
@@ -43,7 +38,7 @@ class Starter:
         program: likewise.
 
     Attributes:
-        hydra: whether it is trainer.py all the same, which is told besides where its trial lies.
+        hydra: whether it is trainer.py all the same, which gets its trial's folder as settings.
 
     Raises:
         UsageError: an unknown macro.
@@ -57,24 +52,24 @@ class Starter:
         filled = _filled(command, {"program": [program]})
         self.hydra = any(Path(item).name == TRAINER for item in filled)
 
-    def line(self, work: TrialTask, params: Mapping[str, Any]) -> list[str]:
+    def line(self, task: TrialTask, params: Mapping[str, Any]) -> list[str]:
         """Return a trial's command line."""
-        file = work.folder / f"{PARAMETERS}.json"
+        file = task.folder / f"{PARAMETERS}.json"
         macros = {**_macros(params), "program": [self.program], "args_json_file": [str(file)]}
         line = _filled(self.command, macros)
         if self.hydra:
-            line += [item for item in work.overrides if item.partition("=")[0] not in params]
+            line += [item for item in task.overrides if item.partition("=")[0] not in params]
         return line
 
-    def __call__(self, work: TrialTask, params: Mapping[str, Any]) -> TrialTask:
+    def __call__(self, task: TrialTask, params: Mapping[str, Any]) -> TrialTask:
         """Return the trial as a process of this command; its values are written to its folder."""
-        file = _write_parameters(work.folder, params)
-        note = work.environment.get(NOTE_VARIABLE)
+        file = _write_parameters(task.folder, params)
+        note = task.environment.get(STOP_NOTE_VARIABLE)
         return replace(
-            work,
-            command=self.line(work, params),
+            task,
+            command=self.line(task, params),
             foreign=not self.hydra,
-            environment={**work.environment, FILE_VARIABLE: str(file)},
+            environment={**task.environment, FILE_VARIABLE: str(file)},
             stop_file=Path(note) if note and not self.hydra else None,
             telling=signal.SIGTERM,
         )
@@ -90,8 +85,7 @@ def starter(config: Mapping[str, Any], fixed: Sequence[str] = ()) -> Starter | N
     Raises:
         UsageError: an unknown macro; settings of trainer.py for another program.
     """
-    command = [str(item) for item in config.get("command") or DEFAULT_COMMAND]
-    program = str(config.get("program") or TRAINER)
+    command, program = _command_of(config)
     if is_ours(command, program):
         return None
     start = Starter(command, program)
@@ -103,8 +97,12 @@ def starter(config: Mapping[str, Any], fixed: Sequence[str] = ()) -> Starter | N
 
 def runs_trainer(config: Mapping[str, Any]) -> bool:
     """Return whether a sweep's trials are what forks of trainer.py do."""
+    return is_ours(*_command_of(config))
+
+
+def _command_of(config: Mapping[str, Any]) -> tuple[list[str], str]:
     command = [str(item) for item in config.get("command") or DEFAULT_COMMAND]
-    return is_ours(command, str(config.get("program") or TRAINER))
+    return command, str(config.get("program") or TRAINER)
 
 
 def is_ours(command: Sequence[str], program: str) -> bool:
@@ -117,30 +115,45 @@ def is_ours(command: Sequence[str], program: str) -> bool:
 
 
 def _filled(command: Sequence[str], macros: Mapping[str, list[str]]) -> list[str]:
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command
-
+    fill_environment, _ = wandb_macros()
     line: list[str] = []
-    for item in create_sweep_command(list(command)):  # which fills ${envvar:NAME} in
+    for item in fill_environment(list(command)):
         name = item[2:-1] if item.startswith("${") and item.endswith("}") else None
         line += [item] if name is None else macros.get(name, [])
     return line
 
 
 def _macros(params: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return what the macros of W&B stand for, by W&B's own function."""
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+    _, argument_forms = wandb_macros()
+    forms = argument_forms({"args": {k: {"value": v} for k, v in params.items()}})
+    return {**forms, "env": ["/usr/bin/env"], "interpreter": [sys.executable]}
 
-    known = create_sweep_command_args({"args": {k: {"value": v} for k, v in params.items()}})
-    return {**known, "env": ["/usr/bin/env"], "interpreter": [sys.executable]}
+
+def wandb_macros() -> tuple[
+    Callable[[list[str]], list[str]], Callable[[dict[str, Any]], dict[str, Any]]
+]:
+    """Return W&B's own functions that fill a command: environment variables, forms of the values.
+
+    They are no part of its public interface, so they are imported here alone; what W&B makes of a
+    value (``--flag``, ``key=None``) is not for us to imitate.
+    """
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    return create_sweep_command, create_sweep_command_args
 
 
 def _write_parameters(folder: Path, params: Mapping[str, Any]) -> Path:
     """Write the values as ``wandb agent`` does; ``wandb.init`` takes its configuration from it."""
-    from wandb.sdk.lib.config_util import save_config_file_from_dict
+    import yaml
 
     from mlmodeldev.atomic import write_text
 
+    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{PARAMETERS}.yaml"
-    save_config_file_from_dict(str(file), {k: {"value": v} for k, v in params.items()})
+    text = "wandb_version: 1"
+    if params:
+        values = {key: {"value": value} for key, value in params.items()}
+        text += "\n\n" + yaml.safe_dump(values, allow_unicode=True, sort_keys=False)
+    write_text(file, text)
     write_text(file.with_suffix(".json"), json.dumps(dict(params)))
     return file

@@ -39,19 +39,18 @@ def bands(rule: Rule) -> list[int]:
     From ``max_iter`` they are counted down, ``s`` of them; from ``min_iter`` up.
     """
     if rule.max_iter is not None:
-        found, band = [], float(rule.max_iter)
+        falling, band = [], float(rule.max_iter)
         for _ in range(int(rule.s or 0)):
             band /= rule.eta
             if band < 1:
                 break
-            found.append(int(band))
-        return sorted(found)
-    first = float(rule.min_iter or 1)
-    found = []
+            falling.append(int(band))
+        return sorted(falling)
+    rising, band = [], float(rule.min_iter or 1)
     for _ in range(MAX_BANDS):
-        found.append(int(first))
-        first *= rule.eta
-    return found
+        rising.append(int(band))
+        band *= rule.eta
+    return rising
 
 
 def verdict(

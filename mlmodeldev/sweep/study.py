@@ -1,15 +1,19 @@
 """What a search has begun, who runs it and what came of it: rows in the journal.
 
-Example, with the journal's lock held::
+Example, with the journal's lock taken::
 
-    ledger = Ledger(journal, sweep)
-    row = ledger.begin(proposal, owner="node7-4242-993")
-    ledger.free(row)                    # its worker is gone: the next takes it over
-    ledger.finish(row, folder)          # what its folder says, told to Optuna
+    study = SearchStudy(journal, sweep)
+    row = study.begin(proposal, owner="node7-4242-993")
+    study.release(row)                  # its worker is gone: the next takes it over
+    study.finish(row, folder)           # the folder's best value becomes the row's
 
 A row is a trial of Optuna's study; its params are what Optuna suggested (for some distributions a
 quantile), its user attributes hold the trial's identity, name and overrides. A trial that dies is
 not begun a second time: its row, and so its folder, passes to the next worker.
+
+Rows that the journal lacks are made from folders: of this sweep's own trials, where the journal
+was lost or the space has changed (`add_folder_trials`), and of an earlier sweep, to learn from
+(`import_trials`).
 """
 
 from __future__ import annotations
@@ -26,14 +30,14 @@ from mlmodeldev.settings.identity import canonical_text, digest, identity
 from mlmodeldev.sweep.journal import Journal
 from mlmodeldev.sweep.loading import Sweep
 from mlmodeldev.sweep.sampler import Proposal, Sampler
-from mlmodeldev.sweep.space import Trial
-from mlmodeldev.trial.folder import read_record
-from mlmodeldev.trial.history import best, history
+from mlmodeldev.trial.record import best, history, read_record
 
 FORM = 2
 """Of what stands in the journal (`mlmodeldev.sweep.sampler`): another one is another study."""
 MAX_CURVE = 20
 """Values of a trial's curve that go into the journal, for `optuna-dashboard`."""
+IMPORTED = "prior"
+"""Attribute of the rows that come from an earlier sweep: the folder of the trial."""
 
 
 class SearchStudy:
@@ -54,15 +58,22 @@ class SearchStudy:
     def _id(self) -> int:
         return self.journal.study(self.name, self.goal)
 
-    def study(self) -> optuna.Study:
-        """Return the study, for a sampler."""
+    def load(self) -> optuna.Study:
+        """Return Optuna's study, for a sampler."""
         self.journal.study(self.name, self.goal)
         return optuna.load_study(study_name=self.name, storage=self._storage)
 
     def rows(self) -> list[FrozenTrial]:
         """Return the rows in their order, those of an imported sweep left out."""
-        found = self._storage.get_all_trials(self._id, deepcopy=False)
-        return [row for row in found if "prior" not in row.user_attrs]
+        return [row for row in self._all_rows() if IMPORTED not in row.user_attrs]
+
+    def imported(self) -> set[str]:
+        """Return the folders that the imported rows come from."""
+        attributes = (row.user_attrs for row in self._all_rows())
+        return {each[IMPORTED] for each in attributes if IMPORTED in each}
+
+    def _all_rows(self) -> list[FrozenTrial]:
+        return self._storage.get_all_trials(self._id, deepcopy=False)
 
     def begin(self, proposal: Proposal, owner: str | None, **more: Any) -> FrozenTrial:
         """Write a new row that runs; in one record, so that it is there or not."""
@@ -77,15 +88,10 @@ class SearchStudy:
         }
         return self._create(TrialState.RUNNING, proposal, attributes, None)
 
-    def add_prior(self, proposal: Proposal, value: float, origin: str) -> None:
+    def add_imported(self, proposal: Proposal, value: float, origin: str) -> None:
         """Write a finished row of an earlier sweep: the search learns of it, no cap counts it."""
-        attributes = {"prior": origin, "name": proposal.trial.name}
+        attributes = {IMPORTED: origin, "name": proposal.trial.name}
         self._create(TrialState.COMPLETE, proposal, attributes, value)
-
-    def priors(self) -> set[str]:
-        """Return where the imported rows come from."""
-        found = self._storage.get_all_trials(self._id, deepcopy=False)
-        return {row.user_attrs["prior"] for row in found if "prior" in row.user_attrs}
 
     def _create(
         self,
@@ -104,37 +110,36 @@ class SearchStudy:
         number = self._storage.create_new_trial(self._id, template_trial=template)
         return self._storage.get_trial(number)
 
-    def note(self, row: FrozenTrial, **attributes: Any) -> None:
+    def set_attributes(self, row: FrozenTrial, **attributes: Any) -> None:
         """Write attributes of a row that runs, such as its owner."""
         storage = self._storage
         for name, value in attributes.items():
             storage.set_trial_user_attr(row._trial_id, name, value)
 
-    def free(self, row: FrozenTrial) -> None:
+    def release(self, row: FrozenTrial) -> None:
         """Give a row up, for the next worker to go on with."""
-        self.note(row, owner=None)
+        self.set_attributes(row, owner=None)
 
     def finish(self, row: FrozenTrial, folder: Path, pruned: bool = False) -> None:
-        """Tell the best value that the trial's folder holds; without one the row failed."""
+        """Write the best value that the trial's folder holds; without one the row failed."""
         values = history(folder, self.metric) if self.metric else []
         value = best(values, self.goal)
         if self.metric and value is None:
             self.fail(row, f"{self.metric} was never logged, or was never a finite number")
             return
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-        # Without a metric there is nothing to search by, and Optuna wants some number.
-        told = [0.0 if value is None else value]
         storage, number = self._storage, row._trial_id
         with self.journal.batch():
             for step in _thinned(len(values)):
                 storage.set_trial_intermediate_value(number, step, values[step - 1])
-            storage.set_trial_state_values(number, state, told)
+            # Without a metric there is nothing to search by, and Optuna wants some number.
+            storage.set_trial_state_values(number, state, [0.0 if value is None else value])
 
     def fail(self, row: FrozenTrial, reason: str | None) -> None:
         """Write that a row failed, and why."""
         storage = self._storage
         with self.journal.batch():
-            self.note(row, reason=reason)
+            self.set_attributes(row, reason=reason)
             storage.set_trial_state_values(row._trial_id, TrialState.FAIL)
 
 
@@ -142,7 +147,7 @@ def study_name(sweep: Sweep) -> str:
     """Return the study's name: for bayes another one when the space or the metric changes.
 
     What Optuna suggested in one space means something else in another. Trials of the former space
-    that are points of the new one are found again by their folders (`mlmodeldev.sweep.study`).
+    that are points of the new one are found again by their folders (`add_folder_trials`).
     """
     if sweep.method != "bayes":
         return sweep.folder
@@ -160,40 +165,40 @@ def _thinned(count: int) -> list[int]:
     return [round((i + 1) * count / MAX_CURVE) for i in range(MAX_CURVE)]
 
 
-def add_folder_trials(ledger: SearchStudy, proposals: Sampler, base: Path) -> int:
-    """Write rows for this sweep's trials that the journal does not know; return how many."""
-    known = {row.user_attrs["id"] for row in ledger.rows()}
+def add_folder_trials(study: SearchStudy, sampler: Sampler, base: Path) -> int:
+    """Write rows for this sweep's trials that the journal lacks; return how many."""
+    listed = {row.user_attrs["id"] for row in study.rows()}
     added = 0
     for folder, overrides in _trials(base):
-        if folder.name in known:
+        if folder.name in listed:
             continue
-        point = {k: v for k, v in overrides.items() if k in proposals.space.keys}
-        proposal = proposals.described(Trial(point, proposals.sweep.naming))
-        if identity(point) == folder.name and _is_whole(proposal, proposals):
-            ledger.begin(proposal, owner=None)
+        point = {k: v for k, v in overrides.items() if k in sampler.space.keys}
+        proposal = sampler.described(sampler.trial(point))
+        if identity(point) == folder.name and _is_complete(proposal, sampler):
+            study.begin(proposal, owner=None)
             added += 1
     return added
 
 
-def import_prior(ledger: SearchStudy, proposals: Sampler, base: Path) -> int:
-    """Write what another sweep's folder has found and this space can say; return how much.
+def import_trials(study: SearchStudy, sampler: Sampler, base: Path) -> int:
+    """Write the results of another sweep's folder that this space can say; return how many.
 
     Raises:
         UsageError: there is no such folder, or the sweep has no metric to learn about.
     """
     if not base.is_dir():
         raise UsageError(f"{base}: no folder of trials to import")
-    if ledger.metric is None:
-        raise UsageError(f"{ledger.sweep.definition.file}: without a 'metric' nothing is imported")
-    there = ledger.priors()
+    if study.metric is None:
+        raise UsageError(f"{study.sweep.definition.file}: without a 'metric' nothing is imported")
+    imported = study.imported()
     added = 0
     for folder, overrides in _trials(base):
-        value = best(history(folder, ledger.metric), ledger.goal)
+        value = best(history(folder, study.metric), study.goal)
         origin = str(folder.resolve())
-        proposal = proposals.described(Trial(overrides, proposals.sweep.naming))
-        if value is None or origin in there or not _is_whole(proposal, proposals):
+        proposal = sampler.described(sampler.trial(overrides))
+        if value is None or origin in imported or not _is_complete(proposal, sampler):
             continue
-        ledger.add_prior(proposal, value, origin)
+        study.add_imported(proposal, value, origin)
         added += 1
     return added
 
@@ -205,12 +210,12 @@ def _trials(base: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield file.parent, overrides
 
 
-def _is_whole(proposal: Proposal, proposals: Sampler) -> bool:
+def _is_complete(proposal: Proposal, sampler: Sampler) -> bool:
     """Whether all of the searched parameters that the point sets have a place in the space."""
-    conditional = proposals.sweep.definition.conditions
+    conditional = sampler.sweep.definition.conditions
     wanted = {
         p.name
-        for p in proposals.space.searched
+        for p in sampler.space.searched
         if p.name in proposal.trial.overrides or p.name not in conditional
     }
     return wanted == set(proposal.params)

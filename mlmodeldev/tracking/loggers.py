@@ -64,7 +64,7 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
         try:
             run = open_run(settings, folder, offline=False)
         except Exception as error:  # whatever the client raises, a trial can train without it
-            _tell_of_refusal(error, chosen.mode)
+            _report_refusal(error, chosen.mode)
             _forget_client()
             online = False
     if not online:  # `sync` and `bridge` hear from W&B what this trial can't
@@ -74,15 +74,15 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
     return WandbTrialLogger(run, folder.path / "metrics.csv", training.monitor, training.mode)
 
 
-def _tell_of_refusal(error: Exception, asked: str) -> None:
+def _report_refusal(error: Exception, mode: str) -> None:
     """Say why a run can't be online; that is an error only where it has to be."""
-    said = mask(" ".join(str(error).split()))[:300]
-    if asked == "online":
+    reason = mask(" ".join(str(error).split()))[:300]
+    if mode == "online":
         raise UsageError(
-            f"logger.wandb.mode=online: {host()} does not take the run: {said}"
+            f"logger.wandb.mode=online: {host()} does not take the run: {reason}"
         ) from None
     print(
-        f"Weights & Biases: offline, because {host()} does not take the run ({said});"
+        f"Weights & Biases: offline, because {host()} does not take the run ({reason});"
         " 'python slurm/SlurmTrain.py sync' uploads later"
     )
 
@@ -95,7 +95,7 @@ def _forget_client() -> None:
         wandb.teardown()
 
 
-def wandb_mode(asked: str) -> str:
+def wandb_mode(setting: str) -> str:
     """Decide between online and offline, saying why it is offline.
 
     ``WANDB_MODE`` in the environment decides when the setting is ``auto``.
@@ -103,27 +103,27 @@ def wandb_mode(asked: str) -> str:
     Raises:
         UsageError: ``online`` is demanded, and there is no key or no network.
     """
-    if asked == "offline":
-        return asked
+    if setting == "offline":
+        return setting
     inherited = os.environ.get("WANDB_MODE")
-    if asked == "auto" and inherited in ("offline", "dryrun", "disabled"):
+    if setting == "auto" and inherited in ("offline", "dryrun", "disabled"):
         return "offline"
-    lacking = _lacking(host())
-    if not lacking:
+    missing = _what_is_missing(host())
+    if not missing:
         return "online"
-    if asked == "online":
+    if setting == "online":
         raise UsageError(
-            f"logger.wandb.mode=online: {lacking}; run 'wandb login', or choose"
+            f"logger.wandb.mode=online: {missing}; run 'wandb login', or choose"
             " logger.wandb.mode=offline (upload later by 'python slurm/SlurmTrain.py sync')"
         )
     print(
-        f"Weights & Biases: offline, because {lacking}; 'python slurm/SlurmTrain.py sync'"
+        f"Weights & Biases: offline, because {missing}; 'python slurm/SlurmTrain.py sync'"
         " uploads later"
     )
     return "offline"
 
 
-def _lacking(address: str) -> str:
+def _what_is_missing(address: str) -> str:
     if not key_for(address):
         return "there is no key (WANDB_API_KEY or .netrc)"
     parts = urlsplit(address)

@@ -1,4 +1,6 @@
-"""What W&B shows of a trial beside its rows: the same, whoever uploads it.
+"""What W&B shows of a trial beside its rows: name, settings, origin, models.
+
+It is the same whether the trial sends it itself or another process uploads it from its folder.
 
 Example::
 
@@ -20,13 +22,16 @@ from mlmodeldev.settings.identity import identity, says_where
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
 
-
 CHANGES = "changes.diff"
 """File of a trial's folder: how the code differed from its commit; absent where it did not."""
 
-SEED = "training.seed"
+_ALIASES = ("best", "last")
+_BY_HAND = "single"
+"""The sweep that trials belong to which were started by hand."""
 
+_SEED = "training.seed"
 _KEPT_APART = {"overrides", "artefacts", "logger"}
+_NOT_SHOWN = ("artefacts.", "cluster.", "hydra.", "logger.", "callbacks.")
 
 
 def description(
@@ -67,7 +72,7 @@ def trial_metadata(settings: Settings, record: dict[str, Any]) -> dict[str, Any]
 
 def _point(overrides: dict[str, Any]) -> str | None:
     try:
-        return identity({name: value for name, value in overrides.items() if name != SEED})
+        return identity({name: value for name, value in overrides.items() if name != _SEED})
     except UsageError:  # a value that is tied to the seed
         return None
 
@@ -79,9 +84,9 @@ def _tags(settings: Settings) -> list[str]:
 
 
 def _config(settings: Settings, record: dict[str, Any], sweep: str | None) -> dict[str, Any]:
-    asked = settings.overrides if sweep else {}
+    overrides = settings.overrides if sweep else {}
     # under the names that the sweep gave them, by which the server's search finds them
-    swept = {name: value for name, value in asked.items() if not says_where(name)}
+    swept = {name: value for name, value in overrides.items() if not says_where(name)}
     return {
         **settings.model_dump(exclude=_KEPT_APART),
         **swept,
@@ -95,13 +100,10 @@ def _data_digest(data: dict[str, Any] | None) -> dict[str, Any] | None:
     inputs = dict((data or {}).get("inputs") or {})
     if not data or not inputs:
         return None
-    whole = hashlib.sha256("\n".join(sorted(inputs.values())).encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\n".join(sorted(inputs.values())).encode()).hexdigest()[:16]
     versions = [f"{each['pointer']} {each['md5']}" for each in data.get("dvc") or ()]
-    files = {Path(name).name: digest[:16] for name, digest in inputs.items()}
-    return {"digest": whole, "inputs": files, **({"dvc": versions} if versions else {})}
-
-
-_NOT_SHOWN = ("artefacts.", "cluster.", "hydra.", "logger.", "callbacks.")
+    files = {Path(name).name: sha256[:16] for name, sha256 in inputs.items()}
+    return {"digest": digest, "inputs": files, **({"dvc": versions} if versions else {})}
 
 
 def run_name(settings: Settings) -> str:
@@ -123,11 +125,6 @@ def short_name(overrides: Mapping[str, Any]) -> str:
     )
 
 
-ALIASES = ("best", "last")
-BY_HAND = "single"
-"""The sweep that trials belong to which were started by hand."""
-
-
 def models_to_keep(settings: Settings, folder: Path, state: str) -> list[Path]:
     """Return the exported folders that the settings want in W&B.
 
@@ -139,8 +136,8 @@ def models_to_keep(settings: Settings, folder: Path, state: str) -> list[Path]:
     chosen = settings.logger.wandb
     if chosen is None or state != "done" or chosen.models == "none":
         return []
-    aliases: tuple[str, ...] = ALIASES
-    if chosen.models == "auto" and settings.artefacts.sweep != BY_HAND:
+    aliases: tuple[str, ...] = _ALIASES
+    if chosen.models == "auto" and settings.artefacts.sweep != _BY_HAND:
         aliases = ("best",) if _best_so_far(folder, settings.training.mode) else ()
     return [folder / alias for alias in aliases if (folder / alias).is_dir()]
 
@@ -160,10 +157,10 @@ def log_model(run: Any, folder: Path) -> None:
 def _best_so_far(folder: Path, mode: str) -> bool:
     """Whether no other trial of the sweep that has ended came to a better value."""
     own = _value(folder / "trial.json")
-    others = [_value(file) for file in folder.parent.glob("*/trial.json") if file.parent != folder]
-    known = [value for value in others if value is not None]
+    files = [file for file in folder.parent.glob("*/trial.json") if file.parent != folder]
+    others = [value for value in map(_value, files) if value is not None]
     better = max if mode == "max" else min
-    return own is not None and better([own, *known]) == own
+    return own is not None and better([own, *others]) == own
 
 
 def _value(file: Path) -> float | None:
@@ -174,3 +171,34 @@ def _value(file: Path) -> float | None:
         return None
     ended = record.get("state") in ("done", "pruned")
     return value if ended and math.isfinite(value) else None
+
+
+def stored_settings(folder: Path) -> Settings:
+    """Return the settings of a trial's folder.
+
+    Raises:
+        UsageError: there are none, or of another version.
+    """
+    from pydantic import ValidationError
+
+    from mlmodeldev.settings.schema import Settings
+
+    try:
+        return Settings.model_validate(read_yaml(folder / "config.yaml"))
+    except (OSError, ValueError, ValidationError) as error:
+        raise UsageError(f"{folder / 'config.yaml'}: {str(error).splitlines()[0]}") from None
+
+
+def read_yaml(file: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is no YAML.
+    """
+    import yaml
+
+    try:
+        return yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(f"is no YAML: {error}") from None

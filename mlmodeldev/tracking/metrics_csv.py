@@ -19,11 +19,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
 
 from mlmodeldev.atomic import write_text, writing_to
-from mlmodeldev.trial.history import TIME, read_text_rows
+from mlmodeldev.trial.record import TIME, read_text_rows
 
 _FIRST = ["epoch", "step"]
 

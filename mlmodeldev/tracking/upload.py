@@ -23,13 +23,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
+from mlmodeldev.lease import ProcessLock, owned
 from mlmodeldev.secrets import mask
-from mlmodeldev.tracking.wandb_rows import RunWriter, read_yaml, stored_record
-from mlmodeldev.trial.folder import TrialFolder, owned
+from mlmodeldev.tracking.metadata import read_yaml
+from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
+from mlmodeldev.tracking.wandb_init import run_id, under_agent
+from mlmodeldev.tracking.wandb_rows import RunWriter
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.record import read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -41,7 +46,7 @@ ENDED = ("done", "pruned", "failed")
 
 @dataclass
 class Status:
-    """What is known of one trial after a visit.
+    """How far one trial is uploaded, after a visit.
 
     Attributes:
         folder: the trial's.
@@ -67,13 +72,13 @@ class Status:
         return asdict(self)
 
 
-def find(runs_dir: Path, sweep: str | None = None) -> Iterator[Path]:
+def trials_to_upload(runs_dir: Path, sweep: str | None = None) -> Iterator[Path]:
     """Yield the folders of trials that are to be in W&B and do not send to it themselves."""
     for file in sorted(runs_dir.glob(f"{sweep or '*'}/*/trial.json")):
-        record = stored_record(file.parent)
-        known = record.get("wandb_id") and not sends_itself(record)
+        record = read_record(file.parent)
+        ours = record.get("wandb_id") and not sends_itself(record)
         begun = (file.parent / "config.yaml").is_file() or record.get("state") == "failed"
-        if known and begun and _chosen(file.parent, record):
+        if ours and begun and _is_chosen(file.parent, record):
             yield file.parent
 
 
@@ -83,7 +88,7 @@ def sends_itself(record: dict[str, Any]) -> bool:
     return bool(online and (owned(record) or record.get("uploaded")))
 
 
-def _chosen(folder: Path, record: dict[str, Any]) -> bool:
+def _is_chosen(folder: Path, record: dict[str, Any]) -> bool:
     if record.get("wandb_sweep") or (folder / MEMORY).is_file():
         return True
     try:
@@ -99,11 +104,11 @@ def state_of(record: dict[str, Any]) -> str:
 
 
 @dataclass
-class _Open:
+class _OpenRun:
     """A run that is kept open, and the lock that keeps others from it."""
 
-    lock: FileLock
-    replay: RunWriter | None = None
+    lock: ProcessLock
+    writer: RunWriter | None = None
 
 
 class Syncer:
@@ -117,7 +122,7 @@ class Syncer:
 
     def __init__(self, runs_dir: Path, sweep: str | None = None, keep_open: bool = False) -> None:
         self.runs_dir, self.sweep, self.keep_open = runs_dir, sweep, keep_open
-        self._open: dict[Path, _Open] = {}
+        self._open: dict[Path, _OpenRun] = {}
         self._trouble = False
         self._scratch = tempfile.TemporaryDirectory(prefix="sync-", ignore_cleanup_errors=True)
 
@@ -132,7 +137,7 @@ class Syncer:
 
     def visit(self) -> list[Status]:
         """Look at every trial once, and upload what is new."""
-        folders = {*find(self.runs_dir, self.sweep)}
+        folders = {*trials_to_upload(self.runs_dir, self.sweep)}
         for folder in set(self._open) - folders:
             self._close(folder)  # it went online by itself, or was moved aside
         statuses = []
@@ -147,8 +152,8 @@ class Syncer:
 
     def visit_one(self, folder: Path) -> Status:
         """Upload what is new in one trial; what goes wrong is in the note."""
-        record = stored_record(folder)  # before the rows: an end that is seen has all of them
-        status, seen = _status(folder, record), _sign(folder, record, state_of(record))
+        record = read_record(folder)  # before the rows: an end that is seen has all of them
+        status, seen = _status(folder, record), _fingerprint(folder, record, state_of(record))
         if _memory(folder).get("seen") == seen and (folder not in self._open or not status.final):
             status.up = True
             return status
@@ -163,16 +168,16 @@ class Syncer:
         return status
 
     def _upload(self, folder: Path, status: Status, seen: list[Any]) -> None:
-        held = self._open.get(folder) or self._lock(folder)
-        state = _told(status, stored_record(folder))
-        if held.replay is not None and held.replay.state != state:
-            held.replay.close()
-            held.replay = None
-        if held.replay is None:
-            held.replay = RunWriter.open(folder, Path(self._scratch.name), state)
-        replay = held.replay
-        status.sent, status.run = replay.catch_up(), str(replay.run.path)
-        status.rows, status.up = replay.rows, True
+        run = self._open.get(folder) or self._lock(folder)
+        state = _state_to_report(status, read_record(folder))
+        if run.writer is not None and run.writer.state != state:
+            run.writer.close()
+            run.writer = None
+        if run.writer is None:
+            run.writer = RunWriter.open(folder, Path(self._scratch.name), state)
+        writer = run.writer
+        status.sent, status.run = writer.catch_up(), str(writer.run.path)
+        status.rows, status.up = writer.rows, True
         if state or not self.keep_open:
             status.up = self._close(folder)
         if not status.up:
@@ -183,17 +188,17 @@ class Syncer:
             TrialFolder(folder).update(uploaded=True)
             _mark_offline_files(folder)
 
-    def _lock(self, folder: Path) -> _Open:
-        lock = FileLock(folder / ".sync.lock")
+    def _lock(self, folder: Path) -> _OpenRun:
+        lock = ProcessLock(folder / ".sync.lock")
         lock.acquire(timeout=0)
-        return self._open.setdefault(folder, _Open(lock))
+        return self._open.setdefault(folder, _OpenRun(lock))
 
     def _close(self, folder: Path) -> bool:
-        held = self._open.pop(folder)
+        run = self._open.pop(folder)
         try:
-            return held.replay is None or held.replay.close()
+            return run.writer is None or run.writer.close()
         finally:
-            held.lock.release()
+            run.lock.release()
 
     def _forget(self, folder: Path) -> None:
         with contextlib.suppress(Exception):
@@ -203,8 +208,6 @@ class Syncer:
 
 def report(settings: Settings, folder: TrialFolder) -> None:
     """Tell W&B of a trial that is done already: its run is another, or was never finished."""
-    from mlmodeldev.tracking.wandb_init import run_id, under_agent
-
     record = folder.read()
     if settings.logger.wandb is None or not under_agent():
         return
@@ -220,8 +223,6 @@ def report(settings: Settings, folder: TrialFolder) -> None:
 
 
 def _reachable() -> bool:
-    from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
-
     try:
         query_server("query Viewer { viewer { entity } }", seconds=5)
     except (Unreachable, Refused, UsageError):
@@ -229,12 +230,9 @@ def _reachable() -> bool:
     return True
 
 
-# --- what is remembered
-
-
 def _status(folder: Path, record: dict[str, Any] | None = None) -> Status:
-    """Return what is known without asking W&B."""
-    state = state_of(stored_record(folder) if record is None else record)
+    """Return how far a trial is uploaded, without asking W&B."""
+    state = state_of(read_record(folder) if record is None else record)
     memory = _memory(folder)
     rows, run = int(memory.get("rows", 0)), str(memory.get("run", ""))
     return Status(str(folder), run, state, rows, final=state in ENDED)
@@ -242,13 +240,13 @@ def _status(folder: Path, record: dict[str, Any] | None = None) -> Status:
 
 def _memory(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / MEMORY).read_text())
+        memory = json.loads((folder / MEMORY).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return memory if isinstance(memory, dict) else {}
 
 
-def _told(status: Status, record: dict[str, Any]) -> str | None:
+def _state_to_report(status: Status, record: dict[str, Any]) -> str | None:
     """Return what W&B is told of the trial: its end, or that it waits to go on; None: under way.
 
     Of a sweep's trial it is not told that it waits: the server would hand it to another agent.
@@ -257,11 +255,11 @@ def _told(status: Status, record: dict[str, Any]) -> str | None:
     return status.state if status.final or waits else None
 
 
-def _sign(folder: Path, record: dict[str, Any], state: str) -> list[Any]:
+def _fingerprint(folder: Path, record: dict[str, Any], state: str) -> list[Any]:
     """Return what must be the same for there to be nothing new."""
     try:
-        facts = (folder / "metrics.csv").stat()
-        size, changed = facts.st_size, facts.st_mtime_ns
+        status = (folder / "metrics.csv").stat()
+        size, changed = status.st_size, status.st_mtime_ns
     except OSError:
         size = changed = 0
     end = state if state in (*ENDED, "interrupted") else False

@@ -5,7 +5,7 @@ shown. Questions go past the client, which answers none while it is not logged i
 
 Example::
 
-    ask("query Viewer { viewer { entity } }")["viewer"]["entity"]
+    query_server("query Viewer { viewer { entity } }")["viewer"]["entity"]
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ def _noted_host() -> str | None:
 
 def key_for(address: str) -> str | None:
     """Return the key for a server, if there is one."""
-    given = os.environ.get("WANDB_API_KEY")
-    if given:
-        return given
+    key = os.environ.get("WANDB_API_KEY")
+    if key:
+        return key
     try:
         # by host and port, as the client writes and looks it up
-        found = netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(address).netloc)
+        entry = netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(address).netloc)
     except (OSError, netrc.NetrcParseError):
         return None
-    return found[2] if found and found[2] else None
+    return entry[2] if entry and entry[2] else None
 
 
 def query_server(
@@ -105,16 +105,16 @@ def query_server(
 
 def _data(address: str, answer: Any) -> Any:
     try:
-        said = answer.json()
+        content = answer.json()
     except ValueError:
         raise Unreachable(f"{address}: answers no JSON") from None
-    if said.get("errors") or "data" not in said:
-        messages = [str(error.get("message")) for error in said.get("errors") or []]
+    if content.get("errors") or "data" not in content:
+        messages = [str(error.get("message")) for error in content.get("errors") or []]
         raise Refused("; ".join(messages) or f"status {answer.status_code}")
-    return said["data"]
+    return content["data"]
 
 
-_FIND = """
+_SWEEP = """
 query SweepWithRuns($entity: String, $project: String, $sweep: String!) {
   project(name: $project, entityName: $entity) {
     sweep(sweepName: $sweep) { id name state method config }
@@ -159,10 +159,10 @@ class RemoteSweep:
             Unreachable: the server does not answer.
         """
         entity, project, name = split_path(path)
-        found = _read(entity, project, name)
-        if found is None:
+        sweep = _read_sweep(entity, project, name)
+        if sweep is None:
             raise UsageError(f"{path}: there is no such sweep (or the key has no right to it)")
-        return cls(entity, project, name, yaml.safe_load(found["config"]) or {})
+        return cls(entity, project, name, yaml.safe_load(sweep["config"]) or {})
 
     @property
     def program(self) -> str:
@@ -171,8 +171,8 @@ class RemoteSweep:
 
     def over(self) -> bool:
         """Return whether the server hands out no more runs of it."""
-        found = _read(self.entity, self.project, self.id)
-        return found is None or str(found["state"]).upper() in _OVER
+        sweep = _read_sweep(self.entity, self.project, self.id)
+        return sweep is None or str(sweep["state"]).upper() in _OVER
 
     def register(self) -> str:
         """Return the id of a new agent."""
@@ -204,10 +204,10 @@ def split_path(path: str) -> tuple[str, str, str]:
     return entity, project, name
 
 
-def _read(entity: str, project: str, name: str) -> dict[str, Any] | None:
+def _read_sweep(entity: str, project: str, name: str) -> dict[str, Any] | None:
     try:
-        answer = query_server(_FIND, {"entity": entity or None, "project": project, "sweep": name})
+        answer = query_server(_SWEEP, {"entity": entity or None, "project": project, "sweep": name})
     except Refused:
         return None
-    found: dict[str, Any] | None = ((answer or {}).get("project") or {}).get("sweep")
-    return found
+    sweep: dict[str, Any] | None = ((answer or {}).get("project") or {}).get("sweep")
+    return sweep

@@ -1,14 +1,11 @@
-"""A trial's run in W&B: the rows of ``metrics.csv``, each once, whatever interrupts the trial.
+"""A trial's logger for W&B: the rows of ``metrics.csv``, each once, whatever interrupts the trial.
 
-The number of a row in ``metrics.csv`` is its ``_step`` in W&B. A trial that comes back sends what
-W&B lacks and leaves out what W&B has already: both were written by the same steps, bit for bit.
-The same rule lets `mlmodeldev.tracking.upload` upload a trial that ran without a network.
-
-What the training loop logs is handed to a thread, which talks to the client.
+Which rows are sent, and as what, is decided in `mlmodeldev.tracking.wandb_rows`. What the training
+loop logs is handed to a thread, which talks to the client.
 
 Example::
 
-    tracker = Tracker(run, folder / "metrics.csv", monitor="val/accuracy", mode="max")
+    tracker = WandbTrialLogger(run, folder / "metrics.csv", monitor="val/accuracy", mode="max")
     tracker.resume_from(step=120)       # sends rows that are missing
     tracker.log_metrics({"train/loss": 0.3}, step=130)
     tracker.end("done")
@@ -17,26 +14,24 @@ Example::
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
-from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.trial.history import STEP, TIME, read_rows
+from mlmodeldev.tracking.metadata import log_model
+from mlmodeldev.tracking.wandb_rows import Row, RunRows
 
 EXTRA_SECONDS = 20.0
 """How long the end of a trial waits until the client has taken its tables; they are in its folder
 anyway."""
-
-_EXIT = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
 
 
 class WandbTrialLogger(Logger):
@@ -54,17 +49,14 @@ class WandbTrialLogger(Logger):
 
     def __init__(self, run: Any, file: Path, monitor: str = "", mode: str = "max") -> None:
         super().__init__()
-        self.run, self.file, self.monitor, self.mode = run, file, monitor, mode
-        self._next = 0
-        self._there = int(getattr(run, "starting_step", 0) or 0)
-        self._best: float | None = None
+        self.run, self.file = run, file
+        self._rows = RunRows(run, monitor, mode)
         self._media: dict[str, Any] = {}
         self._tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
         self._lost = False
-        self._sender = BackgroundCalls("wandb-rows")
+        self._background = BackgroundCalls("wandb-rows")
         with self._guarded():
-            run.define_metric(STEP)
-            run.define_metric("*", step_metric=STEP, step_sync=True)
+            self._rows.define_metrics()
 
     @property
     def name(self) -> str:
@@ -90,39 +82,21 @@ class WandbTrialLogger(Logger):
 
     def catch_up(self) -> int:
         """Send rows that were written since the last call; return how many rows there are."""
-        for row in read_rows(self.file)[self._next :]:
-            step = int(row.pop("step"))
-            self.log_metrics(row, step)
-        return self._next
+        for metrics in self._rows.unnumbered(self.file):
+            self.log_metrics(metrics, int(metrics.pop("step")))
+        return self._rows.count
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Send one row, unless W&B has it."""
-        number, self._next = self._next, self._next + 1
-        self._see(metrics)
-        if number < self._there:
-            return
-        media, self._media = self._media, {}
-        best = self._best if self.monitor in metrics else None
-        row = {**metrics, STEP: int(step or 0)}
-        self._sender.do(lambda: self._send_row(number, row, media, best))
+        row = self._rows.number(metrics, int(step or 0))
+        if row is not None:
+            media, self._media = self._media, {}
+            self._background.add(partial(self._send_row, row, media))
 
-    def _send_row(
-        self, number: int, row: dict[str, Any], media: dict[str, Any], best: float | None
-    ) -> None:
+    def _send_row(self, row: Row, media: Mapping[str, Any]) -> None:
         with self._guarded():
-            logged = row.pop(TIME, None)  # of rows that are sent later than they were written
-            when = {} if logged is None else {"_timestamp": logged}
-            self.run.log({**row, **_pictures(media), **when}, step=number, commit=True)
-            if best is not None:
-                self.run.summary[self.monitor] = best
-
-    def _see(self, metrics: Mapping[str, float]) -> None:
-        value = metrics.get(self.monitor)
-        if value is None or math.isnan(value):
-            return
-        better = max if self.mode == "max" else min
-        self._best = float(value if self._best is None else better(self._best, value))
+            self._rows.send(row, _pictures(media))
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run was begun with the settings."""
@@ -147,18 +121,18 @@ class WandbTrialLogger(Logger):
         """
         self._tables[key] = (list(columns), data)
 
-    # --- facts and files
+    # --- metadata and files
 
     @rank_zero_only
-    def note(self, facts: Mapping[str, Any]) -> None:
-        """Show facts among the settings, in place of those of the same name."""
-        config = dict(facts)
+    def note(self, metadata: Mapping[str, Any]) -> None:
+        """Show metadata among the settings, in place of those of the same name."""
+        config = dict(metadata)
 
         def send() -> None:
             with self._guarded():
                 self.run.config.update(config, allow_val_change=True)
 
-        self._sender.do(send)
+        self._background.add(send)
 
     @rank_zero_only
     def keep_file(self, file: Path) -> None:
@@ -169,7 +143,7 @@ class WandbTrialLogger(Logger):
                 self.run.save(str(file), base_path=str(file.parent), policy="now")
 
         if file.is_file():
-            self._sender.do(send)
+            self._background.add(send)
 
     # --- the end
 
@@ -177,32 +151,24 @@ class WandbTrialLogger(Logger):
     def end(self, state: str, models: Sequence[Path] = ()) -> bool:
         """Tell how the trial ended; return whether W&B has everything.
 
-        An interrupted trial's run is announced as preempted, so that it is no failure.
-
         Args:
             state: of the trial.
             models: exported folders to keep as artifacts; each one's name is its alias.
         """
-        if not self._sender.drain(_patience()):
+        in_time = False
+        if not self._background.drain(_patience()):
             self._lost = True
         with self._guarded():
             for key, value in _pictures(self._media).items():
                 self.run.summary[key] = value
-            self.run.summary["state"] = state
-            if state == "interrupted":  # then seconds count
-                self.run.mark_preempting()
-            else:
-                self._send_extras(models)
-            self.run.finish(exit_code=_EXIT.get(state, 1))
-        return not self._lost and not getattr(self.run, "_finish_timed_out", None)
+            in_time = self._rows.finish(state, partial(self._send_extras, models))
+        return in_time and not self._lost
 
     def _send_extras(self, models: Sequence[Path]) -> None:
         """Send what the client asks the server about before it takes it."""
 
         def send() -> None:
             import wandb
-
-            from mlmodeldev.tracking.metadata import log_model
 
             with contextlib.suppress(Exception):
                 for key, (columns, data) in self._tables.items():
@@ -211,11 +177,11 @@ class WandbTrialLogger(Logger):
                     log_model(self.run, folder)
 
         if self._tables or models:
-            self._sender.do(send)
-            self._sender.drain(min(EXTRA_SECONDS, _patience()))
+            self._background.add(send)
+            self._background.drain(min(EXTRA_SECONDS, _patience()))
 
     @contextlib.contextmanager
-    def _guarded(self) -> Any:
+    def _guarded(self) -> Iterator[None]:
         """Go on without W&B when its client fails: it may be killed, or its disk full."""
         if self._lost:
             with contextlib.suppress(Exception):
@@ -264,7 +230,7 @@ class BackgroundCalls:
         self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def do(self, call: Call) -> None:
+    def add(self, call: Call) -> None:
         """Hand over a call, which must not raise."""
         if self._thread is None:
             # a daemon: a client that hangs must not keep a trial that has ended

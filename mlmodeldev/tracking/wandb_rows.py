@@ -1,46 +1,134 @@
-"""A trial's files written to its W&B run by another process: each row once.
+"""The rows of ``metrics.csv`` in a trial's W&B run: each once, whoever sends them.
 
-The number of a row in ``metrics.csv`` is its ``_step`` (`mlmodeldev.tracking.wandb_logger`). A
-run that is opened again tells how many rows W&B has, and only the rest is sent.
+The number of a row in ``metrics.csv`` is its ``_step`` in W&B, and a run that is opened again says
+how many rows W&B has: only the rest is sent. A trial that comes back writes the same rows by the
+same steps, bit for bit, so what W&B has need not be sent anew. `RunRows` is this rule; the trial's
+own logger (`mlmodeldev.tracking.wandb_logger`) uses it, and so does `RunWriter`, which writes the
+files of a trial without a network from another process.
 
 Example::
 
-    replay = Replay.open(folder, scratch)
-    replay.catch_up()           # rows that were written since; again and again
-    replay.close()              # the run stays unfinished, unless opened with the trial's end
+    writer = RunWriter.open(folder, scratch)
+    writer.catch_up()           # rows that were written since; again and again
+    writer.close()              # the run stays unfinished, unless opened with the trial's end
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.tracking.metadata import CHANGES, description, log_model, models_to_keep
+from mlmodeldev.tracking.metadata import (
+    CHANGES,
+    description,
+    log_model,
+    models_to_keep,
+    stored_settings,
+)
+from mlmodeldev.tracking.wandb_init import INIT_SECONDS, git_metadata, prepare_environment
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
-from mlmodeldev.trial.history import STEP, TIME, read_rows
+from mlmodeldev.trial.record import STEP, TIME, read_record, read_rows
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
 
-_EXIT = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
+_EXIT = {None: 0, "done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that W&B lacks: its number, its values, and the best value of the metric so far."""
+
+    number: int
+    values: dict[str, Any]
+    best: float | None
+
+
+class RunRows:
+    """Number the rows of a run, send those that W&B lacks, and end the run.
+
+    Args:
+        run: of `wandb.init`; its ``starting_step`` is the number of rows that W&B has.
+        monitor: metric whose best value the run's summary shows; "" for none.
+        mode: whether ``max`` or ``min`` of it is better.
+
+    Attributes:
+        count: rows numbered so far, which W&B has or will have.
+        best: best value of the monitored metric in them.
+    """
+
+    def __init__(self, run: Any, monitor: str, mode: str) -> None:
+        self.run, self.monitor, self.mode = run, monitor, mode
+        self.count = 0
+        self.best: float | None = None
+        self._there = int(getattr(run, "starting_step", 0) or 0)
+
+    def define_metrics(self) -> None:
+        """Let W&B draw every metric over the optimizer steps."""
+        self.run.define_metric(STEP)
+        self.run.define_metric("*", step_metric=STEP, step_sync=True)
+
+    def unnumbered(self, file: Path) -> list[dict[str, float]]:
+        """Return the rows that were written to the file since the last one that has a number."""
+        return read_rows(file)[self.count :]
+
+    def number(self, metrics: Mapping[str, Any], step: int) -> Row | None:
+        """Give the next row its number; return it, or None where W&B has it already."""
+        number, self.count = self.count, self.count + 1
+        self._note_best(metrics)
+        if number < self._there:
+            return None
+        values = {**metrics, STEP: step}
+        written = values.pop(TIME, None)  # of rows that are sent later than they were written
+        if written is not None:
+            values["_timestamp"] = written
+        return Row(number, values, self.best if self.monitor in metrics else None)
+
+    def send(self, row: Row, media: Mapping[str, Any]) -> None:
+        """Hand a row and the pictures that go with it to the client."""
+        self.run.log({**row.values, **media}, step=row.number, commit=True)
+        if row.best is not None:
+            self.run.summary[self.monitor] = row.best
+
+    def finish(self, state: str | None, send_extras: Callable[[], None]) -> bool:
+        """End the run as its trial ended; return whether W&B has everything in time.
+
+        An interrupted trial's run is announced as preempted, so that it is no failure.
+
+        Args:
+            state: of the trial; None: it goes on.
+            send_extras: sends tables and files; not called where seconds count.
+        """
+        if state is not None:
+            self.run.summary["state"] = state
+        if state == "interrupted":
+            self.run.mark_preempting()
+        elif state is not None:
+            send_extras()
+        self.run.finish(exit_code=_EXIT.get(state, 1))
+        return not getattr(self.run, "_finish_timed_out", None)
+
+    def _note_best(self, metrics: Mapping[str, Any]) -> None:
+        value = metrics.get(self.monitor)
+        if value is not None and not math.isnan(value):
+            better = max if self.mode == "max" else min
+            self.best = float(value if self.best is None else better(self.best, value))
 
 
 class RunWriter:
-    """One run that is open for writing.
+    """The run of a trial's folder, open for writing from another process.
 
     Args:
         run: of `wandb.init`.
         folder: the trial's.
         settings: the trial's; None: it failed before it had any.
         state: how it ended; None: it is under way.
-
-    Attributes:
-        rows: rows that W&B has or will have; ``sent``: how many of them are this process's.
     """
 
     def __init__(
@@ -48,12 +136,9 @@ class RunWriter:
     ) -> None:
         self.run, self.folder, self.settings, self.state = run, folder, settings, state
         training = settings.training if settings else None
-        self.monitor, self.mode = (training.monitor, training.mode) if training else ("", "max")
-        self.rows = self.sent = 0
-        self._there = int(getattr(run, "starting_step", 0) or 0)
-        self._best: float | None = None
-        run.define_metric(STEP)
-        run.define_metric("*", step_metric=STEP, step_sync=True)
+        monitor, mode = (training.monitor, training.mode) if training else ("", "max")
+        self._rows = RunRows(run, monitor, mode)
+        self._rows.define_metrics()
 
     @classmethod
     def open(cls, folder: Path, scratch: Path, state: str | None = None) -> RunWriter:
@@ -69,16 +154,12 @@ class RunWriter:
         """
         import wandb
 
-        from mlmodeldev.tracking.wandb_init import INIT_SECONDS, git_metadata, prepare_environment
-
         prepare_environment()
-        record = stored_record(folder)
+        record = read_record(folder)
         began = (folder / "config.yaml").is_file()  # else it failed before it had settings
         settings = stored_settings(folder) if began else None
         chosen, sweep = settings and settings.logger.wandb, record.get("wandb_sweep")
-        about: dict[str, Any] = {"group": sweep}
-        if settings:
-            about = description(settings, record, sweep)
+        about = description(settings, record, sweep) if settings else {"group": sweep}
         run = wandb.init(
             **about,
             id=record["wandb_id"],
@@ -107,109 +188,49 @@ class RunWriter:
         os.environ.pop("WANDB_SERVICE", None)
         return cls(run, folder, settings, state)
 
+    @property
+    def rows(self) -> int:
+        """How many rows W&B has or will have."""
+        return self._rows.count
+
     def catch_up(self) -> int:
         """Send the rows that were written since the last call; return how many were sent."""
-        before = self.sent
-        for number, row in enumerate(read_rows(self.folder / "metrics.csv")):
-            if number < self.rows:
-                continue
-            self.rows = number + 1
-            self._see(row)
-            if number >= self._there:
-                self._send(number, row)
-        return self.sent - before
+        sent = 0
+        for metrics in self._rows.unnumbered(self.folder / "metrics.csv"):
+            row = self._rows.number(metrics, int(metrics.pop("step")))
+            if row is not None:
+                self._rows.send(row, self._pictures(metrics))
+                sent += 1
+        return sent
 
-    def _send(self, number: int, row: dict[str, float]) -> None:
-        step, logged = int(row.pop("step")), row.pop(TIME, None)
-        when = {} if logged is None else {"_timestamp": logged}
-        media = self._pictures(int(row.get("epoch", -1)) + 1) if self.monitor in row else {}
-        self.run.log({**row, **media, **when, STEP: step}, step=number, commit=True)
-        self.sent += 1
-        if self.monitor in row and self._best is not None:
-            self.run.summary[self.monitor] = self._best
+    def close(self) -> bool:
+        """End the writing; return whether W&B has it all."""
+        if self.state is not None and self._rows.best is not None:
+            self.run.summary[self._rows.monitor] = self._rows.best
+        return self._rows.finish(self.state, self._send_extras)
 
-    def _see(self, row: dict[str, float]) -> None:
-        value = row.get(self.monitor)
-        if value is not None and not math.isnan(value):
-            better = max if self.mode == "max" else min
-            self._best = value if self._best is None else better(self._best, value)
-
-    def _pictures(self, epoch: int) -> dict[str, Any]:
+    def _pictures(self, metrics: Mapping[str, float]) -> dict[str, Any]:
+        """Return the heat maps of the validation whose row this is."""
+        if self._rows.monitor not in metrics:
+            return {}
         import wandb
 
+        epoch = int(metrics.get("epoch", -1)) + 1
         return {
             f"cka/{file.parent.name}/heatmap": [wandb.Image(str(file))]
             for file in sorted(self.folder.glob(f"cka/*/epoch-{epoch:04d}.png"))
         }
 
-    def close(self) -> bool:
-        """End the writing; return whether W&B has it all."""
-        if self.state is not None:
-            self.run.summary["state"] = self.state
-            if self._best is not None:
-                self.run.summary[self.monitor] = self._best
-        if self.state == "interrupted":
-            self.run.mark_preempting()
-        elif self.state is not None:
-            self._log_samples()
-            self._log_files()
-        self.run.finish(exit_code=_EXIT.get(self.state or "done", 1))
-        return not getattr(self.run, "_finish_timed_out", False)
-
-    def _log_samples(self) -> None:
+    def _send_extras(self) -> None:
         import wandb
 
-        file = self.folder / "samples.csv"
-        if file.is_file():
-            with file.open(encoding="utf-8", newline="") as opened:
-                columns, *data = csv.reader(opened)
+        samples, changes = self.folder / "samples.csv", self.folder / CHANGES
+        if samples.is_file():
+            with samples.open(encoding="utf-8", newline="") as file:
+                columns, *data = csv.reader(file)
             self.run.summary["val/samples"] = wandb.Table(columns=[*columns], data=data)
-
-    def _log_files(self) -> None:
-        changes = self.folder / CHANGES
         if changes.is_file():
             self.run.save(str(changes), base_path=str(self.folder), policy="now")
         if self.settings:
             for model in models_to_keep(self.settings, self.folder, str(self.state)):
                 log_model(self.run, model)
-
-
-def stored_settings(folder: Path) -> Settings:
-    """Return the settings of a trial's folder.
-
-    Raises:
-        UsageError: there are none, or of another version.
-    """
-    from pydantic import ValidationError
-
-    from mlmodeldev.errors import UsageError
-    from mlmodeldev.settings.schema import Settings
-
-    try:
-        return Settings.model_validate(read_yaml(folder / "config.yaml"))
-    except (OSError, ValueError, ValidationError) as error:
-        raise UsageError(f"{folder / 'config.yaml'}: {str(error).splitlines()[0]}") from None
-
-
-def read_yaml(file: Path) -> Any:
-    """Return what a YAML file holds.
-
-    Raises:
-        OSError: it can't be read.
-        ValueError: it is no YAML.
-    """
-    import yaml
-
-    try:
-        return yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise ValueError(f"is no YAML: {error}") from None
-
-
-def stored_record(folder: Path) -> dict[str, Any]:
-    """Return a trial's record; an empty one where there is none to be read."""
-    try:
-        record = json.loads((folder / "trial.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}

@@ -11,6 +11,7 @@ Example::
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
 from mlmodeldev.trial import signals
 
-NOTE_VARIABLE = "MLMODELDEV_STOP_NOTE"
+NOTE_VARIABLE = signals.STOP_NOTE_VARIABLE
 """Names the file by which an agent of ours tells its trial to stop for good."""
 
 LOOK_SECONDS = 2.0
@@ -50,17 +51,15 @@ def stop_noted() -> bool:
 
 def stop_wanted() -> str | None:
     """Return who wants this trial to end for good; asks the server once at most."""
-    if signals.stop_asked() is None and _told():
+    if signals.stop_asked() is None and _is_stopped():
         signals.ask_to_stop("W&B")
     return signals.stop_asked()
 
 
-def _told() -> bool:
+def _is_stopped() -> bool:
     note = os.environ.get(NOTE_VARIABLE)
     if note is not None:
         return Path(note).exists()
-    import sys
-
     client = sys.modules.get("wandb")
     run = getattr(client, "run", None)
     if signals.requested() not in _ASK_SIGNALS or run is None or run.offline:
@@ -70,5 +69,5 @@ def _told() -> bool:
         answer = query_server(_QUERY, names, _SECONDS)
     except (Unreachable, Refused, UsageError):
         return False
-    found = ((answer or {}).get("project") or {}).get("run") or {}
-    return bool(found.get("shouldStop") or found.get("stopped"))
+    state = ((answer or {}).get("project") or {}).get("run") or {}
+    return bool(state.get("shouldStop") or state.get("stopped"))

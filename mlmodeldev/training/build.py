@@ -79,10 +79,10 @@ def model_arguments(settings: Settings, data: ExactDataModule) -> dict[str, Any]
     return _arguments(target, settings.model, data.structure)
 
 
-def _construct(group: str, chosen: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
+def _construct(group: str, chosen: Mapping[str, Any], metadata: Mapping[str, Any]) -> Any:
     target = _locate(group, chosen["_target_"])
     try:
-        return target(**_arguments(target, chosen, facts))
+        return target(**_arguments(target, chosen, metadata))
     except (TypeError, ValueError) as error:
         if error.__traceback__ and error.__traceback__.tb_next:
             raise  # from inside the class: the researcher wants to see where
@@ -100,8 +100,10 @@ def _locate(group: str, target: str) -> Any:
         raise UsageError(f"{group}._target_={target}: {error}") from None
 
 
-def _arguments(target: Any, chosen: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the chosen arguments, and of the facts those that the class names."""
+def _arguments(
+    target: Any, chosen: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the chosen arguments, and of the data's those that the class names."""
     named = inspect.signature(target).parameters
-    filled = {name: value for name, value in facts.items() if name in named}
+    filled = {name: value for name, value in metadata.items() if name in named}
     return {**filled, **{k: v for k, v in chosen.items() if k != "_target_"}}

@@ -9,7 +9,7 @@ decision or its error reaches all.
 Example::
 
     world = join(settings)                     # error unless as many came as were asked for
-    plan = world.agree(lambda: open_folder())  # run on the first process only
+    plan = world.on_rank_zero(lambda: open_folder())
 """
 
 from __future__ import annotations
@@ -107,10 +107,11 @@ class World:
         Without it a finished process may abort at exit ("terminate called without an active
         exception"), which turns a good trial into a failed job.
         """
-        import torch.distributed as dist
+        if self.size > 1:  # one process alone has no group, nor the time to load torch for it
+            import torch.distributed as dist
 
-        if dist.is_available() and dist.is_initialized():
-            dist.destroy_process_group()
+            if dist.is_available() and dist.is_initialized():
+                dist.destroy_process_group()
         if self.shutdown:
             self.shutdown()
         _wait_for(self.children)
@@ -122,38 +123,37 @@ def join(settings: Settings) -> World:
     Raises:
         UsageError: as many devices were asked for as there are not.
     """
-    asked_devices = settings.training.devices
-    asked_nodes = settings.training.num_nodes
-    place = srun.find()
+    devices, nodes = settings.training.devices, settings.training.num_nodes
+    place = srun.srun_rank()
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
         world, place = _from_environment(), None
     elif place:
         world = World(place.rank, place.size, place.local_rank, place.local_size)
-    elif asked_nodes not in ("auto", 1):
+    elif nodes not in ("auto", 1):
         raise UsageError(
-            f"training.num_nodes={asked_nodes}: a process on each node must be started for it, by"
+            f"training.num_nodes={nodes}: a process on each node must be started for it, by"
             " torchrun or srun"
         )
-    elif asked_devices in ("auto", 1):
+    elif devices in ("auto", 1):
         _check_tasks(settings, 1)
         return World()
     else:
-        world = _start_others(settings, int(asked_devices))
-    _check_size(world, asked_devices, asked_nodes)
+        world = _start_others(settings, int(devices))
+    _check_size(world, devices, nodes)
     if place:
         _check_tasks(settings, place.size)
-        _meet(settings, world, place)
+        _join_step(settings, world, place)
     elif world.size > 1:
         _form_group(settings)
     return world
 
 
-def _meet(settings: Settings, world: World, place: srun.SrunRank) -> None:
+def _join_step(settings: Settings, world: World, place: srun.SrunRank) -> None:
     runs = Path(settings.artefacts.runs_dir).expanduser().absolute()
     os.environ["LOCAL_RANK"] = str(place.local_rank)
-    store = srun.meet(place, runs)
+    store = srun.open_store(place, runs)
     _form_group(settings, store=store, rank=place.rank, world_size=place.size)
-    world.shutdown = lambda: srun.shutdown(store, place, runs)
+    world.shutdown = lambda: srun.leave_store(store, place, runs)
 
 
 def _check_tasks(settings: Settings, started: int) -> None:

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.atomic import write_text
 from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import TrialInterrupted, UsageError
+from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.checkpoint import newest_whole
-from mlmodeldev.trial.folder import LostLease, TrialFolder
+from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.provenance import changes, provenance
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Attempt:
-    """What the processes of a trial agreed on when they began.
+    """What the processes of a trial share from its start on.
 
     Attributes:
         folder: the trial's folder; claimed on the first process.
@@ -129,11 +130,11 @@ def _compile(model: LightningModule) -> None:
 
 @contextlib.contextmanager
 def begin(settings: Settings, world: World) -> Iterator[Attempt]:
-    """Claim the trial on the first process, tell all, and record how it ends."""
-    path, facts = world.on_rank_zero(lambda: _open(settings))
+    """Claim the trial on the first process, share that with all, and record how it ends."""
+    path, start = world.on_rank_zero(lambda: _open(settings))
     folder = TrialFolder(path)
-    folder.attempt = facts.pop("attempt")
-    attempt = Attempt(folder, settings, world, **facts)
+    folder.attempt, folder.token = start.pop("attempt"), start.pop("token")
+    attempt = Attempt(folder, settings, world, **start)
     try:
         yield attempt
     except TrialInterrupted as error:
@@ -172,10 +173,10 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
 
 
 def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Claim the folder; return it and what all processes must know of it."""
+    """Claim the folder; return it and what all processes need of it."""
     folder = TrialFolder.open(settings)
     record = folder.read()
-    facts: dict[str, Any] = {"attempt": 0, "best": _best(record)}
+    start: dict[str, Any] = {"attempt": 0, "token": "", "best": _best(record)}
     source = provenance()
     if record.get("state") in ("done", "pruned") and _reached(record, settings):
         changed = record.get("source") != source["source"]
@@ -183,7 +184,7 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
         state = record["state"]
         print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
         report(settings, folder)
-        return folder.path, {**facts, "done": True, "state": state}
+        return folder.path, {**start, "done": True, "state": state}
     if record.get("state") in ("done", "pruned", "failed"):
         (folder.path / STOP_NOTE).unlink(missing_ok=True)  # it was for the attempt before
     folder.claim()
@@ -194,7 +195,8 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
     if checkpoint:
         step = int(checkpoint.stem.partition("-")[2])
         print(f"going on from step {step} (attempt {folder.attempt})")
-    return folder.path, {**facts, "attempt": folder.attempt, "checkpoint": checkpoint, "step": step}
+    start |= {"attempt": folder.attempt, "token": folder.token}
+    return folder.path, {**start, "checkpoint": checkpoint, "step": step}
 
 
 def _keep_changes(folder: Path) -> None:
@@ -272,5 +274,5 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _version(record: Mapping[str, Any]) -> str:
-    found = ", ".join(f"{entry['pointer']} {entry['md5'][:8]}" for entry in record.get("dvc", ()))
-    return found or "not kept by DVC"
+    names = ", ".join(f"{entry['pointer']} {entry['md5'][:8]}" for entry in record.get("dvc", ()))
+    return names or "not kept by DVC"

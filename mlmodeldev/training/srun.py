@@ -5,8 +5,8 @@ folder, which all nodes share; the file's name carries job, step and restart.
 
 Example, on each of 2 × 2 tasks of a step::
 
-    place = find()                              # Place(rank=3, size=4, local_rank=1, local_size=2)
-    store = meet(place, Path("runs"))
+    place = srun_rank()                         # SrunRank(3, size=4, local_rank=1, local_size=2)
+    store = open_store(place, Path("runs"))
     dist.init_process_group("gloo", store=store, rank=place.rank, world_size=place.size)
 """
 
@@ -45,7 +45,7 @@ class SrunRank:
     local_size: int
 
 
-def find(variables: Mapping[str, str] = os.environ) -> SrunRank | None:
+def srun_rank(variables: Mapping[str, str] = os.environ) -> SrunRank | None:
     """Return this task's place, or None outside of a step of several tasks.
 
     Raises:
@@ -74,7 +74,7 @@ def _tasks_per_node(text: str) -> list[int]:
     return counts or [1]
 
 
-def meet(place: SrunRank, runs_dir: Path) -> TCPStore:
+def open_store(place: SrunRank, runs_dir: Path) -> TCPStore:
     """Open the store that the ranks form their group with, or find the first rank's.
 
     Raises:
@@ -89,7 +89,7 @@ def meet(place: SrunRank, runs_dir: Path) -> TCPStore:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"host": host, "port": store.port})
     else:
-        host, port = _read(file)
+        host, port = _read_address(file)
         wait = timedelta(seconds=SECONDS)
         store = TCPStore(host, port, place.size, is_master=False, timeout=wait)
     os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(store.port))
@@ -105,13 +105,13 @@ def _step_name() -> str:
     return "-".join(os.environ.get(name, "0") for name in names) + ".json"
 
 
-def _read(file: Path) -> tuple[str, int]:
+def _read_address(file: Path) -> tuple[str, int]:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, ValueError):
             list(file.parent.iterdir())  # a network file system forgets that it was missing
-            known = json.loads(file.read_text())
-            return str(known["host"]), int(known["port"])
+            address = json.loads(file.read_text())
+            return str(address["host"]), int(address["port"])
         time.sleep(0.2)
     raise UsageError(
         f"{file}: the first rank of this step did not write it within {SECONDS:.0f} s; is the runs"
@@ -119,7 +119,7 @@ def _read(file: Path) -> tuple[str, int]:
     )
 
 
-def shutdown(store: TCPStore, place: SrunRank, runs_dir: Path) -> None:
+def leave_store(store: TCPStore, place: SrunRank, runs_dir: Path) -> None:
     """Let the first rank end first.
 
     ``srun --kill-on-bad-exit`` kills the others as soon as one ends with 75, and the first one

@@ -76,21 +76,21 @@ def make_trainer(
     )
 
 
-def choose_accelerator(asked: str) -> str:
+def choose_accelerator(accelerator: str) -> str:
     """Return cpu, gpu or mps.
 
     Raises:
         UsageError: it is asked for and not there.
     """
     have = {"gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if asked == "auto":
+    if accelerator == "auto":
         return next((name for name, there in have.items() if there), "cpu")
-    if asked != "cpu" and not have[asked]:
+    if accelerator != "cpu" and not have[accelerator]:
         raise UsageError(
-            f"training.accelerator={asked}: this machine has none (or torch was built without it);"
-            " auto takes what is there"
+            f"training.accelerator={accelerator}: this machine has none (or torch was built without"
+            " it); auto takes what is there"
         )
-    return asked
+    return accelerator
 
 
 def check_precision(precision: str, accelerator: str) -> None:

@@ -1,8 +1,8 @@
 """A trial's folder and the record of its state, ``trial.json``.
 
 The folder is the only truth: launchers, status, resume and skipping what is done all read it.
-One process at a time owns it, by a lease that it renews; a killed owner's lease runs out, and on
-the same machine its death is seen at once.
+One process at a time owns it (`mlmodeldev.lease`). Each attempt has a token: who finds another's
+token in the record, or no record, has lost the trial and writes no more.
 
 Example::
 
@@ -13,30 +13,58 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
-import socket
+import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock
-
 from mlmodeldev.atomic import remove_leftovers, write_json, write_text, writing_to
-from mlmodeldev.errors import UsageError
+from mlmodeldev.errors import TrialInterrupted, UsageError
+from mlmodeldev.lease import (
+    HEARTBEAT_SECONDS,
+    LEASE_SECONDS,
+    LostLease,
+    ProcessLock,
+    lease_end,
+    owned,
+    owner_record,
+    start_ticks,
+    watch_owner,
+)
 from mlmodeldev.secrets import mask
 from mlmodeldev.settings.identity import identity
+from mlmodeldev.trial import signals
+from mlmodeldev.trial.record import read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
 
+__all__ = [
+    "HEARTBEAT_SECONDS",
+    "LEASE_SECONDS",
+    "MAY_CHANGE",
+    "LostLease",
+    "State",
+    "TrialFolder",
+    "first_difference",
+    "own_path",
+    "owned",
+    "owner_record",
+    "read_record",
+    "start_ticks",
+]
+
+log = logging.getLogger(__name__)
+
 State = Literal["pending", "running", "interrupted", "done", "failed", "pruned"]
 
-LEASE_SECONDS = 180.0
-"""How long a silent owner on another machine is believed to be alive."""
-HEARTBEAT_SECONDS = 30.0
-"""How often an owner renews its lease."""
+LOCK_SECONDS = 60.0
+"""How long to wait for the record's lock, which is held for the moment of a change."""
 
 # Settings that say where, how long and how fast, not what: they may differ when a trial goes on.
 MAY_CHANGE = (
@@ -68,10 +96,6 @@ MAY_CHANGE = (
 )
 
 
-class LostLease(Exception):
-    """Another attempt has taken this trial over; this process must not write to it any more."""
-
-
 class TrialFolder:
     """The folder of one trial and its record.
 
@@ -79,14 +103,16 @@ class TrialFolder:
         path: ``<runs_dir>/<sweep>/<trial>``.
         id: the trial's identity (its folder's name).
         attempt: number of this attempt, from 1; 0 before `claim`.
+        token: what tells this attempt from all others; empty before `claim`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.id = path.name
-        self.attempt = 0
+        self.attempt, self.token = 0, ""
+        self._renewed = time.monotonic()
         self._settings: dict[str, Any] = {}
-        self._lock = FileLock(path / ".record.lock", timeout=60)
+        self._lock = ProcessLock(path / ".record.lock", timeout=LOCK_SECONDS)
 
     @classmethod
     def open(cls, settings: Settings) -> TrialFolder:
@@ -107,6 +133,7 @@ class TrialFolder:
         return folder
 
     def _move_aside(self) -> None:
+        self._wait_for_owner()
         self._refuse_if_owned(self.read())
         number = 1
         while (aside := self.path.with_name(f".{self.path.name}.{number}")).exists():
@@ -121,12 +148,12 @@ class TrialFolder:
         wanted = settings.model_dump()
         if file.is_file():
             try:
-                found = yaml.safe_load(file.read_text())
+                stored = yaml.safe_load(file.read_text())
             except (yaml.YAMLError, UnicodeDecodeError):
                 raise UsageError(
                     f"{file}: is no configuration; artefacts.fresh=true begins anew"
                 ) from None
-            difference = first_difference(found or {}, wanted)
+            difference = first_difference(stored or {}, wanted)
             if difference:
                 raise UsageError(
                     f"{self.path}: this folder holds a trial with {difference}; name another"
@@ -167,65 +194,108 @@ class TrialFolder:
         Raises:
             LostLease: another attempt owns the trial now.
         """
-        with writing_to(self.path), self._lock:
-            self.check_owner()
+        with self._locked():
             record = self.read()
             changes = {name: _masked(value) for name, value in changes.items()}
             record = {**record, **changes, "updated": time.time()}
             write_json(self.path / "trial.json", record)
             return record
 
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep others from the record; refuse who owns it no more."""
+        from filelock import Timeout
+
+        with writing_to(self.path):
+            self.check_owner()  # before the lock, which would make a folder anew that is gone
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise UsageError(
+                    f"{self._lock.path}: another process has kept this lock for"
+                    f" {LOCK_SECONDS:.0f} s"
+                ) from None
+            try:
+                self.check_owner()
+                yield
+            finally:
+                self._lock.release()
+
     # --- ownership
 
-    def claim(self) -> dict[str, Any]:
+    def claim(self, patient: bool = True) -> dict[str, Any]:
         """Become the trial's owner: a new attempt, state ``running``.
+
+        Args:
+            patient: watch an owner that can't be looked at from here until it is sure whether it
+                lives (`mlmodeldev.lease`); else the time in its record decides, at once.
 
         Raises:
             UsageError: a live process owns it.
+            TrialInterrupted: a signal came while the owner was watched.
         """
-        with writing_to(self.path), self._lock:
+        if patient:
+            self._wait_for_owner()
+        with self._locked():
             record = self.read()
             self._refuse_if_owned(record)
             remove_leftovers(self.path)
             remove_leftovers(self.path / "checkpoints")
             self._write_configuration()
             attempt = int(record.get("attempts", 0)) + 1
+            ours = owner_record()
+            token = ours["owner"]["token"]
             record = self.update(
                 **{
                     "id": self.id,
                     "sweep": self.path.parent.name,
                     **({} if "created" in record else {"created": time.time()}),
-                    "state": "running",
                     "reason": None,
                     "attempts": attempt,
+                    "token": token,
                     "begun": time.time(),
-                    "owner": _me(),
-                    "lease": time.time() + LEASE_SECONDS,
-                    "slurm": _slurm(),
+                    **ours,
                     "uploaded": False,
                     **_agents_run(),
                 }
             )
-            self.attempt = attempt
+            self.attempt, self.token = attempt, token
+            self._renewed = time.monotonic()
             return record
 
     def heartbeat(self) -> None:
-        """Renew the lease.
+        """Renew the lease; what keeps it from being written is tried again until it runs out.
 
         Raises:
             LostLease: another attempt owns the trial now.
+            UsageError: it could not be renewed for nearly as long as it lasts.
         """
-        self.update(lease=time.time() + LEASE_SECONDS)
+        try:
+            self.update(lease=lease_end())
+            self._renewed = time.monotonic()
+        except UsageError as error:
+            if time.monotonic() - self._renewed > LEASE_SECONDS - 2 * HEARTBEAT_SECONDS:
+                raise
+            log.warning("the lease was not renewed, it is tried again: %s", error)
 
     def check_owner(self) -> None:
         """Read whether the trial still belongs to this attempt.
 
         Raises:
-            LostLease: another attempt owns it now.
+            LostLease: another attempt owns it now, or its record is gone.
         """
-        attempts = self.read().get("attempts", self.attempt)
-        if self.attempt and attempts != self.attempt:
+        if not self.token:
+            return
+        record = self.read()
+        if not record:
+            raise LostLease(f"{self.path}: its record is gone; this attempt owns it no more")
+        attempts, owner = record.get("attempts"), record.get("owner") or {}
+        if attempts != self.attempt:
             raise LostLease(f"{self.path}: attempt {attempts} has taken over")
+        # an older version leaves the record's token alone, but not the owner's
+        tokens = {record.get("token"), owner.get("token") if owner else self.token}
+        if tokens != {self.token}:
+            raise LostLease(f"{self.path}: another attempt has begun here anew")
 
     def finish(self, state: State, reason: str | None = None, **changes: Any) -> None:
         """Write the state that this attempt ends in and give the trial up."""
@@ -238,18 +308,40 @@ class TrialFolder:
         """Write how an attempt ended that had no time to say so itself; others are left alone."""
         if not (self.path / "trial.json").is_file():
             return
-        with writing_to(self.path), self._lock:
+        with self._locked():
             record = self.read()
             if record.get("state") in ("running", "pending") and not owned(record):
                 self.update(state=state, reason=reason, owner=None, lease=None)
+
+    def _wait_for_owner(self) -> None:
+        """Return when it is sure whether the trial's owner lives."""
+        announced = False
+
+        def on_wait() -> None:
+            nonlocal announced
+            if signals.requested():
+                raise TrialInterrupted(
+                    f"interrupted by {signals.requested()} while another attempt was watched"
+                )
+            if not announced:
+                announced = True
+                host = (self.read().get("owner") or {}).get("host")
+                print(
+                    f"{self.path}: ran on host {host}; watching for {LEASE_SECONDS:.0f} s whether"
+                    " it still does",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        watch_owner(self.read, on_wait)
 
     def _refuse_if_owned(self, record: Mapping[str, Any]) -> None:
         if not owned(record):
             return
         owner = record["owner"]
         raise UsageError(
-            f"{self.path}: this trial is running already (host {owner['host']}, process"
-            f" {owner['pid']}); stop it first, or wait"
+            f"{self.path}: this trial is running already (host {owner.get('host')}, process"
+            f" {owner.get('pid')}); stop it first, or wait"
         )
 
 
@@ -281,74 +373,10 @@ def own_path(sweep: Path, overrides: Mapping[str, Any], run: str | None = None) 
 _OVER = ("done", "pruned")
 
 
-def owned(record: Mapping[str, Any]) -> bool:
-    """Return whether a live process runs the trial that this record tells of."""
-    owner = record.get("owner")
-    return record.get("state") == "running" and owner is not None and _alive(owner, record)
-
-
-def owner_record() -> dict[str, Any]:
-    """Return what a record says of a live owner, for this process: owner, lease, Slurm's ids."""
-    lease = time.time() + LEASE_SECONDS
-    return {"state": "running", "owner": _me(), "lease": lease, "slurm": _slurm()}
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of the trial in a folder; an empty one where none can be read."""
-    try:
-        record = json.loads((folder / "trial.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _me() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": start_ticks(pid)}
-
-
 def _agents_run() -> dict[str, str]:
     if not os.environ.get("WANDB_SWEEP_ID") or not os.environ.get("WANDB_RUN_ID"):
         return {}
     return {"wandb_id": os.environ["WANDB_RUN_ID"], "wandb_sweep": os.environ["WANDB_SWEEP_ID"]}
-
-
-def _slurm() -> dict[str, str]:
-    job = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_PARTITION")
-    names = (*job, "JOB_NODELIST", "JOB_ACCOUNT", "CLUSTER_NAME")
-    return {n.lower(): os.environ[f"SLURM_{n}"] for n in names if f"SLURM_{n}" in os.environ}
-
-
-def _alive(owner: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    if _requeued_since(record.get("slurm") or {}):
-        return False  # if the job's former self lives on after all, its writes are refused
-    if owner["host"] == socket.gethostname() and owner["started"] is not None:
-        return owner["pid"] != os.getpid() and start_ticks(owner["pid"]) == owner["started"]
-    return time.time() < float(record.get("lease") or 0)
-
-
-def _requeued_since(slurm: Mapping[str, Any]) -> bool:
-    """Whether this process belongs to a later start of the job that the record tells of."""
-    job = slurm.get("job_id")
-    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
-    return (
-        job is not None
-        and job == os.environ.get("SLURM_JOB_ID")
-        and int(restarts) > int(slurm.get("restart_count", "0"))
-    )
-
-
-def start_ticks(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot (proc(5), stat, field 22), if it lives.
-
-    Together with the process id it names a process for good; ids alone are used again.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def first_difference(
@@ -360,8 +388,8 @@ def first_difference(
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(n for n in new if n not in old)]:
             inner = f"{key}.{name}" if key else str(name)
-            found = first_difference(old.get(name), new.get(name), inner, ignored)
-            if found:
-                return found
+            difference = first_difference(old.get(name), new.get(name), inner, ignored)
+            if difference:
+                return difference
         return ""
     return "" if old == new else f"{key}={old} (asked now: {new})"

@@ -17,6 +17,9 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
+STOP_NOTE_VARIABLE = "MLMODELDEV_STOP_NOTE"
+"""Names the file by which an agent of ours tells its trial to stop for good."""
+
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
 _received: list[str] = []

@@ -3,7 +3,7 @@
 Example::
 
     class Draws:                                    # a source
-        def take(self): return Work(...)            # or LATER, or None
+        def take(self): return TrialTask(...)       # or WAIT, or None
         def report(self, work, ended): ...
         def tick(self): ...
 """
@@ -80,17 +80,17 @@ WAIT = Wait.WAIT
 
 
 class Source(Protocol):
-    """Where the pool's trials come from, and who is told how they ended."""
+    """Where the pool's trials come from, and what takes note of how they ended."""
 
     def take(self) -> TrialTask | Wait | None:
-        """Return the next trial; LATER if there may be one soon; None if there is no more."""
+        """Return the next trial; WAIT if there may be one soon; None at the end."""
 
     def report(self, work: TrialTask, ended: TrialResult) -> str | None:
         """Take note of how a trial ended.
 
         Returns:
-            What counts instead of `Ended.state` for the pool's exit status, such as ``pending``
-            for a trial that was killed and will be gone on with; None: the state itself.
+            What counts instead of `TrialResult.state` for the pool's exit status, such as
+            ``pending`` for a trial that was killed and goes on later; None: the state itself.
         """
 
     def tick(self) -> None:
@@ -104,7 +104,7 @@ def fill(source: Source, room: Callable[[], bool], begin: Callable[[TrialTask], 
         if work is None:
             return False
         if not isinstance(work, TrialTask):
-            break  # later
+            break  # WAIT
         begin(work)
     return True
 
@@ -152,8 +152,8 @@ def own_command(work: TrialTask, root: Path) -> list[str] | None:
 def needs_processes(overrides: Sequence[str]) -> bool:
     """Return whether a trial of these overrides is one of several processes."""
     chosen = tuple(item for item in overrides if "." not in item.partition("=")[0])
-    found = {**_chosen(chosen), **_given(overrides)}
-    return any(found[key] not in alone for key, alone in ALONE.items())
+    values = {**_chosen(chosen), **_given(overrides)}
+    return any(values[key] not in alone for key, alone in ALONE.items())
 
 
 def _given(overrides: Sequence[str]) -> dict[str, Any]:

@@ -42,14 +42,14 @@ _server_environment: dict[str, str] = {}
 """Variables of the fork server, and so of its trials, that this process does not have."""
 _PAUSES = (0.1, 0.5, 2.0)
 PRELOAD = "MLMODELDEV_PRELOAD"
-"""Environment variable: overrides that choose files of ``conf/``, as JSON, for `trial.warm`."""
+"""Environment variable: overrides that choose files of ``conf/``, as JSON, for `trial.preload`."""
 
 
 def start_server(modules: Sequence[str], root: Path) -> None:
     """Say what the server imports; it starts with the first trial.
 
     Args:
-        modules: the front rooms, such as ``trainer`` and ``model``.
+        modules: the user's own code, such as ``trainer`` and ``model``.
         root: the folder that they lie in.
     """
     _server_environment[PROJECT_VARIABLE] = str(root)
@@ -149,7 +149,7 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
     # Inherited from the server otherwise: loader workers would start servers of their own.
     multiprocessing.set_start_method("fork", force=True)
     write_to(log)
-    _take_share(environment)
+    _set_environment(environment)
     status = 0
     try:
         importlib.import_module(program).train(compose_settings(overrides))
@@ -167,7 +167,7 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
     sys.exit(status)
 
 
-def _take_share(environment: dict[str, str]) -> None:
+def _set_environment(environment: dict[str, str]) -> None:
     os.environ.update(environment)
     # torch has read the variable when the server imported it
     if "OMP_NUM_THREADS" in environment and "torch" in sys.modules:

@@ -124,8 +124,8 @@ def test_measuring_an_unchanged_model_against_its_start_gives_one(tmp_path):
 
 def test_every_n_epochs_and_the_sanity_check(tmp_path):
     fit(tmp_path, CKACallback(COMPARE, tmp_path, every_n_epochs=2, max_batches=2), epochs=5)
-    found = sorted(p.name for p in (tmp_path / "cka" / "towers").glob("*.npz"))
-    assert found == ["epoch-0002.npz", "epoch-0004.npz"]
+    names = sorted(p.name for p in (tmp_path / "cka" / "towers").glob("*.npz"))
+    assert names == ["epoch-0002.npz", "epoch-0004.npz"]
     assert matrix(tmp_path, "towers", 4)["samples"] == 40
 
 

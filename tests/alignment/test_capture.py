@@ -98,7 +98,7 @@ def test_mean_pooling_is_the_mean_over_positions_and_over_tokens():
     assert torch.allclose(mean["lstm"], flat["lstm"].mean(1), atol=1e-6)
 
 
-def test_a_module_that_runs_twice_is_told_apart_by_the_call():
+def test_a_module_that_runs_twice_is_distinguished_by_the_call():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(5, 3)
     model = nn.Sequential(OrderedDict(a=model[0], act=model[1], b=model[0], again=model[1]))
@@ -128,7 +128,7 @@ def test_a_reducer_sees_the_output_before_an_in_place_operation():
         assert (capture.take()["0"] < 0).any()
 
 
-def test_the_batch_dimension_is_declared():
+def test_the_batch_dimension_is_configurable():
     model = nn.Sequential(nn.Linear(4, 6))
     with Capture(model, ["0"], pooling="mean", batch_dim=1) as capture:
         out = model(torch.randn(11, 3, 4))

@@ -43,14 +43,14 @@ def get(tmp_path, key=KEY, maker=make):
 
 def test_it_is_made_once_and_mapped(tmp_path):
     for _ in range(2):
-        found = get(tmp_path)
-        assert (found.array("numbers") == np.arange(1000)).all()
-        assert isinstance(found.array("numbers"), np.memmap)
-        assert found.metadata == {"count": 1000}
+        cached = get(tmp_path)
+        assert (cached.array("numbers") == np.arange(1000)).all()
+        assert isinstance(cached.array("numbers"), np.memmap)
+        assert cached.metadata == {"count": 1000}
     assert len(made) == 1
     with pytest.raises(ValueError, match="read-only"):
-        found.array("numbers")[0] = 1
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [found.folder.name]
+        cached.array("numbers")[0] = 1
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [cached.folder.name]
 
 
 @pytest.mark.parametrize("key", [{**KEY, "max_length": 47}, {**KEY, "input": "ac"}, {}])
@@ -91,9 +91,9 @@ def no_dict(folder):
 @pytest.mark.parametrize("damage", [cut, lose, tear_marker, other_key, no_dict])
 def test_torn_or_stale_is_made_again(tmp_path, damage):
     damage(get(tmp_path).folder)
-    found = get(tmp_path)
-    assert (found.array("numbers") == np.arange(1000)).all()
-    assert (found.folder / "inner" / "text.txt").read_text() == "words"
+    cached = get(tmp_path)
+    assert (cached.array("numbers") == np.arange(1000)).all()
+    assert (cached.folder / "inner" / "text.txt").read_text() == "words"
     assert len(made) == 2
 
 
@@ -265,7 +265,7 @@ def test_the_same_file_system_is_no_other_disk(tmp_path, monkeypatch):
     assert staged(source, str(tmp_path / "local")).folder.parent == tmp_path / "local"
 
 
-def test_damage_on_the_shared_disk_is_found_while_copying(tmp_path, in_job, node):
+def test_damage_on_the_shared_disk_is_detected_while_copying(tmp_path, in_job, node):
     source = get(tmp_path)
     file = source.folder / "numbers.npy"
     content = bytearray(file.read_bytes())

@@ -2,8 +2,8 @@
 
     make test-dvc
 
-DVC brings 130 packages, which take about a minute, so it is not among the project's own and these
-tests are skipped where it is not: DVC=/path/to/dvc, .venv-dvc (make .venv-dvc) or one on the PATH.
+DVC brings 130 packages, which take about a minute, so it has an environment of its own, .venv-dvc,
+which `make test` makes. DVC=/path/to/dvc or one on the PATH will do; with none, these are skipped.
 What a trial reads of DVC is tested without it, in test_versions.py.
 """
 
@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / ".venv-dvc" / "bin" / "dvc"
 DVC = shutil.which(os.environ.get("DVC") or (str(OWN) if OWN.exists() else "dvc"))
 
-pytestmark = pytest.mark.skipif(DVC is None, reason="no dvc; make test-dvc makes one")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(DVC is None, reason="no dvc; make test-dvc makes one"),
+]
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def make(monkeypatch):
     return call
 
 
-def test_workers_are_as_many_as_asked_for(make):
+def test_workers_are_as_many_as_requested(make):
     assert make("processing.num_workers=3").workers() == 3
     assert make("processing.num_workers=0").workers() == 0
 
@@ -90,7 +90,7 @@ def test_training_begins_where_the_trainers_progress_says(make):
     module.trainer = SimpleNamespace(
         current_epoch=6, fit_loop=SimpleNamespace(epoch_loop=epoch_loop)
     )
-    assert module._place() == Position(6, 1)
+    assert module._position() == Position(6, 1)
 
 
 def test_the_digits_are_those_of_scikit_learn():

@@ -87,8 +87,8 @@ def example(dataset, place, epoch=0):
 def test_every_set_is_fetched_from_the_mirror_alone(mirror, shared):
     for name, files in SETS.items():
         manifest.prepare(name, shared, progress=False)
-        asked = [r.path for r in mirror.requests if r.path.startswith(f"/{name}/")]
-        assert sorted(asked) == sorted(f"/{name}/{file}" for file in files)
+        paths = [r.path for r in mirror.requests if r.path.startswith(f"/{name}/")]
+        assert sorted(paths) == sorted(f"/{name}/{file}" for file in files)
 
 
 def test_published_addresses_follow_the_mirrors_and_names_stay(monkeypatch):
@@ -116,7 +116,7 @@ def test_a_mirror_with_other_bytes_is_not_believed(tmp_path, manifests, monkeypa
         assert (len(bad.requests), len(good.requests)) == (1, 2)
 
 
-def test_wrong_variables_are_told(tmp_path, monkeypatch):
+def test_wrong_variables_are_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("MLMODELDEV_MIRROR", "ftp//host")
     with pytest.raises(UsageError, match=r"MLMODELDEV_MIRROR: .*is not an address"):
         manifest.load("sst2")
@@ -125,7 +125,7 @@ def test_wrong_variables_are_told(tmp_path, monkeypatch):
         manifest.load("sst2")
 
 
-def test_a_new_set_in_the_folder_is_found_by_name(manifests, tmp_path, monkeypatch):
+def test_a_new_set_in_the_folder_is_listed_by_name(manifests, tmp_path, monkeypatch):
     folder = shutil.copytree(manifests, tmp_path / "own")
     (folder / "mine.yaml").write_text((folder / "sst2.yaml").read_text())
     monkeypatch.setenv("MLMODELDEV_MANIFESTS", str(folder))
@@ -144,11 +144,11 @@ def test_sentences_and_labels(shared, kind, arguments):
     dev = rows(1, 80)
     assert len(made.val_set) == 80
     for place in (0, 1, 40, 79):
-        found = example(made.val_set, place)
-        back = made.tokenizer.decode(found["input_ids"], skip_special_tokens=True)
+        sample = example(made.val_set, place)
+        back = made.tokenizer.decode(sample["input_ids"], skip_special_tokens=True)
         assert back.replace(" ", "") == dev[place][0].lower().replace(" ", "")
-        assert int(found["label"]) == dev[place][1]
-        assert found["input_ids"].dtype == torch.int64
+        assert int(sample["label"]) == dev[place][1]
+        assert sample["input_ids"].dtype == torch.int64
     assert len(made.train_set) + len(made.test_set) == 400
 
 
@@ -186,12 +186,12 @@ def test_grey_images_are_those_of_the_files(shared, name):
     training = pixels[:200] / 255
     assert made.structure["image_size"] == 28
     for dataset, place in ((made.val_set, 3), (made.test_set, 49)):
-        found = example(dataset, place)
-        theirs = (pixels[found["index"]] / 255 - training.mean()) / training.std()
-        np.testing.assert_allclose(found["image"][0].numpy(), theirs, atol=1e-5)
-        assert int(found["label"]) == int(found["index"]) % 10
-        caption = made.tokenizer.decode(found["input_ids"], skip_special_tokens=True)
-        word = made.label_names[found["label"]]
+        sample = example(dataset, place)
+        theirs = (pixels[sample["index"]] / 255 - training.mean()) / training.std()
+        np.testing.assert_allclose(sample["image"][0].numpy(), theirs, atol=1e-5)
+        assert int(sample["label"]) == int(sample["index"]) % 10
+        caption = made.tokenizer.decode(sample["input_ids"], skip_special_tokens=True)
+        word = made.label_names[sample["label"]]
         assert word.replace("-", "") in caption.replace("-", "")
     assert sorted(made.test_set.index) == list(range(200, 250))
     assert not set(made.train_set.index) & set(made.val_set.index)
@@ -199,10 +199,10 @@ def test_grey_images_are_those_of_the_files(shared, name):
 
 def test_colours_of_cifar_are_in_their_planes(shared):
     made = set_up(Images, shared, name="cifar10")
-    found = example(made.test_set, 7)
+    sample = example(made.test_set, 7)
     raw = np.frombuffer(cifar_records(20, 5), np.uint8).reshape(20, 3073)[7]
-    assert (found["image"].shape, int(found["label"])) == ((3, 32, 32), 7)
-    planes = found["image"].numpy() * made.std + made.mean
+    assert (sample["image"].shape, int(sample["label"])) == ((3, 32, 32), 7)
+    planes = sample["image"].numpy() * made.std + made.mean
     np.testing.assert_allclose(planes * 255, raw[1:].reshape(3, 32, 32), atol=1e-2)
     assert made.structure["channels"] == 3
 
@@ -231,13 +231,13 @@ def test_each_photograph_has_its_captions(shared, year):
     assert not (shared / f"coco_{year}" / f"train{year}.zip").exists()  # 20 GB are freed again
     for part in (made.val_set, made.test_set):
         for place in range(len(part)):
-            found = example(part, place)
-            caption = made.tokenizer.decode(found["input_ids"], skip_special_tokens=True)
+            sample = example(part, place)
+            caption = made.tokenizer.decode(sample["input_ids"], skip_special_tokens=True)
             colour = caption.split()[1]
             # The middle of the picture's left third has no stripe: its colour is the caption's.
-            pixels = found["image"][:, 8, 2] * made.std + made.mean
+            pixels = sample["image"][:, 8, 2] * made.std + made.mean
             np.testing.assert_allclose(pixels * 255, COLOURS[colour], atol=12)
-            assert int(found["label"]) == place
+            assert int(sample["label"]) == place
     prompts = made.prompts["input_ids"]
     assert prompts.shape == (3, 5, 32)
     for place in range(3):
@@ -265,11 +265,11 @@ def test_training_cuts_are_parts_of_the_stored_picture(shared):
     made = set_up(CocoCaptions, shared, image_size=16)
     dataset = made.train_set
     for place in range(27):
-        found = example(dataset, place, 1)["image"] * made.std + made.mean
-        found = (found * 255).round().to(torch.uint8).numpy().transpose(1, 2, 0)
+        sample = example(dataset, place, 1)["image"] * made.std + made.mean
+        sample = (sample * 255).round().to(torch.uint8).numpy().transpose(1, 2, 0)
         stored = dataset.images[dataset.index[place]]
         cuts = [stored[t : t + 16, s : s + 16] for t in range(3) for s in range(3)]
-        fitting = [np.array_equal(found, c) or np.array_equal(found, c[:, ::-1]) for c in cuts]
+        fitting = [np.array_equal(sample, c) or np.array_equal(sample, c[:, ::-1]) for c in cuts]
         assert any(fitting)
 
 
@@ -310,7 +310,7 @@ def test_corrupt_photographs_can_be_left_out_and_are_counted(torn, tmp_path, cap
         set_up(CocoCaptions, tmp_path, **arguments)
 
 
-def test_a_folder_without_coco_is_told(tmp_path):
+def test_a_folder_without_coco_is_reported(tmp_path):
     with pytest.raises(UsageError, match=r"dataset_coco\.json: No such file"):
         set_up(CocoCaptions, tmp_path, folder=str(tmp_path))
 
@@ -375,7 +375,7 @@ def test_a_trial_of_coco_captions_from_nothing(mirror, manifests, tmp_path, tria
 def test_a_killed_trial_of_coco_captions_ends_with_the_same_weights(manifests, shared, trials):
     """Cutting, mirroring and captions are drawn in two worker processes."""
     trials.data = shared
-    asked = (
+    overrides = (
         "data=coco_captions",
         "data.image_size=16",
         "processing.batch_size=9",
@@ -386,10 +386,10 @@ def test_a_killed_trial_of_coco_captions_ends_with_the_same_weights(manifests, s
         *SMALL,
     )
     patch = partial(use_mirror, "file:///nowhere", manifests)  # all is there already
-    whole = trials.run(*asked, name="whole", patch=patch)
+    whole = trials.run(*overrides, name="whole", patch=patch)
     assert whole.code == 0, whole.output
-    trials.run(*asked, name="killed", patch=patch, kill_at=5)
-    killed = trials.run(*asked, name="killed", patch=patch)
+    trials.run(*overrides, name="killed", patch=patch, kill_at=5)
+    killed = trials.run(*overrides, name="killed", patch=patch)
     assert killed.code == 0, killed.output
     assert killed.record["attempts"] == 2
     weights = [load_file(each.folder / "last" / "model.safetensors") for each in (whole, killed)]

@@ -39,26 +39,26 @@ def batches(
     return list(loader)
 
 
-def indices(found: list[list[tuple[int, int]]]) -> list[int]:
-    return [index for batch in found for index, _ in batch]
+def indices(loaded: list[list[tuple[int, int]]]) -> list[int]:
+    return [index for batch in loaded for index, _ in batch]
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_an_epoch_holds_each_example_once_and_says_its_number(epoch):
-    found = batches(epoch=epoch)
-    assert sorted(indices(found)) == list(range(23))
-    assert {number for batch in found for _, number in batch} == {epoch}
-    assert [len(batch) for batch in found] == [4, 4, 4, 4, 4, 3]
+    loaded = batches(epoch=epoch)
+    assert sorted(indices(loaded)) == list(range(23))
+    assert {number for batch in loaded for _, number in batch} == {epoch}
+    assert [len(batch) for batch in loaded] == [4, 4, 4, 4, 4, 3]
 
 
 def test_a_worker_outlives_the_signals_that_slurm_sends_to_every_process():
     loader = ExactLoader(Numbers(80), 4, seed=0, workers=1, prefetch=1, collate=list)
-    found = iter(loader)
-    first = next(found)
+    loaded = iter(loader)
+    first = next(loaded)
     (worker,) = multiprocessing.active_children()
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGTERM)
-    assert indices([first, *found]) == list(range(80))
+    assert indices([first, *loaded]) == list(range(80))
     assert worker.is_alive()
     loader.close()
     assert not worker.is_alive()
@@ -76,9 +76,9 @@ def test_without_shuffling_the_datasets_order_is_kept():
 def test_dropping_the_last_batch_leaves_nobody_out_for_ever():
     seen = set()
     for epoch in range(8):
-        found = batches(drop_last=True, epoch=epoch)
-        assert [len(batch) for batch in found] == [4] * 5
-        seen |= set(indices(found))
+        loaded = batches(drop_last=True, epoch=epoch)
+        assert [len(batch) for batch in loaded] == [4] * 5
+        seen |= set(indices(loaded))
     assert seen == set(range(23))
 
 
@@ -132,21 +132,21 @@ def test_the_length_is_the_number_of_batches(size, count, drop):
         assert len(loader) == len(list(loader))
 
 
-def test_the_place_is_asked_when_the_first_batch_is():
-    asked = []
+def test_the_place_is_read_when_the_first_batch_is():
+    calls = []
 
     def progress() -> Position:
-        asked.append("asked")
+        calls.append("asked")
         return Position(0, 1)
 
     loader = ExactLoader(Numbers(8), 4, seed=0, progress=progress)
     iterator = iter(loader)  # Lightning makes it before it restores a checkpoint
-    assert asked == []
+    assert calls == []
     next(iterator)
-    assert asked == ["asked"]
+    assert calls == ["asked"]
 
 
-def test_there_is_no_state_to_save_and_lightning_is_told_so():
+def test_there_is_no_state_to_save_and_lightning_learns_so():
     loader = ExactLoader(Numbers(8), 4, seed=0)
     assert loader.state_dict() == {}
     loader.load_state_dict({})
@@ -171,11 +171,11 @@ def test_a_fresh_process_brings_the_same_order():
         "class N:\n"
         "    def __len__(self): return 23\n"
         "    def __getitem__(self, item): return item.index\n"
-        "print([b for b in ExactLoader(N(), 4, 0, True, progress=lambda: Place(1, 2),"
+        "print([b for b in ExactLoader(N(), 4, 0, True, progress=lambda: Position(1, 2),"
         " collate=list)])"
     )
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     here = [[index for index, _ in batch] for batch in batches(epoch=1)[2:]]
-    assert said == f"{here}\n"
+    assert output == f"{here}\n"

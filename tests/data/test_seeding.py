@@ -67,7 +67,7 @@ def test_each_example_comes_to_each_place_about_equally_often():
 def test_a_fresh_process_draws_the_same():
     """Whatever PYTHONHASHSEED is."""
     code = "from mlmodeldev.data.loader import *; print(key(5, 'a'), *permutation(20, 5, 1))"
-    said = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=ROOT,
@@ -79,4 +79,4 @@ def test_a_fresh_process_draws_the_same():
         for seed in ("1", "2")
     }
     here = " ".join(map(str, [key(5, "a"), *permutation(20, 5, 1)]))
-    assert said == {here + "\n"}
+    assert outputs == {here + "\n"}

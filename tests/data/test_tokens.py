@@ -23,11 +23,11 @@ def test_texts_come_back_in_lower_case(tokenizer):
 
 
 def test_texts_are_framed_and_padded_as_berts_are(tokenizer):
-    found = tokenizer(["the digit two", "someone wrote a nine"], padding=True)
-    names = [tokenizer.convert_ids_to_tokens(ids) for ids in found["input_ids"]]
+    encoded = tokenizer(["the digit two", "someone wrote a nine"], padding=True)
+    names = [tokenizer.convert_ids_to_tokens(ids) for ids in encoded["input_ids"]]
     assert {each[0] for each in names} == {"[CLS]"}
     assert names[1][-1] == "[SEP]" or names[0][-1] == "[SEP]"
-    for tokens, mask in zip(names, found["attention_mask"], strict=True):
+    for tokens, mask in zip(names, encoded["attention_mask"], strict=True):
         assert tokens.count("[SEP]") == 1
         assert [token != "[PAD]" for token in tokens] == [bool(bit) for bit in mask]
     pair = tokenizer.convert_ids_to_tokens(tokenizer("two", "nine")["input_ids"])

@@ -43,8 +43,8 @@ def lab(tmp_path):
 
 def test_pointer_commit_and_whether_the_data_are_its(lab):
     paths = [lab / "data" / "cola" / name for name in FILES]
-    (found,) = versions(paths)
-    assert found == {
+    (version,) = versions(paths)
+    assert version == {
         "pointer": "data/cola.dvc",
         "md5": MD5,
         "commit": git(lab, "rev-parse", "HEAD"),
@@ -70,9 +70,9 @@ def test_a_single_file_and_an_import(lab):
             {"deps": [{"path": "a.txt", "repo": registry}], "outs": [{"md5": md5, "path": "a.txt"}]}
         )
     )
-    (found,) = versions([file])
-    assert (found["md5"], found["matches"]) == (md5, True)
-    assert (found["url"], found["revision"]) == ("https://host/registry", "9a0d")
+    (version,) = versions([file])
+    assert (version["md5"], version["matches"]) == (md5, True)
+    assert (version["url"], version["revision"]) == ("https://host/registry", "9a0d")
 
 
 def test_without_dvc_there_is_nothing(tmp_path, lab):
@@ -92,7 +92,7 @@ SMALL = (
 )
 
 
-def test_other_data_on_resume_are_refused_or_told(trials, tmp_path):
+def test_other_data_on_resume_are_refused_or_reported(trials, tmp_path):
     trials.data = tmp_path / "data"
     folder = write_cola(trials.data, train=80, dev=20)
     train = folder / "in_domain_train.tsv"
@@ -108,7 +108,7 @@ def test_other_data_on_resume_are_refused_or_told(trials, tmp_path):
     assert "cola/in_domain_train.tsv: the data have changed since this trial" in refused.output
     assert "artefacts.changed_data=warn" in refused.output
     assert refused.record["data"]["inputs"] == before
-    told = trials.run(*SMALL, "training.max_epochs=2", "artefacts.changed_data=warn")
-    assert told.code == 0, told.output
-    assert "warning: cola/in_domain_train.tsv" in told.output
-    assert told.record["data"]["inputs"] != before
+    resumed = trials.run(*SMALL, "training.max_epochs=2", "artefacts.changed_data=warn")
+    assert resumed.code == 0, resumed.output
+    assert "warning: cola/in_domain_train.tsv" in resumed.output
+    assert resumed.record["data"]["inputs"] != before

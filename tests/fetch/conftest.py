@@ -34,9 +34,9 @@ def get(server, body, tmp_path):
     """Fetch ``names`` of the server as mirrors, with digest and size, quickly."""
 
     def call(*names, **options):
-        known = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest(), "name": "f.bin"}
-        known |= options.pop("known", {})
-        source = Source(urls=[server.url(name) for name in names], **known)
+        fields = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest(), "name": "f.bin"}
+        fields |= options.pop("fields", {})
+        source = Source(urls=[server.url(name) for name in names], **fields)
         options = {"backoff": 0.01, "timeout": 5, "progress": False} | options
         return fetch(source, options.pop("directory", tmp_path / "data"), **options)
 

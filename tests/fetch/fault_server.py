@@ -62,7 +62,7 @@ class FaultServer:
     def __init__(self):
         self.resources, self.requests = {}, []
         self.release = threading.Event()
-        self.held = threading.Semaphore(0)
+        self.paused = threading.Semaphore(0)
         self.lock = threading.Lock()
         self.sent = 0
 
@@ -150,11 +150,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._body(body[start:stop], answer)
 
     def _wanted(self, size, etag, answer):
-        asked = self.headers.get("Range")
+        requested = self.headers.get("Range")
         changed = self.headers.get("If-Range") not in (None, etag)
-        if not asked or not answer.ranges or changed:
+        if not requested or not answer.ranges or changed:
             return 0, size, 200
-        first, _, last = asked.removeprefix("bytes=").partition("-")
+        first, _, last = requested.removeprefix("bytes=").partition("-")
         start, stop = int(first), min(int(last) + 1, size) if last else size
         return (start, stop, 206) if start < size else (0, 0, 416)
 
@@ -176,11 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
         limit = min((end for end in ends if end is not None), default=len(body))
         self._send(memoryview(body)[:limit], answer)
         if answer.hold_after is not None:
-            self.owner.held.release()
+            self.owner.paused.release()
             self.owner.release.wait()
             self._send(memoryview(body)[limit:], answer)
         elif answer.stall_after is not None:
-            self.owner.held.release()
+            self.owner.paused.release()
             self.owner.release.wait()
             self.close_connection = True
             return

@@ -59,7 +59,7 @@ def test_resets_are_resumed_without_asking_twice_for_a_byte(server, body, get, t
     monkeypatch.setattr(attempts, "_progress_worth", lambda source: 1000)
     server.add("a", body, [Answer(reset_after=120_000)] * times)
     assert get("a", retries=4).read_bytes() == body
-    starts = [int(asked[6:-1]) for asked in server.ranges()[1:]]
+    starts = [int(value[6:-1]) for value in server.ranges()[1:]]
     assert len(starts) == times
     assert starts == sorted(starts)
     assert all(0 < start <= 120_000 * (at + 1) for at, start in enumerate(starts))
@@ -129,7 +129,7 @@ def test_a_mirror_takes_over_in_the_middle(server, body, get):
     assert "If-Range" not in server.requests[-1].headers  # the version tag is the other host's
 
 
-def test_mixed_bytes_are_found_out_and_fetched_anew(server, body, get):
+def test_mixed_bytes_are_detected_and_fetched_anew(server, body, get):
     server.add("bad", bytes(3_000_001), [Answer(cut_after=MB)], Answer(status=404))
     server.add("good", body)
     assert get("bad", "good").read_bytes() == body
@@ -141,7 +141,7 @@ def test_waits_as_long_as_the_server_asks(server, body, get, monkeypatch):
     monkeypatch.setattr(attempts.time, "sleep", waits.append)
     answer = Answer(status=429, headers={"Retry-After": "7"})
     server.add("a", body, [answer])
-    monkeypatch.setattr(attempts, "_askable", lambda addresses: addresses)
+    monkeypatch.setattr(attempts, "_usable", lambda addresses: addresses)
     get("a")
     assert len(waits) == 1
     assert 6 < waits[0] <= 7
@@ -173,7 +173,7 @@ def test_a_trickle_counts_as_a_stall(server, body, get, monkeypatch):
 def test_without_digest_another_version_starts_again(server, body, tmp_path, get):
     """If-Range (RFC 9110, 13.1.5): the old bytes must not be joined with the new ones."""
     server.add("a", body, [Answer(cut_after=MB, etag='"old"', body=bytes(3_000_001))])
-    path = get("a", known={"bytes": None, "sha256": None})
+    path = get("a", fields={"bytes": None, "sha256": None})
     assert path.read_bytes() == body
     assert server.requests[1].headers["If-Range"] == '"old"'
 
@@ -181,14 +181,14 @@ def test_without_digest_another_version_starts_again(server, body, tmp_path, get
 @pytest.mark.parametrize("etag", ["", 'W/"weak"'])
 def test_without_digest_and_strong_validator_nothing_is_joined(server, body, get, etag):
     server.add("a", body, [Answer(cut_after=MB)], etag=etag)
-    assert get("a", known={"bytes": None, "sha256": None}).read_bytes() == body
+    assert get("a", fields={"bytes": None, "sha256": None}).read_bytes() == body
     assert server.ranges() == [None, None]
 
 
 def test_without_digest_a_short_body_is_an_error(server, body, get, tmp_path):
     server.add("a", body, then=Answer(cut_after=len(body) - 1, ranges=False))
     with pytest.raises(FetchError, match="ended early"):
-        get("a", known={"bytes": None, "sha256": None}, retries=1)
+        get("a", fields={"bytes": None, "sha256": None}, retries=1)
     assert listing(tmp_path / "data") == []
 
 
@@ -197,16 +197,16 @@ def test_416_with_every_byte_there_is_verified(server, body, get, tmp_path, monk
     monkeypatch.setattr(partial, "KEEP_BYTES", 0)
     server.add("a", body, [Answer(cut_after=len(body), body=body + b"x", etag='"v1"')])
     with pytest.raises(FetchError):
-        get("a", known={"bytes": None, "sha256": None}, retries=0)
-    assert get("a", known={"bytes": None, "sha256": None}).read_bytes() == body
+        get("a", fields={"bytes": None, "sha256": None}, retries=0)
+    assert get("a", fields={"bytes": None, "sha256": None}).read_bytes() == body
     assert server.ranges() == [None, "bytes=3000001-"]
 
 
 def test_416_because_the_file_shrank_starts_again(server, body, get):
     longer = body + bytes(1000)
     server.add("a", body, [Answer(cut_after=len(longer) - 1, body=longer)])
-    known = {"bytes": None, "sha256": hashlib.sha256(body).hexdigest()}
-    assert get("a", known=known).read_bytes() == body
+    fields = {"bytes": None, "sha256": hashlib.sha256(body).hexdigest()}
+    assert get("a", fields=fields).read_bytes() == body
     assert server.ranges() == [None, "bytes=3001000-", None]
 
 
@@ -215,13 +215,13 @@ def test_gzip_label_on_a_gz_file_keeps_the_file(server, get):
 
     packed = gzip.compress(b"data" * 1000)
     server.add("a", packed, then=Answer(headers={"Content-Encoding": "gzip"}))
-    known = {"name": "a.csv.gz", "bytes": None, "sha256": None}
-    assert get("a", known=known).read_bytes() == packed
+    fields = {"name": "a.csv.gz", "bytes": None, "sha256": None}
+    assert get("a", fields=fields).read_bytes() == packed
 
 
 def test_gzip_coding_without_digest_is_undone(server, body, get):
     server.add("a", body, then=Answer(gzip_coded=True))
-    assert get("a", known={"bytes": None, "sha256": None}).read_bytes() == body
+    assert get("a", fields={"bytes": None, "sha256": None}).read_bytes() == body
 
 
 def test_redirect_is_followed_and_keeps_secrets_at_home(server, body, get, monkeypatch):
@@ -231,7 +231,7 @@ def test_redirect_is_followed_and_keeps_secrets_at_home(server, body, get, monke
         "a", b"", then=Answer(status=302, headers={"Location": server.url("there", "localhost")})
     )
     headers = {"Authorization": "Bearer ${DATA_TOKEN}", "X-Key": "${DATA_TOKEN}"}
-    assert get("a", known={"headers": headers}).read_bytes() == body
+    assert get("a", fields={"headers": headers}).read_bytes() == body
     first, second = server.requests
     assert (first.headers["Authorization"], first.headers["X-Key"]) == ("Bearer hush", "hush")
     assert "hush" not in str(second.headers)
@@ -246,8 +246,8 @@ def test_redirect_loop_is_one_error(server, body, get):
 def test_authorization(server, body, get, monkeypatch):
     monkeypatch.setenv("DATA_TOKEN", "hush")
     server.add("a", body, then=Answer(needs=("Authorization", "Bearer hush")))
-    known = {"headers": {"Authorization": "Bearer ${DATA_TOKEN}"}}
-    assert get("a", known=known).read_bytes() == body
+    fields = {"headers": {"Authorization": "Bearer ${DATA_TOKEN}"}}
+    assert get("a", fields=fields).read_bytes() == body
 
 
 def test_secrets_are_in_no_log_and_no_error(server, body, tmp_path, caplog):
@@ -291,7 +291,7 @@ def test_enough_bytes_are_kept_for_the_next_start(server, body, get, tmp_path, m
 def test_empty_file(server, get):
     server.add("a", b"")
     empty = {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
-    assert get("a", known=empty).read_bytes() == b""
+    assert get("a", fields=empty).read_bytes() == b""
 
 
 def test_local_address(body, tmp_path):
@@ -309,7 +309,7 @@ def test_local_address(body, tmp_path):
 def test_unset_variable_names_the_header_not_its_value(server, body, get):
     os.environ.pop("NOT_SET", None)
     with pytest.raises(Exception, match="Authorization needs the environment variable NOT_SET"):
-        get("a", known={"headers": {"Authorization": "Bearer ${NOT_SET}"}})
+        get("a", fields={"headers": {"Authorization": "Bearer ${NOT_SET}"}})
 
 
 def test_a_mirror_that_sends_too_few_wrong_bytes_does_not_spoil_the_good_one(server, body, get):

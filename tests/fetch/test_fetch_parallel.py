@@ -30,15 +30,15 @@ def _split_early(monkeypatch):
 SLOW = Answer(rate=9e6)
 
 
-def parts_asked(server):
-    return [asked for asked in server.ranges() if asked not in (None, "bytes=0-3")]
+def requested_parts(server):
+    return [value for value in server.ranges() if value not in (None, "bytes=0-3")]
 
 
 def test_a_slow_line_is_split_and_the_result_is_whole(server, body, get, tmp_path):
     server.add("a", body, then=SLOW)
     path = get("a")
     assert path.read_bytes() == body
-    assert sorted(parts_asked(server)) == sorted(
+    assert sorted(requested_parts(server)) == sorted(
         f"bytes={CHUNK * i + i * (i > 0)}-{min(CHUNK * (i + 1) + i, SIZE - 1)}" for i in range(4)
     )
     assert sorted(p.name for p in path.parent.iterdir()) == [".fetch", "f.bin"]
@@ -66,7 +66,7 @@ def test_one_broken_part_leaves_only_its_gap_to_fetch(server, body, get, broken)
     # trial, size probe, range probe, start; then the parts
     server.add("a", body, [SLOW] * 4 + [broken], SLOW)
     assert get("a", timeout=1).read_bytes() == body
-    assert 5 <= len(parts_asked(server)) <= 7
+    assert 5 <= len(requested_parts(server)) <= 7
     assert server.sent < SIZE * 1.6
 
 
@@ -76,16 +76,16 @@ def test_failing_before_the_parts_goes_on_with_one_stream(server, body, get, at)
     assert get("a").read_bytes() == body
 
 
-def test_wrong_content_by_parts_is_found_out(server, body, get):
+def test_wrong_content_by_parts_is_detected(server, body, get):
     server.add("a", body, [SLOW] * 4 + [Answer(body=bytes(SIZE))] * 4)
     assert get("a").read_bytes() == body
-    assert len(parts_asked(server)) == 4
+    assert len(requested_parts(server)) == 4
     assert server.ranges()[-1] is None  # from the first byte, by one connection
 
 
 def test_credentials_keep_to_one_stream(server, body, get):
     server.add("a", body, then=SLOW)
-    get("a", known={"headers": {"X-Key": "k"}})
+    get("a", fields={"headers": {"X-Key": "k"}})
     assert server.ranges() == [None]
 
 
@@ -99,8 +99,8 @@ def test_segments_know_where_parts_start(tmp_path):
     (tmp_path / "parts.count").write_text("4")
     (tmp_path / "parts.001").write_bytes(b"xyz")
     (tmp_path / "parts.003").write_bytes(bytes(CHUNK + 5))  # a server that ignored the range
-    found = segments(tmp_path, SIZE)
-    assert [(s.start, s.size) for s in found] == [(CHUNK + 1, 3)]
+    present = segments(tmp_path, SIZE)
+    assert [(s.start, s.size) for s in present] == [(CHUNK + 1, 3)]
     assert segments(tmp_path, None) == []
 
 
@@ -109,8 +109,8 @@ def test_digest_is_that_of_an_independent_tool(server, body, get):
 
     server.add("a", body, then=SLOW)
     path = get("a")
-    told = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout
-    assert told.split()[0] == hashlib.sha256(body).hexdigest()
+    output = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout
+    assert output.split()[0] == hashlib.sha256(body).hexdigest()
 
 
 def test_disk_full_while_joining_the_parts(server, body, get, tmp_path, capfd):

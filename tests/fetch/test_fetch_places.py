@@ -43,11 +43,11 @@ def test_second_call_imports_no_http_client(server, body, get, tmp_path):
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("known", [{}, {"bytes": None}, {"sha256": None}])
-def test_a_file_placed_by_hand_is_verified_once_and_used(server, body, get, tmp_path, known):
+@pytest.mark.parametrize("fields", [{}, {"bytes": None}, {"sha256": None}])
+def test_a_file_placed_by_hand_is_verified_once_and_used(server, body, get, tmp_path, fields):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "f.bin").write_bytes(body)
-    get("a", known=known)
+    get("a", fields=fields)
     assert server.requests == []
     assert (tmp_path / "data/.fetch/f.bin.json").is_file()
 
@@ -68,24 +68,24 @@ def test_another_digest_wanted_than_the_one_verified(server, body, get):
     get("a")
     other = body[::-1]
     server.add("a", other)
-    known = {"sha256": hashlib.sha256(other).hexdigest()}
-    assert get("a", known=known).read_bytes() == other
+    fields = {"sha256": hashlib.sha256(other).hexdigest()}
+    assert get("a", fields=fields).read_bytes() == other
 
 
 def test_md5_alone_and_digests_in_upper_case(server, body, get):
     server.add("a", body)
-    known = {"sha256": None, "md5": hashlib.md5(body).hexdigest().upper()}
-    path = get("a", known=known)
-    get("a", known=known)
+    fields = {"sha256": None, "md5": hashlib.md5(body).hexdigest().upper()}
+    path = get("a", fields=fields)
+    get("a", fields=fields)
     assert verify.recorded_digest(path) == hashlib.sha256(body).hexdigest()
-    get("a", known={"sha256": hashlib.sha256(body).hexdigest().upper()})
+    get("a", fields={"sha256": hashlib.sha256(body).hexdigest().upper()})
     assert len(server.requests) == 1
 
 
 def test_wrong_md5(server, body, get):
     server.add("a", body)
     with pytest.raises(FetchError, match="md5"):
-        get("a", known={"sha256": None, "md5": "0" * 32})
+        get("a", fields={"sha256": None, "md5": "0" * 32})
 
 
 @pytest.mark.parametrize("by", ["argument", "MLMODELDEV_OFFLINE", "HF_HUB_OFFLINE"])
@@ -171,7 +171,7 @@ def test_read_only_cache_is_hashed_once(server, body, get, tmp_path, monkeypatch
     get("a")
     assert len(reads) == 1
     with pytest.raises(FetchError, match="can't be written"):
-        get("a", known={"name": "other.bin"})
+        get("a", fields={"name": "other.bin"})
 
 
 def test_touch_renews_the_times_without_a_new_hash(server, body, get, monkeypatch):
@@ -244,14 +244,14 @@ def test_full_tmpfs(server, body, tmp_path):
         ({"urls": ["http://x/a"], "md5": "g" * 32}, "32 hexadecimal digits"),
     ],
 )
-def test_a_wrong_source_is_told_at_once(wrong, words):
+def test_a_wrong_source_is_reported_at_once(wrong, words):
     with pytest.raises(UsageError) as caught:
         Source(**wrong)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", [{"parts": 0}, {"retries": -1}, {"timeout": 0}, {"backoff": -1}])
-def test_a_wrong_argument_is_told(get, wrong):
+def test_a_wrong_argument_is_reported(get, wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         get("a", **wrong)
 
@@ -270,7 +270,7 @@ def test_progress_function_and_lines(server, body, get, caplog, monkeypatch):
     get("a", progress=lambda have, total: seen.append((have, total)))
     assert seen == sorted(seen)
     assert seen[-1] == (len(body), len(body))
-    get("a", known={"name": "g.bin"}, progress=None)
+    get("a", fields={"name": "g.bin"}, progress=None)
     assert "3 MB of 3 MB (100%)" in caplog.text
 
 
@@ -289,5 +289,5 @@ def test_parallel_needs_a_digest(server, body, get, monkeypatch):
     monkeypatch.setattr(attempts, "_FAST_ENOUGH", 1e12)
     monkeypatch.setattr(attempts, "_WORTH_SECONDS", 0)
     server.add("a", body, then=Answer(rate=3e6))
-    get("a", known={"sha256": None})
+    get("a", fields={"sha256": None})
     assert server.ranges() == [None]

@@ -63,7 +63,7 @@ def finish(process):
 def test_ten_processes_make_one_request(server, body, start, tmp_path):
     server.add("a", body, [Answer(hold_after=HOLD)])
     processes = [start() for _ in range(10)]
-    assert server.held.acquire(timeout=30)
+    assert server.paused.acquire(timeout=30)
     server.release.set()
     for process in processes:
         finish(process)
@@ -155,8 +155,8 @@ def test_bytes_left_of_another_version_are_not_used(server, body, tmp_path, get,
         get("a", retries=0)
     other = bytes(reversed(body))
     server.add("a", other)
-    known = {"sha256": hashlib.sha256(other).hexdigest()}
-    assert get("a", known=known).read_bytes() == other
+    fields = {"sha256": hashlib.sha256(other).hexdigest()}
+    assert get("a", fields=fields).read_bytes() == other
     assert server.ranges() == [None, None]
 
 
@@ -171,7 +171,7 @@ def test_a_torn_state_starts_again(server, body, tmp_path, get, monkeypatch):
     assert server.ranges() == [None, None]
 
 
-def test_damaged_bytes_left_behind_are_found_out(server, body, tmp_path, get, monkeypatch):
+def test_damaged_bytes_left_behind_are_detected(server, body, tmp_path, get, monkeypatch):
     monkeypatch.setattr(partial, "KEEP_BYTES", 0)
     server.add("a", body, [Answer(cut_after=HOLD)])
     with pytest.raises(FetchError):
@@ -182,13 +182,13 @@ def test_damaged_bytes_left_behind_are_found_out(server, body, tmp_path, get, mo
     assert server.ranges() == [None, f"bytes={HOLD}-", None]
 
 
-def test_waiting_is_told_and_has_a_deadline(
+def test_waiting_is_reported_and_has_a_deadline(
     server, body, start, tmp_path, get, caplog, monkeypatch
 ):
-    from mlmodeldev.fetch import download
+    from mlmodeldev.fetch import progress
 
     caplog.set_level("INFO")
-    monkeypatch.setattr(download, "LINE_SECONDS", 0.1)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.1)
     server.add("a", body, [Answer(hold_after=HOLD)])
     start()
     wait_for(lambda: staged(tmp_path) == HOLD)
@@ -202,7 +202,7 @@ def test_who_waits_gets_the_error_of_who_tried(server, body, start, tmp_path):
     """On a sealed node each of a hundred tasks would else try for minutes, one after another."""
     server.add("a", bytes(len(body)), [Answer(hold_after=HOLD)])
     first = start()
-    assert server.held.acquire(timeout=30)
+    assert server.paused.acquire(timeout=30)
     other = start()
     wait_for((tmp_path / "data/.fetch/f.bin.waiting").exists)
     server.release.set()

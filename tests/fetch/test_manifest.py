@@ -118,7 +118,7 @@ def test_only_some_files(small, server, tmp_path):
         manifest.prepare(small, tmp_path / "data", only=["Cola.zip"])
 
 
-def test_an_archive_with_other_content_is_told(small, written, tmp_path):
+def test_an_archive_with_other_content_is_reported(small, written, tmp_path):
     content = yaml.safe_load(small.read_text())
     content["layout"].append("text/test.tsv")
     path = written(content)
@@ -142,7 +142,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("content", WRONG)
-def test_a_wrong_manifest_is_told_with_its_path(written, content):
+def test_a_wrong_manifest_is_reported_with_its_path(written, content):
     path = written(content)
     with pytest.raises(UsageError) as caught:
         manifest.load(path)

@@ -271,7 +271,7 @@ def test_second_call_does_nothing_and_a_new_archive_replaces(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "x.zip"]
 
 
-def test_a_moved_archive_with_a_known_digest_is_the_same(tmp_path):
+def test_a_moved_archive_with_a_recorded_digest_is_the_same(tmp_path):
     origin = make_zip(tmp_path / "o.zip", FILES)
     source = Source(urls=[origin.as_uri()])
     made = fetch(source, tmp_path / "data", progress=False)

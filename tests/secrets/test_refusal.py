@@ -50,9 +50,9 @@ def test_the_trainer_says_where_and_exits_with_2(words):
 
 def test_the_launcher_too(capsys):
     assert main(["plan", f"logger.wandb.entity={HEX}"]) == 2
-    said = capsys.readouterr()
-    assert "logger.wandb.entity: this is a key" in said.err
-    assert HEX not in said.err + said.out
+    output = capsys.readouterr()
+    assert "logger.wandb.entity: this is a key" in output.err
+    assert HEX not in output.err + output.out
 
 
 def test_a_sweep_file_with_a_key_is_refused_with_its_line(tmp_path: Path):
@@ -152,12 +152,12 @@ def test_changes_with_a_key_are_not_for_a_tracker(clone: Path):
     program.write_text("import model  # once more\n")
     assert key_in_changes(clone, program) is None
     (clone / "Makefile").write_text(f"login:\n\twandb login {HEX}\n")
-    said = key_in_changes(clone, program)
-    assert said is not None and said.startswith("git diff: holds a key (W&B API key)")
+    output = key_in_changes(clone, program)
+    assert output is not None and output.startswith("git diff: holds a key (W&B API key)")
     program.write_text(f"token = '{NEW}'\n")
-    said = key_in_changes(clone, program)
-    assert said is not None and f"{program}:1: holds a key" in said
-    assert HEX not in said and NEW not in said
+    output = key_in_changes(clone, program)
+    assert output is not None and f"{program}:1: holds a key" in output
+    assert HEX not in output and NEW not in output
 
 
 def test_the_project_itself_holds_none():
@@ -168,7 +168,7 @@ def test_the_project_itself_holds_none():
     assert done.returncode == 0, done.stderr
 
 
-def test_a_netrc_that_others_can_read_is_told_once(tmp_path: Path, monkeypatch, capsys):
+def test_a_netrc_that_others_can_read_is_reported_once(tmp_path: Path, monkeypatch, capsys):
     file = tmp_path / "netrc"
     file.write_text("machine a login b password cccccccccc\n")
     monkeypatch.setenv("NETRC", str(file))

@@ -23,11 +23,11 @@ def test_nothing_that_a_trial_leaves_behind_holds_the_key(tmp_path: Path, data_d
     ]
     process = launch("tests.secrets.leaky", overrides, log, {"WANDB_API_KEY": HEX})
     process.join(200)
-    said = log.read_text()
-    assert process.exitcode == 1, said
-    assert "logging in with [value of WANDB_API_KEY]" in said
-    assert "ValueError: could not log in with [value of WANDB_API_KEY]" in said
-    assert "command lines with the key: 0" in said
+    output = log.read_text()
+    assert process.exitcode == 1, output
+    assert "logging in with [value of WANDB_API_KEY]" in output
+    assert "ValueError: could not log in with [value of WANDB_API_KEY]" in output
+    assert "command lines with the key: 0" in output
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert any(file.suffix == ".wandb" for file in files)
     assert [file for file in files if HEX.encode() in file.read_bytes()] == []

@@ -27,8 +27,8 @@ REFUSED = {
     "training=null": ["training=None: must be one of default"],
     "optimizer=5": ["optimizer=5: must be one of adamw, sgd"],
     # model and data, known from the signature of the class
-    "model.widht=8": ["model.widht: no such setting", "did you mean 'width'?"],
-    "+model.lr=8": ["model.lr: no such setting", "width"],
+    "model.hiden_size=8": ["model.hiden_size: no such setting", "did you mean 'hidden_size'?"],
+    "+model.lr=8": ["model.lr: no such setting", "hidden_size"],
     "model.hidden_size=abc": ["model.hidden_size='abc': must be a valid integer"],
     "model.hidden_size=1.5": ["model.hidden_size=1.5: must be a valid integer"],
     "model.hidden_size=true": ["model.hidden_size=True: must be a valid integer"],
@@ -102,7 +102,7 @@ def test_a_bad_value_in_a_file_is_traced_to_that_file(tmp_path, monkeypatch):
     assert text.endswith("[conf/data/digits.yaml]")
 
 
-def test_refusal_tells_about_one_override_and_is_silent_about_a_good_one():
+def test_refusal_judges_one_override_and_is_silent_about_a_good_one():
     assert refusal("optimizer.lr", 0.01) is None
     assert refusal("model", "text_classifier") is None
     wrong = refusal("optimizer.lr", "0.01")

@@ -56,8 +56,8 @@ def test_a_misspelt_key(trainer):
 
 
 def test_a_misspelt_argument_of_the_model(trainer):
-    text = one_line(trainer("+model.widht=3"))
-    assert "model.widht: no such setting; did you mean 'width'?" in text
+    text = one_line(trainer("+model.hiden_size=3"))
+    assert "model.hiden_size: no such setting; did you mean 'hidden_size'?" in text
 
 
 def test_a_value_out_of_range(trainer):
@@ -142,11 +142,11 @@ SHOW = "print(json.dumps([settings.processing.batch_size, settings.overrides]))"
 
 
 def test_a_tie_has_the_identity_that_a_launcher_gives_it(program):
-    asked = ["processing.batch_size=${training.max_epochs}", "training.max_epochs=6"]
-    batch, overrides = json.loads(program(SHOW, *asked).stdout)
+    arguments = ["processing.batch_size=${training.max_epochs}", "training.max_epochs=6"]
+    batch, overrides = json.loads(program(SHOW, *arguments).stdout)
     assert batch == 6
-    assert identity(overrides) == identity(compose_settings(asked).overrides)
-    assert overrides == compose_settings(asked).overrides
+    assert identity(overrides) == identity(compose_settings(arguments).overrides)
+    assert overrides == compose_settings(arguments).overrides
 
 
 def test_exit_status_tells_bad_input_from_interruption_and_failure(program):

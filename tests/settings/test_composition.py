@@ -1,4 +1,4 @@
-"""Composition: what is asked arrives, typed; groups, presets and ties between settings."""
+"""Composition: what is given arrives, typed; groups, presets and ties between settings."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def test_defaults_compose_to_a_small_dual_encoder_of_digits():
     assert settings.logger.csv is None
 
 
-def test_what_is_asked_arrives_and_nothing_else_changes():
+def test_what_is_given_arrives_and_nothing_else_changes():
     plain = compose_settings().model_dump()
-    asked = compose_settings(["optimizer.lr=1e-3", "training.patience=3"]).model_dump()
-    assert asked["optimizer"].pop("lr") == 0.001
-    assert asked["training"].pop("patience") == 3
-    assert asked.pop("overrides") == {"optimizer.lr": 0.001, "training.patience": 3}
+    given = compose_settings(["optimizer.lr=1e-3", "training.patience=3"]).model_dump()
+    assert given["optimizer"].pop("lr") == 0.001
+    assert given["training"].pop("patience") == 3
+    assert given.pop("overrides") == {"optimizer.lr": 0.001, "training.patience": 3}
     assert plain["optimizer"].pop("lr") == 0.002
     assert plain["training"].pop("patience") is None
     assert plain.pop("overrides") == {}
-    assert asked == plain
+    assert given == plain
 
 
 def test_the_defaults_in_the_classes_are_those_of_the_files():
@@ -97,9 +97,9 @@ def test_a_tie_between_groups_takes_the_other_ones_value():
 
 def test_a_tie_is_kept_as_written_so_that_its_trial_has_one_identity():
     tie = "processing.batch_size=${training.max_epochs}"
-    asked = compose_settings([tie, "training.max_epochs=5"]).overrides
-    assert asked["processing.batch_size"] == "${training.max_epochs}"
-    assert identity(asked) == identity({"processing.batch_size": 5, "training.max_epochs": 5})
+    given = compose_settings([tie, "training.max_epochs=5"]).overrides
+    assert given["processing.batch_size"] == "${training.max_epochs}"
+    assert identity(given) == identity({"processing.batch_size": 5, "training.max_epochs": 5})
 
 
 def test_numbers_keep_their_kind():

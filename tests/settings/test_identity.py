@@ -228,7 +228,7 @@ def test_a_tie_is_the_value_it_is_tied_to():
         ({1: 2}, "override 1"),
     ],
 )
-def test_bad_overrides_are_told_in_one_line(overrides, message):
+def test_bad_overrides_are_refused_in_one_line(overrides, message):
     with pytest.raises(UsageError, match=re.escape(message)) as error:
         identity(overrides)
     assert "\n" not in str(error.value)

@@ -10,26 +10,26 @@ SOURCE = '''
 raise RuntimeError("imported")
 from typing import Annotated, Literal
 from pydantic import Field
-import elsewhere
+import another
 
 Size = Annotated[int, Field(ge=1)]
 Number = int | float
 
 class Base:
     def __init__(self, width: Size, name: str | None = None, *, kind: Literal["a", "b"] = "a",
-                 shares: list[float] = (), scale: Number = 1, quoted: "Size" = 1): ...
+                 sizes: list[float] = (), scale: Number = 1, quoted: "Size" = 1): ...
 
 class Inherits(Base):
     """Takes what Base takes."""
 
-class Outside(elsewhere.Model):
+class Outside(another.Model):
     """Its __init__ is in another file."""
 
 class Open(Base):
     def __init__(self, depth: int = 1, **others): ...
 
 class Strange:
-    def __init__(self, tensor: elsewhere.Tensor = None, later: "Unknown" = None,
+    def __init__(self, tensor: another.Tensor = None, later: "Unknown" = None,
                  bare=3, call: Callable[[int], int] = None): ...
 '''
 
@@ -50,29 +50,32 @@ def check(tmp_path):
     ("arguments", "expected"),
     [
         ({"width": 3}, None),
-        ({"width": 3, "name": None, "kind": "b", "shares": [0.5], "scale": 2.5, "quoted": 4}, None),
-        ({}, "model.hidden_size: is missing"),
-        ({"width": 0}, "model.hidden_size=0: must be greater than or equal to 1"),
-        ({"width": True}, "model.hidden_size=True: must be a valid integer"),
-        ({"width": "3"}, "model.hidden_size='3': must be a valid integer"),
+        (
+            {"width": 3, "name": None, "kind": "b", "sizes": [0.5], "scale": 2.5, "quoted": 4},
+            None,
+        ),
+        ({}, "model.width: is missing"),
+        ({"width": 0}, "model.width=0: must be greater than or equal to 1"),
+        ({"width": True}, "model.width=True: must be a valid integer"),
+        ({"width": "3"}, "model.width='3': must be a valid integer"),
         ({"width": 3, "name": 4}, "model.name=4: must be a valid string"),
         ({"width": 3, "kind": "c"}, "model.kind='c': must be 'a' or 'b'"),
-        ({"width": 3, "shares": ["x"]}, "model.shares=['x']: must be a valid number"),
+        ({"width": 3, "sizes": ["x"]}, "model.sizes=['x']: must be a valid number"),
         ({"width": 3, "scale": "x"}, "model.scale='x': must be a valid integer or must be a valid"),
         ({"width": 3, "quoted": 0}, "model.quoted=0: must be greater than or equal to 1"),
         ({"width": 3, "widht": 4}, "model.widht: no such setting; did you mean 'width'?"),
     ],
 )
 def test_arguments_of_a_class_and_of_one_that_inherits(check, name, arguments, expected):
-    found = check(name, **arguments)
-    assert found == expected if expected is None else found.startswith(expected)
+    problem = check(name, **arguments)
+    assert problem == expected if expected is None else problem.startswith(expected)
 
 
 def test_the_allowed_names_are_listed(check):
-    assert check("Base", wdith=1).endswith("(allowed: kind, name, quoted, scale, shares, width)")
+    assert check("Base", wdith=1).endswith("(allowed: kind, name, quoted, scale, sizes, width)")
 
 
-def test_what_the_source_cannot_tell_is_left_to_the_constructor(check):
+def test_what_the_source_does_not_show_is_left_to_the_constructor(check):
     assert check("Outside", anything=1) is None
     assert check("Open", depth="x", anything=1) is None
     assert check("Strange", tensor=1, later=2, bare="x", call=4) is None

@@ -7,7 +7,7 @@ import pytest
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings import Settings, validate
 
-BASE = {"model": {"_target_": "elsewhere.Model"}, "data": {"_target_": "elsewhere.Data"}}
+BASE = {"model": {"_target_": "another.Model"}, "data": {"_target_": "another.Data"}}
 
 
 def with_value(key: str, value: object) -> dict:
@@ -137,29 +137,29 @@ def test_a_missing_group_and_an_unknown_key_deep_inside_are_named():
         validate({**BASE, "optimizer": 3})
 
 
-def test_betas_are_two_shares():
+def test_betas_are_two_fractions():
     for betas in ([0.9], [0.9, 0.99, 0.999], [0.9, 1.5], 0.9):
         with pytest.raises(UsageError, match=r"^optimizer\.betas"):
             validate(with_value("optimizer.betas", betas))
 
 
-def test_a_warm_up_leaves_room_for_the_decay():
+def test_a_warmup_leaves_room_for_the_decay():
     with pytest.raises(UsageError, match="warmup_fraction must be below 1"):
         validate({**BASE, "optimizer": {"warmup_fraction": 1.0}})
-    whole = {"warmup_fraction": 1.0, "schedule": "constant"}
-    assert validate({**BASE, "optimizer": whole}).optimizer.warmup_fraction == 1.0
+    constant = {"warmup_fraction": 1.0, "schedule": "constant"}
+    assert validate({**BASE, "optimizer": constant}).optimizer.warmup_fraction == 1.0
 
 
-def test_the_place_is_asked_for_by_key():
-    asked = []
+def test_the_place_is_looked_up_by_key():
+    keys = []
 
     def origin(key: str) -> str:
-        asked.append(key)
+        keys.append(key)
         return "conf/here.yaml"
 
     with pytest.raises(UsageError, match=r" \[conf/here\.yaml\]$"):
         validate(with_value("training.max_epochs", 0), origin=origin)
-    assert asked == ["training.max_epochs"]
+    assert keys == ["training.max_epochs"]
 
 
 def test_validation_gives_settings():

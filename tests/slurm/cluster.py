@@ -89,8 +89,8 @@ class Slurm:
 
     def over(self, *jobs: str) -> bool:
         """Whether jobs, with all their tasks, have ended; no answer is no end."""
-        asked = ("squeue", "-h", "-r", "-t", "all", "-o", "%T", "-j", ",".join(jobs))
-        states = self.run(*asked, check=False).split()
+        command = ("squeue", "-h", "-r", "-t", "all", "-o", "%T", "-j", ",".join(jobs))
+        states = self.run(*command, check=False).split()
         return bool(states) and set(states) <= OVER
 
     def job(self, job: str) -> dict[str, str]:
@@ -278,12 +278,12 @@ class Cluster(Slurm):
         """Return slurmstepds and tasks of a node: those that share its host name's namespace."""
         daemon = self._daemons[name].pid
         space = Path(f"/proc/{daemon}/ns/uts").readlink()
-        found = []
+        pids = []
         for pid in machine.processes(self.folder):
             with contextlib.suppress(OSError):
                 if pid != daemon and Path(f"/proc/{pid}/ns/uts").readlink() == space:
-                    found.append(pid)
-        return found
+                    pids.append(pid)
+        return pids
 
     def _kill(self, name: str) -> None:
         process = self._daemons.pop(name)
@@ -351,8 +351,8 @@ def _require() -> None:
 
 def _procedures() -> str:
     """Return SQL for the table of stored procedures: limits are handed down through them."""
-    whole = Path("/usr/share/mysql/mysql_system_tables.sql")
-    lines = whole.read_text().splitlines() if whole.is_file() else []
+    system_tables = Path("/usr/share/mysql/mysql_system_tables.sql")
+    lines = system_tables.read_text().splitlines() if system_tables.is_file() else []
     head = "CREATE TABLE IF NOT EXISTS proc "
     table = next((line for line in lines if line.startswith(head)), "")
     return f"CREATE DATABASE IF NOT EXISTS mysql;\nUSE mysql;\n{table}\n"

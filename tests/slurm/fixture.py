@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -25,6 +26,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _no_cluster(reason: Missing) -> NoReturn:
+    (pytest.fail if os.environ.get("SLURM_TESTS") == "require" else pytest.skip)(str(reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """The same for fixtures that bring up a cluster of their own ..."""
+    try:
+        return (yield)
+    except Missing as reason:
+        _no_cluster(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """... and for tests that do."""
+    try:
+        return (yield)
+    except Missing as reason:
+        _no_cluster(reason)
+
+
 @pytest.fixture(scope="session")
 def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
     """A Slurm with ten nodes of 4 CPUs and 2 GPUs, or the machine's own."""
@@ -37,10 +60,7 @@ def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
         yield live
         return
     cluster = Cluster(nodes=10, max_array=40)
-    try:
-        cluster.start()
-    except Missing as reason:
-        (pytest.fail if os.environ.get("SLURM_TESTS") == "require" else pytest.skip)(str(reason))
+    cluster.start()
     try:
         yield cluster
     finally:

@@ -57,13 +57,13 @@ def machine_lock() -> Iterator[None]:
 
 def free_ports(count: int) -> list[int]:
     """Return ports on which nobody listens, below those that the kernel hands out itself."""
-    found: list[int] = []
-    while len(found) < count:
+    ports: list[int] = []
+    while len(ports) < count:
         port = random.randint(15000, 32000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found += [port] if port not in found else []
-    return found
+            ports += [port] if port not in ports else []
+    return ports
 
 
 def listening(port: int) -> bool:
@@ -104,7 +104,7 @@ def processes(folder: Path) -> list[int]:
     """Return the daemons of a cluster and what its jobs have started."""
     mark = f"{MARK}={folder}".encode()
     conf = f"SLURM_CONF={folder}/etc/slurm.conf".encode()
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -112,8 +112,8 @@ def processes(folder: Path) -> list[int]:
             variables = (entry / "environ").read_bytes().split(b"\0")
             in_job = conf in variables and any(v.startswith(b"SLURM_JOB_ID=") for v in variables)
             if (mark in variables or in_job) and start_ticks(int(entry.name)) is not None:
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def kill_processes(folder: Path, seconds: float = 3) -> None:

@@ -67,9 +67,9 @@ class SmallSweep:
         self.slurm, self.name = slurm, name
         self.file = folder / f"{name}.yaml"
         self.file.write_text(TEXT.format(name=name, seeds=list(range(trials))))
-        declared = list(load(self.file).trials())
-        self.trials = [trial.id for trial in declared]
-        self.seeds = {trial.id: trial.overrides["training.seed"] for trial in declared}
+        trials = list(load(self.file).trials())
+        self.trials = [trial.id for trial in trials]
+        self.seeds = {trial.id: trial.overrides["training.seed"] for trial in trials}
         self.runs = folder / "runs"
         self._released = folder / f"{name}.released"
         self.folder = self.runs / name
@@ -136,7 +136,7 @@ class SmallSweep:
         try:
             self.slurm.wait_for(reached, seconds, what)
         except TimeoutError as error:
-            raise AssertionError(f"{error}\n{self.told(trial)}") from None
+            raise AssertionError(f"{error}\n{self.report(trial)}") from None
 
     def wait_for_step(self, trial: str, step: int, seconds: float = 300) -> None:
         """Wait until a trial has a checkpoint of this step or a later one."""
@@ -154,7 +154,7 @@ class SmallSweep:
         """Wait for a trial's state."""
         self.wait_for(trial, lambda: self.state(trial) == state, seconds, f"{trial}: {state}")
 
-    def told(self, trial: str) -> str:
+    def report(self, trial: str) -> str:
         """Return what is known of a trial, for a failing test."""
         parts = [json.dumps(self.record(trial), indent=1)]
         files = [self.folder / trial / "log.txt", *self.folder.glob(".jobs/*/*_log.out")]

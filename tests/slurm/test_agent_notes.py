@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from mlmodeldev import lease
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.tracking.wandb_api import RemoteSweep
 from mlmodeldev.trial.task import TrialResult
 
-HELD = AgentNote("run1", {"optimizer.lr": 0.1})
+NOTE = AgentNote("run1", {"optimizer.lr": 0.1})
 
 
 def age(sweep: Path, minutes: float) -> None:
@@ -27,15 +28,15 @@ def age(sweep: Path, minutes: float) -> None:
 
 
 def test_a_job_that_comes_back_takes_its_own_trial_at_once(tmp_path: Path):
-    AgentNotes(tmp_path, "4711").write(HELD, active=False)
+    AgentNotes(tmp_path, "4711").write(NOTE, active=False)
     assert AgentNotes(tmp_path, "4712").take_over() is None
-    assert AgentNotes(tmp_path, "4711").take_over() == HELD
-    assert AgentNotes(tmp_path, "4711").take_over() == HELD, "also after it was killed again"
+    assert AgentNotes(tmp_path, "4711").take_over() == NOTE
+    assert AgentNotes(tmp_path, "4711").take_over() == NOTE, "also after it was killed again"
 
 
-@pytest.mark.parametrize(("minutes", "taken"), [(14, None), (16, HELD)])
+@pytest.mark.parametrize(("minutes", "taken"), [(14, None), (16, NOTE)])
 def test_others_take_it_after_a_quarter_of_an_hour(tmp_path: Path, minutes, taken):
-    AgentNotes(tmp_path, "4711").write(HELD, active=False)
+    AgentNotes(tmp_path, "4711").write(NOTE, active=False)
     age(tmp_path, minutes)
     assert AgentNotes(tmp_path, "4712").take_over() == taken
     if taken:
@@ -43,8 +44,8 @@ def test_others_take_it_after_a_quarter_of_an_hour(tmp_path: Path, minutes, take
 
 
 def test_without_a_job_nobody_comes_back(tmp_path: Path):
-    AgentNotes(tmp_path, None).write(HELD, active=False)
-    assert AgentNotes(tmp_path, "4712").take_over() == HELD
+    AgentNotes(tmp_path, None).write(NOTE, active=False)
+    assert AgentNotes(tmp_path, "4712").take_over() == NOTE
 
 
 class Sweep(RemoteSweep):
@@ -58,10 +59,26 @@ class Sweep(RemoteSweep):
 
 
 def test_a_killed_trial_goes_on_twice_and_then_has_failed(tmp_path: Path):
-    source = AgentSource(Sweep("e", "p", "s", {}), tmp_path, say=lambda line: None)
+    source = AgentSource(Sweep("e", "p", "s", {}), tmp_path, print_line=lambda line: None)
     for attempt in range(3):
         work = source.take()
         assert work and work.id == "run1"
         killed = TrialResult(-signal.SIGKILL, "failed", "killed", 1.0)
         assert source.report(work, killed) == ("pending" if attempt < 2 else None)
     assert (source.failed, source.done) == (1, 0)
+
+
+def test_a_living_agents_note_is_not_taken_whatever_its_clock(tmp_path: Path, monkeypatch):
+    """Seen from another machine: its note goes on changing, only by a clock that is behind."""
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.5)
+    agent, other = AgentNotes(tmp_path, None), AgentNotes(tmp_path, None)
+    agent._owner["host"] = "node17"
+    for minutes in (5, 4.9, 4.8):
+        agent.write(NOTE)
+        (file,) = (tmp_path / ".agents").glob("*.json")
+        note = json.loads(file.read_text())
+        file.write_text(json.dumps({**note, "lease": note["lease"] - 60 * minutes}))
+        assert other.take_over() is None
+        assert not other.claim(NOTE.run)
+    time.sleep(0.6)
+    assert other.take_over() == NOTE, "silent for the whole lease"

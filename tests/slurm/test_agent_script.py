@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mlmodeldev.slurm import agent
+from mlmodeldev.slurm import agent, query
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -68,7 +68,7 @@ def test_a_profile_that_fails_ends_the_job(project: Path) -> None:
     assert "slurm/profile.sh: ended with an error" in done.stderr
 
 
-def test_condas_environment_is_found(project: Path) -> None:
+def test_condas_environment_is_used(project: Path) -> None:
     named = program(project.parent / "miniforge3" / "bin" / "conda", f"echo {sys.executable}")
     done = call(project)
     assert done.returncode == 0, done.stderr
@@ -83,31 +83,33 @@ def test_an_agent_that_is_warned_too_early_each_time_ends(
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     trial = tmp_path / "trial"
     vain = SimpleNamespace(folder=tmp_path, done=0, failed=0, interrupted=[trial])
-    assert [agent._in_vain(vain) for _ in range(2)] == [False, False]
+    assert [agent._comes_back_in_vain(vain) for _ in range(2)] == [False, False]
     (trial / "checkpoints").mkdir(parents=True)
     (trial / "checkpoints" / "step-00000007.ckpt").touch()
-    assert [agent._in_vain(vain) for _ in range(4)] == [False, False, False, True]
-    assert not agent._in_vain(SimpleNamespace(folder=tmp_path, done=1, failed=0, interrupted=[]))
+    assert [agent._comes_back_in_vain(vain) for _ in range(4)] == [False, False, False, True]
+    assert not agent._comes_back_in_vain(
+        SimpleNamespace(folder=tmp_path, done=1, failed=0, interrupted=[])
+    )
 
 
 def test_a_machine_without_its_gpu_is_left_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The job asks for another node, and comes back; the last time it fails."""
-    said = tmp_path / "said"
-    program(tmp_path / "bin" / "scontrol", f'echo "$@" >> {said}')
+    calls = tmp_path / "calls"
+    program(tmp_path / "bin" / "scontrol", f'echo "$@" >> {calls}')
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(agent, "gpu_problem", lambda: "no GPU")
-    monkeypatch.setattr(agent, "_find", lambda path: None)
-    monkeypatch.setattr(agent, "_header", lambda sweep: None)
-    monkeypatch.setattr(agent.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(agent, "_find_sweep", lambda path: None)
+    monkeypatch.setattr(agent, "_print_header", lambda sweep: None)
+    monkeypatch.setattr(query.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(agent.socket, "gethostname", lambda: "n7")
     for name, value in {"JOB_ID": "12", "ARRAY_JOB_ID": "12", "ARRAY_TASK_ID": "3"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
     assert agent.main(["me/it/abc"]) == 75
-    assert said.read_text().splitlines() == ["update JobId=12_3 ExcNodeList=n7", "requeue 12_3"]
+    assert calls.read_text().splitlines() == ["update JobId=12_3 ExcNodeList=n7", "requeue 12_3"]
     monkeypatch.setenv("SLURM_RESTART_COUNT", str(agent.REQUEUES))
     assert agent.main(["me/it/abc"]) == 1
-    assert len(said.read_text().splitlines()) == 2
+    assert len(calls.read_text().splitlines()) == 2
     assert "no GPU" in capsys.readouterr().out

@@ -30,10 +30,10 @@ def test_a_job_sees_its_nodes_and_gpus(slurm: Slurm, tmp_path: Path) -> None:
         *("--wrap", 'srun bash -c "echo $(hostname) $CUDA_VISIBLE_DEVICES"'.replace("$", r"\$")),
     )
     slurm.wait_for(lambda: slurm.state(job) == "COMPLETED", 60, "the job's end")
-    said = sorted(output.read_text().splitlines())
-    assert len(said) == 4
-    assert len({line.split()[0] for line in said}) == 2, "two nodes with names of their own"
-    assert {line.split()[1] for line in said} == {"0,1"}
+    lines = sorted(output.read_text().splitlines())
+    assert len(lines) == 4
+    assert len({line.split()[0] for line in lines}) == 2, "two nodes with names of their own"
+    assert {line.split()[1] for line in lines} == {"0,1"}
 
 
 def test_sacct_knows_ended_jobs(own_slurm: Cluster) -> None:

@@ -21,10 +21,10 @@ import pytest
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.schema import Cluster as Settings
 from mlmodeldev.slurm import preflight
-from mlmodeldev.slurm.entrypoint import _Told
-from mlmodeldev.slurm.epilog import standing_still
-from mlmodeldev.slurm.preflight import check_alone
-from mlmodeldev.slurm.query import Node
+from mlmodeldev.slurm.entrypoint import PackedTrials
+from mlmodeldev.slurm.epilog import is_crash_loop
+from mlmodeldev.slurm.limits import Node
+from mlmodeldev.slurm.preflight import check_settings
 from mlmodeldev.slurm.submission import submissions
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask
@@ -44,7 +44,7 @@ def sweep(own_slurm: Cluster, tmp_path: Path, data_dir: Path) -> Iterator[SmallS
     own_slurm.heal()
 
 
-def test_the_jobs_of_a_killed_submit_are_found_again(sweep: SmallSweep, tmp_path: Path) -> None:
+def test_the_jobs_of_a_killed_submit_are_reattached(sweep: SmallSweep, tmp_path: Path) -> None:
     """sbatch takes the array, and its caller dies before it can note the number."""
     slurm = sweep.slurm
     tools = tmp_path / "bin"
@@ -74,21 +74,21 @@ def test_the_jobs_of_a_killed_submit_are_found_again(sweep: SmallSweep, tmp_path
 
 def test_of_two_submits_at_once_one_submits(sweep: SmallSweep) -> None:
     command = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "submit"]
-    asked = ["--sweep", str(sweep.file), "cluster=debug", *sweep.fixed]
+    arguments = ["--sweep", str(sweep.file), "cluster=debug", *sweep.fixed]
     both = [
         subprocess.Popen(
-            [*command, *asked, "+cluster.sbatch.hold=true"],
+            [*command, *arguments, "+cluster.sbatch.hold=true"],
             env=sweep.slurm.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         for _ in range(2)
     ]  # fmt: skip
-    said = [process.communicate(timeout=200)[1] for process in both]
-    assert len(sweep.slurm.run("squeue", "-h", "-r").splitlines()) == 3, said
-    late = [text for process, text in zip(both, said, strict=True) if process.returncode]
+    errors = [process.communicate(timeout=200)[1] for process in both]
+    assert len(sweep.slurm.run("squeue", "-h", "-r").splitlines()) == 3, errors
+    late = [text for process, text in zip(both, errors, strict=True) if process.returncode]
     assert all("another command submits its trials" in text for text in late)
 
 
-def test_an_edited_sweep_file_is_told_of(sweep: SmallSweep) -> None:
+def test_an_edited_sweep_file_is_reported(sweep: SmallSweep) -> None:
     hold = "+cluster.sbatch.hold=true"
     assert "has changed" not in sweep.train("submit", hold).stderr
     (gone,) = (trial for trial in sweep.trials if sweep.seeds[trial] == 2)
@@ -97,11 +97,11 @@ def test_an_edited_sweep_file_is_told_of(sweep: SmallSweep) -> None:
     assert "has changed" not in sweep.train("status").stderr
     sweep.file.write_text(text.replace("[0, 1, 2]", "[0, 1, 7]"))
 
-    told = [line for line in sweep.train("status").stderr.splitlines() if "has changed" in line]
-    assert len(told) == 1
-    assert "1 trial added (" in told[0]
-    assert f"1 trial removed ({gone})" in told[0]
-    assert "submit runs what was added, submit --prune ends what was removed" in told[0]
+    messages = [line for line in sweep.train("status").stderr.splitlines() if "has changed" in line]
+    assert len(messages) == 1
+    assert "1 trial added (" in messages[0]
+    assert f"1 trial removed ({gone})" in messages[0]
+    assert "submit runs what was added, submit --prune ends what was removed" in messages[0]
     assert "retry runs failed trials that are still declared" in sweep.train("retry").stderr
     assert len(sweep.slurm.run("squeue", "-h", "-r").splitlines()) == 3, "they said so, no more"
 
@@ -114,10 +114,10 @@ def test_an_edited_sweep_file_is_told_of(sweep: SmallSweep) -> None:
     assert len(queue) == 3
 
 
-def test_submit_leaves_what_failed_and_retry_knows_what_was_asked(sweep: SmallSweep) -> None:
+def test_submit_leaves_what_failed_and_retry_recalls_its_options(sweep: SmallSweep) -> None:
     """Of two finished and one failed trial, as their records say, only retry runs any."""
-    asked = ("+cluster.sbatch.hold=true", "optimizer.lr=0.007", "cluster.minutes=7")
-    sweep.train("submit", *asked)
+    settings = ("+cluster.sbatch.hold=true", "optimizer.lr=0.007", "cluster.minutes=7")
+    sweep.train("submit", *settings)
     sweep.train("cancel")
     *well, bad = sweep.trials
     for trial, state in [*((trial, "done") for trial in well), (bad, "failed")]:
@@ -130,16 +130,16 @@ def test_submit_leaves_what_failed_and_retry_knows_what_was_asked(sweep: SmallSw
     sweep.fixed = [item for item in sweep.fixed if "runs_dir" in item]  # where they lie, no more
     again = json.loads(sweep.train("retry", "cluster=debug", "--json").stdout)
     assert again["jobs"] == 1
-    told = sweep.slurm.job(again["submitted"][0])
-    assert told["TimeLimit"] == "00:07:00"
-    assert told["JobState"] == "PENDING", "held, as it was"
+    fields = sweep.slurm.job(again["submitted"][0])
+    assert fields["TimeLimit"] == "00:07:00"
+    assert fields["JobState"] == "PENDING", "held, as it was"
     (job,) = pickle.loads((submissions(sweep.folder)[-1].folder / "tasks-0.pkl").read_bytes())
     assert [each.id for each in job.trials] == [bad]
     assert "optimizer.lr=0.007" in job.trials[0].overrides
 
 
 TWICE = """\
-case "$*" in *slurm.ending*) exec {python} "$@" ;; esac
+case "$*" in *slurm.epilog*) exec {python} "$@" ;; esac
 trial=$(dirname $(dirname $(dirname $MLMODELDEV_SUBMISSION)))/{trial}
 mkdir -p $trial
 if [ -z "$SLURM_RESTART_COUNT" ]; then
@@ -170,8 +170,8 @@ def test_a_log_is_followed_through_a_requeue(
     try:
         out, err = followers[0].communicate(timeout=240)
         assert (followers[0].returncode, err) == (0, "")
-        said = [line for line in out.splitlines() if "start" in line and "SLURM" not in line]
-        assert said == ["the first start", "the second start"]
+        starts = [line for line in out.splitlines() if "start" in line and "SLURM" not in line]
+        assert starts == ["the first start", "the second start"]
         # the other has nothing to say; by now it has been waiting for long
         os.kill(followers[1].pid, signal.SIGINT)
         out, err = followers[1].communicate(timeout=60)
@@ -196,7 +196,7 @@ def test_a_packed_trial_that_is_killed_again_and_again_stays_failed(
     note = tmp_path / "jobs.json"
     note.write_text(json.dumps({"restarts_after_kill": 2}))
     monkeypatch.setenv("MLMODELDEV_SUBMISSION", str(note))
-    source = _Told([work(tmp_path, name) for name in "ab"])
+    source = PackedTrials([work(tmp_path, name) for name in "ab"])
     a, b = source.take(), source.take()
     assert isinstance(a, TrialTask) and isinstance(b, TrialTask)
     assert source.take() is WAIT, "one of them may be killed yet"
@@ -216,21 +216,21 @@ def test_a_job_in_vain_is_one_without_a_new_checkpoint_three_times(tmp_path: Pat
         (trial / "checkpoints").mkdir(parents=True, exist_ok=True)
         (trial / "checkpoints" / f"step-{step:08}.ckpt").touch()
 
-    assert [standing_still(note, [trial]) for _ in range(2)] == [False, False]
+    assert [is_crash_loop(note, [trial]) for _ in range(2)] == [False, False]
     saves(7)
-    assert [standing_still(note, [trial]) for _ in range(3)] == [False] * 3
+    assert [is_crash_loop(note, [trial]) for _ in range(3)] == [False] * 3
     saves(8)
-    assert [standing_still(note, [trial]) for _ in range(4)] == [False, False, False, True]
+    assert [is_crash_loop(note, [trial]) for _ in range(4)] == [False, False, False, True]
 
 
 def test_a_limit_that_leaves_no_time_to_begin_is_refused() -> None:
-    check_alone(Settings(minutes=3, warn_seconds=120))
+    check_settings(Settings(minutes=3, warn_seconds=120))
     with pytest.raises(UsageError, match=r"minutes=2: .* at least 3 minutes"):
-        check_alone(Settings(minutes=2, warn_seconds=120))
+        check_settings(Settings(minutes=2, warn_seconds=120))
 
 
 @pytest.mark.parametrize(
-    ("kind", "address", "told"),
+    ("kind", "address", "message"),
     [
         ("ext4", "gpu01", "lies on a disk of this machine (ext4); jobs on n1 may not see it"),
         ("overlay", "10.0.0.7", "(overlay)"),
@@ -242,11 +242,11 @@ def test_a_limit_that_leaves_no_time_to_begin_is_refused() -> None:
     ],
 )
 def test_a_runs_folder_on_the_login_nodes_own_disk(
-    kind: str, address: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, address: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(f"/dev/a / ext3 rw 0 0\nserver:/x {tmp_path} {kind} rw 0 0\n")
     monkeypatch.setattr(preflight, "MOUNTS", mounts)
     node = Node("n1", address, frozenset({"main"}), 4, 4000, 0, frozenset())
-    assert told in preflight.local_disk_warning(tmp_path / "runs" / "deeper", [node])
-    assert bool(told) == bool(preflight.local_disk_warning(tmp_path, [node]))
+    assert message in preflight.local_disk_warning(tmp_path / "runs" / "deeper", [node])
+    assert bool(message) == bool(preflight.local_disk_warning(tmp_path, [node]))

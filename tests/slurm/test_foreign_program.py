@@ -12,8 +12,8 @@ import pytest
 
 from mlmodeldev.slurm.command_line import main
 from mlmodeldev.sweep import load
-from mlmodeldev.sweep.__main__ import _refused_by_the_trainer
 from mlmodeldev.sweep.__main__ import main as check
+from mlmodeldev.sweep.__main__ import trainer_refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -50,7 +50,7 @@ def words(sweep: Path, *more: str) -> list[str]:
 
 
 def test_its_parameters_are_its_own(sweep, capsys):
-    assert check(["check", str(sweep)], known_settings=_refused_by_the_trainer) == 0
+    assert check(["check", str(sweep)], settings=trainer_refusal) == 0
     assert "ok, grid, 2 trials" in capsys.readouterr().out
     assert main(["plan", "--json", *words(sweep)]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -64,7 +64,7 @@ def test_its_parameters_are_its_own(sweep, capsys):
     assert not first.parent.exists()
 
 
-def test_its_trials_run_once_and_failures_are_told(sweep):
+def test_its_trials_run_once_and_failures_are_reported(sweep):
     script = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py")]
     done = subprocess.run(
         [*script, "submit", "--jobs", "2", *words(sweep), "--json"],
@@ -85,7 +85,7 @@ def test_its_trials_run_once_and_failures_are_told(sweep):
 
 
 @pytest.mark.parametrize(
-    ("change", "more", "told"),
+    ("change", "more", "message"),
     [
         (("grid", "bayes"), [], "need the log of trainer.py"),
         (("other.py", "none.py"), [], "none.py: no such file"),
@@ -93,9 +93,9 @@ def test_its_trials_run_once_and_failures_are_told(sweep):
         (("", ""), ["training.max_epochs=2"], "are for trainer.py, not"),
     ],
 )
-def test_what_it_cannot_do_is_one_error(change, more, told, sweep, capsys):
+def test_what_it_cannot_do_is_one_error(change, more, message, sweep, capsys):
     sweep.write_text(sweep.read_text().replace(*change))
     assert main(["submit", *words(sweep, *more)]) == 2
-    said = capsys.readouterr().err
-    assert told in said
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert message in output
+    assert "Traceback" not in output

@@ -27,7 +27,7 @@ ALONE = ("cluster.cpus_per_task=4", "cluster.max_jobs=8")
 CASES = ("preempted", "requeued", "killed", "node-died")
 NOWHERE = f"""\
 #!/bin/sh
-case "$*" in *slurm.ending*) exec {sys.executable} "$@" ;; esac
+case "$*" in *slurm.epilog*) exec {sys.executable} "$@" ;; esac
 exit 75
 """
 """A trial that is always warned before it has begun."""
@@ -78,13 +78,13 @@ class Disturbed:
                 if case == "controller-restarted" and len(waiting) > 1:
                     continue  # nodes register anew then, which delays what else is going on
                 if sweep.step(trial) >= 5:
-                    self.meet(case, sweep, trial)
+                    self.disturb_trial(case, sweep, trial)
                     del waiting[case]
             return not waiting
 
         self.slurm.wait_for(one, 400, f"checkpoints of {list(waiting)}")
 
-    def meet(self, case: str, sweep: SmallSweep, trial: str) -> None:
+    def disturb_trial(self, case: str, sweep: SmallSweep, trial: str) -> None:
         """Let a trial meet with what its case is called after."""
         if case.startswith("preempted"):
             self.preempt(sweep, trial)
@@ -173,7 +173,9 @@ def test_it_comes_back_as_the_same_trial(disturbed: Disturbed, undisturbed, case
     if case == "wall-time":  # on a slow machine it may meet the near limit once more
         assert record["attempts"] >= 2
     else:
-        assert record["attempts"] == (1 if case == "controller-restarted" else 2), sweep.told(trial)
+        assert record["attempts"] == (1 if case == "controller-restarted" else 2), sweep.report(
+            trial
+        )
     log = (sweep.folder / trial / "log.txt").read_text()
     assert log.count("going on from step") == record["attempts"] - 1
     mine = max((sweep.folder / trial / "checkpoints").glob("step-*.ckpt"))

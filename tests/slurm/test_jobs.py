@@ -38,8 +38,8 @@ def test_forty_and_five_jobs_never_run_more_than_six_at_once(
     stub = tmp_path / "python"
     stub.write_text("#!/bin/sh\nexec sleep 0.3\n")
     stub.chmod(0o755)
-    asked = ("cluster=generic", "cluster.max_gpus=6", "cluster.cpus_per_task=1")
-    done = sweep.train("submit", *asked, f"cluster.python={stub}", "--yes", "--json")
+    settings = ("cluster=generic", "cluster.max_gpus=6", "cluster.cpus_per_task=1")
+    done = sweep.train("submit", *settings, f"cluster.python={stub}", "--yes", "--json")
     plan = json.loads(done.stdout)
     jobs = plan["submitted"]
     assert slurm.job(jobs[0])["ArrayTaskThrottle"] == "6"
@@ -58,8 +58,8 @@ def test_four_trials_share_a_gpu_in_one_job(
     clear_slurm: Slurm, tmp_path: Path, data_dir: Path
 ) -> None:
     sweep = SmallSweep(clear_slurm, tmp_path, data_dir, 4, step_seconds=1.0)
-    asked = ("cluster=generic", "cluster.cpus_per_task=2", "cluster.trials_per_gpu=4", "--yes")
-    assert json.loads(sweep.train("submit", *QUICK, *asked, "--json").stdout)["jobs"] == 1
+    settings = ("cluster=generic", "cluster.cpus_per_task=2", "cluster.trials_per_gpu=4", "--yes")
+    assert json.loads(sweep.train("submit", *QUICK, *settings, "--json").stdout)["jobs"] == 1
     for trial in sweep.trials:
         sweep.wait_until(trial, "done")
     records = [sweep.record(trial) for trial in sweep.trials]

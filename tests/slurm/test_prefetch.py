@@ -96,23 +96,23 @@ def test_after_prefetch_a_trial_needs_no_network(machine, hub):
         "slurm/SlurmTrain.py", "prefetch", "--sweep", str(machine.sweep), "--json", *here
     )
     assert done.returncode == 0, done.stderr
-    found = {(each["kind"], each["name"]): each for each in json.loads(done.stdout)}
-    assert {name for kind, name in found if kind == "model"} == {"lab/tiny", "lab/other"}
-    assert ("data", "cola_public") in found
-    for each in found.values():
+    fetched = {(each["kind"], each["name"]): each for each in json.loads(done.stdout)}
+    assert {name for kind, name in fetched if kind == "model"} == {"lab/tiny", "lab/other"}
+    assert ("data", "cola_public") in fetched
+    for each in fetched.values():
         command = ["du", "-sb", "--apparent-size", each["path"]]
         listed = subprocess.run(command, capture_output=True, text=True, check=True)
         assert 0 < each["bytes"] <= int(listed.stdout.split()[0])  # du counts folders, too
 
     shutil.rmtree(machine.folder / "mirror")
-    asked = len(hub.requests)
+    requests = len(hub.requests)
     trial = machine(
         "trainer.py", *here, "model.encoder=lab/other", "debug=fast", "artefacts.trial=sealed",
         prefix=UNSHARE, HF_HUB_OFFLINE="1",
     )  # fmt: skip
     assert trial.returncode == 0, trial.stderr
     assert Path(trial.stdout.split()[-1]) == machine.folder / "runs" / "single" / "sealed"
-    assert len(hub.requests) == asked
+    assert len(hub.requests) == requests
 
 
 def test_what_cannot_be_had_is_one_line(machine):
@@ -130,16 +130,16 @@ def kinds_of(text: str, tmp_path, *overrides: str) -> list[tuple]:
     """What differs among the settings that prefetch goes through."""
     import argparse
 
-    from mlmodeldev.slurm import sweep_state
-    from mlmodeldev.slurm.commands import prepare
+    from mlmodeldev.slurm.commands.prefetch import add_prefetch_options, kinds
+    from mlmodeldev.slurm.sweep_state import read_sweep_state
 
     (tmp_path / "s.yaml").write_text(text)
     parser = argparse.ArgumentParser()
-    prepare.add_prefetch_options(parser)
+    add_prefetch_options(parser)
     where = f"artefacts.runs_dir={tmp_path}/runs"
-    asked = parser.parse_args(["--sweep", str(tmp_path / "s.yaml"), where, *overrides])
-    found = prepare.kinds(sweep_state.read(asked, lint=False))
-    return [(s.data["max_length"], s.model["encoder"], s.processing.stage) for s in found]
+    args = parser.parse_args(["--sweep", str(tmp_path / "s.yaml"), where, *overrides])
+    settings = kinds(read_sweep_state(args, lint=False))
+    return [(s.data["max_length"], s.model["encoder"], s.processing.stage) for s in settings]
 
 
 @pytest.mark.parametrize("method", ["grid", "bayes"])
@@ -154,6 +154,6 @@ parameters:
   model.encoder: {{values: [null, lab/tiny]}}
   data.max_length: {{values: [16, 32]}}
 """
-    found = kinds_of(text, tmp_path, "data=cola", "model=text_classifier")
+    kinds = kinds_of(text, tmp_path, "data=cola", "model=text_classifier")
     wanted = [(n, name, "never") for n in (16, 32) for name in (None, "lab/tiny")]
-    assert sorted(found, key=str) == sorted(wanted, key=str)
+    assert sorted(kinds, key=str) == sorted(wanted, key=str)

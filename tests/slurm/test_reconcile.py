@@ -14,7 +14,7 @@ import pytest
 
 from mlmodeldev.slurm import sweep_diff
 from mlmodeldev.slurm.local import TrialEntrySource
-from mlmodeldev.slurm.sweep_state import reconcile, stop, undeclared
+from mlmodeldev.slurm.sweep_state import reconcile, stop_trial, undeclared_folders
 from mlmodeldev.sweep import loads
 from mlmodeldev.trial.folder import TrialFolder
 
@@ -59,32 +59,34 @@ def test_what_is_missing_interrupted_or_dead_is_run_and_the_rest_left(owner, tmp
     while (work := source.take()) is not None:
         taken.append(work.id)
     assert taken == [entries[i].trial.id for i in (3, 4)]
-    said = capsys.readouterr().out
-    assert "failed already; retry runs it again" in said
+    output = capsys.readouterr().out
+    assert "failed already; retry runs it again" in output
     source = TrialEntrySource([entries[1].again()], "trainer", [], retry=True)
     assert source.take().id == entries[1].trial.id
-    assert "running elsewhere; left to it" in said
-    assert "done already" in said
+    assert "running elsewhere; left to it" in output
+    assert "done already" in output
 
 
-def test_undeclared_trials_are_told_of_and_stopped_when_asked(owner, tmp_path, capsys, monkeypatch):
+def test_undeclared_trials_are_named_and_stopped_on_request(owner, tmp_path, capsys, monkeypatch):
     process, folder = owner
-    monkeypatch.setattr("mlmodeldev.slurm.query.slurm_is_here", lambda: False)
-    known = SimpleNamespace(
+    monkeypatch.setattr("mlmodeldev.slurm.sweep_diff.slurm_is_here", lambda: False)
+    sweep_state = SimpleNamespace(
         entries=list(reconcile(loads(GRID.replace("0.3, ", "")), tmp_path)), folder=tmp_path / "g"
     )
     write(tmp_path / "g" / "zzz", state="done")
-    assert undeclared(known.entries, known.folder) == sorted([folder, tmp_path / "g" / "zzz"])
-    assert sweep_diff.print_orphans(known, prune=False) == []
+    assert undeclared_folders(sweep_state.entries, sweep_state.folder) == sorted(
+        [folder, tmp_path / "g" / "zzz"]
+    )
+    assert sweep_diff.print_orphans(sweep_state, prune=False) == []
     assert "no longer declared" in capsys.readouterr().err
     assert process.poll() is None
-    assert sweep_diff.print_orphans(known, prune=True) == [folder.name]
+    assert sweep_diff.print_orphans(sweep_state, prune=True) == [folder.name]
     assert process.wait(30) == -signal.SIGTERM
     assert (folder / "trial.json").exists()
-    assert not stop(folder), "nobody runs it any more"
-    known.entries = list(reconcile(loads(GRID), tmp_path))
+    assert not stop_trial(folder), "nobody runs it any more"
+    sweep_state.entries = list(reconcile(loads(GRID), tmp_path))
     (tmp_path / "g" / "zzz" / "trial.json").unlink()
-    assert sweep_diff.print_orphans(known, prune=True) == []
+    assert sweep_diff.print_orphans(sweep_state, prune=True) == []
 
 
 def test_a_searchs_trials_are_those_that_were_begun(tmp_path):
@@ -98,8 +100,8 @@ def test_a_searchs_trials_are_those_that_were_begun(tmp_path):
 
     for created, lr in ((2.0, 0.2), (1.0, 0.3)):
         trial = Trial({"optimizer.lr": lr, "training.seed": 0}, sweep.naming)
-        asked = {**trial.overrides, "logger": "csv", "artefacts.sweep": "g"}
-        write(tmp_path / "g" / trial.id, state="done", created=created, overrides=asked)
+        overrides = {**trial.overrides, "logger": "csv", "artefacts.sweep": "g"}
+        write(tmp_path / "g" / trial.id, state="done", created=created, overrides=overrides)
     write(tmp_path / "g" / "other", state="done", overrides={"optimizer.lr": 9.0})
     assert [e.trial.overrides["optimizer.lr"] for e in reconcile(sweep, tmp_path)] == [0.3, 0.2]
 
@@ -112,7 +114,7 @@ def test_many_finished_trials_are_read_soon(tmp_path):
     begun = time.process_time()
     entries = list(reconcile(loads(text), tmp_path))
     assert {entry.state for entry in entries} == {"done"}
-    assert undeclared(entries, tmp_path / "g") == []
+    assert undeclared_folders(entries, tmp_path / "g") == []
     assert time.process_time() - begun < 3
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from mlmodeldev.trial.folder import read_record
+from mlmodeldev.trial.record import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP = """\
@@ -78,9 +78,9 @@ def test_a_search_survives_a_killed_trial_and_is_collected(tmp_path):
     done = subprocess.run(
         command(tmp_path, "collect", "--json"), capture_output=True, text=True, check=True
     )
-    found = json.loads(done.stdout)
-    assert [t["id"] for t in found["trials"]] != []
-    values = [trial["val/accuracy"] for trial in found["trials"]]
+    results = json.loads(done.stdout)
+    assert [t["id"] for t in results["trials"]] != []
+    values = [trial["val/accuracy"] for trial in results["trials"]]
     assert values == sorted(values, reverse=True)
     with (base / "results.csv").open(newline="") as file:
         assert {row["id"] for row in csv.DictReader(file)} == {f.name for f in folders}

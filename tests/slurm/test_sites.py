@@ -40,20 +40,20 @@ def site(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             "modify user root set qos=normal,tight,gate",
         ):
             cluster.run("sacctmgr", "-i", *words.split())
-        cluster.wait_for(lambda: _known(cluster), 60, "slurmctld to know the QOS")
+        cluster.wait_for(lambda: _has_qos(cluster), 60, "slurmctld to know the QOS")
         yield cluster
 
 
-def _known(cluster: Cluster) -> bool:
+def _has_qos(cluster: Cluster) -> bool:
     """Whether what sacctmgr was told has come to the controller."""
     cluster.run("scontrol", "update", "PartitionName=gated", "QOS=gate", check=False)
-    asked = ("--test-only", "--qos=tight", "--time=1", "--wrap", "true")
-    done = subprocess.run(["sbatch", *asked], env=cluster.env, capture_output=True, check=False)
+    words = ("--test-only", "--qos=tight", "--time=1", "--wrap", "true")
+    done = subprocess.run(["sbatch", *words], env=cluster.env, capture_output=True, check=False)
     return "QoS=gate" in cluster.scontrol("show", "partition", "gated") and not done.returncode
 
 
-def plan(site: Cluster, *asked: str, check: bool = True) -> Any:
-    command = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "plan", "--json", *asked]
+def plan(site: Cluster, *settings: str, check: bool = True) -> Any:
+    command = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "plan", "--json", *settings]
     done = subprocess.run(command, env=site.env, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stderr
     return json.loads(done.stdout) if check else done
@@ -78,8 +78,8 @@ def test_what_a_qos_does_not_take_is_left_for_later(
     site: Cluster, tmp_path: Path, data_dir: Path
 ) -> None:
     sweep = SmallSweep(site, tmp_path, data_dir, 5)
-    asked = ("cluster=generic", "cluster.cpus_per_task=1", "+cluster.sbatch.hold=true")
-    tight = (*asked, "cluster.qos=tight")
+    settings = ("cluster=generic", "cluster.cpus_per_task=1", "+cluster.sbatch.hold=true")
+    tight = (*settings, "cluster.qos=tight")
     done = sweep.train("submit", "--yes", *tight, "--json")
     made = json.loads(done.stdout)
     assert (made["jobs"], made["at_once"], made["left_for_later"]) == (3, 2, 2)
@@ -93,7 +93,7 @@ def test_what_a_qos_does_not_take_is_left_for_later(
     sweep.train("cancel")
     site.wait_for(lambda: not site.run("squeue", "-h"), 60, "an empty queue")
 
-    made = json.loads(sweep.train("plan", *asked, "cluster.partition=gated", "--json").stdout)
+    made = json.loads(sweep.train("plan", *settings, "cluster.partition=gated", "--json").stdout)
     assert (made["jobs"], made["left_for_later"]) == (2, 3), "the partition's own QOS"
     done = sweep.train("plan", *tight, "cluster.gpus_per_task=2", check=False)
     assert done.returncode == 2

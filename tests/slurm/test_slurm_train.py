@@ -98,7 +98,7 @@ def test_trials_run_once_and_new_values_are_added(sweep, tmp_path) -> None:
     assert "val/accuracy" in table
 
 
-def test_a_failing_trial_is_told_and_the_others_run(sweep, tmp_path) -> None:
+def test_a_failing_trial_is_reported_and_the_others_run(sweep, tmp_path) -> None:
     sweep.write_text(SWEEP.replace("[0.001, 0.01]", "[1.0e+30, 0.01]"))
     run = ("--sweep", str(sweep), *fixed(tmp_path), "optimizer.warmup_fraction=0.0")
     done = slurm_train(*run, "training.gradient_clip_val=null", "training.limit_train_batches=5")
@@ -133,30 +133,30 @@ def test_an_interrupted_sweep_goes_on(sweep, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (("optimizer.lr:", "optimizer.lrr:"), "did you mean 'lr'"),
         (("[0.001, 0.01]", "[fast, 0.01]"), "valid number"),
         (("method: grid", "method: gird"), "did you mean 'grid'"),
     ],
 )
-def test_a_wrong_sweep_is_refused_with_its_line(sweep, tmp_path, change, told) -> None:
+def test_a_wrong_sweep_is_refused_with_its_line(sweep, tmp_path, change, message) -> None:
     sweep.write_text(SWEEP.replace(*change))
     done = slurm_train("--sweep", str(sweep), *fixed(tmp_path))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"{sweep}:" in done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_wrong_setting_or_file_is_refused(tmp_path) -> None:
-    for arguments, told in (
+    for arguments, message in (
         (["--sweep", "nowhere.yaml"], "nowhere.yaml"),
         (["optimizer.lrr=1"], "did you mean 'lr'"),
         (["--count", "0"], "at least 1"),
     ):
         done = slurm_train(*arguments, cwd=tmp_path)
         assert done.returncode == 2
-        assert told in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr

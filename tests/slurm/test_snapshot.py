@@ -26,9 +26,9 @@ def test_the_library_is_copied_for_a_project_that_does_not_hold_it(tmp_path: Pat
     (tmp_path / "project" / "trainer.py").write_text("# mine")
     copy = take_snapshot(tmp_path / "project", tmp_path / "runs")
     assert (copy / "trainer.py").read_text() == "# mine"
-    asked = "import mlmodeldev.trial.software as s; print(s.LIBRARY, s.software())"
+    code = "import mlmodeldev.trial.software as s; print(s.LIBRARY, s.software())"
     done = subprocess.run(
-        [sys.executable, "-c", asked],
+        [sys.executable, "-c", code],
         cwd="/",
         env={"PYTHONPATH": str(copy), "PYTHONSAFEPATH": "1"},
         capture_output=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.slurm.epilog import is_ours_to_requeue
-from mlmodeldev.slurm.query import minutes_of
+from mlmodeldev.slurm.limits import minutes_of
 from tests.slurm.cluster import ROOT, Cluster, Slurm
 from tests.slurm.scripts import check_golden
 from tests.slurm.sweeps import SmallSweep
@@ -23,7 +23,7 @@ def sweep(own_slurm: Slurm, tmp_path: Path, data_dir: Path) -> SmallSweep:
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("cluster.partition=mian", "did you mean 'main'? (there are: high, main, nograce, short)"),
         ("cluster.account=nobody", "(there are: root)"),
@@ -39,10 +39,10 @@ def sweep(own_slurm: Slurm, tmp_path: Path, data_dir: Path) -> SmallSweep:
         ("cluster=debgu", "did you mean 'debug'"),
     ],
 )
-def test_what_slurm_would_refuse_or_never_start(sweep: SmallSweep, setting, told) -> None:
+def test_what_slurm_would_refuse_or_never_start(sweep: SmallSweep, setting, message) -> None:
     done = sweep.train("submit", setting, check=False)
     assert done.returncode == 2
-    assert told in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
     assert setting.partition("=")[0] in done.stderr
     assert "Traceback" not in done.stderr
     assert not sweep.runs.exists()
@@ -50,15 +50,20 @@ def test_what_slurm_would_refuse_or_never_start(sweep: SmallSweep, setting, told
 
 
 def test_a_time_limit_over_the_partitions(sweep: SmallSweep) -> None:
-    asked = ("cluster.partition=short", "cluster.minutes=6")
-    done = sweep.train("submit", *asked, check=False)
+    settings = ("cluster.partition=short", "cluster.minutes=6")
+    done = sweep.train("submit", *settings, check=False)
     assert done.returncode == 2
     assert "partition short allows 5; longer: main, nograce, high" in done.stderr
 
 
 def test_a_gpu_ceiling_under_one_job(sweep: SmallSweep) -> None:
-    asked = ("cluster=generic", "cluster.max_gpus=3", "cluster.nodes=2", "cluster.tasks_per_node=2")
-    done = sweep.train("submit", *asked, check=False)
+    settings = (
+        "cluster=generic",
+        "cluster.max_gpus=3",
+        "cluster.nodes=2",
+        "cluster.tasks_per_node=2",
+    )
+    done = sweep.train("submit", *settings, check=False)
     assert done.returncode == 2
     assert "cluster.max_gpus=3: one job alone takes 4 GPUs" in done.stderr
 
@@ -83,9 +88,9 @@ def test_no_slurm_on_this_machine(tmp_path: Path, data_dir: Path) -> None:
 
 def test_the_plan_shows_the_script_and_submits_nothing(own_slurm: Slurm, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "plan", "--json"]
-    asked = ["cluster=generic", "cluster.max_gpus=4", "cluster.mem_gb=2", "cluster.nodes=2"]
+    settings = ["cluster=generic", "cluster.max_gpus=4", "cluster.mem_gb=2", "cluster.nodes=2"]
     done = subprocess.run(
-        [*command, *asked, f"artefacts.runs_dir={tmp_path}/runs"],
+        [*command, *settings, f"artefacts.runs_dir={tmp_path}/runs"],
         env=own_slurm.env,
         capture_output=True,
         text=True,
@@ -109,8 +114,8 @@ def test_jobs_keep_the_code_that_they_were_submitted_with(sweep: SmallSweep) -> 
     first = json.loads(sweep.train("submit", hold, "--json").stdout)["submitted"]
     (copy,) = (sweep.runs / ".snapshots").iterdir()
     assert (copy / "trainer.py").read_bytes() == (ROOT / "trainer.py").read_bytes()
-    known = json.loads((copy / "snapshot.json").read_text())
-    assert re.fullmatch(r"[0-9a-f]{40}", known["sha"])
+    snapshot = json.loads((copy / "snapshot.json").read_text())
+    assert re.fullmatch(r"[0-9a-f]{40}", snapshot["sha"])
     assert not (copy / ".venv").exists()
 
     again = json.loads(sweep.train("submit", hold, "--json").stdout)
@@ -152,7 +157,7 @@ def test_slurms_times(text, minutes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "ours"),
+    ("fields", "ours"),
     [
         ({"JobState": "RUNNING"}, True),
         ({"JobState": "COMPLETING", "RunTime": "00:01:03", "TimeLimit": "00:01:00"}, True),
@@ -163,5 +168,5 @@ def test_slurms_times(text, minutes) -> None:
         ({}, False),
     ],
 )
-def test_who_requeues(told, ours) -> None:
-    assert is_ours_to_requeue(told) is ours
+def test_who_requeues(fields, ours) -> None:
+    assert is_ours_to_requeue(fields) is ours

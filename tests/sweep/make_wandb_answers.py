@@ -122,8 +122,8 @@ def plain(value: object) -> object:
 def grid_points(parameters: dict) -> list[dict]:
     """Return all points of a grid, as the engine hands them out."""
     config, runs = {"method": "grid", "parameters": parameters}, []
-    while (found := grid_search_next_runs(runs, config, n=1)[0]) is not None:
-        runs.append(found)
+    while (run := grid_search_next_runs(runs, config, n=1)[0]) is not None:
+        runs.append(run)
     return [{key: plain(spec["value"]) for key, spec in run.config.items()} for run in runs]
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlmodeldev.trial.folder import read_record
+from mlmodeldev.trial.record import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,8 +24,8 @@ from types import SimpleNamespace
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import TrialInterrupted
 from mlmodeldev.sweep.stopping import verdict
-from mlmodeldev.trial import interrupt
-from mlmodeldev.trial.history import history
+from mlmodeldev.trial import signals
+from mlmodeldev.trial.record import history
 from mlmodeldev.trial.folder import TrialFolder
 
 EPOCHS, SECONDS = int(os.environ.get("EPOCHS", "6")), float(os.environ.get("SECONDS_EACH", "0.02"))
@@ -61,9 +61,9 @@ def train(settings):
             if reason := verdict(rule, own, others, rule.goal):
                 folder.finish("pruned", reason)
                 return
-        if interrupt.requested():
-            folder.finish("interrupted", interrupt.requested())
-            raise TrialInterrupted(interrupt.requested())
+        if signals.requested():
+            folder.finish("interrupted", signals.requested())
+            raise TrialInterrupted(signals.requested())
         time.sleep(SECONDS)
     folder.finish("done", metric={"name": "val/accuracy", "value": entries[-1]["val/accuracy"]})
 """
@@ -85,7 +85,7 @@ command: ["${{env}}", "${{interpreter}}", "${{program}}", "${{args_no_hyphens}}"
 WORKER = """
 import sys
 from mlmodeldev.trial import worker
-worker.HEAVY = ("mlmodeldev.sweep.stopping", "mlmodeldev.trial.history")
+worker.HEAVY = ("mlmodeldev.sweep.stopping", "mlmodeldev.trial.record")
 from mlmodeldev.sweep.search import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -96,6 +96,8 @@ class Hunt:
 
     def __init__(self, here: Path, method: str = "bayes", cap: int = 8, more: str = "") -> None:
         (here / "fake.py").write_text(PROGRAM)
+        if not (here / "conf").exists():  # which makes the folder a project
+            (here / "conf").symlink_to(ROOT / "conf")
         self.here, self.file = here, here / "hunt.yaml"
         self.file.write_text(SWEEP.format(method=method, cap=cap) + more)
         self.runs = here / "runs"
@@ -144,7 +146,7 @@ class Hunt:
     def running(self, besides: set[Path] = frozenset()) -> tuple[Path, int]:
         """Wait for a trial that is in its middle; return its folder and its process."""
 
-        def found() -> tuple[Path, int] | None:
+        def trial_in_its_middle() -> tuple[Path, int] | None:
             for folder in self.trials:
                 record = read_record(folder)
                 written = (folder / "checkpoints" / "state.json").is_file()
@@ -152,7 +154,7 @@ class Hunt:
                     return folder, record["owner"]["pid"]
             return None
 
-        return until(found)
+        return until(trial_in_its_middle)
 
 
 def until(find: Callable[[], object], seconds: float = 60) -> object:

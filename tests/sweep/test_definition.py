@@ -35,19 +35,19 @@ FULL = """\
 """
 
 
-def test_the_whole_schema_is_read(sweep):
+def test_all_of_the_schema_is_read(sweep):
     definition = sweep(FULL).definition
     assert definition.metric == Metric("val/loss", "minimize", 0.1)
     assert definition.early_terminate == Hyperband(None, 27, 2, 3, False)
     assert (definition.method, definition.run_cap) == ("bayes", 12)
     assert definition.command[-1] == "7"
     assert definition.texts["name"] == "a full sweep"
-    found = {p.name: (p.distribution, p.fields) for p in definition.parameters}
-    assert found["words"] == ("categorical", {"values": ["a", None, {"x": 1}]})
-    assert found["integer"] == ("int_uniform", {"min": 1, "max": 5})
-    assert found["real"] == ("uniform", {"min": 0.0, "max": 1.0})
-    assert found["named"] == ("uniform", {"min": 0, "max": 1})
-    assert found["nested.deep.leaf"] == ("beta", {"a": 2, "b": 1.0})
+    parsed = {p.name: (p.distribution, p.fields) for p in definition.parameters}
+    assert parsed["words"] == ("categorical", {"values": ["a", None, {"x": 1}]})
+    assert parsed["integer"] == ("int_uniform", {"min": 1, "max": 5})
+    assert parsed["real"] == ("uniform", {"min": 0.0, "max": 1.0})
+    assert parsed["named"] == ("uniform", {"min": 0, "max": 1})
+    assert parsed["nested.deep.leaf"] == ("beta", {"a": 2, "b": 1.0})
 
 
 def parameter(spec, method="random"):
@@ -160,7 +160,7 @@ def test_a_mistake_is_one_line_with_its_place(mistake, write):
     assert "\n" not in str(error.value)
 
 
-def additions(text):
+def extended(text):
     """Return a sweep file with two parameters and something of ours, in line 4."""
     return (
         "method: grid\n"
@@ -192,13 +192,13 @@ def additions(text):
         ("replicates: s, conditions: {a: s > 1}", "s is a replicate"),
     ],
 )
-def test_our_additions_are_checked(text, message, write):
+def test_our_extensions_are_checked(text, message, write):
     with pytest.raises(UsageError, match=re.escape(message)) as error:
-        load(write(additions(text)))
+        load(write(extended(text)))
     assert ":4: controller" in str(error.value)
 
 
-def test_a_missing_type_under_controller_is_told(write):
+def test_a_missing_type_under_controller_is_refused(write):
     text = "method: grid\nparameters: {a: {value: 1}}\ncontroller: {constraints: []}\n"
     with pytest.raises(UsageError, match=re.escape("controller.type: missing; allowed: cloud")):
         load(write(text))
@@ -212,7 +212,7 @@ def test_what_is_no_text_is_refused(content, tmp_path):
         load(path)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"none\.yaml:1: cannot be read: No such file"):
         load(tmp_path / "none.yaml")
     with pytest.raises(UsageError, match="cannot be read: Is a directory"):

@@ -135,7 +135,7 @@ def test_ends_of_a_range_hold():
         assert 0 <= quantile(Parameter("p", "int_uniform", huge), u) <= 10**30
 
 
-def test_a_value_beyond_all_floats_is_told():
+def test_a_value_beyond_all_floats_is_refused():
     fields = {"mu": 0.0, "sigma": 1000.0}
     with pytest.raises(UsageError, match="p: log_normal gives values beyond"):
         quantile(Parameter("p", "log_normal", fields), 0.999)

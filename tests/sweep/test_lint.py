@@ -41,7 +41,7 @@ def line_of(lr="{values: [0.001, 0.01]}", name="{values: [sgd, adamw]}"):
     return GOOD.replace("{values: [0.001, 0.01]}", lr).replace("{values: [sgd, adamw]}", name)
 
 
-TRAPS = {
+MISTAKES = {
     "float as text": (line_of("{values: [1e-5, 0.1]}"), 8, "error", "1e-5 is read as text"),
     "float as a bound": (line_of("{min: 1e-5, max: 0.1}"), 8, "error", "write 1.0e-5"),
     "continuous in a grid": (line_of("{min: 0.1, max: 0.2}"), 8, "error", "cannot list uniform"),
@@ -116,18 +116,18 @@ TRAPS = {
 }
 
 
-def known(key, value, beside):
+def refuse_one_value(key, value, choices):
     """Stand in for a settings package that answers by itself."""
     return f"no {key}" if key == "optimizer.lr" and value == 0.01 else None
 
 
-@pytest.mark.parametrize("trap", TRAPS)
-def test_a_trap_is_found_with_its_line(trap, write):
-    text, line, severity, message = TRAPS[trap]
+@pytest.mark.parametrize("trap", MISTAKES)
+def test_a_trap_is_reported_with_its_line(trap, write):
+    text, line, severity, message = MISTAKES[trap]
     settings = None if trap == "seed" else SETTINGS
     problems = check(write(text), settings)
-    found = [(p.line, p.severity) for p in problems if message in p.message]
-    assert (line, severity) in found, problems
+    matches = [(p.line, p.severity) for p in problems if message in p.message]
+    assert (line, severity) in matches, problems
 
 
 def test_a_good_file_has_no_problem(write):
@@ -135,14 +135,14 @@ def test_a_good_file_has_no_problem(write):
 
 
 def test_settings_may_be_a_function(write):
-    (problem,) = check(write(GOOD), known)
+    (problem,) = check(write(GOOD), refuse_one_value)
     assert (problem.line, problem.key) == (8, "parameters.optimizer.lr")
     assert problem.message == "no optimizer.lr"
 
 
 def test_metrics_may_be_given(write):
     text = change("name: val/accuracy", "name: val/f1")
-    assert check(write(text), SETTINGS, known_metrics=["val/f1"]) == []
+    assert check(write(text), SETTINGS, metrics=["val/f1"]) == []
 
 
 def test_ties_are_not_taken_for_values(write):
@@ -155,7 +155,7 @@ def test_json_arguments_keep_everything(write):
     assert check(write(text)) == []
 
 
-def test_all_mistakes_are_told_at_once(write):
+def test_all_mistakes_are_listed_at_once(write):
     text = "method: gird\nrun_cap: -1\nparameters:\n  a: {values: []}\n  b: {min: 2, max: 1}\n"
     assert [p.line for p in check(write(text)) if p.severity == "error"] == [1, 2, 4, 5]
 
@@ -177,7 +177,7 @@ WHERE = 'controller: {type: cloud, conditions: {model.encoder: model == "text_cl
 
 
 @pytest.mark.parametrize(
-    ("text", "fixed", "told"),
+    ("text", "fixed", "message"),
     [
         (GROUPS, [], "model.encoder: no such setting"),
         (GROUPS, ["model=text_classifier"], None),
@@ -188,13 +188,13 @@ WHERE = 'controller: {type: cloud, conditions: {model.encoder: model == "text_cl
         (GROUPS.replace("google/bert", "3"), ["model=text_classifier"], "valid string"),
     ],
 )
-def test_keys_are_those_of_the_chosen_files(text, fixed, told, tmp_path, capsys):
+def test_keys_are_those_of_the_chosen_files(text, fixed, message, tmp_path, capsys):
     file = tmp_path / "sweep.yaml"
     file.write_text(text)
-    status = main(["check", str(file), *fixed], known_settings=refusal)
-    said = capsys.readouterr().out
-    assert status == (2 if told else 0), said
-    assert (told or "ok, grid") in said
-    if told:
-        assert f"{file}:" in said
-        assert "parameters.model" in said
+    status = main(["check", str(file), *fixed], settings=refusal)
+    output = capsys.readouterr().out
+    assert status == (2 if message else 0), output
+    assert (message or "ok, grid") in output
+    if message:
+        assert f"{file}:" in output
+        assert "parameters.model" in output

@@ -33,8 +33,8 @@ class Begun:
     def __call__(self, number: int, rule: str) -> Pruning:
         """A trial's settings, with another rule."""
         head = "callbacks.pruning."
-        asked = parse_overrides(self.works[number].overrides)
-        given = {k.removeprefix(head): v for k, v in asked.items() if k.startswith(head)}
+        overrides = parse_overrides(self.works[number].overrides)
+        given = {k.removeprefix(head): v for k, v in overrides.items() if k.startswith(head)}
         return Pruning(**{**given, "rule": rule})
 
     def finish(self, number: int, curve: list[float]) -> None:
@@ -63,7 +63,7 @@ def test_the_best_goes_on_and_the_worst_ends(rule, trials):
         assert reasons[1] == f"{rule}: 0.2 after 2 values is behind the others"
 
 
-def test_what_was_told_is_what_optuna_reads(trials):
+def test_what_was_reported_is_what_optuna_reads(trials):
     settings = trials(1, "median")
     judge(settings, [0.25])
     judge(settings, [0.25, 0.5])
@@ -73,7 +73,7 @@ def test_what_was_told_is_what_optuna_reads(trials):
     assert study.trials[1].intermediate_values == {1: 0.25, 2: 0.5}
 
 
-def test_without_a_search_or_with_another_it_is_told(trials):
+def test_without_a_search_or_with_another_it_is_refused(trials):
     with pytest.raises(UsageError, match="needs a search"):
         judge(Pruning(rule="median"), [0.1])
     settings = trials(0, "median").model_copy(update={"study": "another"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from mlmodeldev.sweep.sampler import (
     is_native,
     to_param,
     to_value,
+    tpe_sample,
 )
 
 KINDS = """
@@ -65,6 +67,21 @@ def test_a_value_finds_back_to_its_place(name, u):
 )  # fmt: skip
 def test_a_value_that_is_never_drawn_has_no_place(name, value):
     assert to_param(PARAMETERS[name], value) is None
+
+
+def test_the_private_method_of_optunas_sampler_is_still_there():
+    """`tpe_sample` calls it: without it a bayes search could suggest nothing."""
+    study = optuna.create_study()
+    study.add_trial(
+        optuna.create_trial(
+            value=1.0, params={"x": 0.5}, distributions={"x": FloatDistribution(0, 1)}
+        )
+    )
+    sampler = optuna.samplers.TPESampler(n_startup_trials=0, multivariate=True, seed=0)
+    params = tpe_sample(sampler, study, {"x": FloatDistribution(0, 1)})
+    assert params.keys() == {"x"}
+    assert 0 <= params["x"] <= 1
+    assert len(study.trials) == 1, "nothing is written to the study"
 
 
 def test_optuna_has_the_plain_ones_itself():

@@ -27,8 +27,8 @@ CURVES = {(0.1, 0): [0.2, 0.9, 0.8], (0.1, 1): [0.7], (0.2, 0): [0.95], (0.3, 0)
 @pytest.fixture
 def entries(write, tmp_path):
     """Four trials that have logged, one that failed, one that is missing."""
-    found = list(reconcile(load(write(SWEEP)), tmp_path))
-    for entry in found:
+    listed = list(reconcile(load(write(SWEEP)), tmp_path))
+    for entry in listed:
         key = tuple(entry.trial.overrides.values())
         if key == (0.3, 1):
             continue
@@ -43,7 +43,7 @@ def entries(write, tmp_path):
         (entry.folder / "trial.json").write_text(json.dumps(record))
         log = [{"epoch": e, "val/accuracy": v} for e, v in enumerate(CURVES.get(key, []), 1)]
         (entry.folder / "log.json").write_text(json.dumps(log))
-    return [entry.again() for entry in found]
+    return [entry.again() for entry in listed]
 
 
 def test_best_first_and_replicates_together(entries):
@@ -92,7 +92,7 @@ def test_rows_as_parquet(entries, tmp_path):
     assert table["optimizer.lr"][0] == 0.2
 
 
-def test_another_ending_is_refused(entries, tmp_path):
+def test_another_suffix_is_refused(entries, tmp_path):
     with pytest.raises(UsageError, match=r"unknown ending '.cvs'; did you mean '.csv'"):
         write_rows(collect(entries, "val/accuracy", "maximize"), tmp_path / "a.cvs")
 

@@ -1,4 +1,4 @@
-"""Offline search: workers that die, a torn journal, exact caps, seeds, prior results."""
+"""Offline search: workers that die, a torn journal, exact caps, seeds, earlier results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import statistics
+import time
 from collections import Counter
 
 import optuna
@@ -17,8 +18,8 @@ from mlmodeldev.settings.overrides import parse_overrides
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.search import SearchSource, main
-from mlmodeldev.sweep.study import import_prior
-from mlmodeldev.trial.folder import read_record
+from mlmodeldev.sweep.study import import_trials
+from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import TrialResult, TrialTask
 from tests.sweep.searching import Hunt, family
 
@@ -51,11 +52,11 @@ def test_workers_die_and_nothing_is_lost_or_doubled(tmp_path):
     assert len(hunt.trials) == 40
     assert set(hunt.states()) == {"done"}
     assert len(set(hunt.values().values())) == 40
-    found = rows(hunt)
-    assert [row.state.name for row in found] == ["COMPLETE"] * 40
-    assert sorted(row.user_attrs["id"] for row in found) == [f.name for f in hunt.trials]
+    written = rows(hunt)
+    assert [row.state.name for row in written] == ["COMPLETE"] * 40
+    assert sorted(row.user_attrs["id"] for row in written) == [f.name for f in hunt.trials]
     best = max(hunt.values().values())
-    assert max(row.value for row in found) == pytest.approx(best)
+    assert max(row.value for row in written) == pytest.approx(best)
     for folder in hunt.trials:
         begun = [line.split()[1] for line in (folder / "begun.txt").read_text().splitlines()]
         assert begun[0] == "0"
@@ -142,14 +143,14 @@ def fail(work, _):
 
 
 def test_one_worker_repeats_its_search_and_the_seed_matters(tmp_path):
-    found = []
+    searches = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / name).mkdir()
         hunt = Hunt(tmp_path / name, cap=16)
         assert drive(begin(hunt, seed=seed)) == 16
-        found.append([row.user_attrs["id"] for row in rows(hunt)])
-    assert found[0] == found[1]
-    assert not set(found[0]) & set(found[2])
+        searches.append([row.user_attrs["id"] for row in rows(hunt)])
+    assert searches[0] == searches[1]
+    assert not set(searches[0]) & set(searches[2])
 
 
 def test_suggestions_come_closer_than_random_draws(tmp_path):
@@ -213,25 +214,25 @@ def test_a_lost_journal_is_made_anew_and_an_earlier_sweep_is_learned_from(tmp_pa
     hunt = Hunt(tmp_path, cap=4)
     worker = begin(hunt)
     drive(worker)
-    known = {row.value: row.params for row in rows(hunt)}
+    params = {row.value: row.params for row in rows(hunt)}
     hunt.journal.unlink()
     assert drive(begin(hunt)) == 0
     assert len(hunt.trials) == 4
-    assert {row.value for row in rows(hunt)} == set(known)
+    assert {row.value for row in rows(hunt)} == set(params)
     for row in rows(hunt):
-        assert row.params == pytest.approx(known[row.value])
+        assert row.params == pytest.approx(params[row.value])
 
     (tmp_path / "next").mkdir()
     later = Hunt(tmp_path / "next", cap=1)
     worker = begin(later)
     with worker.journal.lock:
-        assert import_prior(worker.ledger, worker.proposals, hunt.folder) == 4
-        assert import_prior(worker.ledger, worker.proposals, hunt.folder) == 0
+        assert import_trials(worker.study, worker.sampler, hunt.folder) == 4
+        assert import_trials(worker.study, worker.sampler, hunt.folder) == 0
     assert drive(worker) == 1, "what is imported counts towards no cap"
-    found = rows(later)
-    assert len(found) == 5
-    for row in found[:4]:
-        assert row.params == pytest.approx(known[row.value])
+    written = rows(later)
+    assert len(written) == 5
+    for row in written[:4]:
+        assert row.params == pytest.approx(params[row.value])
 
 
 def test_another_space_is_another_study_that_keeps_the_points_it_shares(tmp_path):
@@ -249,7 +250,7 @@ def lr_of(folder):
     return read_record(folder)["overrides"]["optimizer.lr"]
 
 
-def test_a_failed_trial_fails_alone_and_is_run_again_when_asked(tmp_path):
+def test_a_failed_trial_fails_alone_and_is_run_again_with_retry(tmp_path):
     hunt = Hunt(tmp_path, cap=3)
     assert drive(begin(hunt), act=fail) == 3
     assert hunt.states() == ["failed"] * 3
@@ -299,8 +300,8 @@ def test_a_torn_journal_is_mended_and_nobody_stumbles(damage, tmp_path):
     assert first.take() is not None
     with hunt.journal.open("ab") as file:
         file.write(damage)
-    whole = Hunt(tmp_path, cap=6)
-    assert drive(begin(whole), second, first) == 2, "one is run by the first worker"
+    again = Hunt(tmp_path, cap=6)
+    assert drive(begin(again), second, first) == 2, "one is run by the first worker"
 
 
 def test_a_line_without_its_end_is_kept(tmp_path):
@@ -319,9 +320,9 @@ def test_hyperband_ends_trials_early(tmp_path):
     states = hunt.states()
     assert states.count("pruned") > 2
     assert states.count("done") >= 1
-    found = rows(hunt)
-    assert {r.state.name for r in found} == {"PRUNED", "COMPLETE"}
-    for row in found:
+    written = rows(hunt)
+    assert {r.state.name for r in written} == {"PRUNED", "COMPLETE"}
+    for row in written:
         epochs = len(json.loads((hunt.folder / row.user_attrs["id"] / "log.json").read_text()))
         assert epochs == max(row.intermediate_values)
         assert (epochs in (2, 4)) == (row.state.name == "PRUNED")
@@ -330,15 +331,34 @@ def test_hyperband_ends_trials_early(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--slots", "0"], "--slots 0"),
         (["--prior", "/nowhere"], "/nowhere"),
         (["optimizer.lrr=1"], "did you mean 'lr'"),
     ],
 )
-def test_bad_input_is_one_line_and_2(arguments, told, tmp_path, capsys):
+def test_bad_input_is_one_line_and_2(arguments, message, tmp_path, capsys):
     assert main(Hunt(tmp_path).words(*arguments)) == 2
     err = capsys.readouterr().err
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_workers_lease_is_its_own_and_its_silence_is_timed(tmp_path, monkeypatch):
+    """Also of two containers whose processes have the same host name, id and start."""
+    from mlmodeldev import lease
+    from mlmodeldev.sweep.journal import Leases
+
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "pid_namespace", lambda: 1)
+    first = Leases(tmp_path)
+    first.renew()
+    monkeypatch.setattr(lease, "pid_namespace", lambda: 2)
+    second = Leases(tmp_path)
+    assert second.name != first.name
+    assert second.alive(first.name)
+    time.sleep(0.4)
+    assert not second.alive(first.name)
+    assert second.alive(second.name)
+    assert not second.alive("node17-5-7"), "a name of an older version, without a file"

@@ -37,8 +37,8 @@ def test_the_same_trials_are_stopped_as_by_wandb(goal):
 
 def test_the_reason_says_what_was_compared():
     rule = Hyperband(min_iter=2, eta=2)
-    said = verdict(rule, [0.1, 0.2], [[0.5, 0.6], [0.3, 0.4], [0.9]], "maximize")
-    assert said == "hyperband: 0.2 after 2 values is behind 0.4, the best 1/2 of 3 trials"
+    reason = verdict(rule, [0.1, 0.2], [[0.5, 0.6], [0.3, 0.4], [0.9]], "maximize")
+    assert reason == "hyperband: 0.2 after 2 values is behind 0.4, the best 1/2 of 3 trials"
     assert verdict(rule, [0.1], [[0.5, 0.6]], "maximize") is None
     assert verdict(rule, [], [], "minimize") is None
 

@@ -14,7 +14,7 @@ GOOD = "method: grid\nparameters: {a: {values: [1, 2, 3]}}\n"
 BAD = "method: grid\nparameters: {a: {values: []}}\n"
 
 
-def test_check_tells_problems_and_exits_2(write, capsys):
+def test_check_prints_problems_and_exits_2(write, capsys):
     good, bad = write(GOOD, "good.yaml"), write(BAD, "bad.yaml")
     assert main(["check", str(good)]) == 0
     assert f"{good}: ok, grid, 3 trials" in capsys.readouterr().out
@@ -32,8 +32,8 @@ def test_check_as_json(write, capsys):
     assert (problem["file"], problem["line"], problem["key"]) == (str(bad), 2, "parameters.a")
 
 
-def test_known_settings_are_handed_on(write, capsys):
-    assert main(["check", str(write(GOOD))], known_settings={"b": 1}) == 2
+def test_settings_are_handed_on(write, capsys):
+    assert main(["check", str(write(GOOD))], settings={"b": 1}) == 2
     assert "'a' is no setting of the trainer" in capsys.readouterr().out
 
 

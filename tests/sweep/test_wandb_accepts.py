@@ -1,4 +1,4 @@
-"""`wandb sweep` takes our files, additions included: the client and the schema are asked."""
+"""`wandb sweep` takes our files, our extensions included: the client and the schema are asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import yaml
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.overrides import parse_overrides
 from mlmodeldev.sweep import load
-from mlmodeldev.sweep.lint_trainer import MACROS
+from mlmodeldev.sweep.lint_command import MACROS
+from mlmodeldev.sweep.starter import _write_parameters, wandb_macros
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -43,20 +44,39 @@ def test_wandbs_schema_leaves_one_place_for_ours():
     assert SCHEMA["a field of ours"] != []
 
 
-def test_we_know_the_macros_that_the_client_knows():
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
-
-    made = set(create_sweep_command_args({"args": {"a": {"value": 1}}})) - {"args_dict"}
+def test_our_macros_are_those_of_the_client():
+    _, argument_forms = wandb_macros()
+    made = set(argument_forms({"args": {"a": {"value": 1}}})) - {"args_dict"}
     assert made == set(MACROS) - {"env", "interpreter", "program", "args_json_file"}
+
+
+def test_the_clients_private_functions_that_we_call_are_still_there(monkeypatch):
+    """`wandb_macros` and the file of values are all that we take from W&B's inside."""
+    monkeypatch.setenv("PLACE", "here")
+    fill_environment, argument_forms = wandb_macros()
+    assert fill_environment(["${envvar:PLACE}", "${args}"]) == ["here", "${args}"]
+    forms = argument_forms({"args": {"a": {"value": None}, "b": {"value": False}}})
+    assert forms["args"] == ["--a=None", "--b=False"]
+    assert forms["args_no_hyphens"] == ["a=None", "b=False"]
+
+
+@pytest.mark.parametrize("params", [{}, {"b": None, "a": [1, "é"], "c": {"x": 1e-5}}])
+def test_the_file_of_values_is_the_clients(params, tmp_path):
+    from wandb.sdk.lib.config_util import dict_from_config_file, save_config_file_from_dict
+
+    wrapped = {name: {"value": value} for name, value in params.items()}
+    save_config_file_from_dict(str(tmp_path / "theirs.yaml"), wrapped)
+    ours = _write_parameters(tmp_path, params)
+    assert ours.read_text() == (tmp_path / "theirs.yaml").read_text()
+    assert (dict_from_config_file(str(ours)) or {}) == params
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "random.yaml"])
 def test_a_trial_started_by_the_client_has_our_identity(name):
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
-
+    _, argument_forms = wandb_macros()
     for trial in load(ROOT / "sweep" / name).trials(count=8):
         sent = json.loads(json.dumps(trial.overrides))
-        handed = create_sweep_command_args({"args": {k: {"value": v} for k, v in sent.items()}})
+        handed = argument_forms({"args": {k: {"value": v} for k, v in sent.items()}})
         assert identity(parse_overrides(handed["args_no_hyphens"])) == trial.id
         assert identity(json.loads(handed["args_json"][0])) == trial.id
 

@@ -50,7 +50,7 @@ print(json.dumps([name for name in ("wandb", "tensorboard") if name in sys.modul
     assert json.loads(done.stdout) == []
 
 
-def test_tensorboard_writes_into_the_trials_folder_or_is_told_missing(make, monkeypatch):
+def test_tensorboard_writes_into_the_trials_folder_or_is_reported_missing(make, monkeypatch):
     import pytorch_lightning.loggers as lightning
 
     made = []
@@ -75,31 +75,31 @@ def test_tensorboard_writes_into_the_trials_folder_or_is_told_missing(make, monk
 def test_a_run_rejoins_under_its_id_and_carries_its_settings(make, monkeypatch):
     import wandb
 
-    asked = []
-    monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options))
+    calls = []
+    monkeypatch.setattr(wandb, "init", lambda **options: calls.append(options))
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     options = ("logger.wandb.mode=offline", "optimizer.lr=0.25", "artefacts.sweep=first")
     loggers, folder = make(*options)
     make(*options)
     assert [logger.name for logger in loggers] == ["metrics", "wandb"]
-    first, second = asked
+    first, second = calls
     assert first["id"] == second["id"] == folder.read()["wandb_id"]
     assert first["id"].startswith(folder.id + "-")
     assert (first["mode"], first["resume"], first["group"]) == ("offline", "allow", "first")
     assert (first["name"], first["dir"]) == ("lr=0.25", str(folder.path))
     assert first["config"]["optimizer"]["lr"] == 0.25
     make(*options, "artefacts.fresh=true")  # another run, beside the old one
-    assert asked[2]["id"] != first["id"]
+    assert calls[2]["id"] != first["id"]
 
 
 def test_an_agents_run_id_is_kept(make, monkeypatch):
     import wandb
 
-    asked = []
-    monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options))
+    calls = []
+    monkeypatch.setattr(wandb, "init", lambda **options: calls.append(options))
     monkeypatch.setenv("WANDB_RUN_ID", "fromagent")
     _, folder = make("logger.wandb.mode=offline")
-    assert asked[0]["id"] == folder.read()["wandb_id"] == "fromagent"
+    assert calls[0]["id"] == folder.read()["wandb_id"] == "fromagent"
 
 
 def test_only_the_first_process_talks_to_wandb(make, monkeypatch):
@@ -121,7 +121,7 @@ def test_only_the_first_process_talks_to_wandb(make, monkeypatch):
         ({"logger.wandb.project": "p", "callbacks.cka.enabled": False}, ""),
     ],
 )
-def test_a_name_says_what_was_asked_and_no_more(overrides, name):
+def test_a_name_says_what_was_changed_and_no_more(overrides, name):
     assert short_name(overrides) == name
 
 

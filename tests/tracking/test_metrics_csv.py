@@ -81,8 +81,8 @@ def test_numbers_are_read_back_to_the_last_bit(tmp_path_factory, numbers):
     logger = metrics_file(file)
     for step, number in enumerate(numbers):
         logger.log_metrics({"x": number}, step)
-    found = [float(row["x"]) for row in rows(file)]
-    for one, other in zip(found, numbers, strict=True):
+    values = [float(row["x"]) for row in rows(file)]
+    for one, other in zip(values, numbers, strict=True):
         same = struct.pack("d", one) == struct.pack("d", other)
         assert same or (math.isnan(one) and math.isnan(other))
 
@@ -130,7 +130,7 @@ def test_a_torn_last_line_is_dropped(logger, file, torn):
     assert steps == ["0", "1", "2", "2", "3", "5"]
 
 
-def test_a_torn_header_and_a_file_of_zeros_mean_a_new_beginning(file):
+def test_a_torn_header_and_a_file_of_zeros_mean_a_new_start(file):
     for content in (b"epoch,st", b"", b"\0" * 50):
         file.write_bytes(content)
         again = metrics_file(file)
@@ -139,7 +139,7 @@ def test_a_torn_header_and_a_file_of_zeros_mean_a_new_beginning(file):
         assert rows(file) == [{"step": "3", "x": "1.0"}]
 
 
-def test_a_logger_that_was_not_told_to_resume_keeps_what_is_there(logger, file):
+def test_a_logger_that_does_not_resume_keeps_what_is_there(logger, file):
     before = rows(file)
     metrics_file(file).log_metrics({"other": 1.0}, 7)
     assert rows(file) == [*before, {"step": "7", "other": "1.0"}]
@@ -152,7 +152,7 @@ def test_hyperparameters_are_not_written_here(file):
     assert (logger.name, logger.version, logger.experiment) == ("metrics", "", file)
 
 
-def test_a_place_that_cannot_be_written_is_told(logger, file):
+def test_a_place_that_cannot_be_written_is_reported(logger, file):
     file.unlink()
     file.parent.rename(file.parent.with_name("moved"))
     file.parent.write_text("")

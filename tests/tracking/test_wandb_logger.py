@@ -72,7 +72,7 @@ def test_a_client_that_hangs_does_not_keep_a_trial(
     client.open.set()
 
 
-def test_a_client_that_fails_is_told_once(
+def test_a_client_that_fails_is_reported_once(
     tracker: WandbTrialLogger, client: Client, monkeypatch, capsys
 ):
     def fail(*given: Any, **named: Any) -> None:
@@ -82,8 +82,8 @@ def test_a_client_that_fails_is_told_once(
     for step in range(5):
         tracker.log_metrics({"val/loss": 1.0}, step)
     assert tracker.end("done") is False
-    said = capsys.readouterr().err
-    assert said.count("Weights & Biases: gone (ConnectionResetError: gone)") == 1
+    errors = capsys.readouterr().err
+    assert errors.count("Weights & Biases: gone (ConnectionResetError: gone)") == 1
 
 
 # --- models
@@ -103,7 +103,7 @@ def kept(folder: Path, *overrides: str, state: str = "done") -> list[str]:
     return [path.name for path in models_to_keep(settings, folder, state)]
 
 
-def test_a_trial_by_hand_keeps_both_unless_told_otherwise(tmp_path: Path):
+def test_a_trial_by_hand_keeps_both_unless_set_otherwise(tmp_path: Path):
     folder = exported(tmp_path / "one", 0.5)
     assert kept(folder) == ["best", "last"]
     assert kept(folder, "logger.wandb.models=none") == []
@@ -117,6 +117,6 @@ def test_of_a_sweep_only_the_best_so_far_is_kept(tmp_path: Path, mode: str, keep
     exported(tmp_path / "nan", float("nan"))
     exported(tmp_path / "running", 5.0, "running")
     of_sweep = ("artefacts.sweep=digits", f"training.mode={mode}")
-    found = {folder.name: kept(folder, *of_sweep) for folder in (low, high)}
-    assert found == {"low": [], "high": []} | {keeps: ["best"]}
+    result = {folder.name: kept(folder, *of_sweep) for folder in (low, high)}
+    assert result == {"low": [], "high": []} | {keeps: ["best"]}
     assert kept(low, *of_sweep, "logger.wandb.models=all") == ["best", "last"]

@@ -11,7 +11,7 @@ from mlmodeldev.tracking.loggers import wandb_mode
 
 
 @pytest.fixture(autouse=True)
-def _nothing_known(monkeypatch, tmp_path):
+def _no_key_and_no_host(monkeypatch, tmp_path):
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -39,7 +39,7 @@ def closed(monkeypatch):
         yield
 
 
-def test_with_key_and_network_it_is_online_and_nothing_is_said(listening, monkeypatch, capsys):
+def test_with_key_and_network_it_is_online_and_nothing_is_printed(listening, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     assert wandb_mode("auto") == wandb_mode("online") == "online"
     assert capsys.readouterr().out == ""
@@ -47,18 +47,18 @@ def test_with_key_and_network_it_is_online_and_nothing_is_said(listening, monkey
 
 def test_without_a_key_it_is_offline_and_says_why_in_one_line(listening, capsys):
     assert wandb_mode("auto") == "offline"
-    said = capsys.readouterr().out
-    assert "offline, because there is no key" in said
-    assert "SlurmTrain.py sync" in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().out
+    assert "offline, because there is no key" in output
+    assert "SlurmTrain.py sync" in output
+    assert output.count("\n") == 1
 
 
 def test_without_a_network_it_is_offline_and_says_why_in_one_line(closed, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     assert wandb_mode("auto") == "offline"
-    said = capsys.readouterr().out
-    assert "127.0.0.1 can't be reached" in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().out
+    assert "127.0.0.1 can't be reached" in output
+    assert output.count("\n") == 1
 
 
 def test_online_demanded_without_a_key_is_refused(listening):

@@ -16,21 +16,21 @@ from mlmodeldev.trial.folder import TrialFolder
 @pytest.fixture
 def open_trial(tmp_path):
     def call(*overrides: str, name: str | None = "trial") -> TrialFolder:
-        asked = [f"artefacts.runs_dir={tmp_path}/runs", *overrides]
+        overrides = (f"artefacts.runs_dir={tmp_path}/runs", *overrides)
         return TrialFolder.open(
-            compose_settings([*asked, f"artefacts.trial={name}"] if name else asked)
+            compose_settings([*overrides, f"artefacts.trial={name}"] if name else [*overrides])
         )
 
     return call
 
 
 def test_the_folder_is_named_by_sweep_and_identity(open_trial, tmp_path):
-    asked = ("optimizer.lr=0.003", "artefacts.sweep=first")
-    folder = open_trial(*asked, name=None)
+    overrides = ("optimizer.lr=0.003", "artefacts.sweep=first")
+    folder = open_trial(*overrides, name=None)
     assert folder.path == tmp_path / "runs" / "first" / identity({"optimizer.lr": 0.003})
     assert folder.id == folder.path.name
     assert (folder.path / "checkpoints").is_dir()
-    assert open_trial(*asked, "training.devices=1", name="by-hand").path.name == "by-hand"
+    assert open_trial(*overrides, "training.devices=1", name="by-hand").path.name == "by-hand"
 
 
 def test_the_configuration_is_written_for_people_to_read(open_trial):
@@ -42,7 +42,7 @@ def test_the_configuration_is_written_for_people_to_read(open_trial):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("optimizer.lr=0.5", "optimizer.lr=0.002 (asked now: 0.5)"),
         ("model.hidden_size=32", "model.hidden_size=64 (asked now: 32)"),
@@ -55,12 +55,12 @@ def test_the_configuration_is_written_for_people_to_read(open_trial):
         ("model=text_classifier", "model."),
     ],
 )
-def test_a_folder_of_another_configuration_is_refused(open_trial, override, told):
+def test_a_folder_of_another_configuration_is_refused(open_trial, override, message):
     before = (open_trial().path / "config.yaml").read_bytes()
     with pytest.raises(UsageError) as error:
         open_trial(override)
     text = str(error.value)
-    assert told in text
+    assert message in text
     assert "artefacts.trial=NAME" in text
     assert "artefacts.fresh=true" in text
     assert "\n" not in text

@@ -41,9 +41,10 @@ here = Path(sys.argv[1])
 worker.start_server(["program"], here)
 codes = {}
 for case in json.loads(sys.argv[2]):
-    asked = case if isinstance(case, list) else [f"training.monitor={case}", "optimizer.lr=0.25"]
-    name = asked[0].rpartition("=")[2]
-    process = worker.launch("program", asked, log=here / "logs" / f"{name}.txt")
+    overrides = [f"training.monitor={case}", "optimizer.lr=0.25"]
+    overrides = case if isinstance(case, list) else overrides
+    name = overrides[0].rpartition("=")[2]
+    process = worker.launch("program", overrides, log=here / "logs" / f"{name}.txt")
     process.join(60)
     codes[name] = process.exitcode
 print(json.dumps(codes))
@@ -57,6 +58,7 @@ def launched(tmp_path_factory):
     """Exit codes by case, and the folder of the logs."""
     here = tmp_path_factory.mktemp("worker")
     (here / "program.py").write_text(PROGRAM)
+    (here / "conf").symlink_to(ROOT / "conf")
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(here), json.dumps(CASES)],
         cwd=ROOT,
@@ -84,9 +86,9 @@ def test_the_status_says_how_a_trial_ended(launched):
 
 def test_output_of_both_kinds_goes_to_the_end_of_the_log_and_nowhere_else(launched):
     _, logs, stderr = launched
-    said = "good lr=0.25 forked=True"
+    line = "good lr=0.25 forked=True"
     lines = (logs / "good.txt").read_text().splitlines()
-    assert sorted(lines) == sorted([said, "to stderr"] * 2)
+    assert sorted(lines) == sorted([line, "to stderr"] * 2)
     assert stderr == ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mlmodeldev.errors import UsageError
-from mlmodeldev.trial import folder as module
-from mlmodeldev.trial.folder import LEASE_SECONDS, LostLease, TrialFolder
+from mlmodeldev import lease
+from mlmodeldev.errors import TrialInterrupted, UsageError
+from mlmodeldev.lease import LEASE_SECONDS, LostLease
+from mlmodeldev.trial import signals
+from mlmodeldev.trial.folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +54,7 @@ def owner(folder):
     process.wait(30)
 
 
-def owned_elsewhere(folder: TrialFolder, **changes: object) -> None:
+def own_from_another_machine(folder: TrialFolder, **changes: object) -> None:
     """Write the record of a trial that runs on another machine."""
     record = {
         "state": "running",
@@ -110,16 +113,17 @@ def test_a_process_id_that_is_used_again_is_not_the_owner(folder, owner):
     assert folder.claim()["attempts"] == 2
 
 
-def test_another_machines_lease_is_respected_until_it_runs_out(folder):
-    owned_elsewhere(folder)
+def test_another_machines_lease_is_respected_until_it_runs_out(folder, monkeypatch):
+    own_from_another_machine(folder)
     with pytest.raises(UsageError, match="host node17"):
         folder.claim()
-    owned_elsewhere(folder, lease=time.time() - 0.1)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)  # of silence, watched
+    own_from_another_machine(folder, lease=time.time() - 0.1)
     assert folder.claim()["attempts"] == 5
 
 
 def test_a_requeued_job_follows_itself_at_once(folder, monkeypatch):
-    owned_elsewhere(folder, slurm={"job_id": "77"})
+    own_from_another_machine(folder, slurm={"job_id": "77"})
     monkeypatch.setenv("SLURM_JOB_ID", "78")
     with pytest.raises(UsageError):
         folder.claim()
@@ -130,18 +134,18 @@ def test_a_requeued_job_follows_itself_at_once(folder, monkeypatch):
 
 def test_where_start_times_are_unknown_the_lease_decides(folder, monkeypatch):
     """No /proc, as on a Mac: a dead owner must not look alive for ever."""
-    monkeypatch.setattr(module, "start_ticks", lambda pid: None)
+    monkeypatch.setattr(lease, "start_ticks", lambda pid: None)
     host = {"host": socket.gethostname(), "pid": 1, "started": None}
-    owned_elsewhere(folder, owner=host)
+    own_from_another_machine(folder, owner=host)
     with pytest.raises(UsageError):
         folder.claim()
-    owned_elsewhere(folder, owner=host, lease=0)
+    own_from_another_machine(folder, owner=host, lease=0)
     assert folder.claim()["attempts"] == 5
 
 
 @pytest.mark.parametrize("state", ["pending", "interrupted", "done", "failed", "pruned"])
 def test_a_trial_that_does_not_run_may_be_claimed(folder, state):
-    owned_elsewhere(folder, state=state)
+    own_from_another_machine(folder, state=state)
     assert folder.claim()["state"] == "running"
 
 
@@ -158,11 +162,11 @@ def test_two_processes_never_own_a_trial_together(folder):
         )
         for _ in range(3)
     ]
-    said = [racer.stdout.readline() for racer in racers]
+    lines = [racer.stdout.readline() for racer in racers]
     for racer in racers:
         racer.kill()
         racer.wait(30)
-    assert sorted(said) == ["", "", "claimed\n"]
+    assert sorted(lines) == ["", "", "claimed\n"]
     assert folder.read()["attempts"] == 1
 
 
@@ -220,3 +224,175 @@ def test_a_trial_that_runs_is_not_moved_aside(folder, owner):
     with pytest.raises(UsageError, match="running already"):
         TrialFolder.open(settings)
     assert TrialFolder(place / "single" / "trial").read()["owner"]["pid"] == owner.pid
+
+
+# --- owners that can't be looked at: their silence is timed, clocks are not compared
+
+BEATING = """
+import os, sys, time
+from pathlib import Path
+from mlmodeldev import lease
+from mlmodeldev.trial.folder import TrialFolder
+real, skew = time.time, float(sys.argv[2])
+time.time = lambda: real() + skew
+folder = TrialFolder(Path(sys.argv[1]))
+folder.claim()
+print("claimed", os.getpid(), flush=True)
+while True:
+    time.sleep(0.1)
+    folder.heartbeat()
+"""
+
+
+def beat(folder: TrialFolder, skew: float = 0, command: tuple[str, ...] = ()) -> subprocess.Popen:
+    """Start an owner that renews its lease all the time, by a clock that is wrong."""
+    process = subprocess.Popen(
+        [*command, sys.executable, "-c", BEATING, str(folder.path), str(skew)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("claimed")
+    return process
+
+
+def end(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, 9)
+    process.wait(30)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """As seen from another machine."""
+    monkeypatch.setattr(lease.socket, "gethostname", lambda: "node18")
+
+
+@pytest.mark.parametrize("skew", [-3600, -190, 190, 3600])
+def test_wrong_clocks_take_no_living_trial_over(folder, elsewhere, monkeypatch, skew, capfd):
+    """By the clocks alone its lease ran out long ago, or will for an hour to come."""
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)
+    process = beat(folder, skew)
+    try:
+        with pytest.raises(UsageError, match="running already"):
+            folder.claim()
+    finally:
+        end(process)
+    with pytest.raises(UsageError, match="running already"):
+        folder.claim()  # it was seen to be alive just now
+    lease._watches.clear()  # as in another process
+    before = time.monotonic()
+    assert TrialFolder(folder.path).claim()["attempts"] == 2, "a dead one is followed, too"
+    assert 1 < time.monotonic() - before < 10
+    assert "watching for 180 s whether it still does" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes PID namespaces")
+def test_two_pid_namespaces_of_one_host_don_t_take_each_other_over(folder, monkeypatch):
+    """As in two containers: a process id of the one is nobody, or somebody else, in the other."""
+    process = beat(folder, -3600, ("unshare", "-p", "-f", "--mount-proc", "--kill-child"))
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)
+    try:
+        assert folder.read()["owner"]["pid"] == 1
+        assert folder.read()["owner"]["namespace"] != lease.pid_namespace()
+        with pytest.raises(UsageError, match="running already"):
+            folder.claim()
+    finally:
+        end(process)
+    lease._watches.clear()
+    assert folder.claim()["attempts"] == 2
+
+
+def test_a_signal_ends_the_watch(folder, monkeypatch):
+    own_from_another_machine(folder, lease=time.time() - 1)
+    monkeypatch.setattr(signals, "requested", lambda: "SIGUSR1")
+    with pytest.raises(TrialInterrupted, match="by SIGUSR1 while another attempt was watched"):
+        folder.claim()
+
+
+def test_at_once_a_clock_may_be_minutes_behind(folder):
+    own_from_another_machine(folder, lease=time.time() - 300)
+    assert lease.owned(folder.read())
+    own_from_another_machine(folder, lease=time.time() - lease.SKEW_SECONDS - 1)
+    assert not lease.owned(folder.read())
+    assert folder.claim(patient=False)["attempts"] == 5
+
+
+# --- attempts are told apart by their tokens, not by their numbers
+
+
+def test_an_attempt_in_a_folder_that_was_removed_and_made_anew_is_lost(folder):
+    folder.claim()
+    shutil.rmtree(folder.path)
+    (folder.path / "checkpoints").mkdir(parents=True)
+    successor = TrialFolder(folder.path)
+    assert successor.claim()["attempts"] == folder.attempt == 1
+    before = successor.read()
+    for write in (folder.heartbeat, folder.check_owner, lambda: folder.finish("done")):
+        with pytest.raises(LostLease, match="another attempt has begun here anew"):
+            write()
+    successor.finish("done")
+    with pytest.raises(LostLease):
+        folder.heartbeat()
+    assert successor.read()["token"] == before["token"]
+
+
+def test_a_folder_that_is_gone_is_lost_and_not_made_again(folder):
+    folder.claim()
+    shutil.rmtree(folder.path)
+    for write in (folder.heartbeat, folder.check_owner, lambda: folder.finish("done")):
+        with pytest.raises(LostLease, match="its record is gone"):
+            write()
+    assert not folder.path.exists()
+
+
+def test_a_fresh_start_after_a_lease_ran_out_makes_the_old_process_stop(tmp_path, monkeypatch):
+    from mlmodeldev.settings.composition import compose_settings
+
+    overrides = [f"artefacts.runs_dir={tmp_path}", "artefacts.trial=trial"]
+    old = TrialFolder.open(compose_settings(overrides))
+    old.claim()
+    record = old.read()
+    record["owner"]["host"], record["lease"] = "node17", time.time() - 0.1
+    (old.path / "trial.json").write_text(json.dumps(record))
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
+    new = TrialFolder.open(compose_settings([*overrides, "artefacts.fresh=true"]))
+    with pytest.raises(LostLease, match="its record is gone"):
+        old.heartbeat()
+    assert new.claim()["attempts"] == 1
+    with pytest.raises(LostLease, match="begun here anew"):
+        old.heartbeat()
+    new.heartbeat()
+
+
+def test_an_older_versions_attempt_that_took_over_is_respected(folder):
+    """It knows no tokens: the record's stays, its own owner has none."""
+    folder.claim()
+    record = folder.read()
+    owner = {"host": "node17", "pid": 1, "started": 5}
+    record |= {"owner": owner, "attempts": 1}
+    (folder.path / "trial.json").write_text(json.dumps(record))
+    with pytest.raises(LostLease):
+        folder.heartbeat()
+
+
+def test_a_heartbeat_that_can_not_be_written_is_tried_again(folder, monkeypatch, caplog):
+    folder.claim()
+    before = folder.read()
+    monkeypatch.setattr("mlmodeldev.trial.folder.write_json", full_disk)
+    folder.heartbeat()
+    assert "no space left on the device" in caplog.text
+    assert folder.read() == before
+    folder._renewed -= LEASE_SECONDS
+    with pytest.raises(UsageError, match="no space left"):
+        folder.heartbeat()
+
+
+def full_disk(*_: object) -> None:
+    raise UsageError("no space left on the device")
+
+
+def test_a_record_of_odd_types_has_no_owner(folder):
+    for owner in ("me", 5, [], {}, {"host": None}, {"pid": "1"}):
+        assert not lease.owned({"state": "running", "owner": owner, "lease": "soon"})

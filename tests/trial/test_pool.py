@@ -26,7 +26,7 @@ PROGRAM = """
 import ctypes, json, os, signal, sys, time
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import TrialInterrupted
-from mlmodeldev.trial import interrupt
+from mlmodeldev.trial import signals
 from mlmodeldev.trial.folder import TrialFolder
 
 def train(settings):
@@ -44,12 +44,12 @@ def train(settings):
     if case == "defect":
         folder.finish("failed", "ValueError: a defect")
         raise ValueError("a defect")
-    if case == "fat": held = b"x" * 300_000_000
+    if case == "fat": memory = b"x" * 300_000_000
     seconds = {"long": 60.0, "short": 0.3}.get(case, 0.0)
     while time.time() < begun + seconds:
-        if interrupt.requested():
-            folder.finish("interrupted", interrupt.requested())
-            raise TrialInterrupted(interrupt.requested())
+        if signals.requested():
+            folder.finish("interrupted", signals.requested())
+            raise TrialInterrupted(signals.requested())
         time.sleep(0.01)
     folder.finish("done", note=time.time())
 
@@ -62,24 +62,24 @@ DRIVER = """
 import json, resource, sys
 from pathlib import Path
 from mlmodeldev.trial import worker
-from mlmodeldev.trial.pool import ListSource, Work, run_pool
+from mlmodeldev.trial.pool import ListSource, TrialTask, run_pool
 worker.HEAVY = ()
 here, slots, cases = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
 work = []
 for number, case in enumerate(cases):
     name = f"t{number}"
-    asked = [f"artefacts.runs_dir={here}/runs", f"artefacts.trial={name}"]
+    overrides = [f"artefacts.runs_dir={here}/runs", f"artefacts.trial={name}"]
     if isinstance(case, list):
         folder, stop = here / "runs/single" / name, here / "stop"
-        work.append(Work(name, folder, command=case, foreign=True, stop_file=stop))
+        work.append(TrialTask(name, folder, command=case, foreign=True, stop_file=stop))
     else:
-        asked.append(case if "=" in case else f"training.monitor={case}")
-        work.append(Work(name, here / "runs/single" / name, asked, "program"))
-class Told(ListSource):
+        overrides.append(case if "=" in case else f"training.monitor={case}")
+        work.append(TrialTask(name, here / "runs/single" / name, overrides, "program"))
+class Printing(ListSource):
     def report(self, work, ended):
         super().report(work, ended)
         print(json.dumps([work.id, ended.status, ended.state, ended.reason]), flush=True)
-status = run_pool(Told(work), slots, ["program"], here)
+status = run_pool(Printing(work), slots, ["program"], here)
 print(json.dumps(status))
 """
 
@@ -89,6 +89,7 @@ class Pool:
 
     def __init__(self, here: Path, slots: int, cases: list, **environment: str) -> None:
         (here / "program.py").write_text(PROGRAM)
+        (here / "conf").symlink_to(ROOT / "conf")
         self.runs = here / "runs" / "single"
         self.process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(here), str(slots), json.dumps(cases)],
@@ -117,22 +118,22 @@ class Pool:
     def end(self) -> tuple[int, dict[str, list]]:
         """Return the pool's status, and how each trial ended."""
         out, _ = self.process.communicate(timeout=100)
-        *told, status = [json.loads(line) for line in out.splitlines()]
-        return status, {name: rest for name, *rest in told}
+        *results, status = [json.loads(line) for line in out.splitlines()]
+        return status, {name: rest for name, *rest in results}
 
 
 def test_a_fault_fails_its_own_trial_and_says_why(tmp_path):
     cases = ["segfault", "killed", "defect", "silent", "optimizer.lrr=1", "good", "fat", "good"]
     pool = Pool(tmp_path, 2, cases, OMP_NUM_THREADS="3", CUDA_VISIBLE_DEVICES="4,7")
-    status, told = pool.end()
+    status, results = pool.end()
     assert status == 1
-    assert [told[f"t{i}"][0] for i in range(8)] == [-11, -9, 1, 0, 2, 0, 0, 0]
-    assert [told[f"t{i}"][1] for i in range(8)] == ["failed"] * 5 + ["done"] * 3
+    assert [results[f"t{i}"][0] for i in range(8)] == [-11, -9, 1, 0, 2, 0, 0, 0]
+    assert [results[f"t{i}"][1] for i in range(8)] == ["failed"] * 5 + ["done"] * 3
     assert "SIGSEGV" in pool.record("t0")["reason"]
     assert "memory" in pool.record("t1")["reason"]
     assert pool.record("t2")["reason"] == "ValueError: a defect"
     assert pool.record("t3")["state"] == "failed"
-    assert "did you mean 'lr'" in told["t4"][2]
+    assert "did you mean 'lr'" in results["t4"][2]
     notes = [pool.note(f"t{i}") for i in (5, 6, 7)]
     assert {note["OMP_NUM_THREADS"] for note in notes} == {"3"}
     assert {note["CUDA_VISIBLE_DEVICES"] for note in notes} <= {"4", "7"}
@@ -140,9 +141,9 @@ def test_a_fault_fails_its_own_trial_and_says_why(tmp_path):
 
 def test_slots_run_at_once_with_ports_and_gpus_of_their_own(tmp_path):
     pool = Pool(tmp_path, 3, ["short"] * 6, CUDA_VISIBLE_DEVICES="0,1,2")
-    status, told = pool.end()
+    status, results = pool.end()
     assert status == 0
-    assert len(told) == 6
+    assert len(results) == 6
     spans = [(pool.note(f"t{i}")["begun"], pool.record(f"t{i}")["note"]) for i in range(6)]
     at_once = [sum(a <= begun < b for a, b in spans) for begun, _ in spans]
     assert max(at_once) == 3
@@ -160,9 +161,9 @@ def test_a_signal_is_passed_on_and_nothing_new_begins(number, to_group, tmp_path
             os.kill(pid, number)
     else:
         os.kill(pool.process.pid, number)
-    status, told = pool.end()
+    status, results = pool.end()
     assert status == 75
-    assert told == {name: [75, "interrupted", told[name][2]] for name in ("t0", "t1")}
+    assert results == {name: [75, "interrupted", results[name][2]] for name in ("t0", "t1")}
     assert not any((pool.runs / name).exists() for name in ("t2", "t3"))
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
@@ -182,21 +183,21 @@ def test_a_killed_server_takes_no_trial_with_it(tmp_path):
     os.kill(pids[0], signal.SIGTERM)
     pool.wait_for("t2")  # from a new server
     os.kill(pids[1], signal.SIGKILL)
-    status, told = pool.end()
+    status, results = pool.end()
     assert status == 75
-    assert [told[name][1] for name in ("t0", "t1", "t2")] == ["interrupted", "failed", "done"]
+    assert [results[name][1] for name in ("t0", "t1", "t2")] == ["interrupted", "failed", "done"]
 
 
 def test_a_foreign_program_is_recorded_and_its_children_end_with_it(tmp_path):
     leave = "import subprocess; p = subprocess.Popen(['sleep', '300']); print(p.pid)"
     cases = [[sys.executable, "-c", leave], ["false"], ["/no/such/program"]]
     pool = Pool(tmp_path, 2, cases)
-    status, told = pool.end()
+    status, results = pool.end()
     assert status == 1
-    assert [told[f"t{i}"][1] for i in range(3)] == ["done", "failed", "failed"]
+    assert [results[f"t{i}"][1] for i in range(3)] == ["done", "failed", "failed"]
     assert pool.record("t0")["state"] == "done"
     assert pool.record("t1")["reason"] == "exit status 1"
-    assert "/no/such/program" in told["t2"][2]
+    assert "/no/such/program" in results["t2"][2]
     left = int((pool.runs / "t0" / "log.txt").read_text())
     deadline = time.monotonic() + 20
     while Path(f"/proc/{left}").exists() and time.monotonic() < deadline:
@@ -211,16 +212,16 @@ def test_a_foreign_program_is_ended_for_good_when_that_is_asked(tmp_path):
     pool = Pool(tmp_path, 1, [[sys.executable, "-c", wait]])
     pool.wait_for("t0")
     (tmp_path / "stop").touch()
-    status, told = pool.end()
-    assert (status, told) == (0, {"t0": [-signal.SIGTERM, "pruned", "stopped by W&B"]})
+    status, results = pool.end()
+    assert (status, results) == (0, {"t0": [-signal.SIGTERM, "pruned", "stopped by W&B"]})
     assert pool.record("t0")["state"] == "pruned"
 
 
 def test_a_trial_of_several_processes_is_no_fork(tmp_path):
     cases = ["training.devices=2", "training.strategy=ddp", "training.devices=1"]
     pool = Pool(tmp_path, 2, cases, PYTHONPATH=str(ROOT))
-    status, told = pool.end()
-    assert status == 0, told
+    status, results = pool.end()
+    assert status == 0, results
     notes = [pool.note(f"t{i}") for i in range(3)]
     assert [note["module"] for note in notes] == ["__main__", "__main__", "program"]
     assert [note["devices"] for note in notes] == [2, "auto", 1]

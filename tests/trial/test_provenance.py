@@ -40,9 +40,9 @@ def test_a_commit_and_whether_the_tree_differs_from_it(project):
 
 def test_without_a_repository_commit_and_difference_are_unknown(project, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.parent))
-    found = provenance(project)
-    assert (found["sha"], found["dirty"]) == (None, None)
-    assert found["source"]
+    record = provenance(project)
+    assert (record["sha"], record["dirty"]) == (None, None)
+    assert record["source"]
 
 
 def test_without_git_it_is_the_same(project, monkeypatch):
@@ -101,7 +101,7 @@ def test_changes_are_those_of_tracked_files_with_keys_masked(project):
     (project / "untracked.py").write_text("x = 1\n")
     assert changes(project) == ""
     (project / "model.py").write_text(f"width = 64\nKEY = '{NEW}'\n")
-    said = changes(project)
-    assert "-# model.py\n" in said
-    assert "+width = 64\n+KEY = '[W&B API key]'\n" in said
-    assert NEW not in said
+    text = changes(project)
+    assert "-# model.py\n" in text
+    assert "+width = 64\n+KEY = '[W&B API key]'\n" in text
+    assert NEW not in text

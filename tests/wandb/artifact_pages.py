@@ -36,8 +36,8 @@ def _node(store: Store, artifact: Artifact, entity: str, project: str) -> dict[s
 @answers("RunOutputArtifacts")
 def of_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     entity, project = given.get("entity") or ENTITY, given["project"]
-    found = [a for a in store.artifacts.values() if a.run == given["run"]]
-    edges = [{"node": _node(store, each, entity, project), "cursor": each.id} for each in found]
+    matches = [a for a in store.artifacts.values() if a.run == given["run"]]
+    edges = [{"node": _node(store, each, entity, project), "cursor": each.id} for each in matches]
     return {"project": {"run": {"artifacts": {
         "totalCount": len(edges), "pageInfo": LAST, "edges": edges,
     }}}}  # fmt: skip
@@ -54,12 +54,12 @@ def _named(store: Store, collection: str, alias: str) -> Artifact | None:
 def by_name(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     entity, project = given.get("entity") or ENTITY, given["project"]
     name, _, alias = given["name"].partition(":")
-    found = _named(store, name, alias)
-    if found is None:
+    matches = _named(store, name, alias)
+    if matches is None:
         return {"project": {"artifactCollectionMembership": None}}
-    node = _node(store, found, entity, project)
+    node = _node(store, matches, entity, project)
     member = {
-        "id": opaque("Member", found.id), "versionIndex": found.version,
+        "id": opaque("Member", matches.id), "versionIndex": matches.version,
         "createdAt": stamp(0), "aliases": node["aliases"], "artifact": node,
         "artifactCollection": node["artifactSequence"],
     }  # fmt: skip
@@ -74,12 +74,12 @@ def manifest_of(store: Store, given: dict[str, Any]) -> dict[str, Any]:
 
 @answers("GetArtifactMembershipFileUrls")
 def file_addresses(store: Store, given: dict[str, Any]) -> dict[str, Any]:
-    found = _named(store, given["collection"], given["alias"])
-    assert found is not None
+    matches = _named(store, given["collection"], given["alias"])
+    assert matches is not None
     edges = [
         {"node": {"__typename": "File", "name": name,
-                  "directUrl": f"{store.url}/storage/artifact/{found.id}/{name}"}}
-        for name in found.files
+                  "directUrl": f"{store.url}/storage/artifact/{matches.id}/{name}"}}
+        for name in matches.files
     ]  # fmt: skip
     files = {"files": {"pageInfo": LAST, "edges": edges}}
     return {"project": {"artifactCollection": {

@@ -25,16 +25,16 @@ def xxhash(store: Store, given: dict[str, Any]) -> dict[str, Any]:
 
 @answers("CreateArtifact")
 def create(store: Store, given: dict[str, Any]) -> dict[str, Any]:
-    asked = given["input"]
-    collection = asked.get("artifactCollectionName") or asked["artifactCollectionNames"][0]
+    request = given["input"]
+    collection = request.get("artifactCollectionName") or request["artifactCollectionNames"][0]
     versions = [a for a in store.artifacts.values() if a.collection == collection]
-    known = next((a for a in versions if a.digest == asked["digest"]), None)
-    made = known or Artifact(
-        opaque("Artifact", new_id()), asked["runName"], collection, asked["artifactTypeName"],
-        asked["digest"], [], len(versions),
+    existing = next((a for a in versions if a.digest == request["digest"]), None)
+    made = existing or Artifact(
+        opaque("Artifact", new_id()), request["runName"], collection, request["artifactTypeName"],
+        request["digest"], [], len(versions),
     )  # fmt: skip
     store.artifacts[made.id] = made
-    wanted = [alias["alias"] for alias in asked.get("aliases") or []]
+    wanted = [alias["alias"] for alias in request.get("aliases") or []]
     for other in versions:
         other.aliases = [alias for alias in other.aliases if alias not in wanted]
     made.aliases = [*dict.fromkeys([*made.aliases, *wanted])]
@@ -83,5 +83,5 @@ def artifact_type(store: Store, given: dict[str, Any]) -> dict[str, Any]:
 
 @answers("UseArtifact", "UpdateArtifact")
 def use(store: Store, given: dict[str, Any]) -> dict[str, Any]:
-    found = {"artifact": {"id": given.get("artifactID") or "1"}}
-    return {"useArtifact": found, "updateArtifact": found}
+    answer = {"artifact": {"id": given.get("artifactID") or "1"}}
+    return {"useArtifact": answer, "updateArtifact": answer}

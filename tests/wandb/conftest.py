@@ -66,8 +66,8 @@ class Client:
     def folder_of(self, run: Run) -> Path:
         """The folder of the trial that a run is of."""
         names = [run.settings["trial"]["folder"], run.settings["trial"]["identity"]]
-        found = [self.runs_dir / str(run.sweep or "single") / str(n) for n in names if n]
-        return next(path for path in found if path.is_dir())
+        result = [self.runs_dir / str(run.sweep or "single") / str(n) for n in names if n]
+        return next(path for path in result if path.is_dir())
 
     def sh(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -93,9 +93,9 @@ class Client:
         file = self.folder / "sweep.yaml"
         file.write_text(yaml.safe_dump(config))
         done = self.sh("wandb", "sweep", "--project", self.project, str(file))
-        found = re.search(r"wandb agent (\S+)", done.stderr)
-        assert found, done.stderr
-        return found[1]
+        result = re.search(r"wandb agent (\S+)", done.stderr)
+        assert result, done.stderr
+        return result[1]
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[bytes]:
         """Start a command in a process group of its own; its output goes to a file."""
@@ -120,10 +120,10 @@ class Client:
     def until(self, condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
         """Wait for a condition, and return what it says."""
         deadline = time.monotonic() + seconds
-        while not (found := condition()):
+        while not (result := condition()):
             assert time.monotonic() < deadline, f"waited for {what}\n{self.output()}"
             time.sleep(0.1)
-        return found
+        return result
 
     def end(self, process: subprocess.Popen[bytes], seconds: float = 150) -> int:
         """Wait for a process's end."""
@@ -148,9 +148,9 @@ class Client:
                 process.wait()
 
 
-def nothing_unknown(server: Server, known: int) -> None:
+def nothing_unknown(server: Server, before: int) -> None:
     """The server had an answer to every request since it knew of so many that it had none to."""
-    assert server.store.unknown[known:] == []
+    assert server.store.unknown[before:] == []
 
 
 def steps_are_whole(run: Run, rows: int | None = None) -> None:
@@ -165,9 +165,9 @@ def client(
     server: Server, request: pytest.FixtureRequest, tmp_path: Path, data_dir: Path
 ) -> Iterator[Client]:
     project = re.sub(r"\W+", "-", request.node.name)[-60:].strip("-")
-    known = len(server.store.unknown)
+    before = len(server.store.unknown)
     made = Client(server, project, tmp_path, data_dir)
     yield made
     made.kill_all()
     server.faults.clear()
-    nothing_unknown(server, known)
+    nothing_unknown(server, before)

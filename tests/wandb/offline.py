@@ -16,8 +16,9 @@ from typing import Any
 
 import yaml
 
+from mlmodeldev.lease import start_ticks
 from mlmodeldev.settings.composition import compose_settings
-from mlmodeldev.trial.folder import TrialFolder, start_ticks
+from mlmodeldev.trial.folder import TrialFolder
 
 
 class OfflineTrial:

@@ -96,7 +96,7 @@ def upsert_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     if given.get("summaryMetrics") is not None:
         run.summary = json.loads(given["summaryMetrics"])
     run.sweep = given.get("sweep") or run.sweep
-    run.facts |= {k: v for k, v in given.items() if v is not None and k not in ("config",)}
+    run.fields |= {k: v for k, v in given.items() if v is not None and k not in ("config",)}
     run.seen = time.time()
     if inserted or run.path in store.resuming:  # otherwise it is an update
         store.resuming.discard(run.path)
@@ -112,14 +112,14 @@ def upsert_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
 def run_node(run: Run) -> dict[str, Any]:
     """Return what is told of a run."""
     entity, project, name = run.path.split("/")
-    facts, last = run.facts, max(run.steps, default=-1)
+    fields, last = run.fields, max(run.steps, default=-1)
     return {
         "id": opaque("Run", run.path), "name": name, "projectId": "1", "internalId": name,
-        "displayName": facts.get("displayName") or name, "description": facts.get("notes"),
-        "notes": facts.get("notes"), "tags": facts.get("tags") or [], "state": run.state,
+        "displayName": fields.get("displayName") or name, "description": fields.get("notes"),
+        "notes": fields.get("notes"), "tags": fields.get("tags") or [], "state": run.state,
         "config": json.dumps(run.config), "summaryMetrics": json.dumps(run.summary),
-        "systemMetrics": "{}", "sweepName": run.sweep, "group": facts.get("groupName"),
-        "jobType": facts.get("jobType"), "commit": facts.get("commit"), "readOnly": False,
+        "systemMetrics": "{}", "sweepName": run.sweep, "group": fields.get("groupName"),
+        "jobType": fields.get("jobType"), "commit": fields.get("commit"), "readOnly": False,
         "createdAt": stamp(run.created), "heartbeatAt": stamp(run.seen),
         "historyLineCount": len(run.history), "eventsLineCount": 0, "fileCount": len(run.files),
         "logLineCount": len(run.lines("output.log")), "project": project_node(entity, project),
@@ -128,7 +128,7 @@ def run_node(run: Run) -> dict[str, Any]:
         "running": run.state == "running", "exitcode": run.ends[-1][1] if run.ends else None,
         "historyTail": json.dumps(run.lines("wandb-history.jsonl")[-1:]), "eventsTail": "[]",
         "wandbConfig": json.dumps({"t": 1}), "sampledHistory": [run.history],
-        "host": facts.get("host"), "program": facts.get("program"),
+        "host": fields.get("host"), "program": fields.get("program"),
     }  # fmt: skip
 
 

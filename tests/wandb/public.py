@@ -22,15 +22,15 @@ def one_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
 @answers("Runs", "GetRuns", "LightRuns")
 def many_runs(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     entity, project = given.get("entity") or ENTITY, given["project"]
-    found = [r for r in store.of_project(project) if _matches(r, given.get("filters"))]
-    edges = [{"node": run_node(run), "cursor": run.name} for run in found]
+    matches = [r for r in store.of_project(project) if _matches(r, given.get("filters"))]
+    edges = [{"node": run_node(run), "cursor": run.name} for run in matches]
     runs = {"edges": edges, "pageInfo": LAST, "totalCount": len(edges)}
     return {"project": {**project_node(entity, project), "runCount": len(edges), "runs": runs}}
 
 
 def _matches(run: Run, filters: str | None) -> bool:
-    asked = json.loads(filters) if filters else {}
-    return asked.get("sweep", run.sweep) == run.sweep
+    requested = json.loads(filters) if filters else {}
+    return requested.get("sweep", run.sweep) == run.sweep
 
 
 @answers("FullHistory", "RunFullHistory", "HistoryPage")
@@ -46,8 +46,8 @@ def sampled(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     run = store.find(given.get("entity"), given.get("project"), given.get("run") or given["name"])
     history = run.history if run else []
     specs = given.get("specs") or [given["spec"]]
-    asked = [json.loads(spec).get("keys") or [] for spec in specs]
-    rows = [[row for row in history if all(key in row for key in keys)] for keys in asked]
+    requested = [json.loads(spec).get("keys") or [] for spec in specs]
+    rows = [[row for row in history if all(key in row for key in keys)] for keys in requested]
     return {"project": {"run": {"sampledHistory": rows}}}
 
 
@@ -60,8 +60,8 @@ def files(store: Store, given: dict[str, Any]) -> dict[str, Any]:
                   "url": f"{place}/{name}", "directUrl": f"{place}/{name}"}}
         for name, body in (run.files if run else {}).items()
     ]  # fmt: skip
-    found = {"edges": edges, "pageInfo": LAST}
-    return {"project": {"run": {"fileCount": len(edges), "files": found, "id": "1"}}}
+    matches = {"edges": edges, "pageInfo": LAST}
+    return {"project": {"run": {"fileCount": len(edges), "files": matches, "id": "1"}}}
 
 
 @answers("RunParquetHistory")

@@ -83,8 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             runs = {k: [r.state, r.sweep, r.summary] for k, r in self.store.runs.items()}
             self._json({"runs": runs, "unknown": self.store.unknown})
         elif path.startswith("/storage/"):
-            found = self.store.blobs.get(path.removeprefix("/storage/"))
-            self._send(200 if found is not None else 404, found or b"")
+            content = self.store.blobs.get(path.removeprefix("/storage/"))
+            self._send(200 if content is not None else 404, content or b"")
         else:
             self._unknown(f"GET {path}")
 
@@ -123,16 +123,16 @@ class Handler(BaseHTTPRequestHandler):
 
     # --- parts
 
-    def _graphql(self, asked: dict[str, Any]) -> None:
-        found = _NAME.search(asked.get("query", ""))
-        name, given = found[1] if found else "?", asked.get("variables") or {}
+    def _graphql(self, request: dict[str, Any]) -> None:
+        match = _NAME.search(request.get("query", ""))
+        name, given = match[1] if match else "?", request.get("variables") or {}
         if self._fault(f"graphql {name}"):
             return
         with self.store.lock:
             self.store.requests.append((name, given))
             answer = ANSWERS.get(name)
             if answer is None:
-                self._unknown(f"graphql {name}: {' '.join(asked.get('query', '').split())}")
+                self._unknown(f"graphql {name}: {' '.join(request.get('query', '').split())}")
                 return
             try:
                 data = answer(self.store, given)

@@ -32,7 +32,7 @@ class Run:
     state: str = "pending"
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     streams: dict[str, dict[int, str]] = field(default_factory=dict)
     rewritten: list[tuple[str, int]] = field(default_factory=list)
@@ -51,8 +51,8 @@ class Run:
 
     def lines(self, stream: str) -> list[str]:
         """Return a stream's lines, in their order."""
-        found = self.streams.get(stream, {})
-        return [found[number] for number in sorted(found)]
+        numbered = self.streams.get(stream, {})
+        return [numbered[number] for number in sorted(numbered)]
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -136,7 +136,7 @@ class Store:
         """Return a project's runs that were begun."""
         return [r for r in self.runs.values() if r.path.split("/")[1] == project and r.starts]
 
-    def asked(self, operation: str) -> list[dict[str, Any]]:
+    def requests_of(self, operation: str) -> list[dict[str, Any]]:
         """Return the variables of each request for an operation."""
         return [variables for name, variables in self.requests if name == operation]
 

@@ -55,18 +55,18 @@ def ended(slurm: Cluster, job: str) -> bool:
     Slurm lets a requeued one wait until its old credential has expired. That can't be cut short:
     a job that starts again within the same second is killed ("Job credential revoked").
     """
-    found = states(slurm, job)
-    return bool(found) and set(found.values()) <= {"COMPLETED", "FAILED", "CANCELLED"}
+    results = states(slurm, job)
+    return bool(results) and set(results.values()) <= {"COMPLETED", "FAILED", "CANCELLED"}
 
 
 def trials(client: Client, path: str = "*") -> dict[str, dict]:
     """The records of a sweep's trials, by the array task that ran each last."""
-    found = {}
+    results = {}
     for file in client.runs_dir.glob(f"{path.rpartition('/')[2]}/*/trial.json"):
         record = json.loads(file.read_text())
         if "slurm" in record:
-            found[record["slurm"].get("array_task_id", "")] = {**record, "path": file.parent}
-    return found
+            results[record["slurm"].get("array_task_id", "")] = {**record, "path": file.parent}
+    return results
 
 
 def only_trial(client: Client, path: str) -> dict:
@@ -84,8 +84,8 @@ def under_way(client: Client, count: int, path: str = "*") -> dict[str, dict]:
     """Wait until so many trials have rows, and a checkpoint to go back to."""
 
     def ready() -> bool:
-        found = trials(client, path)
-        return len(found) == count and all(rows(each["path"]) > 8 for each in found.values())
+        results = trials(client, path)
+        return len(results) == count and all(rows(each["path"]) > 8 for each in results.values())
 
     client.until(ready, "trials under way", 240)
     return trials(client, path)
@@ -200,8 +200,8 @@ def test_a_trial_of_two_nodes_comes_back_on_all_ranks(client: Client, own_slurm:
     job, calm = (submit(client, own_slurm, path, *ranks) for path in paths)
 
     def ready() -> bool:
-        found = list(client.runs_dir.glob(f"{paths[0].rpartition('/')[2]}/*/trial.json"))
-        return bool(found) and rows(found[0].parent) > 8
+        results = list(client.runs_dir.glob(f"{paths[0].rpartition('/')[2]}/*/trial.json"))
+        return bool(results) and rows(results[0].parent) > 8
 
     client.until(ready, "a trial under way", 240)
     own_slurm.run("scancel", "--signal=USR1", "--batch", f"{job}_1")

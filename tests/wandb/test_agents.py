@@ -45,7 +45,7 @@ def test_wandbs_own_agents_share_a_grid_and_keep_types(client: Client):
         assert record["uploaded"] is True
         steps_are_whole(run, rows_of(folder))
         assert run.summary["val/accuracy"] == pytest.approx(record["metric"]["value"])
-        assert run.facts["groupName"] == run.sweep
-        assert run.facts["tags"] == ["DualEncoder", "Digits", "local"]
-        assert "lr=" in run.facts["displayName"]
+        assert run.fields["groupName"] == run.sweep
+        assert run.fields["tags"] == ["DualEncoder", "Digits", "local"]
+        assert "lr=" in run.fields["displayName"]
         assert "val/samples" in run.summary

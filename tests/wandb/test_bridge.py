@@ -27,8 +27,8 @@ def bridge(client: Client, path: str, *words: str, **env: str):
 
 def records(client: Client, path: str) -> dict[str, dict]:
     folder = client.runs_dir / path.rpartition("/")[2]
-    found = [json.loads(file.read_text()) for file in folder.glob("*/trial.json")]
-    return {record["wandb_id"]: record for record in found}
+    contents = [json.loads(file.read_text()) for file in folder.glob("*/trial.json")]
+    return {record["wandb_id"]: record for record in contents}
 
 
 def test_on_this_machine_survives_its_own_death(client: Client):
@@ -46,16 +46,16 @@ def test_on_this_machine_survives_its_own_death(client: Client):
     # a bridge killed between a run's end and its own note of it ends the run once more
     assert [set(run.ends) for run in runs] == [{("finished", 0)}] * 2, client.output()
     assert {run.settings["optimizer.lr"] for run in runs} == {0.001, 0.003}
-    known = records(client, path)
-    assert sorted(known) == sorted(run.name for run in runs)
+    recorded = records(client, path)
+    assert sorted(recorded) == sorted(run.name for run in runs)
     for run in runs:
         assert run.sweep == path.rpartition("/")[2]
         steps_are_whole(run)
         assert run.values("val/accuracy")
-        assert known[run.name]["state"] == "done"
-        assert known[run.name]["uploaded"] is True
+        assert recorded[run.name]["state"] == "done"
+        assert recorded[run.name]["uploaded"] is True
         # the trial itself had no network: nothing but the bridge talked
-        assert known[run.name]["wandb_path"] is None
+        assert recorded[run.name]["wandb_path"] is None
 
 
 def test_on_slurm_nodes_a_stop_reaches_the_trial_and_a_killed_bridge_its_job(
@@ -84,10 +84,10 @@ def test_on_slurm_nodes_a_stop_reaches_the_trial_and_a_killed_bridge_its_job(
     assert second.returncode == 0, client.output()
     short = next(run for run in client.runs if run is not long)
     assert [long.ends, short.ends] == [[("finished", 0)]] * 2
-    known = records(client, path)
-    assert [known[run.name]["state"] for run in (long, short)] == ["pruned", "done"]
-    assert known[long.name]["reason"] == "ended early by W&B"
-    assert known[long.name]["attempts"] == 1
+    recorded = records(client, path)
+    assert [recorded[run.name]["state"] for run in (long, short)] == ["pruned", "done"]
+    assert recorded[long.name]["reason"] == "ended early by W&B"
+    assert recorded[long.name]["attempts"] == 1
     steps_are_whole(long)
     steps_are_whole(short)
     folder = client.runs_dir / str(long.sweep)

@@ -61,8 +61,9 @@ def line(folder: Path, command: list[str], program: str = "other.py", **config) 
 )
 def test_a_macro_stands_for_what_wandb_says(macro, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("PLACE", "here")
-    found = line(tmp_path, ["begin", macro, "end"])
-    assert found == ["begin", *(each.replace("FOLDER", str(tmp_path)) for each in expected), "end"]
+    command = line(tmp_path, ["begin", macro, "end"])
+    inner = [each.replace("FOLDER", str(tmp_path)) for each in expected]
+    assert command == ["begin", *inner, "end"]
     assert json.loads((tmp_path / "wandb-parameters.json").read_text()) == PARAMS
     kept = yaml.safe_load((tmp_path / "wandb-parameters.yaml").read_text())
     assert {k: v["value"] for k, v in kept.items() if k != "wandb_version"} == PARAMS
@@ -84,21 +85,21 @@ def test_only_what_a_fork_does_as_well_is_a_fork(command, program, ours):
     assert is_ours(command.split(), program) is ours
 
 
-def test_the_trainer_is_told_where_its_trial_lies(tmp_path):
-    found = line(tmp_path, ["nice", "${interpreter}", "${program}", "${args_json}"], "trainer.py")
-    assert found[:3] == ["nice", sys.executable, "trainer.py"]
-    assert found[4:] == ["artefacts.trial=t"], "and lr only once"
+def test_the_trainer_learns_where_its_trial_lies(tmp_path):
+    command = line(tmp_path, ["nice", "${interpreter}", "${program}", "${args_json}"], "trainer.py")
+    assert command[:3] == ["nice", sys.executable, "trainer.py"]
+    assert command[4:] == ["artefacts.trial=t"], "and lr only once"
 
 
 @pytest.mark.parametrize(
-    ("config", "fixed", "told"),
+    ("config", "fixed", "message"),
     [
         ({"command": ["${interpreter}", "${progam}"]}, [], "did you mean 'program'"),
         ({"program": "other.py"}, ["training.devices=2"], "are for trainer.py, not other.py"),
     ],
 )
-def test_what_cannot_be_run_is_one_error(config, fixed, told):
-    with pytest.raises(UsageError, match=told):
+def test_what_cannot_be_run_is_one_error(config, fixed, message):
+    with pytest.raises(UsageError, match=message):
         starter(config, fixed)
 
 
@@ -123,7 +124,7 @@ def test_our_agent_runs_a_foreign_program_and_tells_its_failures(client: Client)
     assert by_run.pop(run.name)["state"] == "done"
     (failed,) = by_run.values()
     assert (failed["state"], failed["reason"]) == ("failed", "exit status 1")
-    said = next(text for text in client.output().splitlines() if '"here"' in text)
-    arguments, config, _, sweep = json.loads(said)
+    printed = next(text for text in client.output().splitlines() if '"here"' in text)
+    arguments, config, _, sweep = json.loads(printed)
     assert ("--x=1" in arguments, config["x"], sweep) == (True, 1, name)
     assert "1 trials ended well, 1 failed" in client.output()

@@ -52,9 +52,9 @@ def test_a_request_that_the_loopback_server_does_not_know_fails_a_test(path: str
     server = Server()
     try:
         nothing_unknown(server, 0)
-        asked = urllib.request.Request(server.url + path, json.dumps(body).encode())
+        request = urllib.request.Request(server.url + path, json.dumps(body).encode())
         with pytest.raises(urllib.error.HTTPError, match="400"):
-            urllib.request.urlopen(asked, timeout=20)
+            urllib.request.urlopen(request, timeout=20)
         with pytest.raises(AssertionError):
             nothing_unknown(server, 0)
     finally:

@@ -80,7 +80,7 @@ def test_an_interrupted_trial_of_a_sweep_goes_on_without_an_agent(client: Client
     steps_are_whole(run, len(rows(folder)))
 
 
-def test_a_point_that_is_done_is_told_to_the_next_run_of_it_and_not_trained(client: Client):
+def test_a_point_that_is_done_is_handed_to_the_next_run_of_it_and_not_trained(client: Client):
     path = client.sweep({"optimizer.lr": {"value": 0.01}}, method="random", run_cap=2)
     assert client.end(client.agent(path)) == 0
     first, second = client.runs

@@ -38,13 +38,13 @@ class Shown:
 
     @property
     def models(self) -> list[Artifact]:
-        found = [a for a in self.server.store.artifacts.values() if a.run == self.run.name]
-        return [artifact for artifact in found if artifact.kind == "model"]
+        artifacts = [a for a in self.server.store.artifacts.values() if a.run == self.run.name]
+        return [artifact for artifact in artifacts if artifact.kind == "model"]
 
 
 @pytest.fixture(scope="module")
 def shown(server: Server, tmp_path_factory: Any, data_dir: Path) -> Iterator[Shown]:
-    folder, known, begun = tmp_path_factory.mktemp("shown"), len(server.store.unknown), time.time()
+    folder, before, begun = tmp_path_factory.mktemp("shown"), len(server.store.unknown), time.time()
     given = {**server.environment(), **JOB, "WANDB_MODE": "online"}
     overrides = (
         f"artefacts.runs_dir={folder / 'runs'}", f"artefacts.data_dir={data_dir}",
@@ -59,25 +59,25 @@ def shown(server: Server, tmp_path_factory: Any, data_dir: Path) -> Iterator[Sho
     (path,) = (folder / "runs" / "single").iterdir()
     run = next(run for run in server.store.runs.values() if run.path.startswith("loopback/shown/"))
     yield Shown(server, run, TrialResult(0, path), begun)
-    assert server.store.unknown[known:] == []
+    assert server.store.unknown[before:] == []
 
 
 def test_name_group_and_tags_say_which_trial_it_is(shown: Shown):
-    facts = shown.run.facts
-    assert "lr=0.01" in facts["displayName"].split()
-    assert (facts["groupName"], facts["jobType"]) == ("single", "trial")
-    assert facts["tags"] == ["DualEncoder", "Digits", "local"]
+    fields = shown.run.fields
+    assert "lr=0.01" in fields["displayName"].split()
+    assert (fields["groupName"], fields["jobType"]) == ("single", "trial")
+    assert fields["tags"] == ["DualEncoder", "Digits", "local"]
 
 
 def test_the_config_has_all_settings_and_where_the_trial_comes_from(shown: Shown):
     config, record = shown.run.settings, shown.trial.record
     assert config["optimizer"]["lr"] == 0.01
-    assert config["model"]["width"] == 16
+    assert config["model"]["hidden_size"] == 16
     assert config["training"]["monitor"] == "val/loss"
     sha = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
-    assert config["trial"]["sha"] == shown.run.facts["commit"] == sha
+    assert config["trial"]["sha"] == shown.run.fields["commit"] == sha
     assert config["trial"]["identity"] == shown.trial.folder.name
     assert config["trial"]["point"] == shown.trial.folder.name  # it sets no seed of its own
     assert config["slurm"] == {
@@ -122,8 +122,8 @@ def test_the_summary_has_the_best_value_and_not_the_last(shown: Shown):
 
 
 def test_the_samples_are_a_table(shown: Shown):
-    told = shown.run.summary["val/samples"]
-    table = json.loads(shown.run.files[told["path"]])
+    entry = shown.run.summary["val/samples"]
+    table = json.loads(shown.run.files[entry["path"]])
     with (shown.trial.folder / "samples.csv").open() as file:
         columns, *written = csv.reader(file)
     assert table["columns"] == columns

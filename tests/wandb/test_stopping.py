@@ -47,7 +47,7 @@ def test_stop_in_the_ui_ends_a_trial_for_good(client: Client):
     ended_well(client)
 
 
-def test_an_agents_sigterm_is_told_from_a_preemption(client: Client):
+def test_an_agents_sigterm_is_distinguished_from_a_preemption(client: Client):
     """`wandb agent` says "stop" by SIGTERM; the trial asks the server what is meant."""
     path = client.sweep({"optimizer.lr": {"values": [0.01]}})
     entity, project, sweep = path.split("/")

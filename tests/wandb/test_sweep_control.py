@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def records(client: Client, path: str) -> dict[str, dict]:
     """The records of a sweep's trials, by the run's id."""
     files = client.runs_dir.glob(f"{path.rpartition('/')[2]}/*/trial.json")
-    found = [{**json.loads(file.read_text()), "path": file.parent} for file in files]
-    return {record["wandb_id"]: record for record in found if "wandb_id" in record}
+    contents = [{**json.loads(file.read_text()), "path": file.parent} for file in files]
+    return {record["wandb_id"]: record for record in contents if "wandb_id" in record}
 
 
 def rows(folder: Path) -> int:
@@ -45,14 +45,14 @@ def test_bayes_of_the_server_is_shared_by_two_agents(client: Client, monkeypatch
     sweep = client.server.store.sweeps[path.rpartition("/")[2]]
     assert len(client.runs) == len(sweep.given) == 5, client.output()
     assert sweep.state == "FINISHED"
-    known = records(client, path)
+    recorded = records(client, path)
     for run in client.runs:
         assert run.ends == [("finished", 0)], client.output()
-        asked, used = sweep.given[run.name], known[run.name]["overrides"]
-        assert used["optimizer.lr"] == asked["optimizer.lr"] == run.settings["optimizer.lr"]
-        assert 1e-4 <= asked["optimizer.lr"] <= 0.1
-        assert used["model.hidden_size"] == asked["model.hidden_size"]
-        steps_are_whole(run, rows(known[run.name]["path"]))
+        parameters, used = sweep.given[run.name], recorded[run.name]["overrides"]
+        assert used["optimizer.lr"] == parameters["optimizer.lr"] == run.settings["optimizer.lr"]
+        assert 1e-4 <= parameters["optimizer.lr"] <= 0.1
+        assert used["model.hidden_size"] == parameters["model.hidden_size"]
+        steps_are_whole(run, rows(recorded[run.name]["path"]))
         # what the search learns from: the best value of the run
         assert run.summary["val/accuracy"] == max(run.values("val/accuracy"))
     assert len({run.settings["optimizer.lr"] for run in client.runs}) == 5
@@ -60,9 +60,9 @@ def test_bayes_of_the_server_is_shared_by_two_agents(client: Client, monkeypatch
     import wandb
 
     monkeypatch.setenv("WANDB_BASE_URL", client.server.url)
-    found = wandb.Api(api_key=KEY).sweep(path)
-    assert (found.state, found.config["method"]) == ("FINISHED", "bayes")
-    assert {run.id for run in found.runs} == set(sweep.given)
+    remote = wandb.Api(api_key=KEY).sweep(path)
+    assert (remote.state, remote.config["method"]) == ("FINISHED", "bayes")
+    assert {run.id for run in remote.runs} == set(sweep.given)
 
 
 def test_an_agent_waits_while_a_sweep_is_paused_and_leaves_when_it_is_cancelled(client: Client):
@@ -74,9 +74,9 @@ def test_an_agent_waits_while_a_sweep_is_paused_and_leaves_when_it_is_cancelled(
     assert sweep.state == "PAUSED"
     first = client.runs[0]
     client.until(lambda: first.ends, "the end of the running trial")
-    asked = client.server.store.asked
-    before = len(asked("Heartbeat"))
-    client.until(lambda: len(asked("Heartbeat")) > before + 1, "an agent that waits")
+    requests_of = client.server.store.requests_of
+    before = len(requests_of("Heartbeat"))
+    client.until(lambda: len(requests_of("Heartbeat")) > before + 1, "an agent that waits")
     assert agent.poll() is None
     assert client.runs == [first]
     client.sh("wandb", "sweep", "--resume", path)
@@ -105,11 +105,11 @@ def test_a_killed_agents_trial_is_not_doubled_by_its_successor(client: Client):
     first.wait()
     assert client.end(client.agent(path, **job)) == 0, client.output()
     assert len(client.runs) == 2, client.output()
-    known = records(client, path)
+    recorded = records(client, path)
     for run in client.runs:
         assert [end for end in run.ends if end[0] == "finished"] == [("finished", 0)]
-        steps_are_whole(run, rows(known[run.name]["path"]))
-        assert known[run.name]["state"] == "done"
+        steps_are_whole(run, rows(recorded[run.name]["path"]))
+        assert recorded[run.name]["state"] == "done"
 
 
 def test_each_process_of_a_trial_has_the_config_and_one_talks(client: Client):
@@ -128,9 +128,9 @@ def test_each_process_of_a_trial_has_the_config_and_one_talks(client: Client):
     assert client.end(agent, 300) == 0, client.output()
     (run,) = client.runs
     assert run.ends == [("finished", 0)], client.output()
-    said = re.findall(r"RANK (\d) (\{.*\})", client.output())
-    assert [rank for rank, _ in sorted(said)] == ["0", "1"]
-    for _, text in said:
+    lines = re.findall(r"RANK (\d) (\{.*\})", client.output())
+    assert [rank for rank, _ in sorted(lines)] == ["0", "1"]
+    for _, text in lines:
         settings = json.loads(text)
         assert settings["optimizer"]["lr"] == 0.0123
         assert settings["optimizer"]["betas"] == [0.9, 0.95]
@@ -139,7 +139,7 @@ def test_each_process_of_a_trial_has_the_config_and_one_talks(client: Client):
     (record,) = records(client, path).values()
     assert record["state"] == "done"
     steps_are_whole(run, rows(record["path"]))
-    begun = [given for given in client.server.store.asked("UpsertBucket")
+    begun = [given for given in client.server.store.requests_of("UpsertBucket")
              if given.get("project") == client.project]  # fmt: skip
     assert {given["name"] for given in begun if given.get("name")} == {run.name}
     assert run.starts == 1

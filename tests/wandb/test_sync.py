@@ -86,8 +86,8 @@ def test_a_trial_without_network_ends_up_as_it_would_have_online(trials, server,
         "optimizer.lr=0.01", "callbacks.cka.max_batches=2", name="real",
     )  # fmt: skip
     assert ended.code == 0, ended.output
-    code, said, errors = Command(trials.runs, environment).run()
-    assert code == 0, said + errors
+    code, output, errors = Command(trials.runs, environment).run()
+    assert code == 0, output + errors
     run = next(run for run in server.store.runs.values() if run.path.startswith("loopback/sealed/"))
     with (ended.folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -95,7 +95,7 @@ def test_a_trial_without_network_ends_up_as_it_would_have_online(trials, server,
     for name in ("train/loss", "val/accuracy"):
         assert run.values(name) == [float(row[name]) for row in rows if row[name]]
     assert run.state == "finished"
-    assert run.facts["groupName"] == "single"
+    assert run.fields["groupName"] == "single"
     assert run.settings["optimizer"]["lr"] == 0.01
     assert run.summary["val/accuracy"] == ended.record["metric"]["value"]
     assert run.summary["val/samples"]["_type"] == "table-file"
@@ -104,7 +104,7 @@ def test_a_trial_without_network_ends_up_as_it_would_have_online(trials, server,
     assert "time/logged" not in run.history[0]
     (digest,) = ended.record["data"]["inputs"].values()
     assert list(run.settings["trial"]["data"]["inputs"].values()) == [digest[:16]]
-    assert run.facts["commit"] == ended.record["sha"]
+    assert run.fields["commit"] == ended.record["sha"]
     models = [a for a in server.store.artifacts.values() if a.run == run.name and a.kind == "model"]
     aliases = {alias for model in models for alias in model.aliases}
     assert aliases == {"best", "last", "latest"}
@@ -115,11 +115,11 @@ def test_a_trial_without_network_ends_up_as_it_would_have_online(trials, server,
     copies = list(ended.folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert copies
     assert all(copy.with_name(copy.name + ".synced").exists() for copy in copies)
-    before = len(server.store.asked("UpsertBucket"))
-    code, said, _ = Command(trials.runs, environment).run()
+    before = len(server.store.requests_of("UpsertBucket"))
+    code, output, _ = Command(trials.runs, environment).run()
     assert code == 0
-    assert "0 rows sent" in said
-    assert len(server.store.asked("UpsertBucket")) == before
+    assert "0 rows sent" in output
+    assert len(server.store.requests_of("UpsertBucket")) == before
     # `wandb sync` takes a run that ended by itself as well, once: docs/sealed-nodes.md
     copied = shutil.copytree(copies[0].parent, trials.runs.parent / copies[0].parent.name)
     (copied / (copies[0].name + ".synced")).unlink()
@@ -148,18 +148,18 @@ def test_while_it_grows_and_after_it_resumes(sync, runs, server):
     assert (run.state, run.ends) == ("preempted", [("preempted", 75)])
     trial.begin()
     trial.cut(5)  # the checkpoint was two rows back
-    code, said, _ = sync.run()
-    assert (code, "0 new" in said) == (0, True)
+    code, output, _ = sync.run()
+    assert (code, "0 new" in output) == (0, True)
     assert run.state == "running"
     trial.log(5, 12)
-    code, said, _ = sync.run()
-    assert "5 new" in said
+    code, output, _ = sync.run()
+    assert "5 new" in output
     trial.check(run)
     trial.log(12, 15)
     trial.end("done")
-    code, said, _ = sync.run("--json")
-    found = json.loads(said)["trials"]
-    assert [(t["rows"], t["sent"], t["up"], t["state"]) for t in found] == [(15, 3, True, "done")]
+    code, output, _ = sync.run("--json")
+    listed = json.loads(output)["trials"]
+    assert [(t["rows"], t["sent"], t["up"], t["state"]) for t in listed] == [(15, 3, True, "done")]
     trial.check(run)
     assert run.ends == [("preempted", 75), ("finished", 0)]
     assert run.summary["val/accuracy"] == OfflineTrial.accuracy(9)
@@ -194,7 +194,7 @@ def test_killed_and_two_at_once(sync, runs, server):
 
 
 QUEUE = """#!/bin/sh
-[ "$(basename $0)" = squeue ] && touch {asked} && cat {waiting} 2>/dev/null
+[ "$(basename $0)" = squeue ] && touch {queried} && cat {waiting} 2>/dev/null
 exit 0
 """
 
@@ -205,16 +205,16 @@ def test_following_goes_on_while_jobs_are_in_the_queue(sync, runs, server, tmp_p
     first.log(0, 3)
     first.end("done")
     Submission.new(runs / "queued", tmp_path).add("4711", [["first"], ["second"]])
-    asked, waiting = tmp_path / "asked", tmp_path / "waiting"
+    queried, waiting = tmp_path / "asked", tmp_path / "waiting"
     waiting.write_text("4711_1|PENDING|Priority|1:00|\n")
     commands = tmp_path / "bin"
     commands.mkdir()
     for name in ("squeue", "sbatch", "scontrol"):
-        (commands / name).write_text(QUEUE.format(asked=asked, waiting=waiting))
+        (commands / name).write_text(QUEUE.format(queried=queried, waiting=waiting))
         (commands / name).chmod(0o755)
     path = f"{commands}:{os.environ['PATH']}"
     process = sync.start("--follow", "--linger", "0", PATH=path)
-    until(asked.exists)
+    until(queried.exists)
     assert process.poll() is None
     second = OfflineTrial(runs, "second", sweep="queued")
     second.log(0, 4)
@@ -235,8 +235,8 @@ def test_a_server_that_is_away_and_back(sync, runs, server):
     assert code == 1
     assert "status 503; nothing is uploaded, try again later" in errors
     server.faults.fail(500, count=2, matching="file_stream")
-    code, said, errors = sync.run()
-    assert code == 0, said + errors
+    code, output, errors = sync.run()
+    assert code == 0, output + errors
     trial.check(run_of(server, trial))
 
 
@@ -246,7 +246,7 @@ def test_a_trial_of_a_sweep_keeps_its_link_and_its_place(sync, runs, server):
     trial.end("done", wandb_sweep="ab12cd34", wandb_entity="loopback", wandb_project="of-the-sweep")
     assert sync.run("--sweep", "ab12cd34")[0] == 0
     run = run_of(server, trial)
-    assert "lr=0.003" in run.facts["displayName"].split()
+    assert "lr=0.003" in run.fields["displayName"].split()
     assert (run.path, run.sweep) == ("loopback/of-the-sweep/point-run", "ab12cd34")
 
 
@@ -255,11 +255,11 @@ def test_trials_of_others_are_left_alone(sync, runs, server):
     online.log(0, 3)
     online.folder.update(wandb_path="loopback/x/online-run")  # sends its rows itself
     OfflineTrial(runs, "csv", "logger=csv").log(0, 3)
-    code, said, _ = sync.run()
-    assert (code, said) == (0, "0 trials, 0 up to date, 0 rows sent\n")
+    code, output, _ = sync.run()
+    assert (code, output) == (0, "0 trials, 0 up to date, 0 rows sent\n")
     online.end("failed")  # killed by a lost server: now it is ours
-    code, said, _ = sync.run()
-    assert "1 trials, 1 up to date, 3 rows sent" in said
+    code, output, _ = sync.run()
+    assert "1 trials, 1 up to date, 3 rows sent" in output
     online.check(run_of(server, online))
 
 

@@ -127,18 +127,18 @@ def test_no_key_is_left_behind(tried: Tried):
     names = {file.name for file in files}
     assert {"trial.json", "changes.diff", "wandb-metadata.json", "log.txt", "sweep.log"} <= names
     assert any(name.endswith(".wandb") for name in names)
-    found = {
+    leaks = {
         (str(file.relative_to(tried.home)), where)
         for file in files
         for where, key in PLANTED.items()
         if key.encode() in file.read_bytes()
     }
-    assert found == set()
+    assert leaks == set()
     assert [where for where, key in PLANTED.items() if key in tried.output] == []
     assert tried.shown == set()
 
 
-def test_the_code_is_told_without_the_keys_in_it(tried: Tried):
+def test_the_code_is_described_without_the_keys_in_it(tried: Tried):
     for record in tried.clone.glob("runs/*/*/trial.json"):
         assert json.loads(record.read_text())["remote"] == "https://example.org/p.git"
         changes = (record.parent / "changes.diff").read_text()

@@ -72,9 +72,9 @@ def test_trials_that_wandb_holds_are_not_run_again(client: Client):
     )
 
     here = f"artefacts.runs_dir={client.runs_dir}"
-    asked = slurm_train(client, "plan", "--json", "--wandb", project, here)
-    assert asked.returncode == 0, asked.stderr
-    plan = json.loads(asked.stdout)
+    answer = slurm_train(client, "plan", "--json", "--wandb", project, here)
+    assert answer.returncode == 0, answer.stderr
+    plan = json.loads(answer.stdout)
     states = {trial["id"]: trial["state"] for trial in plan["trials"]}
     assert states == {
         done.id: "done",
@@ -85,26 +85,26 @@ def test_trials_that_wandb_holds_are_not_run_again(client: Client):
     }
     due = [trial in plan["script"] for trial in (done.id, running.id, other.id, missing.id)]
     assert due == [False, False, True, True]
-    assert "W&B holds 3 of 5 trials" in asked.stderr
+    assert "W&B holds 3 of 5 trials" in answer.stderr
     unasked = json.loads(slurm_train(client, "plan", "--json", here).stdout)
     assert {trial["state"] for trial in unasked["trials"]} == {"missing"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("place", "url", "told"),
+    ("place", "url", "message"),
     [
         ("team/digits", "http://127.0.0.1:9", "--wandb team/digits: http://127.0.0.1:9: Conn"),
         ("team/refused", None, "--wandb team/refused: "),
     ],
 )
-def test_a_place_that_does_not_answer_is_one_error(place, url, told, client: Client):
+def test_a_place_that_does_not_answer_is_one_error(place, url, message, client: Client):
     client.server.faults.fail(400, 99, "Runs")
     env = {"WANDB_BASE_URL": url} if url else {}
-    asked = slurm_train(client, "submit", "--wandb", place, **env)
-    assert asked.returncode == 2
-    assert told in asked.stderr
-    assert len(asked.stderr.splitlines()) == 1
+    answer = slurm_train(client, "submit", "--wandb", place, **env)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
     assert not client.runs_dir.exists()
 
 
@@ -131,7 +131,7 @@ def test_a_place_that_is_none_is_refused(tmp_path, capsys):
         ("pruned", "done", "pruned", False),
     ],
 )
-def test_what_is_known_here_and_there(here, there, state, is_run, tmp_path: Path):
+def test_what_there_is_here_and_there(here, there, state, is_run, tmp_path: Path):
     trial = next(loads(SWEEP).trials())
     folder = tmp_path / trial.id
     if here:

@@ -1,11 +1,11 @@
-"""The sub-commands of ``slurm/SlurmTrain.py``, a module each, listed in `slurm/command_line.py`.
+"""The sub-commands of ``slurm/SlurmTrain.py``, listed in `mlmodeldev.slurm.command_line`.
 
-A module has::
+A module has, for each of its sub-commands::
 
-    HELP = "one line for --help"
+    NAME_HELP = "one line for --help"
 
-    def arguments(parser): ...      # options of its own; the shared ones: declared.add_options
-    def run(asked) -> int: ...      # the exit status; bad input raises UsageError
+    def add_NAME_options(parser): ...   # its own; the shared ones: sweep_state.add_sweep_options
+    def run_NAME(args) -> int: ...      # the exit status; bad input raises UsageError
 
 Heavy imports stay inside of functions: ``--help`` imports all of them.
 """

@@ -1,4 +1,7 @@
-"""``SlurmTrain.py sync``: upload trials that ran without a network; run it on the login node."""
+"""``SlurmTrain.py sync, bridge``: W&B for nodes without a network, from the login node.
+
+`sync` uploads what trials have logged; `bridge` also takes a W&B sweep's runs and submits them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError, nearest
+from mlmodeldev.project import project_root
+from mlmodeldev.slurm.plan import concurrent_jobs
+from mlmodeldev.slurm.query import read_queue, slurm_is_here
+from mlmodeldev.slurm.submission import submissions
+from mlmodeldev.slurm.sweep_state import CLUSTER_VARIABLE, fixed_overrides
+from mlmodeldev.trial import signals
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -39,102 +48,96 @@ def add_sync_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 
-def run_sync(asked: argparse.Namespace) -> int:
+def run_sync(args: argparse.Namespace) -> int:
     """Upload; return 0 all is up, 1 something is not, 75 interrupted."""
     from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.tracking.upload import Syncer
     from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
-    from mlmodeldev.trial import signals
 
-    runs_dir = _runs_dir(asked.runs_dir)
-    sweep = _sweep(asked.sweep, runs_dir)
+    runs_dir = _sync_runs_dir(args.runs_dir)
+    sweep = _sweep_name(args.sweep, runs_dir)
     warn_of_open_netrc()
     try:
         query_server("query Viewer { viewer { entity } }")
     except (Unreachable, Refused) as error:
-        if not asked.follow:
+        if not args.follow:
             print(f"{error}; nothing is uploaded, try again later", file=sys.stderr)
             return 1
     signals.listen()
-    with Syncer(runs_dir, sweep, keep_open=asked.follow) as syncer:
-        known = _follow(syncer, asked) if asked.follow else _once(syncer, asked)
-    _show(known, asked.json)
+    with Syncer(runs_dir, sweep, keep_open=args.follow) as syncer:
+        statuses = (_upload_until_ended if args.follow else _upload_once)(syncer, args)
+    _print_statuses(statuses, args.json)
     if signals.requested():
         return EXIT_INTERRUPTED
-    return 0 if all(status.up or _left_to_another(status) for status in known) else 1
+    return 0 if all(status.up or _left_to_another(status) for status in statuses) else 1
 
 
-def _runs_dir(given: str | None) -> Path:
+def _sync_runs_dir(option: str | None) -> Path:
     from mlmodeldev.settings.composition import compose_settings
 
-    path = Path(given or compose_settings().artefacts.runs_dir).expanduser()
-    if given and not path.is_dir():
-        raise UsageError(f"--runs-dir {given}: there is no such folder")
+    path = Path(option or compose_settings().artefacts.runs_dir).expanduser()
+    if option and not path.is_dir():
+        raise UsageError(f"--runs-dir {option}: there is no such folder")
     return path
 
 
-def _sweep(given: str | None, runs_dir: Path) -> str | None:
+def _sweep_name(option: str | None, runs_dir: Path) -> str | None:
     """Return the name of the sweep's folder."""
-    if given is None or (runs_dir / given).is_dir():
-        return given
-    from mlmodeldev.slurm.sweep_state import folder_name
+    if option is None or (runs_dir / option).is_dir():
+        return option
     from mlmodeldev.sweep import load
 
-    name = folder_name(load(given)) if Path(given).is_file() else given
+    name = load(option).folder if Path(option).is_file() else option
     if not (runs_dir / name).is_dir():
         allowed = [path.name for path in runs_dir.glob("[!.]*") if path.is_dir()]
         raise UsageError(
-            f"--sweep {given}: there is no folder {runs_dir / name}{nearest(name, allowed)}"
+            f"--sweep {option}: there is no folder {runs_dir / name}{nearest(name, allowed)}"
         )
     return name
 
 
-def _once(syncer: Syncer, asked: argparse.Namespace) -> list[Status]:
-    known = syncer.visit()
-    for status in known:
-        _say(status, asked.json)
-    return known
+def _upload_once(syncer: Syncer, args: argparse.Namespace) -> list[Status]:
+    statuses = syncer.visit()
+    for status in statuses:
+        _print_status(status, args.json)
+    return statuses
 
 
-def _follow(syncer: Syncer, asked: argparse.Namespace) -> list[Status]:
-    """Visit until all trials have ended and are up, or a signal comes."""
+def _upload_until_ended(syncer: Syncer, args: argparse.Namespace) -> list[Status]:
+    """Upload until all trials have ended and are up, or a signal comes."""
     from mlmodeldev.tracking.upload import wait
-    from mlmodeldev.trial import signals
 
-    said: dict[str, tuple[str, str]] = {}
+    printed: dict[str, tuple[str, str]] = {}
     sent: dict[str, int] = {}
     quiet_since = time.monotonic()
     while True:
-        known = syncer.visit()
-        for status in known:
+        statuses = syncer.visit()
+        for status in statuses:
             sent[status.folder] = sent.get(status.folder, 0) + status.sent
-            if status.sent or said.get(status.folder) != (status.state, status.note):
-                said[status.folder] = (status.state, status.note)
+            if status.sent or printed.get(status.folder) != (status.state, status.note):
+                printed[status.folder] = (status.state, status.note)
                 quiet_since = time.monotonic()
-                _say(status, asked.json)
-        over = bool(known) and all(status.up and status.final for status in known)
-        lingered = time.monotonic() - quiet_since >= asked.linger * 60
+                _print_status(status, args.json)
+        over = bool(statuses) and all(status.up and status.final for status in statuses)
+        lingered = time.monotonic() - quiet_since >= args.linger * 60
         if over and lingered and _jobs_to_come(syncer):
             quiet_since, over = time.monotonic(), False
         if signals.requested() or (over and lingered):
-            for status in known:
+            for status in statuses:
                 status.sent = sent[status.folder]
-            return known
+            return statuses
         wait(FOLLOW_SECONDS, signals.requested)
 
 
 def _jobs_to_come(syncer: Syncer) -> bool:
-    """Whether jobs of these sweeps are still in the queue; yes, where Slurm does not say."""
-    from mlmodeldev.slurm.query import queue, slurm_is_here
-    from mlmodeldev.slurm.submission import submissions
-
+    """Return whether jobs of these sweeps are in the queue; yes, where Slurm does not say."""
     folders = syncer.runs_dir.glob(syncer.sweep or "[!.]*")
-    arrays = [each.arrays for folder in folders for each in submissions(folder)]
-    jobs = {job for known in arrays for job, _ in known}
+    made = [submission for folder in folders for submission in submissions(folder)]
+    jobs = {job for submission in made for job, _ in submission.arrays}
     if not jobs or not slurm_is_here():
         return False
     try:
-        return bool(queue(jobs))
+        return bool(read_queue(jobs))
     except UsageError:
         return True
 
@@ -143,19 +146,19 @@ def _left_to_another(status: Status) -> bool:
     return status.note == "another sync has it in hand"
 
 
-def _say(status: Status, as_json: bool) -> None:
+def _print_status(status: Status, as_json: bool) -> None:
     stream = sys.stderr if as_json else sys.stdout
     what = status.note or f"{status.rows} rows up, {status.sent} new"
     print(f"{status.folder}  {status.state}  {what}", file=stream, flush=True)
 
 
-def _show(known: list[Status], as_json: bool) -> None:
+def _print_statuses(statuses: list[Status], as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"trials": [status.as_dict() for status in known]}, indent=1))
+        print(json.dumps({"trials": [status.as_dict() for status in statuses]}, indent=1))
         return
-    up = sum(status.up for status in known)
-    sent = sum(status.sent for status in known)
-    print(f"{len(known)} trials, {up} up to date, {sent} rows sent")
+    up = sum(status.up for status in statuses)
+    sent = sum(status.sent for status in statuses)
+    print(f"{len(statuses)} trials, {up} up to date, {sent} rows sent")
 
 
 BRIDGE_HELP = (
@@ -168,8 +171,6 @@ LAST_SECONDS = 120.0
 
 def add_bridge_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    from mlmodeldev.slurm.sweep_state import CLUSTER_VARIABLE
-
     parser.add_argument("sweep", metavar="ENTITY/PROJECT/ID", help="as 'wandb sweep' prints it")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="setting of every trial")
     parser.add_argument("--cluster", metavar="NAME", help=f"profile (default: {CLUSTER_VARIABLE})")
@@ -184,43 +185,43 @@ def add_bridge_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def run_bridge(asked: argparse.Namespace) -> int:
+def run_bridge(args: argparse.Namespace) -> int:
     """Bridge until the sweep is over; return 0 well, 1 some failed, 75 interrupted."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
+    from mlmodeldev.lease import ProcessLock
     from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.settings.composition import compose_settings
-    from mlmodeldev.slurm.sweep_state import fixed_overrides
     from mlmodeldev.sweep.starter import runs_trainer
     from mlmodeldev.tracking.wandb_api import RemoteSweep, Unreachable
 
-    _check(asked)
-    overrides = fixed_overrides(asked)
+    _check_numbers(args)
+    overrides = fixed_overrides(args)
     settings = compose_settings(overrides)
     warn_of_open_netrc()
     try:
-        sweep = RemoteSweep.find(asked.sweep)
+        sweep = RemoteSweep.find(args.sweep)
     except Unreachable as error:
         print(f"{error}; try again later", file=sys.stderr)
         return 1
     if not runs_trainer(sweep.config):
         raise UsageError(
-            f"{asked.sweep}: its program or command is not that of sweep/config.yaml; the bridge"
+            f"{args.sweep}: its program or command is not that of sweep/config.yaml; the bridge"
             " runs trainer.py with the sweep's values only"
         )
     runs_dir = _bridge_runs_dir(sweep, settings)
     folder = runs_dir / sweep.id
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".bridge.lock", timeout=0):
-            return _bridge(asked, sweep, settings, overrides, runs_dir)
+        with ProcessLock(folder / ".bridge.lock", timeout=0):
+            return _bridge(args, sweep, settings, overrides, runs_dir)
     except Timeout:
-        raise UsageError(f"{asked.sweep}: another bridge is at it") from None
+        raise UsageError(f"{args.sweep}: another bridge is at it") from None
 
 
-def _check(asked: argparse.Namespace) -> None:
+def _check_numbers(args: argparse.Namespace) -> None:
     for name in ("count", "slots", "patience"):
-        value = getattr(asked, name)
+        value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} {value}: must be at least 1")
 
@@ -231,7 +232,7 @@ def _bridge_runs_dir(sweep: RemoteSweep, settings: Settings) -> Path:
 
 
 def _bridge(
-    asked: argparse.Namespace,
+    args: argparse.Namespace,
     sweep: RemoteSweep,
     settings: Settings,
     overrides: list[str],
@@ -244,10 +245,10 @@ def _bridge(
     with Syncer(runs_dir, sweep.id, keep_open=True) as syncer:
         source = BridgeSource(
             sweep, runs_dir, syncer, reattach=on_cluster, fixed=overrides,
-            count=asked.count, patience=asked.patience, say=_print_now,
+            count=args.count, patience=args.patience, print_line=_print_now,
         )  # fmt: skip
-        status = (_on_cluster if on_cluster else _here)(source, settings, asked.slots)
-        up = _last_rows(source)
+        status = (_run_on_cluster if on_cluster else _run_here)(source, settings, args.slots)
+        up = _upload_last_rows(source)
     _print_now(f"{source.why or 'interrupted'}; {source.done} ended well, {source.failed} failed")
     if not up:
         print("not all is uploaded: python slurm/SlurmTrain.py sync", file=sys.stderr)
@@ -259,27 +260,23 @@ def _modules(settings: Settings) -> list[str]:
     return ["trainer", *(str(group["_target_"]).rpartition(".")[0] for group in groups)]
 
 
-def _on_cluster(source: BridgeSource, settings: Settings, slots: int | None) -> int:
-    from mlmodeldev.project import project_root
+def _run_on_cluster(source: BridgeSource, settings: Settings, slots: int | None) -> int:
     from mlmodeldev.slurm.dispatcher import Dispatcher
-    from mlmodeldev.slurm.plan import concurrent_jobs
-    from mlmodeldev.trial import signals
 
     signals.listen()
     cluster = settings.cluster
-    at_once = slots or max(1, concurrent_jobs(cluster))
-    return Dispatcher(
-        source, cluster, source.folder, project_root(), _modules(settings), at_once
-    ).run()
+    slots = slots or max(1, concurrent_jobs(cluster))
+    root, modules = project_root(), _modules(settings)
+    return Dispatcher(source, cluster, source.folder, root, modules, slots).run()
 
 
-def _here(source: BridgeSource, settings: Settings, slots: int | None) -> int:
+def _run_here(source: BridgeSource, settings: Settings, slots: int | None) -> int:
     from mlmodeldev.trial.pool import run_pool
 
     return run_pool(source, slots or 1, _modules(settings))
 
 
-def _last_rows(source: BridgeSource) -> bool:
+def _upload_last_rows(source: BridgeSource) -> bool:
     """Upload the rest; return whether all of it is up."""
     deadline = time.monotonic() + LAST_SECONDS
     while not (up := source.upload()) and time.monotonic() < deadline:

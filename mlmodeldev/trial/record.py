@@ -1,7 +1,8 @@
-"""What a trial has logged, read from its folder.
+"""What a trial has written into its folder: its record, and what it has logged.
 
 Example::
 
+    read_record(Path("runs/digits/ab12cd34"))["state"]          # "done"
     history(Path("runs/digits/ab12cd34"), "val/accuracy")       # [0.31, 0.62, 0.78]
 """
 
@@ -15,13 +16,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+STEP = "trainer/global_step"
+"""The axis of W&B's charts: optimizer steps."""
+
+TIME = "time/logged"
+"""When a row was written, in seconds since 1970."""
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of the trial in a folder; an empty one where none can be read."""
+    try:
+        record = json.loads((folder / "trial.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+# --- log.json: an entry an epoch
+
 
 def history(folder: Path, metric: str) -> list[float]:
     """Return the finite values of a metric, one for each time that it was logged.
 
     ``log.json`` is read (an entry an epoch), ``metrics.csv`` where it tells nothing.
     """
-    return _finite(_from_log(folder / "log.json", metric)) or _finite(
+    return _finite([entry.get(metric) for entry in _entries(folder)]) or _finite(
         _from_table(folder / "metrics.csv", metric)
     )
 
@@ -38,17 +57,13 @@ def best(values: Sequence[float], goal: str) -> float | None:
 
 def last_entry(folder: Path) -> dict[str, Any]:
     """Return the newest entry of ``log.json``; an empty one where there is none."""
-    entries = _entries(folder / "log.json")
+    entries = _entries(folder)
     return entries[-1] if entries else {}
 
 
-def _from_log(file: Path, metric: str) -> list[Any]:
-    return [entry.get(metric) for entry in _entries(file)]
-
-
-def _entries(file: Path) -> list[dict[str, Any]]:
+def _entries(folder: Path) -> list[dict[str, Any]]:
     try:
-        entries = json.loads(file.read_text())
+        entries = json.loads((folder / "log.json").read_text())
     except (OSError, ValueError):
         return []
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
@@ -63,22 +78,18 @@ def _from_table(file: Path, metric: str) -> list[Any]:
 
 
 def _finite(values: Sequence[Any]) -> list[float]:
-    found = []
+    numbers = []
     for value in values:
         try:
             number = float(value)
         except (TypeError, ValueError):
             continue
         if math.isfinite(number):
-            found.append(number)
-    return found
+            numbers.append(number)
+    return numbers
 
 
-STEP = "trainer/global_step"
-"""The axis of W&B's charts: optimizer steps."""
-
-TIME = "time/logged"
-"""When a row was written, in seconds since 1970."""
+# --- metrics.csv: a row a step
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
@@ -91,7 +102,7 @@ def read_text_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not file.is_file():
         return [], []
     text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(whole))
+    complete = text[: text.rfind("\n") + 1]
+    reader = csv.DictReader(io.StringIO(complete))
     rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in reader]
     return list(reader.fieldnames or []), [row for row in rows if row.get("step", "").isdigit()]

@@ -1,0 +1,319 @@
+"""Who owns a trial, a worker's place, an agent's run or a download; and whether the owner lives.
+
+An owner is a process, named by host, PID namespace, process id, start and a random token. On this
+host and in this namespace it is alive while its process is. Of any other owner only its heartbeat
+tells: it writes a new time into its record every `HEARTBEAT_SECONDS`, and is dead once the record
+has not changed for `LEASE_SECONDS`, counted by the clock of the process that watches. The clocks of
+two machines are never compared, with one exception: who needs an answer at once (`owned`, as
+``status`` does) and has not watched for long enough goes by the time in the record, and allows
+clocks to differ by `SKEW_SECONDS`.
+
+Two attempts of one trial are told apart by their tokens, which no new folder begins anew.
+
+Example::
+
+    record = owner_record()                     # {"state": "running", "owner": ..., "lease": ...}
+    owned(record)                               # whether another live process has it
+    with ProcessLock(folder / ".lock", timeout=60):
+        ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LEASE_SECONDS = 180.0
+"""How long a silent owner that can't be looked at from here is believed to be alive."""
+HEARTBEAT_SECONDS = 30.0
+"""How often an owner renews its lease."""
+SKEW_SECONDS = 600.0
+"""How far the clocks of two machines may differ where there is no time to watch."""
+_POLL_SECONDS = 1.0
+
+
+class LostLease(Exception):
+    """Another attempt has taken this over; this process must not write to it any more."""
+
+
+# --- owners
+
+
+def new_owner() -> dict[str, Any]:
+    """Return this process as an owner, under a token that nobody else has."""
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "pid": pid,
+        "started": start_ticks(pid),
+        "namespace": pid_namespace(),
+        "token": os.urandom(16).hex(),
+    }
+
+
+def owner_record(owner: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a record tells of a live owner: who it is, its lease, Slurm's ids.
+
+    Args:
+        owner: of `new_owner`, by one that renews its record; None: a new one.
+    """
+    return {
+        "state": "running",
+        "owner": dict(owner or new_owner()),
+        "lease": lease_end(),
+        "slurm": slurm_ids(),
+    }
+
+
+def lease_end() -> float:
+    """Return when a lease that begins now runs out. It is also the heartbeat: a new value."""
+    return time.time() + LEASE_SECONDS
+
+
+def owned(record: Mapping[str, Any]) -> bool:
+    """Return at once whether a live process, other than this one, owns what the record tells of.
+
+    A process that asks again and again goes by what it has seen change meanwhile; one that asks
+    for the first time goes by the time in the record, which `SKEW_SECONDS` are added to.
+    """
+    if record.get("state") != "running":
+        return False
+    alive = _is_alive(record)
+    return time.time() < _end_of(record) + SKEW_SECONDS if alive is None else alive
+
+
+def watch_owner(read: Callable[[], Mapping[str, Any]], on_wait: Callable[[], None]) -> bool:
+    """Return whether a live process, other than this one, owns what a record tells of, for sure.
+
+    Where only silence can tell, the record is watched until it changes, or has not changed for
+    `LEASE_SECONDS`. A lease that is fresh by this machine's clock is believed at once.
+
+    Args:
+        read: returns the record as it is now.
+        on_wait: called before each pause; it may raise to give up.
+    """
+    while True:
+        record = read()
+        alive = _is_alive(record) if record.get("state") == "running" else False
+        if alive is not None:
+            return alive
+        if 0 < _end_of(record) - time.time() <= LEASE_SECONDS:
+            return True
+        on_wait()
+        time.sleep(min(_POLL_SECONDS, LEASE_SECONDS / 10))
+
+
+def _is_alive(record: Mapping[str, Any]) -> bool | None:
+    """Return whether the record's owner lives; None: not to be known yet."""
+    owner = record.get("owner")
+    if not isinstance(owner, Mapping) or _requeued_since(record.get("slurm")):
+        return False  # if the job's former self lives on after all, its writes are refused
+    pid, started = owner.get("pid"), owner.get("started")
+    if _is_here(owner) and isinstance(pid, int) and started is not None:
+        return pid != os.getpid() and start_ticks(pid) == started
+    if _end_of(record) <= 0:
+        return False  # given up
+    # one owner may have several records, and an older version's has no token
+    names = *(owner.get(n) for n in ("token", "host")), pid, started
+    names += tuple(record.get(n) for n in ("id", "run", "begun"))
+    return _watches.setdefault(str(names), Watch()).is_alive(_end_of(record))
+
+
+def _is_here(owner: Mapping[str, Any]) -> bool:
+    """Whether the owner's process id means the same process here; older records lack namespaces."""
+    here = pid_namespace()
+    return owner.get("host") == socket.gethostname() and owner.get("namespace", here) == here
+
+
+def _end_of(record: Mapping[str, Any]) -> float:
+    try:
+        return float(record.get("lease") or 0)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+class Watch:
+    """What can be said of an owner by looking at something that it changes while it lives."""
+
+    def __init__(self) -> None:
+        self._value: Any = None
+        self._since: float | None = None
+        self._renewed = False
+
+    def silence(self, value: Any) -> float:
+        """Look; return for how many seconds of this process's clock it has been the same."""
+        now = time.monotonic()
+        if self._since is None or value != self._value:
+            self._value, self._since = value, now
+        return now - self._since
+
+    def is_alive(self, lease: float) -> bool | None:
+        """Look; return whether the owner lives, or None: not watched for long enough.
+
+        Only an owner renews a lease; to shorten it is how others end it.
+        """
+        if self._since is not None and lease != self._value:
+            self._renewed = lease > self._value
+        if self.silence(lease) >= LEASE_SECONDS:
+            return False
+        return True if self._renewed else None
+
+
+_watches: dict[str, Watch] = {}
+"""What this process has seen of the owners that it can't look at."""
+
+
+# --- Slurm
+
+
+def slurm_ids() -> dict[str, str]:
+    """Return the ids of the Slurm job that this process is part of; none outside of a job."""
+    job = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_PARTITION")
+    names = (*job, "JOB_NODELIST", "JOB_ACCOUNT", "CLUSTER_NAME")
+    return {n.lower(): os.environ[f"SLURM_{n}"] for n in names if f"SLURM_{n}" in os.environ}
+
+
+def _requeued_since(slurm: Any) -> bool:
+    """Whether this process belongs to a later start of the job that a record tells of."""
+    job = slurm.get("job_id") if isinstance(slurm, Mapping) else None
+    if job is None or job != os.environ.get("SLURM_JOB_ID"):
+        return False
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return int(restarts) > int(slurm.get("restart_count", "0"))
+
+
+# --- processes
+
+
+def start_ticks(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (proc(5), stat, field 22), if it lives.
+
+    Together with the process id it names a process for good; ids alone are used again.
+    """
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process is dead but not waited for: it has its id still, and never works again."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] in "ZX"
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of proc(5)'s stat from the state on; None where there is no process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()
+
+
+def pid_namespace() -> int | None:
+    """Return the number of this process's PID namespace; None where there are none."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return None
+
+
+# --- locks
+
+_NO_FLOCK = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+_LOCK_LEASE_SECONDS = 30.0
+_LOCK_HEARTBEAT_SECONDS = 5.0
+
+
+class ProcessLock:
+    """A lock of one process among many, for the moments of a change; free when its holder dies.
+
+    It is flock(2)'s. Where the file system has none (NFS or Lustre without a lock daemon) a lock
+    file beside it, kept fresh by a heartbeat, does as well: a dead holder's is broken at once on
+    this host, after `_LOCK_LEASE_SECONDS` of silence elsewhere. It may be taken again by who has
+    it.
+
+    Args:
+        path: the lock's file.
+        timeout: seconds to wait for it; negative: for ever.
+    """
+
+    def __init__(self, path: Path, timeout: float = -1) -> None:
+        from filelock import FileLock
+
+        self.path, self.timeout = path, timeout
+        self._lock: BaseFileLock = FileLock(path, timeout=timeout, fallback_to_soft=False)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._lock.is_locked
+
+    def acquire(self, timeout: float | None = None) -> None:
+        """Take the lock.
+
+        Raises:
+            filelock.Timeout: another has it for as long.
+        """
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            self._lock.acquire(seconds)
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
+            self._lock = _soft_lock(self.path, seconds)
+            self._acquire_soft(seconds)
+
+    def _acquire_soft(self, seconds: float) -> None:
+        from filelock import Timeout
+
+        try:
+            self._lock.acquire(seconds)
+        except Timeout:
+            # Silence takes its time to be sure of, also for who would not wait for the living.
+            if 0 <= seconds <= _LOCK_LEASE_SECONDS and _seems_silent(Path(self._lock.lock_file)):
+                self._lock.acquire(_LOCK_LEASE_SECONDS + 2 * _LOCK_HEARTBEAT_SECONDS)
+            else:
+                raise
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def __enter__(self) -> ProcessLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _soft_lock(path: Path, timeout: float) -> BaseFileLock:
+    from filelock import SoftFileLease
+
+    return SoftFileLease(
+        path.with_name(f"{path.name}.soft"),
+        lease_duration=_LOCK_LEASE_SECONDS,
+        heartbeat_interval=_LOCK_HEARTBEAT_SECONDS,
+        timeout=timeout,
+    )
+
+
+def _seems_silent(path: Path) -> bool:
+    """Whether a file has not been touched for a lease, by the clock of its file system."""
+    probe = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
+    with contextlib.suppress(OSError):
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - path.stat().st_mtime >= _LOCK_LEASE_SECONDS
+        finally:
+            probe.unlink(missing_ok=True)
+    return False

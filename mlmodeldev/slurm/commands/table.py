@@ -1,0 +1,157 @@
+"""The table of a sweep's trials, or their JSON: records, and what the queue says of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.slurm.plan import state
+from mlmodeldev.slurm.submission import FOLDER, trial_jobs
+
+if TYPE_CHECKING:
+    from mlmodeldev.slurm.submission import TrialJob
+    from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
+
+ROWS = 100
+"""Rows shown at most."""
+_QUIET = {"done", "pruned", "missing", "queued"}
+_COLOURS = {
+    "done": "green",
+    "failed": "red",
+    "lost": "red",
+    "interrupted": "yellow",
+    "queued": "blue",
+    "running": "cyan",
+}
+
+Jobs = Mapping[str, "TrialJob"]
+"""The trials' newest jobs, by identity."""
+
+
+def read_jobs(sweep_state: SweepState) -> Jobs:
+    """Return the trials' jobs; nothing, and a word, where Slurm does not answer."""
+    if not (sweep_state.folder / FOLDER).is_dir():
+        return {}
+    try:
+        return trial_jobs(sweep_state.folder)
+    except UsageError as error:
+        print(f"{error}; what follows is from the trials' folders alone", file=sys.stderr)
+        return {}
+
+
+def print_trials(
+    sweep_state: SweepState,
+    as_json: bool,
+    jobs: Jobs | None = None,
+) -> None:
+    """Print the trials as a table, or as one JSON object.
+
+    Args:
+        jobs: the trials' jobs; adds what the queue says.
+    """
+    entries, title, jobs = sweep_state.entries, sweep_state.sweep.name, jobs or {}
+    if as_json:
+        rows = [_json_row(entry, jobs.get(entry.trial.id)) for entry in entries]
+        print(json.dumps({"sweep": title, "trials": rows}, indent=1))
+    else:
+        _print_table(entries, title, jobs)
+
+
+def ranked(entries: Sequence[TrialEntry]) -> list[TrialEntry]:
+    """Return the entries, the best value first, those without one last."""
+    sign = -1 if _of_metric(entries, "mode", "max") == "max" else 1
+
+    def place(entry: TrialEntry) -> tuple[bool, float]:
+        return entry.value is None, sign * (entry.value or 0)
+
+    return sorted(entries, key=place)
+
+
+def _json_row(entry: TrialEntry, job: TrialJob | None) -> dict[str, Any]:
+    row = {**entry.as_dict(), "state": state(entry, job)}
+    if job is None:
+        return row
+    queued = job.queued
+    return {
+        **row,
+        "job": job.job,
+        "queue": queued and queued.state,
+        "reason": queued and queued.reason,
+        "time_left": queued and queued.time_left,
+        "node": queued and queued.node,
+    }
+
+
+def _print_table(entries: Sequence[TrialEntry], title: str, jobs: Jobs) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    states = {entry.trial.id: state(entry, jobs.get(entry.trial.id)) for entry in entries}
+    table = Table(title=title or None, title_justify="left")
+    metric = _of_metric(entries, "name", "metric")
+    names = ["trial", "name", "state", "epoch", metric, "test", "attempts"]
+    for name in [*names, *(["job", "left", "node"] if jobs else [])]:
+        table.add_column(name, overflow="fold")
+    for entry in _shown(entries, states):
+        cells = _cells(entry, states[entry.trial.id])
+        table.add_row(*cells, *(_queue_cells(jobs.get(entry.trial.id)) if jobs else []))
+    Console(soft_wrap=True).print(table)
+    counts = Counter(states[entry.trial.id] for entry in entries).most_common()
+    summary = ", ".join(f"{count} {name}" for name, count in counts)
+    more = "" if len(entries) <= ROWS else f"; {ROWS} rows at most are shown, --json has all"
+    print(f"{len(entries)} trials: {summary or 'none'}{more}")
+
+
+def _shown(entries: Sequence[TrialEntry], states: Mapping[str, str]) -> list[TrialEntry]:
+    """Return the rows: all, or of many the best and those that something is going on with."""
+    order = ranked(entries)
+    if len(order) <= ROWS:
+        return order
+    best = order[: ROWS // 2]
+    others = [entry for entry in order[ROWS // 2 :] if states[entry.trial.id] not in _QUIET]
+    return best + others[: ROWS - len(best)]
+
+
+def _cells(entry: TrialEntry, state: str) -> list[str]:
+    record = entry.record
+    return [
+        entry.trial.id,
+        entry.trial.name,
+        f"[{_COLOURS.get(state, 'white')}]{state}[/]",
+        _epoch(record),
+        "" if entry.value is None else f"{entry.value:.4f}",
+        _test_value(record),
+        str(record.get("attempts", "")),
+    ]
+
+
+def _queue_cells(job: TrialJob | None) -> list[str]:
+    if job is None:
+        return ["", "", ""]
+    queued = job.queued
+    if queued is None:
+        return [job.job, "", ""]
+    why = "" if queued.reason in ("None", "") else f"({queued.reason})"
+    return [job.job, queued.time_left if queued.node else "", queued.node or why]
+
+
+def _epoch(record: Mapping[str, Any]) -> str:
+    if "epoch" not in record:
+        return ""
+    return f"{record['epoch']}/{record['epochs']}" if "epochs" in record else str(record["epoch"])
+
+
+def _of_metric(entries: Sequence[TrialEntry], key: str, default: str) -> str:
+    """Return what the first record that has a metric says of it."""
+    values = ((entry.record.get("metric") or {}).get(key) for entry in entries)
+    return next((value for value in values if value), default)
+
+
+def _test_value(record: Mapping[str, Any]) -> str:
+    name = (record.get("metric") or {}).get("name", "").replace("val/", "test/")
+    value = (record.get("test") or {}).get(name)
+    return "" if value is None else f"{value:.4f}"
