@@ -43,7 +43,7 @@ class Command:
     function: str | None = None
 
 
-_SLURM = "mlmodeldev.slurm.command_line"
+_SLURM = "mlmodeldev.doctor.command"
 COMMANDS = {
     "init": Command("mlmodeldev.template.init", "write a new project"),
     "update": Command("mlmodeldev.template.update", "bring a project to the installed version"),
