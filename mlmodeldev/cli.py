@@ -168,14 +168,14 @@ def _own_parser(command: Command) -> argparse.ArgumentParser:
     """Return a sub-command's parser; an empty one where its module shows none."""
     import argparse
 
-    found = None
+    result = None
     for name in (command.module, f"{command.module}.__main__"):
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-        found = found or getattr(module, "parser", None) or getattr(module, "_parser", None)
-    parser: argparse.ArgumentParser = found() if callable(found) else argparse.ArgumentParser()
+        result = result or getattr(module, "parser", None) or getattr(module, "_parser", None)
+    parser: argparse.ArgumentParser = result() if callable(result) else argparse.ArgumentParser()
     for word in command.first:
         parser = _sub_parsers(parser)[word]
     return parser
@@ -184,11 +184,11 @@ def _own_parser(command: Command) -> argparse.ArgumentParser:
 def _sub_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     import argparse
 
-    found: dict[str, argparse.ArgumentParser] = {}
+    result: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            found.update(action.choices)
-    return found
+            result.update(action.choices)
+    return result
 
 
 def _complete_files(parser: argparse.ArgumentParser, files: Any) -> None:

@@ -249,8 +249,8 @@ def _merge_texts(
 
 
 def _first_marker(text: bytes) -> int:
-    found = re.search(rb"^<<<<<<< yours$", text, re.MULTILINE)
-    return found.start() if found else 0
+    actual = re.search(rb"^<<<<<<< yours$", text, re.MULTILINE)
+    return actual.start() if actual else 0
 
 
 def _contents(

@@ -94,17 +94,17 @@ def exported(shared_trials, cola_files, tmp_path_factory):
     ids["attention_mask"][1, 4:] = 0
     pixels = draw.normal(size=(4, 1, 8, 8)).astype(np.float32)
     inputs = {"digits": {"pixel_values": pixels, **ids}, "grammar": ids}
-    asked = []
+    given = []
     for name, trial in ended.items():
         assert trial.code == 0, trial.output
         for folder in ("best", "last"):
             answer = str(place / f"{name}-{folder}")
             np.savez(f"{answer}.inputs.npz", **inputs[name])
             Path(f"{answer}.texts.json").write_text(json.dumps(TEXTS[name]))
-            asked.append((str(trial.folder / folder), answer))
+            given.append((str(trial.folder / folder), answer))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     subprocess.run(
-        [sys.executable, "-c", FRESH, json.dumps(asked)], cwd=place, env=environment, check=True
+        [sys.executable, "-c", FRESH, json.dumps(given)], cwd=place, env=environment, check=True
     )
     return SimpleNamespace(ended=ended, place=place, inputs=inputs)
 

@@ -17,7 +17,7 @@ import pytest
 from mlmodeldev.slurm.snapshot import code_files
 
 ROOT = Path(__file__).resolve().parents[2]
-LATER = "99.0.0"
+NEWER = "99.0.0"
 OLD_NAME, NEW_NAME = "changed_data", "on_changed_data"
 """A setting of the group artefacts, and what the later version calls it."""
 
@@ -98,10 +98,10 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         "mlmodeldev/**/*.py": renamed,
         "mlmodeldev/**/*.yaml": renamed,
         "mlmodeldev/__init__.py": lambda text: re.sub(
-            r"(?m)^__version__ = .*", f'__version__ = "{LATER}"', text
+            r"(?m)^__version__ = .*", f'__version__ = "{NEWER}"', text
         ),
         "pyproject.toml": lambda text: re.sub(
-            r"(?m)^version = .*", f'version = "{LATER}"', text, count=1
+            r"(?m)^version = .*", f'version = "{NEWER}"', text, count=1
         ),
         "mlmodeldev/template/renames.py": lambda text: text.replace("= {}", table, 1),
         "conf/config.yaml": lambda text: text.replace("  - _self_\n", "  - _self_  # later\n"),
