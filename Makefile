@@ -26,8 +26,9 @@ test: venv .venv-dvc lint  ## all tests (about 20 minutes on 2 cores)
 	@bash tools/slurm.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: venv  ## ruff and mypy
+lint: venv  ## ruff, mypy, and that imports run one way
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache && $(BIN)/python tools/architecture.py --check
 
 quick: venv  ## the tests that take no training
 	@$(BIN)/python -m pytest -m "not slow"
@@ -72,4 +73,4 @@ lock:  ## resolve pyproject.toml anew into the locks (CONTRIBUTING.md: TORCH=, F
 	@LOCK=$(LOCK) TORCH=$(TORCH) FROM=$(FROM) bash tools/lock.sh $(PYTHON)
 
 clean:  ## remove the virtual environments and caches; runs/ and data/ stay
-	@rm -rf $(VENV) .venv-dvc .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .venv-dvc .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

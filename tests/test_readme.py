@@ -44,6 +44,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (target / name).chmod(source.stat().st_mode)
     venv = Path(sys.prefix)
     (target / ".venv").symlink_to(venv)
+    (venv / ".installed").touch()  # younger than the clone's lock: `make venv` leaves it as it is
     return target
 
 
