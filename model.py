@@ -118,8 +118,9 @@ class DualEncoder(LightningModule):
         """Return the whole global batch, with gradients: negatives are not per device."""
         if self.trainer.world_size == 1:
             return values
-        gathered: Any = self.all_gather(values, sync_grads=values.requires_grad)
-        return gathered.flatten(0, 1)
+        gathered = self.all_gather(values, sync_grads=values.requires_grad)
+        whole: Tensor = gathered.flatten(0, 1)  # type: ignore[union-attr]
+        return whole
 
     def on_validation_epoch_start(self) -> None:
         self.class_embeddings = self.embed_classes(self.trainer.datamodule.prompts)  # type: ignore[attr-defined]

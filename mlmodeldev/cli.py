@@ -11,13 +11,14 @@ answer at once. To add one, add a line to `COMMANDS`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import runpy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlmodeldev import __version__
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, nearest
@@ -43,7 +44,7 @@ class Command:
     function: str | None = None
 
 
-_SLURM = "mlmodeldev.doctor.command"
+_SLURM = "mlmodeldev.doctor.command"  # SlurmTrain.py's main, with doctor among its actions
 COMMANDS = {
     "init": Command("mlmodeldev.template.init", "write a new project"),
     "update": Command("mlmodeldev.template.update", "bring a project to the installed version"),
@@ -144,7 +145,7 @@ def _parser(full: bool = False) -> argparse.ArgumentParser:
         title="commands", metavar="COMMAND", parser_class=argparse.ArgumentParser
     )
     for name, command in COMMANDS.items():
-        parents = [_own_parser(command)] if full else []
+        parents = [_own_parser(name)] if full else []
         actions.add_parser(name, help=command.help, parents=parents, add_help=not full)
     return parser
 
@@ -164,19 +165,28 @@ def completion(shell: str) -> str:
     return str(shtab.complete(parser, shell=shell))
 
 
-def _own_parser(command: Command) -> argparse.ArgumentParser:
-    """Return a sub-command's parser; an empty one where its module shows none."""
+def _own_parser(name: str) -> argparse.ArgumentParser:
+    """Return the parser that a sub-command reads its command line with.
+
+    The command is run until it asks the parser: it needs no function for this alone.
+    """
     import argparse
 
-    result = None
-    for name in (command.module, f"{command.module}.__main__"):
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
-        result = result or getattr(module, "parser", None) or getattr(module, "_parser", None)
-    parser: argparse.ArgumentParser = result() if callable(result) else argparse.ArgumentParser()
-    for word in command.first:
+    result: list[argparse.ArgumentParser] = []
+
+    def stop(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        result.append(parser)
+        raise SystemExit
+
+    real = argparse.ArgumentParser.parse_known_args
+    argparse.ArgumentParser.parse_known_args = stop  # type: ignore[assignment]
+    try:
+        with contextlib.suppress(SystemExit):
+            _run(name, [])
+    finally:
+        argparse.ArgumentParser.parse_known_args = real  # type: ignore[method-assign]
+    parser = result[0]
+    for word in COMMANDS[name].first:
         parser = _sub_parsers(parser)[word]
     return parser
 

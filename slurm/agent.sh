@@ -39,18 +39,22 @@ for profile in slurm/profile.sh "${HOME:-/nonexistent}/.config/mlmodeldev/profil
 done
 
 # The profile's choice, the project's .venv, the conda environment of environment.yml.
+environment=$(sed -n 's/^name: *//p' environment.yml 2>/dev/null)
+environment=${environment:-mlmodeldev}
+install="make venv"
+[ -f Makefile ] || install="pip install -r requirements.txt"
 python=${MLMODELDEV_PYTHON:-}
 if [ -z "$python" ] && [ -x .venv/bin/python ]; then python=$project/.venv/bin/python; fi
 if [ -z "$python" ]; then
   for conda in "${CONDA_EXE:-}" "${HOME:-}/miniforge3/bin/conda" "${HOME:-}/miniconda3/bin/conda" "$(command -v conda)"; do
-    [ -x "$conda" ] && python=$("$conda" run -n mlmodeldev which python 2>/dev/null) && break
+    [ -x "$conda" ] && python=$("$conda" run -n "$environment" which python 2>/dev/null) && break
   done
 fi
-[ -x "${python:-}" ] || fail "no python: run 'make venv' in $project, or set MLMODELDEV_PYTHON in slurm/profile.sh"
+[ -x "${python:-}" ] || fail "no python: run '$install' in $project, or set MLMODELDEV_PYTHON in slurm/profile.sh"
 # Looked for, not imported: that takes seconds, and the trials will do it.
 needed="import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
 "$python" -c "$needed" torch wandb pytorch_lightning 2>/dev/null ||
-  fail "$python lacks torch, wandb or pytorch_lightning: run 'make venv' in $project"
+  fail "$python lacks torch, wandb or pytorch_lightning: run '$install' in $project"
 export PATH="$(dirname "$python"):$PATH"
 
 # exec: Slurm signals this very process, and its exit status is the job's.

@@ -37,6 +37,15 @@ def file_of_choice(group: str, name: str | None) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def default_choice(group: str) -> str | None:
+    """Return the file of a group that ``conf/config.yaml`` chooses; None: it chooses none."""
+    import yaml
+
+    config = yaml.safe_load((conf_folders()[0] / "config.yaml").read_text(encoding="utf-8"))
+    chosen = [entry for entry in config.get("defaults", []) if isinstance(entry, dict)]
+    return next((entry[group] for entry in chosen if group in entry), None)
+
+
 def list_groups() -> str:
     """Return a line for each group with what may be chosen of it, for ``--help``."""
     lines = [f"{group}: {', '.join(choices_of(group))}" for group in sorted(groups())]

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.lease import owned
 from mlmodeldev.project import project_root
+from mlmodeldev.settings.conf_files import default_choice
 from mlmodeldev.slurm.query import slurm_is_here
 from mlmodeldev.trial.record import read_record
 
@@ -189,7 +190,8 @@ def _profile(args: argparse.Namespace, default: bool) -> list[str]:
         return []
     name = args.cluster or (os.environ.get(CLUSTER_VARIABLE) if default else None)
     if name is None and default:
-        name = "generic" if slurm_is_here() else None
+        here = slurm_is_here() and default_choice("cluster") == "local"
+        name = "generic" if here else None  # a project's own default comes before it
     return [] if name in (None, "local") else [f"cluster={name}"]
 
 

@@ -17,7 +17,7 @@ from pytorch_lightning import LightningModule, seed_everything
 from mlmodeldev.data.loader import EpochIndex, key
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.command_line import choices_of
+from mlmodeldev.settings.conf_files import choices_of
 from mlmodeldev.settings.renamed import with_old_names
 from mlmodeldev.training.optimizer import attach
 

@@ -70,8 +70,8 @@ def install(wheel: Path, venv: Path) -> Installed:
     """Make an environment with a wheel in it, beside the packages that are installed here."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python = venv / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-    command = [*pip, "install", "--no-deps", "--no-index", "--quiet", wheel]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    command = [*pip, "install", "--no-deps", "--no-index", "--quiet", str(wheel)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=venv)
     assert done.returncode == 0, done.stdout + done.stderr
     (site,) = venv.glob("lib/python*/site-packages")

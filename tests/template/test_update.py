@@ -12,6 +12,7 @@ import pytest
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.template import init, swap, update
+from mlmodeldev.template.record import read_record
 from mlmodeldev.template.source import OWN_FILES, Answers, Template, load_template
 
 LINES = "".join(f"line {number}\n" for number in range(12))
@@ -82,7 +83,7 @@ def test_unedited_files_are_replaced_added_and_removed(make: Make) -> None:
     assert not (root / "conf" / "training").exists()
     # as if it had been made by the later version
     fresh = root.with_name("fresh")
-    record = update.read_record(root)
+    record = read_record(root)
     init.create(fresh, later, record.answers)
     assert state(root) == state(fresh)
 
