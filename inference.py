@@ -39,16 +39,21 @@ class Predictor:
             raise UsageError(f"{folder}: no export here (a trial writes it when it is done)")
         self.folder = folder
         self.state = _read_state(state_file)
+        from inspect import signature
+
         from hydra.utils import get_class
 
+        from mlmodeldev.project import project_root
+        from mlmodeldev.settings.renamed import current_arguments, current_target
         from mlmodeldev.training.quiet import quiet
 
         quiet()
-        target = self.state["settings"]["model"]["_target_"]
+        target = current_target(self.state["settings"]["model"]["_target_"], project_root())
         kind: Any = get_class(target)
         if not (hasattr(kind, "load") and hasattr(kind, "predict")):
             raise UsageError(f"{target}: has no load and predict, which inference needs")
-        self.model = kind.load(folder, self.state["model_arguments"])
+        arguments = current_arguments(self.state["model_arguments"], signature(kind).parameters)
+        self.model = kind.load(folder, arguments)
 
     def __call__(self, inputs: list[str], texts: list[str]) -> list[dict[str, float]]:
         """Return the probabilities of each input; texts beside images are candidate captions."""
@@ -56,10 +61,10 @@ class Predictor:
         if images and len(images) < len(inputs):
             raise UsageError("give images or texts, not both (captions of images go to --text)")
         sentences = texts if images else [*inputs, *texts]
-        found: list[dict[str, float]] = self.model.predict(
+        result: list[dict[str, float]] = self.model.predict(
             images, sentences, self.folder, self.state["data"]
         )
-        return found
+        return result
 
 
 def _read_state(file: Path) -> dict[str, Any]:
@@ -83,11 +88,11 @@ def find_export(trial: str, runs_dir: Path, weights: str) -> Path:
     path = Path(trial)
     if path.is_dir():
         return path if (path / "training_state.json").is_file() else path / weights
-    found = [folder for folder in runs_dir.glob("*/*") if folder.name == trial]
-    if len(found) == 1:
-        return found[0] / weights
-    if found:
-        raise UsageError(f"{trial}: in several sweeps, name one by its path: {_listed(found)}")
+    folders = [folder for folder in runs_dir.glob("*/*") if folder.name == trial]
+    if len(folders) == 1:
+        return folders[0] / weights
+    if folders:
+        raise UsageError(f"{trial}: in several sweeps, name one by its path: {_listed(folders)}")
     names = [folder.name for folder in runs_dir.glob("*/*") if not folder.name.startswith(".")]
     raise UsageError(
         f"{trial}: no such folder, and no such trial in {runs_dir}{nearest(trial, names)}"
@@ -109,7 +114,7 @@ def predict(predictor: Predictor, inputs: list[str], texts: list[str], as_json: 
             print(f"{label}  {row[label]:.3f}  {item}", flush=True)
 
 
-def asked_for() -> Iterator[str]:
+def input_lines() -> Iterator[str]:
     """Yield the lines of standard input, with a prompt in a terminal, until its end."""
     while True:
         try:
@@ -140,22 +145,22 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     """Answer the command line."""
-    asked = parse(arguments)
-    export = find_export(asked.trial, asked.runs_dir, asked.weights)
-    inputs = list(asked.inputs)
-    if asked.file:
+    args = parse(arguments)
+    export = find_export(args.trial, args.runs_dir, args.weights)
+    inputs = list(args.inputs)
+    if args.file:
         try:
-            lines = asked.file.read_text(encoding="utf-8").splitlines()
+            lines = args.file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--file {asked.file}: {error}") from None
+            raise UsageError(f"--file {args.file}: {error}") from None
         inputs += [line for line in lines if line.strip()]
     predictor = Predictor(export)
-    if inputs or asked.file:
-        predict(predictor, inputs, asked.text, asked.json)
+    if inputs or args.file:
+        predict(predictor, inputs, args.text, args.json)
         return
-    for line in asked_for():
+    for line in input_lines():
         try:
-            predict(predictor, [line], asked.text, asked.json)
+            predict(predictor, [line], args.text, args.json)
         except UsageError as error:  # a slip at the prompt is no reason to leave
             print(error, file=sys.stderr)
 

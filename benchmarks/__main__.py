@@ -68,16 +68,16 @@ def place(page: str, name: str, text: str) -> str:
     return f"{page.rstrip()}\n\n{block}\n"
 
 
-def main(asked: Sequence[str]) -> int:
+def main(wanted: Sequence[str]) -> int:
     """Run what was asked for, or all; return the exit status."""
-    found = find()
-    if unknown := [name for name in asked if name not in found]:
-        print(f"benchmarks: {unknown[0]}: not one of {', '.join(found)}", file=sys.stderr)
+    result = find()
+    if unknown := [name for name in wanted if name not in result]:
+        print(f"benchmarks: {unknown[0]}: not one of {', '.join(result)}", file=sys.stderr)
         return 2
     met = True
-    for name in asked or found:
+    for name in wanted or result:
         with contextlib.redirect_stdout(sys.stderr):  # what a trial prints is not the outcome
-            table = found[name]()
+            table = result[name]()
         print(table.text(), end="\n\n", flush=True)
         page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else HEAD
         text = place(page, name, table.text() + "\n\n" + machine())

@@ -184,8 +184,8 @@ def _plain_loader(trainer: Any) -> Iterable[Any]:
     from torch.nn.functional import pad
     from torch.utils.data import DataLoader, Dataset
 
-    held = trainer.datamodule.train_set
-    images, labels, prompts = held.images[held.index], held.labels[held.index], held.prompts
+    kept = trainer.datamodule.train_set
+    images, labels, prompts = kept.images[kept.index], kept.labels[kept.index], kept.prompts
 
     class Plain(Dataset[Any]):
         def __len__(self) -> int:

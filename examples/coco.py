@@ -289,15 +289,15 @@ def read_karpathy(file: Path) -> list[Captioned]:
     """
     try:
         images: list[dict[str, Any]] = json.loads(file.read_bytes())["images"]
-        found = [_captioned(image) for image in images]
+        result = [_captioned(image) for image in images]
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file}: has not the form of dataset_coco.json ({error})") from None
-    for image in found:
+    for image in result:
         if not image.captions:
             raise UsageError(f"{file}: {image.file} has no caption")
-    return found
+    return result
 
 
 def _captioned(image: dict[str, Any]) -> Captioned:

@@ -172,10 +172,10 @@ def _own_parser(name: str) -> argparse.ArgumentParser:
     """
     import argparse
 
-    found: list[argparse.ArgumentParser] = []
+    parsers: list[argparse.ArgumentParser] = []
 
     def stop(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
-        found.append(parser)
+        parsers.append(parser)
         raise SystemExit
 
     real = argparse.ArgumentParser.parse_known_args
@@ -185,7 +185,7 @@ def _own_parser(name: str) -> argparse.ArgumentParser:
             _run(name, [])
     finally:
         argparse.ArgumentParser.parse_known_args = real  # type: ignore[method-assign]
-    parser = found[0]
+    parser = parsers[0]
     for word in COMMANDS[name].first:
         parser = _sub_parsers(parser)[word]
     return parser
@@ -194,11 +194,11 @@ def _own_parser(name: str) -> argparse.ArgumentParser:
 def _sub_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     import argparse
 
-    found: dict[str, argparse.ArgumentParser] = {}
+    result: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            found.update(action.choices)
-    return found
+            result.update(action.choices)
+    return result
 
 
 def _complete_files(parser: argparse.ArgumentParser, files: Any) -> None:

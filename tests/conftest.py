@@ -120,7 +120,7 @@ class Trials:
             patch: called in the trial's process before it begins; a module's function.
             terminal: device to print to; by default a file, which is `Ended.output` then.
         """
-        asked = [
+        wanted = [
             f"artefacts.runs_dir={self.runs}",
             f"artefacts.data_dir={self.data}",
             f"artefacts.trial={name}",
@@ -128,7 +128,7 @@ class Trials:
         ]
         number, call = signal_at or (signal.SIGKILL, kill_at)
         printed = self.runs / f"{name}.output"
-        code = in_fork(terminal or printed, _run_trial, asked, int(number), call, during, patch)
+        code = in_fork(terminal or printed, _run_trial, wanted, int(number), call, during, patch)
         text = "" if terminal else printed.read_text()
         return TrialResult(code, self.runs / "single" / name, text)
 

@@ -236,12 +236,12 @@ def write_manifests(folder: Path, sets: dict[str, dict[str, bytes]]) -> Path:
         for entry in content["files"]:
             file = entry["urls"][0].rpartition("/")[2]
             if file in files:
-                known = {
+                fields = {
                     "bytes": len(files[file]),
                     "sha256": hashlib.sha256(files[file]).hexdigest(),
                 }
                 entry.pop("md5", None)
-                kept.append({**entry, **known, "urls": [f"http://127.0.0.1:9/{file}"]})
+                kept.append({**entry, **fields, "urls": [f"http://127.0.0.1:9/{file}"]})
         roots = {entry.get("unpack") or entry["urls"][0].rpartition("/")[2] for entry in kept}
         layout = [path for path in content.get("layout", []) if path.split("/")[0] in roots]
         text = yaml.safe_dump({**content, "files": kept, "layout": layout})

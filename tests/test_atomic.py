@@ -154,7 +154,7 @@ def test_leftovers_are_removed_and_everything_else_is_left(tmp_path):
 # --- places that can't be written
 
 
-def test_a_full_disk_is_told_in_one_line_and_the_old_file_stays(tmp_path):
+def test_a_full_disk_is_reported_in_one_line_and_the_old_file_stays(tmp_path):
     path = tmp_path / "trial.json"
     write_text(path, "old")
     full = os.open("/dev/full", os.O_WRONLY)
@@ -170,7 +170,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_old_file_stays(tmp_path):
     assert names(tmp_path) == {"trial.json"}
 
 
-def test_a_file_size_limit_is_told_in_one_line_and_the_old_file_stays(tmp_path):
+def test_a_file_size_limit_is_reported_in_one_line_and_the_old_file_stays(tmp_path):
     path = tmp_path / "trial.json"
     write_text(path, "old")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

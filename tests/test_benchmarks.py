@@ -52,7 +52,7 @@ def test_a_new_table_replaces_the_old_and_leaves_the_rest() -> None:
     assert runner.place(page, "two", "second") == page
 
 
-def test_only_what_was_asked_for_runs(monkeypatch, tmp_path, capsys) -> None:
+def test_only_what_was_requested_runs(monkeypatch, tmp_path, capsys) -> None:
     def noisy() -> Table:
         print("epoch 1/3")
         return small()

@@ -45,10 +45,10 @@ def folders(tmp_path_factory, towers) -> dict[str, str]:
 @torch.inference_mode()
 def test_towers_from_folders(towers, folders) -> None:
     model, batch = DualEncoder(**folders, projection=12).eval(), pairs(3)
-    asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    wanted = {name: batch[name] for name in ("input_ids", "attention_mask")}
     for ours, theirs, inputs in (
         (model.image, towers["image"], {"pixel_values": batch["image"]}),
-        (model.text, towers["text"], asked),
+        (model.text, towers["text"], wanted),
     ):
         assert torch.equal(ours(**inputs).pooler_output, theirs(**inputs).pooler_output)
     assert [tuple(embedded.shape) for embedded in model(batch)] == [(3, 12), (3, 12)]
@@ -58,9 +58,9 @@ def test_towers_from_folders(towers, folders) -> None:
 def test_classifier_from_a_folder_keeps_the_encoder_and_gets_a_new_head(towers, folders) -> None:
     metadata = {"classes": 3, "vocabulary": 100, "max_length": 16}
     model, batch = TextClassifier(encoder=folders["text"], **metadata).eval(), pairs(2)
-    asked = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    theirs = towers["text"](**asked).last_hidden_state
-    assert torch.equal(model.encoder.base_model(**asked).last_hidden_state, theirs)
+    wanted = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    theirs = towers["text"](**wanted).last_hidden_state
+    assert torch.equal(model.encoder.base_model(**wanted).last_hidden_state, theirs)
     assert model(batch).shape == (2, 3)
 
 
@@ -86,7 +86,7 @@ def test_folder_that_is_no_encoder(tmp_path, content) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "facts", "said"),
+    ("argument", "facts", "printed"),
     [
         ("image", {"image_size": 28}, "image_size=8.*data.*28"),
         ("image", {"channels": 3}, "num_channels=1.*data.*3"),
@@ -94,6 +94,6 @@ def test_folder_that_is_no_encoder(tmp_path, content) -> None:
         ("text", {"max_length": 64}, "max_position_embeddings=16.*data.*64"),
     ],
 )
-def test_encoder_that_does_not_fit_the_data(folders, argument, metadata, said) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_encoder_that_does_not_fit_the_data(folders, argument, metadata, printed) -> None:
+    with pytest.raises(UsageError, match=printed):
         DualEncoder(**{argument: folders[argument]}, **metadata)

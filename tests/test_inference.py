@@ -149,15 +149,15 @@ def test_an_image_gets_the_probabilities_of_validation(
 
 def test_captions_are_the_candidates(ask, digits_trial, picture) -> None:
     captions = ["a handwritten seven", "a handwritten one"]
-    asked = [part for caption in captions for part in ("--text", caption)]
-    code, out, _ = ask(digits_trial.folder, picture, picture, *asked, "--json")
+    wanted = [part for caption in captions for part in ("--text", caption)]
+    code, out, _ = ask(digits_trial.folder, picture, picture, *wanted, "--json")
     assert code == 0
     first, second = map(json.loads, out.splitlines())
     assert first == second
     assert list(first["all"]) == captions
     assert sum(first["all"].values()) == pytest.approx(1)
     # two candidates alone share what they have against each other in any company
-    more = json.loads(ask(digits_trial.folder, picture, *asked, "--text", "zero", "--json")[1])
+    more = json.loads(ask(digits_trial.folder, picture, *wanted, "--text", "zero", "--json")[1])
     ratio = [answer["all"][captions[0]] / answer["all"][captions[1]] for answer in (first, more)]
     assert ratio[0] == pytest.approx(ratio[1], rel=1e-3)
 

@@ -20,10 +20,10 @@ run(lambda: print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules), lambda
 """
 
 
-@pytest.mark.parametrize("asked", [None, "ACTIVE"])
-def test_entry_says_how_threads_wait(asked) -> None:
+@pytest.mark.parametrize("wanted", [None, "ACTIVE"])
+def test_entry_says_how_threads_wait(wanted) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": asked} if asked else {}
+    environment |= {"OMP_WAIT_POLICY": wanted} if wanted else {}
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
         cwd=ROOT,
@@ -32,4 +32,4 @@ def test_entry_says_how_threads_wait(asked) -> None:
         text=True,
         check=False,
     )
-    assert done.stdout.split() == [asked or "PASSIVE", "False"]
+    assert done.stdout.split() == [wanted or "PASSIVE", "False"]

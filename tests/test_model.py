@@ -128,7 +128,7 @@ def test_zero_shot_takes_the_class_whose_captions_are_nearest() -> None:
         model.class_embeddings = model.embed_classes(prompts)
         model.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
         model.log = lambda *a, **k: None
-        found = model.validation_step(batch, 0)
+        result = model.validation_step(batch, 0)
         images = model.embed_images(batch["image"]).double().numpy()
         captions = np.stack(
             [
@@ -138,10 +138,10 @@ def test_zero_shot_takes_the_class_whose_captions_are_nearest() -> None:
             ]
         )  # fmt: skip
     cosine = images @ (captions / np.linalg.norm(captions, axis=1, keepdims=True)).T
-    assert found["prediction"].tolist() == cosine.argmax(1).tolist()
+    assert result["prediction"].tolist() == cosine.argmax(1).tolist()
     chances = np.exp(cosine / 0.07)
     chances /= chances.sum(1, keepdims=True)
-    np.testing.assert_allclose(found["probability"], chances.max(1), rtol=2e-3)
+    np.testing.assert_allclose(result["probability"], chances.max(1), rtol=2e-3)
 
 
 @pytest.mark.parametrize("guess", [0, 1])

@@ -97,12 +97,12 @@ def test_a_lock_of_another_kind_of_machine_is_made_and_installed(tmp_path: Path)
 
 def hashed() -> dict[str, tuple[Version, list[str]]]:
     text = (ROOT / "requirements-hashes.lock").read_text()
-    found = {}
+    result = {}
     for block in re.findall(r"^[^#\s](?:.*\\\n)+.*$", text, re.MULTILINE):
         pin, *hashes = (line.strip(" \\") for line in block.splitlines())
         name, version = pin.split("==")
-        found[canonicalize_name(name)] = (Version(version), hashes)
-    return found
+        result[canonicalize_name(name)] = (Version(version), hashes)
+    return result
 
 
 def test_the_hashes_are_those_of_the_lock() -> None:
@@ -147,7 +147,7 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_by_default_torch_comes_first_and_no_hash_is_asked_for(copied: Path) -> None:
+def test_by_default_torch_comes_first_and_no_hash_is_required(copied: Path) -> None:
     torch, rest, library = installed(copied)
     assert torch[-1] == f"torch=={locked()['torch']}"
     assert rest[-2:] == ["-r", str(copied / "requirements.lock")]
@@ -191,9 +191,9 @@ def test_make_conda_makes_the_environment_once(tmp_path: Path, there: bool) -> N
     )
     conda.chmod(0o755)
     subprocess.run(["make", "conda", f"CONDA_EXE={conda}"], cwd=ROOT, check=True)
-    asked = (tmp_path / "asked").read_text().splitlines()
-    assert ("env create --file environment.yml" in asked) is not there
-    assert asked[-1].startswith("run --no-capture-output --name mlmodeldev python -m pytest")
+    requested = (tmp_path / "asked").read_text().splitlines()
+    assert ("env create --file environment.yml" in requested) is not there
+    assert requested[-1].startswith("run --no-capture-output --name mlmodeldev python -m pytest")
 
 
 def test_nothing_that_breaks_the_set_is_in_it() -> None:
@@ -218,7 +218,7 @@ def test_the_set_imports() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_types_are_told_to_those_who_import() -> None:
+def test_the_types_are_given_to_those_who_import() -> None:
     assert (ROOT / "mlmodeldev" / "py.typed").is_file()
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     assert "py.typed" in tools["setuptools"]["package-data"]["mlmodeldev"]
@@ -241,5 +241,5 @@ def test_the_repository_speaks_of_the_product_alone() -> None:
         file = ROOT / name
         if file.suffix in BINARY or name == "tests/test_packaging.py":
             continue
-        found = machine.search(file.read_text(encoding="utf-8"))
-        assert not found, f"{name}: {found and found[0]}"
+        result = machine.search(file.read_text(encoding="utf-8"))
+        assert not result, f"{name}: {result and result[0]}"

@@ -31,9 +31,9 @@ FORMS = {
 
 
 def checked(file: Path, schema: str) -> subprocess.CompletedProcess[str]:
-    asked = ["--builtin-schema", f"vendor.{schema}", "--force-filetype", "yaml", str(file)]
+    wanted = ["--builtin-schema", f"vendor.{schema}", "--force-filetype", "yaml", str(file)]
     return subprocess.run(
-        [sys.executable, "-m", "check_jsonschema", *asked],
+        [sys.executable, "-m", "check_jsonschema", *wanted],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

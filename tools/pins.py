@@ -33,23 +33,23 @@ def declared() -> list[Requirement]:
     return [Requirement(text) for text in texts]
 
 
-def needed(asked: list[Requirement]) -> dict[str, importlib.metadata.Distribution]:
+def needed(given: list[Requirement]) -> dict[str, importlib.metadata.Distribution]:
     """Return what is asked for and all that it needs in turn, by normal names."""
-    found: dict[str, importlib.metadata.Distribution] = {}
+    result: dict[str, importlib.metadata.Distribution] = {}
     done: set[tuple[str, str]] = set()
-    waiting = [(requirement, "") for requirement in asked]
+    waiting = [(requirement, "") for requirement in given]
     while waiting:
         requirement, extra = waiting.pop()
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         name = canonicalize_name(requirement.name)
-        found[name] = importlib.metadata.distribution(requirement.name)
+        result[name] = importlib.metadata.distribution(requirement.name)
         for wanted in {"", *requirement.extras}:
             if (name, wanted) not in done:
                 done.add((name, wanted))
-                texts = found[name].requires or []
+                texts = result[name].requires or []
                 waiting += [(Requirement(text), wanted) for text in texts]
-    return found
+    return result
 
 
 def pins(labels: bool) -> Iterator[str]:

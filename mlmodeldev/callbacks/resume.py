@@ -55,7 +55,7 @@ class ResumeCheckpoint(Checkpoint):
         self._last_step = 0
         self._last_beat = self._last_look = 0.0
         self._validation_due = False
-        self._ending = False
+        self._must_end = False
         self.reason: str | None = None
         """Why the trial ended for good before its time; None if it did not."""
 
@@ -112,7 +112,7 @@ class ResumeCheckpoint(Checkpoint):
         if _must_end(trainer) and not self._prunes(trainer):
             self._validation_due = due
             self._save(trainer)
-            self._ending = True  # ends at the next hook, when this step's metrics are written
+            self._must_end = True  # ends at the next hook, when this step's metrics are written
             return
         every = self.every_n_steps
         if every and trainer.global_step % every == 0 and not due:
@@ -121,11 +121,11 @@ class ResumeCheckpoint(Checkpoint):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._ending:
+        if self._must_end:
             self._end(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._ending:
+        if self._must_end:
             self._end(trainer)
 
     def on_validation_batch_end(
@@ -172,7 +172,7 @@ class ResumeCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.best_path, weights_only=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._ending:
+        if self._must_end:
             self._end(trainer)
         self.stopping = trainer.should_stop
         self._save(trainer)

@@ -135,16 +135,16 @@ def from_hydra(config: DictConfig) -> Settings:
 
     hydra = HydraConfig.get()
     # As written: a tie between two settings, lr=${...}, is part of what was asked.
-    asked: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    return from_composed(config, asked, dict(hydra.runtime.choices))
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return from_composed(config, overrides, dict(hydra.runtime.choices))
 
 
-def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any]) -> Settings:
+def from_composed(config: DictConfig, overrides: list[str], choices: dict[str, Any]) -> Settings:
     """Resolve and check a composed configuration.
 
     Args:
         config: what Hydra composed.
-        asked: the overrides that were asked for.
+        overrides: as they were given.
         choices: the file that was chosen of each group.
 
     Raises:
@@ -169,18 +169,18 @@ def from_composed(config: DictConfig, asked: list[str], choices: dict[str, Any])
         if isinstance(container.get(group), dict) and "_target_" in container[group]:
             target = current_target(container[group]["_target_"], project_root())
             container[group]["_target_"] = target
-    refuse_in_arguments(asked)
+    refuse_in_arguments(overrides)
     for group, values in container.items():
         refuse_in_values({group: values}, f"conf/{group}/{choices.get(group)}.yaml")
     return validate(
-        {**container, "overrides": parse_overrides(asked)},
+        {**container, "overrides": parse_overrides(overrides)},
         project_root(),
-        lambda key: _origin(key, asked, choices),
+        lambda key: _origin(key, overrides, choices),
     )
 
 
-def _origin(key: str, asked: list[str], choices: dict[str, Any]) -> str:
-    names = [item.lstrip("+~").partition("=")[0] for item in asked]
+def _origin(key: str, overrides: list[str], choices: dict[str, Any]) -> str:
+    names = [item.lstrip("+~").partition("=")[0] for item in overrides]
     if any(key == name or key.startswith(name + ".") for name in names if "." in name):
         return "command line"
     group, _, leaf = key.partition(".")
@@ -201,15 +201,15 @@ def is_composition_error(error: Exception) -> bool:
     return no_name or isinstance(error, HydraException | OmegaConfBaseException)
 
 
-def translate(error: Exception, asked: Sequence[str]) -> str:
+def translate(error: Exception, overrides: Sequence[str]) -> str:
     """Say Hydra's error in one line, with the nearest name that exists."""
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(match[1], asked)
+        return _unknown_key(match[1], overrides)
     if match := re.search(r"Could not find '([^']+)'", text):
         return _unknown_choice(match[1])
     if text.startswith(_NO_NAME):
-        return _no_choice(asked)
+        return _no_choice(overrides)
     return f"{_first_lines(error)} [command line]"
 
 
@@ -228,19 +228,19 @@ def _unknown_choice(path: str) -> str:
     )
 
 
-def _no_choice(asked: Sequence[str]) -> str:
+def _no_choice(overrides: Sequence[str]) -> str:
     from mlmodeldev.settings.overrides import parse_overrides
 
-    given = {key: value for key, value in parse_overrides(asked).items() if choices_of(key)}
+    given = {key: value for key, value in parse_overrides(overrides).items() if choices_of(key)}
     key, value = next((k, v) for k, v in given.items() if not isinstance(v, str | list | dict))
     return f"{key}={value}: must be one of {', '.join(choices_of(key))} [command line]"
 
 
-def _unknown_key(key: str, asked: Sequence[str]) -> str:
+def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     """Walk the composed configuration down to the part of the key that is not there."""
     from omegaconf import DictConfig, OmegaConf
 
-    node: Any = _compose_groups(asked)
+    node: Any = _compose_groups(overrides)
     parts = key.split(".")
     for depth, part in enumerate(parts):
         if isinstance(node, DictConfig) and part in node:
@@ -260,10 +260,10 @@ def _compose_groups(overrides: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    asked = [a for a in overrides if a.partition("=")[0] in groups() and "," not in a]
+    overrides = [a for a in overrides if a.partition("=")[0] in groups() and "," not in a]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
         try:
-            return compose("config", overrides=asked)
+            return compose("config", overrides=overrides)
         except Exception:
             return compose("config")

@@ -116,6 +116,13 @@ def current_arguments(arguments: Mapping[str, Any], names: Collection[str]) -> d
     }
 
 
+def with_old_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what data tell a model's class, by today's names and by the old ones as well."""
+    old = {name: values[new] for name, new in MODEL_ARGUMENTS.items() if new in values}
+    new = {new: values[name] for name, new in MODEL_ARGUMENTS.items() if name in values}
+    return {**old, **new, **values}
+
+
 def current_target(target: Any, root: Path) -> Any:
     """Return where the class of a ``_target_`` is today, if the project's file lacks it.
 

@@ -30,7 +30,7 @@ from mlmodeldev.trial.record import read_record
 KILL_SIGNALS = (signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV)
 """What ends a trial from outside, such as lack of memory."""
 _KILLED = tuple(128 + number for number in KILL_SIGNALS)
-_TOLD_TO_SAVE = tuple(128 + n for n in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))
+_SAVE_SIGNALS = tuple(128 + n for n in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM))
 """A trial that had not begun to listen yet dies of them."""
 
 MAX_STARTS = 3
@@ -77,7 +77,7 @@ def is_ours_to_requeue(fields: Mapping[str, str]) -> bool:
 
 
 def _wants_back(status: int) -> bool:
-    if status == EXIT_INTERRUPTED or status in _TOLD_TO_SAVE:
+    if status == EXIT_INTERRUPTED or status in _SAVE_SIGNALS:
         return True
     return status in _KILLED and may_restart(own_task_name())
 

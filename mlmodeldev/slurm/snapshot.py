@@ -51,7 +51,7 @@ def take_snapshot(root: Path, runs_dir: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, folder / name)
         (folder / SNAPSHOT_CHANGES).write_text(mask(run_git(root, "diff", "HEAD") or ""))
-        write_json(folder / SNAPSHOT_FILE, provenance(root))
+        write_json(folder / SNAPSHOT_FILE, {"version": 1, **provenance(root)})
     return target
 
 

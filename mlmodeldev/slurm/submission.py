@@ -125,7 +125,14 @@ class Submission:
         options = {key: getattr(self, key) for key in _OPTIONS}
         snapshot = str(self.snapshot)
         write_json(
-            self.file, {"snapshot": snapshot, **options, "arrays": arrays, "intent": self.intent}
+            self.file,
+            {
+                "version": 1,
+                "snapshot": snapshot,
+                **options,
+                "arrays": arrays,
+                "intent": self.intent,
+            },
         )
 
     def tasks(self) -> Iterator[tuple[str, list[str]]]:

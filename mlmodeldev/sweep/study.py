@@ -79,6 +79,7 @@ class SearchStudy:
         """Write a new row that runs; in one record, so that it is there or not."""
         trial = proposal.trial
         attributes = {
+            "version": 1,  # of what a row holds
             "id": trial.id,
             "name": trial.name,
             "group": trial.group,

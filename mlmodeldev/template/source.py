@@ -103,8 +103,8 @@ class Template:
     def clusters(self) -> list[str]:
         """The profiles that ``--cluster`` takes."""
         paths = [PurePosixPath(name) for name in (*self.files, *self.library)]
-        found = {path.stem for path in paths if path.parts[:-1] == ("conf", "cluster")}
-        return sorted(found - {"base"})
+        result = {path.stem for path in paths if path.parts[:-1] == ("conf", "cluster")}
+        return sorted(result - {"base"})
 
     def check(self, answers: Answers) -> None:
         """Refuse a cluster, tracker or example that is not there.
@@ -184,13 +184,13 @@ def _with_needs(
         return set()
     experiments = [names for file, names in needed.items() if file.startswith("conf/experiment/")]
     todo = set[str]({example}).union(*(names for names in experiments if example in names))
-    found = set[str]()
+    result = set[str]()
     while todo:
         name = todo.pop()
-        found.add(name)
+        result.add(name)
         imported = _named_in(files.get(f"examples/{name}.py", b"")) & _examples_of(files)
-        todo |= imported - found
-    return found
+        todo |= imported - result
+    return result
 
 
 def _needed_examples(files: Mapping[str, bytes]) -> dict[str, set[str]]:
@@ -216,12 +216,12 @@ def _examples_of(files: Mapping[str, bytes]) -> set[str]:
 
 def _configured(name: str, text: str, answers: Answers) -> str:
     """Return a file of settings with the cluster, the tracker and the name that were chosen."""
-    changes = (
+    replacements = (
         {"- cluster": answers.cluster, "- logger": answers.tracker}
         if name == _CONFIG
         else {"project": answers.name}
     )
-    for key, value in changes.items():
+    for key, value in replacements.items():
         text, count = re.subn(rf"(?m)^( *{key}: )\S+", rf"\g<1>{value}", text)
         if count != 1:
             raise RuntimeError(f"{name}: has {count} lines of '{key}', one is expected")

@@ -40,7 +40,7 @@ query RunStopped($entity: String!, $project: String!, $run: String!) {
 
 def stop_noted() -> bool:
     """Return whether anyone asked for the end for good; cheap enough for every step."""
-    if signals.stop_asked() is not None:
+    if signals.stopped_by() is not None:
         return True
     note = os.environ.get(NOTE_VARIABLE)
     if note is None or time.monotonic() - _last_look[0] < LOOK_SECONDS:
@@ -51,9 +51,9 @@ def stop_noted() -> bool:
 
 def stop_wanted() -> str | None:
     """Return who wants this trial to end for good; asks the server once at most."""
-    if signals.stop_asked() is None and _is_stopped():
+    if signals.stopped_by() is None and _is_stopped():
         signals.ask_to_stop("W&B")
-    return signals.stop_asked()
+    return signals.stopped_by()
 
 
 def _is_stopped() -> bool:

@@ -18,6 +18,7 @@ from mlmodeldev.data.loader import EpochIndex, key
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.command_line import choices_of
+from mlmodeldev.settings.renamed import with_old_names
 from mlmodeldev.training.optimizer import attach
 
 if TYPE_CHECKING:
@@ -105,5 +106,5 @@ def _arguments(
 ) -> dict[str, Any]:
     """Return the chosen arguments, and of the data's those that the class names."""
     named = inspect.signature(target).parameters
-    filled = {name: value for name, value in metadata.items() if name in named}
+    filled = {name: value for name, value in with_old_names(metadata).items() if name in named}
     return {**filled, **{k: v for k, v in chosen.items() if k != "_target_"}}

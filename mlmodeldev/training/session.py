@@ -31,6 +31,7 @@ from mlmodeldev.trial import signals
 from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.provenance import changes, provenance
+from mlmodeldev.trial.software import software, torch_difference
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule, Trainer
@@ -188,13 +189,15 @@ def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
     if record.get("state") in ("done", "pruned", "failed"):
         (folder.path / STOP_NOTE).unlink(missing_ok=True)  # it was for the attempt before
     folder.claim()
-    folder.update(**source, overrides=settings.overrides)
+    folder.update(**source, software=software(), overrides=settings.overrides)
     _keep_changes(folder.path)
     checkpoint = newest_whole(folder.path / "checkpoints")
     step = 0
     if checkpoint:
         step = int(checkpoint.stem.partition("-")[2])
         print(f"going on from step {step} (attempt {folder.attempt})")
+        if difference := torch_difference(record):
+            print(f"warning: {difference}", file=sys.stderr)
     start |= {"attempt": folder.attempt, "token": folder.token}
     return folder.path, {**start, "checkpoint": checkpoint, "step": step}
 

@@ -38,6 +38,7 @@ from mlmodeldev.lease import (
 )
 from mlmodeldev.secrets import mask
 from mlmodeldev.settings.identity import identity
+from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.record import read_record
 
@@ -94,6 +95,10 @@ MAY_CHANGE = (
     "training.strategy",
     "training.test",
 )
+
+
+RECORD_VERSION = 2
+"""Of ``trial.json``: 2 has the owner's token; records without a version are read as before."""
 
 
 class TrialFolder:
@@ -153,7 +158,8 @@ class TrialFolder:
                 raise UsageError(
                     f"{file}: is no configuration; artefacts.fresh=true begins anew"
                 ) from None
-            difference = first_difference(stored or {}, wanted)
+            stored = current_configuration(stored or {}, wanted["model"])
+            difference = first_difference(stored, wanted)
             if difference:
                 raise UsageError(
                     f"{self.path}: this folder holds a trial with {difference}; name another"
@@ -185,6 +191,11 @@ class TrialFolder:
             raise UsageError(
                 f"{file}: is no record of a trial; move it away, the trial goes on from its"
                 " checkpoints"
+            )
+        if record.get("version", 1) > RECORD_VERSION:
+            raise UsageError(
+                f"{file}: was written by a newer mlmodeldev (version {record['version']} of the"
+                f" record, this one reads up to {RECORD_VERSION}); go on with that one"
             )
         return record
 
@@ -248,6 +259,7 @@ class TrialFolder:
             record = self.update(
                 **{
                     "id": self.id,
+                    "version": RECORD_VERSION,
                     "sweep": self.path.parent.name,
                     **({} if "created" in record else {"created": time.time()}),
                     "reason": None,

@@ -38,6 +38,7 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
     root = root or project_root()
     with contextlib.suppress(OSError, ValueError):
         copied: dict[str, Any] = json.loads((root / SNAPSHOT_FILE).read_text())
+        copied.pop("version", None)  # of the file, not of what it tells
         return copied
     sha = run_git(root, "rev-parse", "HEAD")
     status = run_git(root, "status", "--porcelain", "--untracked-files=no") if sha else None

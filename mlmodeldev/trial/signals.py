@@ -54,7 +54,7 @@ def ask_to_stop(who: str) -> None:
     _stop.append(who)
 
 
-def stop_asked() -> str | None:
+def stopped_by() -> str | None:
     """Return who asked for the trial to end for good (W&B, a search), if anyone did."""
     return _stop[0] if _stop else None
 

@@ -52,7 +52,8 @@ def start_server(modules: Sequence[str], root: Path) -> None:
         modules: the user's own code, such as ``trainer`` and ``model``.
         root: the folder that they lie in.
     """
-    _server_environment[PROJECT_VARIABLE] = str(root)
+    if (root / "conf" / "config.yaml").is_file():  # the programs of a sweep need not lie in one
+        _server_environment[PROJECT_VARIABLE] = str(root)
     share_cores()
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(root) not in path:

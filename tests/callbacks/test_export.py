@@ -94,17 +94,17 @@ def exported(shared_trials, cola_files, tmp_path_factory):
     ids["attention_mask"][1, 4:] = 0
     pixels = draw.normal(size=(4, 1, 8, 8)).astype(np.float32)
     inputs = {"digits": {"pixel_values": pixels, **ids}, "grammar": ids}
-    asked = []
+    given = []
     for name, trial in ended.items():
         assert trial.code == 0, trial.output
         for folder in ("best", "last"):
             answer = str(place / f"{name}-{folder}")
             np.savez(f"{answer}.inputs.npz", **inputs[name])
             Path(f"{answer}.texts.json").write_text(json.dumps(TEXTS[name]))
-            asked.append((str(trial.folder / folder), answer))
+            given.append((str(trial.folder / folder), answer))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     subprocess.run(
-        [sys.executable, "-c", FRESH, json.dumps(asked)], cwd=place, env=environment, check=True
+        [sys.executable, "-c", FRESH, json.dumps(given)], cwd=place, env=environment, check=True
     )
     return SimpleNamespace(ended=ended, place=place, inputs=inputs)
 
@@ -141,10 +141,10 @@ def test_best_is_not_last_here(exported, name) -> None:
 def test_fresh_process_has_the_tokenizer_of_training(exported, name, folder, data_dir) -> None:
     from datamodule import Digits
     from examples.cola import Cola
-    from tests.small_data import prepared
+    from tests.small_data import set_up
 
     answer = json.loads((exported.place / f"{name}-{folder}.json").read_text())
-    module = prepared(Digits if name == "digits" else Cola, data_dir)
+    module = set_up(Digits if name == "digits" else Cola, data_dir)
     assert answer["ids"] == [module.tokenizer(text)["input_ids"] for text in TEXTS[name]]
     for text, decoded in zip(TEXTS[name], answer["decoded"], strict=True):
         assert decoded.replace(" ", "") == text.lower().replace(" ", "")

@@ -62,7 +62,7 @@ def test_a_trial_among_the_best_goes_on(trials):
     assert len(ended.log) == 6
 
 
-def test_a_metric_that_is_not_logged_is_told(trials):
+def test_a_metric_that_is_not_logged_is_reported(trials):
     ended = trials.run(*PRUNED, "callbacks.pruning.metric=val/accurracy")
     assert ended.code == 2
     assert "did you mean 'val/accuracy'" in ended.output

@@ -88,14 +88,14 @@ def test_patience_outlives_an_interruption(trials) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "hint"),
+    ("wanted", "hint"),
     [("val/acuracy", "did you mean 'val/accuracy'"), ("val/matthews", "logged: ")],
 )
-def test_a_monitor_that_is_not_there(trials, asked, hint) -> None:
-    ended = trials.run(*SMALL, f"training.monitor={asked}")
+def test_a_monitor_that_is_not_there(trials, wanted, hint) -> None:
+    ended = trials.run(*SMALL, f"training.monitor={wanted}")
     assert ended.code == 2
     (line,) = [line for line in ended.output.splitlines() if "training.monitor" in line]
-    assert line.startswith(f"training.monitor={asked}: the model logs no such metric")
+    assert line.startswith(f"training.monitor={wanted}: the model logs no such metric")
     assert hint in line
     assert "val/loss" in line
     assert ended.record["state"] == "failed"

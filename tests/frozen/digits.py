@@ -58,5 +58,5 @@ def facts(folder: Path) -> dict[str, Any]:
 
 def record(folder: Path) -> None:
     """Write the file anew."""
-    found = {"machine": trained.machine(), "command": COMMAND, **facts(train(Place(folder)))}
-    FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    result = {"machine": trained.machine(), "command": COMMAND, **facts(train(Place(folder)))}
+    FILE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -97,10 +97,16 @@ def answers(folder: Path) -> list[dict[str, Any]]:
 
 def _answer(line: str, done: Done) -> dict[str, Any]:
     """Return status and words; `sweep check` tells its mistakes on standard output."""
-    told = {"out": done.out} if "mlmodeldev.sweep" in line else {}
+    message = {"out": done.out} if "mlmodeldev.sweep" in line else {}
     note = next((why for part, why in MAY_CHANGE.items() if part in line), None)
     noted = {"note": note} if note else {}
-    return {"command": line, "status": done.status, "err": without_usage(done.err), **told, **noted}
+    return {
+        "command": line,
+        "status": done.status,
+        "err": without_usage(done.err),
+        **message,
+        **noted,
+    }
 
 
 def record(folder: Path) -> None:

@@ -50,6 +50,6 @@ def plan(done: Done) -> dict[str, Any]:
 
 def record(folder: Path) -> None:
     """Write the file anew."""
-    found = zip(CASES, Place(folder).run_all(CASES), strict=True)
-    plans = [{"command": line, **plan(done)} for line, done in found]
+    result = zip(CASES, Place(folder).run_all(CASES), strict=True)
+    plans = [{"command": line, **plan(done)} for line, done in result]
     FILE.write_text(json.dumps(plans, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

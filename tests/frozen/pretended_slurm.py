@@ -37,54 +37,54 @@ def main(name: str, arguments: list[str]) -> int:
     """Answer one of Slurm's commands; return its exit status."""
     file = Path(os.environ["PRETENDED_SLURM"])
     before = file.read_text() if file.exists() else '{"queue": [], "cancelled": []}'
-    known = json.loads(before)
+    fields = json.loads(before)
     answers = {"squeue": _squeue, "sbatch": _sbatch, "scancel": _scancel, "scontrol": _scontrol}
     if name not in answers:
         print(f"{name}: error: accounting is not there", file=sys.stderr)
         return 1
-    print(answers[name](known, arguments), end="")
-    if known != json.loads(before):  # whole or not at all: others may read it meanwhile
+    print(answers[name](fields, arguments), end="")
+    if fields != json.loads(before):  # whole or not at all: others may read it meanwhile
         written = file.with_suffix(f".{os.getpid()}")
-        written.write_text(json.dumps(known))
+        written.write_text(json.dumps(fields))
         written.replace(file)
     return 0
 
 
-def _squeue(known: dict[str, Any], arguments: list[str]) -> str:
+def _squeue(fields: dict[str, Any], arguments: list[str]) -> str:
     form = arguments[arguments.index("-o") + 1]
     wanted = arguments[arguments.index("-j") + 1].split(",") if "-j" in arguments else None
-    rows = [row for row in known["queue"] if wanted is None or _number(row["id"]) in wanted]
+    rows = [row for row in fields["queue"] if wanted is None or _number(row["id"]) in wanted]
     return "".join(f"{_filled(form, row)}\n" for row in rows)
 
 
 def _filled(form: str, row: dict[str, str]) -> str:
-    def value(found: re.Match[str]) -> str:
-        return _number(row["id"]) if found[1] == "F" else row.get(FIELDS.get(found[1], ""), "")
+    def value(result: re.Match[str]) -> str:
+        return _number(row["id"]) if result[1] == "F" else row.get(FIELDS.get(result[1], ""), "")
 
     return re.sub(r"%\d*([A-Za-z])", value, form)
 
 
-def _sbatch(known: dict[str, Any], arguments: list[str]) -> str:
+def _sbatch(fields: dict[str, Any], arguments: list[str]) -> str:
     script = next(word for word in arguments if not word.startswith("-"))
-    numbers = [int(_number(row["id"])) for row in known["queue"]]
+    numbers = [int(_number(row["id"])) for row in fields["queue"]]
     job = max(numbers, default=FIRST_JOB - 1) + 1
     array = re.search(r"(?m)^#SBATCH --array=0-(\d+)", Path(script).read_text())
     tasks = [f"{job}_{index}" for index in range(int(array[1]) + 1)] if array else [str(job)]
     row = {"state": "PENDING", "reason": "Priority", "time_left": "10:00", "script": script}
-    known["queue"] += [{"id": task, **row} for task in tasks]
+    fields["queue"] += [{"id": task, **row} for task in tasks]
     return f"{job}\n" if "--parsable" in arguments else f"Submitted batch job {job}\n"
 
 
-def _scancel(known: dict[str, Any], arguments: list[str]) -> str:
+def _scancel(fields: dict[str, Any], arguments: list[str]) -> str:
     jobs = [word for word in arguments if not word.startswith("-")]
-    known["cancelled"] += jobs
-    known["queue"] = [
-        row for row in known["queue"] if not {row["id"], _number(row["id"])} & set(jobs)
+    fields["cancelled"] += jobs
+    fields["queue"] = [
+        row for row in fields["queue"] if not {row["id"], _number(row["id"])} & set(jobs)
     ]
     return ""
 
 
-def _scontrol(known: dict[str, Any], arguments: list[str]) -> str:
+def _scontrol(fields: dict[str, Any], arguments: list[str]) -> str:
     what = " ".join(word for word in arguments if not word.startswith("-"))
     lines = {"show partition": PARTITIONS, "show node": NODES, "show config": (CONFIG.strip(),)}
     return "".join(f"{line}\n" for line in lines.get(what, ("Slurmctld(primary) is UP",)))

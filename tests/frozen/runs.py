@@ -80,18 +80,18 @@ def texts(folder: Path) -> Iterable[Path]:
 
 def trials() -> dict[str, str]:
     """Return the identities that stand for ``@DONE@`` and its like in commands."""
-    found: dict[str, str] = json.loads(FILE.read_text(encoding="utf-8"))["trials"]
-    return found
+    result: dict[str, str] = json.loads(FILE.read_text(encoding="utf-8"))["trials"]
+    return result
 
 
-def run_all(place: Place, lines: Iterable[str], known: dict[str, str]) -> list[dict[str, Any]]:
+def run_all(place: Place, lines: Iterable[str], fields: dict[str, str]) -> list[dict[str, Any]]:
     """Run commands that list; return what they answer."""
-    asked = list(lines)
-    commands = list(asked)
-    for word, trial in known.items():
+    wanted = list(lines)
+    commands = list(wanted)
+    for word, trial in fields.items():
         commands = [command.replace(word, trial) for command in commands]
     answers = place.run_all(commands)
-    return [{"command": a, **answer(done)} for a, done in zip(asked, answers, strict=True)]
+    return [{"command": a, **answer(done)} for a, done in zip(wanted, answers, strict=True)]
 
 
 def answer(done: Done) -> dict[str, Any]:
@@ -111,23 +111,23 @@ def answer(done: Done) -> dict[str, Any]:
 def record(folder: Path) -> None:
     """Make the runs, keep them, and write down what the commands say of them."""
     place = Place(folder, slurm=True)
-    known = {**_grid(place), **_jobs(place)}
+    fields = {**_grid(place), **_jobs(place)}
     _search(place)
     _keep(place)
     again = Place(folder / "again", slurm=True)
     restore(again.folder)
     alone = Place(folder / "alone")
     restore(alone.folder)
-    found: dict[str, Any] = {
-        "trials": known,
+    result: dict[str, Any] = {
+        "trials": fields,
         "machine": trained.machine(),
-        "listings": run_all(again, LISTINGS, known),
+        "listings": run_all(again, LISTINGS, fields),
         "results": results(again),
-        "without_slurm": run_all(alone, WITHOUT_SLURM, known),
+        "without_slurm": run_all(alone, WITHOUT_SLURM, fields),
     }
-    FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    found |= {"resumed": resumed(alone), "inferred": inferred(alone), "search": following(again)}
-    FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    FILE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result |= {"resumed": resumed(alone), "inferred": inferred(alone), "search": following(again)}
+    FILE.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 # --- going on
@@ -170,8 +170,8 @@ def inferred(place: Place) -> dict[str, Any]:
     folder = f"@HERE@/runs/kept/{trials()['@DONE@']}"
     done = place.run(f"python inference.py {folder} docs/images/seven.png --json")
     assert done.status == 0, done.err
-    found: dict[str, Any] = json.loads(done.out)
-    return found
+    result: dict[str, Any] = json.loads(done.out)
+    return result
 
 
 def _grid(place: Place) -> dict[str, str]:
@@ -212,10 +212,10 @@ def _jobs(place: Place) -> dict[str, str]:
     (folder,) = (place.folder / "runs/kept-jobs/.jobs").glob("2*")
     (folder / f"{number}_0_0_log.out").write_text("the job's own words\n")
     file = place.folder / "slurm.json"
-    known = json.loads(file.read_text())
-    known["queue"].pop()
-    known["queue"][0] |= {"state": "RUNNING", "reason": "None", "time_left": "9:58", "node": "n1"}
-    QUEUE.write_text(_masked(json.dumps(known, indent=1), place) + "\n")
+    fields = json.loads(file.read_text())
+    fields["queue"].pop()
+    fields["queue"][0] |= {"state": "RUNNING", "reason": "None", "time_left": "9:58", "node": "n1"}
+    QUEUE.write_text(_masked(json.dumps(fields, indent=1), place) + "\n")
     return {"@JOB@": made["trials"][0]["id"]}
 
 
@@ -234,18 +234,20 @@ def _keep(place: Place) -> None:
 
 def _thin(folder: Path) -> None:
     """Keep of a trial what is read later: of checkpoints the newest, where it is gone on with."""
-    known = trained.record(folder)
+    fields = trained.record(folder)
     unused = {*folder.glob("checkpoints/*"), folder / "cka/start.safetensors"}
-    if known["state"] == "interrupted":
+    if fields["state"] == "interrupted":
         newest = max(folder.glob("checkpoints/step-*.ckpt"))
         unused -= {newest, folder / "checkpoints/best.ckpt", folder / "cka/start.safetensors"}
     for file in unused:
         file.unlink(missing_ok=True)
-    if known["lease"]:  # of the killed one; else its state would depend on the hour
-        (folder / "trial.json").write_text(json.dumps({**known, "lease": known["begun"]}, indent=1))
-    if known["state"] == "failed":  # a traceback leads through files of this machine
-        said = (folder / "log.txt").read_text().splitlines()
-        (folder / "log.txt").write_text(f"{said[-1]}\n")
+    if fields["lease"]:  # of the killed one; else its state would depend on the hour
+        (folder / "trial.json").write_text(
+            json.dumps({**fields, "lease": fields["begun"]}, indent=1)
+        )
+    if fields["state"] == "failed":  # a traceback leads through files of this machine
+        printed = (folder / "log.txt").read_text().splitlines()
+        (folder / "log.txt").write_text(f"{printed[-1]}\n")
 
 
 def _masked(text: str, place: Place) -> str:

@@ -31,38 +31,38 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def found(folders: tuple[Path, Path]) -> dict[str, Any]:
+def result(folders: tuple[Path, Path]) -> dict[str, Any]:
     """What the undisturbed trial came to."""
     return digits.facts(folders[0])
 
 
-def test_the_same_command_is_the_same_trial(found: dict[str, Any]) -> None:
+def test_the_same_command_is_the_same_trial(result: dict[str, Any]) -> None:
     assert RECORDED["command"] == digits.COMMAND
-    assert found["id"] == RECORDED["id"]
+    assert result["id"] == RECORDED["id"]
 
 
 @pytest.mark.parametrize("what", NUMBERS)
-def test_the_numbers_are_the_recorded_ones(found: dict[str, Any], what: str) -> None:
-    assert trained.differences(RECORDED[what], found[what], what) == []
+def test_the_numbers_are_the_recorded_ones(result: dict[str, Any], what: str) -> None:
+    assert trained.differences(RECORDED[what], result[what], what) == []
 
 
 @pytest.mark.parametrize("what", NAMES)
-def test_nothing_that_was_written_is_missing(found: dict[str, Any], what: str) -> None:
-    assert [name for name in RECORDED[what] if name not in found[what]] == []
+def test_nothing_that_was_written_is_missing(result: dict[str, Any], what: str) -> None:
+    assert [name for name in RECORDED[what] if name not in result[what]] == []
 
 
-def test_every_bit_is_the_recorded_one_on_the_same_machine(found: dict[str, Any]) -> None:
-    assert list(found["weights"]) == list(RECORDED["weights"])
+def test_every_bit_is_the_recorded_one_on_the_same_machine(result: dict[str, Any]) -> None:
+    assert list(result["weights"]) == list(RECORDED["weights"])
     if trained.machine() != RECORDED["machine"]:
         pytest.skip(f"recorded on another machine: {RECORDED['machine']}")
-    assert [found[what] for what in WEIGHTS] == [RECORDED[what] for what in WEIGHTS]
-    assert json.dumps([found[what] for what in NUMBERS]) == json.dumps(
+    assert [result[what] for what in WEIGHTS] == [RECORDED[what] for what in WEIGHTS]
+    assert json.dumps([result[what] for what in NUMBERS]) == json.dumps(
         [RECORDED[what] for what in NUMBERS]
     )
 
 
-def test_an_interruption_changes_no_bit(folders: tuple[Path, Path], found: dict[str, Any]) -> None:
+def test_an_interruption_changes_no_bit(folders: tuple[Path, Path], result: dict[str, Any]) -> None:
     again = digits.facts(folders[1])
     assert trained.record(folders[1])["attempts"] == 2
     for what in (*WEIGHTS, "rows", "log", "cka"):
-        assert again[what] == found[what], what
+        assert again[what] == result[what], what

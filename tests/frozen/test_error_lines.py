@@ -15,12 +15,12 @@ RECORDED = {e["command"]: e for e in json.loads(error_lines.FILE.read_text(encod
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """How all recorded commands are refused now."""
-    found = error_lines.answers(tmp_path_factory.mktemp("refused"))
-    return {each["command"]: each for each in found}
+    result = error_lines.answers(tmp_path_factory.mktemp("refused"))
+    return {each["command"]: each for each in result}
 
 
 @pytest.mark.parametrize("command", RECORDED)
-def test_the_same_is_said(command: str, answers: dict[str, Any]) -> None:
+def test_the_same_is_reported(command: str, answers: dict[str, Any]) -> None:
     assert RECORDED[command]["status"] == 2
     assert answers[command] == RECORDED[command]
 

@@ -21,8 +21,8 @@ def exact(trials: list[dict[str, Any]]) -> list[str]:
 
 def test_enough_is_recorded() -> None:
     assert sorted(SETS) == sorted(identities.drawn())
-    found = {trial["id"] for trials in SETS.values() for trial in trials}
-    assert len(found) > 400
+    result = {trial["id"] for trials in SETS.values() for trial in trials}
+    assert len(result) > 400
     keys = {key for trials in SETS.values() for trial in trials for key in trial["overrides"]}
     assert {"model.width", "model.depth", "model.heads", "optimizer"} <= keys
 

@@ -23,10 +23,10 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("command", RECORDED)
 def test_the_same_is_planned(command: str, planned: dict[str, Any]) -> None:
-    found, recorded = plans.plan(planned[command]), RECORDED[command]
-    assert found["plan"].get("script") == recorded["plan"].get("script")
-    assert json.dumps(found["plan"]) == json.dumps(recorded["plan"])
-    assert found["said"] == recorded["said"]
+    result, recorded = plans.plan(planned[command]), RECORDED[command]
+    assert result["plan"].get("script") == recorded["plan"].get("script")
+    assert json.dumps(result["plan"]) == json.dumps(recorded["plan"])
+    assert result["said"] == recorded["said"]
 
 
 def test_every_profile_is_recorded(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def restored(folder: Path, slurm: bool = True) -> Place:
 def listed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, dict[str, Any]]:
     """What all listing commands say of the kept runs."""
     place = restored(tmp_path_factory.mktemp("listed"))
-    found = runs.run_all(place, runs.LISTINGS, RECORDED["trials"])
-    return place, {each["command"]: each for each in found}
+    result = runs.run_all(place, runs.LISTINGS, RECORDED["trials"])
+    return place, {each["command"]: each for each in result}
 
 
 @pytest.mark.parametrize("recorded", RECORDED["listings"], ids=lambda each: each["command"][26:60])
@@ -42,10 +42,10 @@ def test_the_same_results_are_written(listed: tuple[Place, Any]) -> None:
     assert runs.results(listed[0]) == RECORDED["results"]
 
 
-def test_without_slurm_the_folders_tell(tmp_path: Path) -> None:
+def test_without_slurm_the_folders_show(tmp_path: Path) -> None:
     place = restored(tmp_path, slurm=False)
-    found = runs.run_all(place, runs.WITHOUT_SLURM, RECORDED["trials"])
-    assert found == RECORDED["without_slurm"]
+    result = runs.run_all(place, runs.WITHOUT_SLURM, RECORDED["trials"])
+    assert result == RECORDED["without_slurm"]
 
 
 def test_the_submission_is_cancelled(tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def went_on(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     }  # fmt: skip
     places = [restored(tmp_path_factory.mktemp(name)) for name in ways]
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda way, place: way(place), ways.values(), places)
-        return dict(zip(ways, found, strict=True))
+        result = pool.map(lambda way, place: way(place), ways.values(), places)
+        return dict(zip(ways, result, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +97,15 @@ def same_machine() -> bool:
 
 @pytest.mark.slow
 def test_the_interrupted_trial_is_done(went_on: dict[str, Any], same_machine: bool) -> None:
-    found, recorded = went_on["resumed"], RECORDED["resumed"]
-    assert (found["state"], found["attempts"]) == ("done", 2)
-    steps = [row["step"] for row in found["rows"] if "train/loss" in row]
+    result, recorded = went_on["resumed"], RECORDED["resumed"]
+    assert (result["state"], result["attempts"]) == ("done", 2)
+    steps = [row["step"] for row in result["rows"] if "train/loss" in row]
     assert steps == list(range(STEPS)), "no gap, none twice"
-    assert [entry["epoch"] for entry in found["log"]] == [1, 2]
+    assert [entry["epoch"] for entry in result["log"]] == [1, 2]
     for what in ("rows", "log"):
-        assert trained.differences(recorded[what], found[what], what) == []
-    assert list(found["weights"]) == list(recorded["weights"])
-    assert not same_machine or found == recorded
+        assert trained.differences(recorded[what], result[what], what) == []
+    assert list(result["weights"]) == list(recorded["weights"])
+    assert not same_machine or result == recorded
 
 
 @pytest.mark.slow

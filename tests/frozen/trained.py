@@ -38,9 +38,9 @@ def machine() -> dict[str, str]:
 
     text = Path("/proc/cpuinfo").read_text()
     names = ("model name", "cpu family", "model", "stepping")
-    found = [re.search(rf"(?m)^{name}\s*: (.+)", text) for name in names]
+    result = [re.search(rf"(?m)^{name}\s*: (.+)", text) for name in names]
     return {
-        "cpu": ", ".join(each[1] for each in found if each),
+        "cpu": ", ".join(each[1] for each in result if each),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": str(torch.__version__),
     }
@@ -49,8 +49,8 @@ def machine() -> dict[str, str]:
 def rows(folder: Path) -> list[dict[str, float]]:
     """Return the rows of metrics.csv, without columns that tell of time."""
     with (folder / "metrics.csv").open(newline="") as file:
-        found = [_numbers(row) for row in csv.DictReader(file)]
-    return [row for row in found if set(row) - {"epoch", "step"}]
+        result = [_numbers(row) for row in csv.DictReader(file)]
+    return [row for row in result if set(row) - {"epoch", "step"}]
 
 
 def _numbers(row: dict[str, str]) -> dict[str, float]:
@@ -83,11 +83,11 @@ def alignment(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what the files of CKA hold."""
     import numpy
 
-    found = {}
+    result = {}
     for file in sorted((folder / "cka").rglob("*.npz")):
-        with numpy.load(file, allow_pickle=False) as held:
-            found[str(file.relative_to(folder))] = {k: held[k].tolist() for k in sorted(held)}
-    return found
+        with numpy.load(file, allow_pickle=False) as kept:
+            result[str(file.relative_to(folder))] = {k: kept[k].tolist() for k in sorted(kept)}
+    return result
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[str]:

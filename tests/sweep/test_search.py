@@ -235,7 +235,7 @@ def test_a_lost_journal_is_made_anew_and_an_earlier_sweep_is_learned_from(tmp_pa
         assert row.params == pytest.approx(params[row.value])
 
 
-def test_another_space_is_another_study_that_keeps_the_points_it_shares(tmp_path):
+def test_another_space_is_another_study_that_keeps_the_points_they_share(tmp_path):
     hunt = Hunt(tmp_path, cap=6)
     drive(begin(hunt))
     low = sum(height(TrialTask("", f, [f"optimizer.lr={lr_of(f)}"])) < -1 for f in hunt.trials)

@@ -46,7 +46,7 @@ def test_an_old_module_is_the_new_one() -> None:
     assert below.ALLOW is importlib.import_module("mlmodeldev.secrets.patterns").ALLOW
 
 
-def test_a_name_that_never_was_is_not_found() -> None:
+def test_a_name_that_never_was_is_not_detected() -> None:
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("mlmodeldev.key_guards")
     with pytest.raises(ModuleNotFoundError):
@@ -69,7 +69,7 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "printed"),
     [
         (["swep"], "swep: no such command; did you mean 'sweep'?"),
         ([], "which command?"),
@@ -79,12 +79,12 @@ def test_version() -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    given: list[str], printed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(given) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert said in shown.err
+    assert printed in shown.err
     assert shown.err.startswith("mlmodeldev: ")
     assert len(shown.err.splitlines()) == 1
 
@@ -104,10 +104,10 @@ def test_completion_knows_commands_options_and_choices(shell: str) -> None:
 def test_bash_completes_a_command(tmp_path: Path) -> None:
     script = tmp_path / "completion.bash"
     script.write_text(completion("bash"))
-    ask = (
+    script_line = (
         f"source {script}; COMP_WORDS=(mlmodeldev upd); COMP_CWORD=1;"
         " COMP_LINE='mlmodeldev upd'; COMP_POINT=14;"
         " $(complete -p mlmodeldev | sed 's/.*-F //; s/ .*//'); echo ${COMPREPLY[@]}"
     )
-    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-c", script_line], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["update"]

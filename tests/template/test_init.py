@@ -59,7 +59,7 @@ def answers(**given: Any) -> Answers:
     return Answers(**{"name": "mine", "requirement": "-e /somewhere", **given})
 
 
-def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Return the one line that a refusal prints."""
     assert init.main(arguments) == 2
     shown = capsys.readouterr()
@@ -112,32 +112,32 @@ def test_an_example_comes_with_what_it_needs(
 
 def test_it_asks_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replies = {"name": "", "cluster": "generic", "tracker": "csv", "example": ""}
-    asked: list[str] = []
+    wanted: list[str] = []
 
     def reply(question: str) -> str:
-        asked.append(question)
+        wanted.append(question)
         return replies[question.split(maxsplit=1)[0]]
 
     monkeypatch.setattr("builtins.input", reply)
     for stream in ("stdin", "stdout"):
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     assert init.main([str(tmp_path / "my project")]) == 0
-    assert asked[0] == "name [my-project]: "
-    assert asked[2] == "tracker (csv, wandb, tensorboard) [wandb]: "
+    assert wanted[0] == "name [my-project]: "
+    assert wanted[2] == "tracker (csv, wandb, tensorboard) [wandb]: "
     record = read_record(tmp_path / "my project")
     assert (record.answers.name, record.answers.tracker) == ("my-project", "csv")
-    asked.clear()
+    wanted.clear()
     assert init.main([str(tmp_path / "other"), "--yes"]) == 0
-    assert asked == []
+    assert wanted == []
 
 
 def test_a_folder_that_holds_something_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.txt").touch()
-    assert "is not empty (it has notes.txt)" in said([str(tmp_path), "--yes"], capsys)
+    assert "is not empty (it has notes.txt)" in printed([str(tmp_path), "--yes"], capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-    assert "is a file" in said([str(tmp_path / "notes.txt"), "--yes"], capsys)
+    assert "is a file" in printed([str(tmp_path / "notes.txt"), "--yes"], capsys)
 
 
 def test_an_empty_folder_and_a_new_repository_will_do(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_an_empty_folder_and_a_new_repository_will_do(tmp_path: Path) -> None:
 def test_bad_answers_are_one_line_and_nothing_is_written(
     given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = said([str(tmp_path / "mine"), "--yes", *given], capsys)
+    line = printed([str(tmp_path / "mine"), "--yes", *given], capsys)
     assert line.startswith("mlmodeldev init: ")
     assert message in line
     assert list(tmp_path.iterdir()) == []

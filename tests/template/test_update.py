@@ -88,7 +88,9 @@ def test_unedited_files_are_replaced_added_and_removed(make: Make) -> None:
     assert state(root) == state(fresh)
 
 
-def test_edits_elsewhere_in_a_file_are_kept(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_edits_in_other_places_of_a_file_are_kept(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make(OLD)
     (root / "trainer.py").write_text(LINES.replace("line 9", "mine"))
     (root / "conf" / "training" / "own.yaml").write_text("own: 1\n")
@@ -121,7 +123,7 @@ def test_a_conflict_is_named_and_nothing_is_written(
     assert shown == "conflict  trainer.py: you and 1.1 changed the same lines, from line 5\n"
 
 
-def test_conflicts_are_written_when_asked_for(make: Make) -> None:
+def test_conflicts_are_written_when_requested(make: Make) -> None:
     root, later = conflicting(make)
     assert update.update(root, later, conflicts=True) == 1
     text = (root / "trainer.py").read_text()

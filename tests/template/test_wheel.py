@@ -12,7 +12,7 @@ import pytest
 
 from mlmodeldev import __version__
 from mlmodeldev.template.source import OWN_FILES, load_template
-from tests.template.conftest import LATER, NEW_NAME, OLD_NAME, Installed
+from tests.template.conftest import NEW_NAME, NEWER, OLD_NAME, Installed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SMALL = ("training.limit_train_batches=4", "callbacks.cka.enabled=false", "training.max_epochs=1")
@@ -114,10 +114,10 @@ def test_a_later_version_keeps_edits_names_conflicts_and_passes_the_projects_tes
     assert git(project, "status", "--porcelain") == ""
 
     written = later.run(project, "mlmodeldev", "update", "--conflicts", code=1)
-    assert f"{__version__} -> {LATER}" in written.stdout
+    assert f"{__version__} -> {NEWER}" in written.stdout
     script = (project / "slurm" / "agent.sh").read_text()
     assert "<<<<<<< yours\n#SBATCH --time=48:00:00\n" in script
-    assert f"#SBATCH --time=24:00:00\n>>>>>>> {LATER}\n" in script
+    assert f"#SBATCH --time=24:00:00\n>>>>>>> {NEWER}\n" in script
     trainer = (project / "trainer.py").read_text()
     assert trainer.startswith('"""Later: ')
     assert "quiet()  # mine" in trainer
@@ -130,11 +130,11 @@ def test_a_later_version_keeps_edits_names_conflicts_and_passes_the_projects_tes
     resolved = re.sub(r"(?s)<<<<<<< yours\n(.*?)=======.*?>>>>>>> \S+\n", r"\1", script)
     (project / "slurm" / "agent.sh").write_text(resolved)
     git(project, "commit", "-qam", "Later")
-    assert f"is at {LATER} already" in later.run(project, "mlmodeldev", "update").stdout
+    assert f"is at {NEWER} already" in later.run(project, "mlmodeldev", "update").stdout
     shown = later.run(project, "python", "trainer.py", "experiment=mine", "--cfg", "job").stdout
     assert f"{NEW_NAME}: warn" in shown
     older = installed.run(project, "mlmodeldev", "update", code=2).stderr
     assert len(older.splitlines()) == 1
-    assert f"is a project of mlmodeldev {LATER}" in older
+    assert f"is a project of mlmodeldev {NEWER}" in older
     tested = later.run(project, "python", "-m", "pytest", "-q", "tests")
     assert "3 passed" in tested.stdout

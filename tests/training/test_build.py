@@ -96,7 +96,7 @@ def test_weights_depend_on_the_seed_and_on_nothing_drawn_before(mine):
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "message"),
     [
         ("minefile.Nett", "model._target_=minefile.Nett"),
         ("nofile.Net", "model._target_=nofile.Net"),
@@ -104,19 +104,19 @@ def test_weights_depend_on_the_seed_and_on_nothing_drawn_before(mine):
         ("torch.Size", "must be a LightningModule"),
     ],
 )
-def test_a_target_that_is_no_model_is_told(mine, target, told):
+def test_a_target_that_is_no_model_is_reported(mine, target, message):
     data = build.datamodule(settings(), World())
     with pytest.raises(UsageError) as error:
         build.model(settings({"_target_": target}), data)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_data_of_another_kind_are_told(mine):
+def test_data_of_another_kind_are_reported(mine):
     with pytest.raises(UsageError, match="must be a subclass of ExactDataModule"):
         build.datamodule(settings(data={"_target_": "minefile.Net", "width": 1}), World())
 
 
-def test_arguments_that_do_not_fit_are_told_in_one_line(mine):
+def test_arguments_that_do_not_fit_are_reported_in_one_line(mine):
     data = build.datamodule(settings(), World())
     with pytest.raises(UsageError, match=r"^model: .*width") as error:
         build.model(settings({"_target_": "minefile.Net"}), data)

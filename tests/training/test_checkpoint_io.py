@@ -117,7 +117,7 @@ def little_room():
 
 
 @pytest.mark.parametrize("size", [20_000, 2_000_000])
-def test_where_there_is_no_room_it_is_told_and_the_checkpoint_before_stays(
+def test_where_there_is_no_room_it_is_reported_and_the_checkpoint_before_stays(
     tmp_path, little_room, size
 ):
     path = tmp_path / "step.ckpt"
@@ -128,7 +128,7 @@ def test_where_there_is_no_room_it_is_told_and_the_checkpoint_before_stays(
     assert [file.name for file in tmp_path.iterdir()] == ["step.ckpt"]
 
 
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     real = torch.save
 
     def onto_a_full_disk(obj, file):
@@ -150,7 +150,7 @@ def test_an_object_that_cannot_be_saved_is_no_bad_input(tmp_path):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_file_in_the_place_of_the_folder_is_told(tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_reported(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         IO.save_checkpoint(checkpoint(1), tmp_path / "checkpoints" / "step.ckpt")

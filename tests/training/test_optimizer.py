@@ -52,8 +52,8 @@ def test_the_rate_is_that_of_torchs_schedulers_in_a_row(shape, fraction, warmup,
         climb = lr.LinearLR(optimizer, 1 / (warmup + 1), 1.0, total_iters=warmup)
         return lr.SequentialLR(optimizer, [climb, after()], milestones=[warmup])
 
-    asked = {"schedule": shape, "warmup_fraction": fraction, "min_lr_fraction": floor}
-    assert ours(steps, **asked) == pytest.approx(rates(make, steps), abs=1e-9)
+    wanted = {"schedule": shape, "warmup_fraction": fraction, "min_lr_fraction": floor}
+    assert ours(steps, **wanted) == pytest.approx(rates(make, steps), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_the_decay_is_that_of_transformers(shape, reference):
     assert ours(60, schedule=shape, warmup_fraction=0.0) == pytest.approx(theirs)
 
 
-def test_known_points_of_the_cosine():
+def test_reference_points_of_the_cosine():
     seen = ours(120, schedule="cosine", warmup_fraction=0.0)
     # cos of 0, 60, 90, 120 and 180 degrees
     at = {0: 1.0, 40: 0.75, 60: 0.5, 80: 0.25, 120: 0.0}
     assert [seen[step] / LR for step in at] == pytest.approx(list(at.values()), abs=1e-12)
 
 
-def test_no_step_is_wasted_at_rate_zero_in_the_warm_up():
+def test_no_step_is_wasted_at_rate_zero_in_the_warmup():
     seen = ours(100, schedule="constant", warmup_fraction=0.03)
     assert seen[:5] == pytest.approx([LR / 4, LR / 2, LR * 3 / 4, LR, LR])
 
@@ -143,9 +143,9 @@ def test_one_step_of_decay_shrinks_matrices_only():
     ("name", "kind"),
     [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)],
 )
-def test_the_algorithm_and_its_numbers_are_those_asked_for(name, kind):
-    asked = Optimizer(name=name, lr=0.25, betas=[0.8, 0.95], momentum=0.7)
-    optimizer = make_optimizer(Net(), asked)
+def test_the_algorithm_and_its_numbers_are_those_requested(name, kind):
+    wanted = Optimizer(name=name, lr=0.25, betas=[0.8, 0.95], momentum=0.7)
+    optimizer = make_optimizer(Net(), wanted)
     assert type(optimizer) is kind
     for group in optimizer.param_groups:
         assert group["lr"] == 0.25

@@ -39,7 +39,7 @@ def test_arguments_reach_the_loader(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["no-such/model", "/no/such/folder", "a b", ""])
-def test_a_name_that_leads_nowhere_is_told_in_one_line(name):
+def test_a_name_that_leads_nowhere_is_reported_in_one_line(name):
     with pytest.raises(UsageError) as error:
         pretrained(AutoModel, name)
     text = str(error.value)
@@ -56,7 +56,7 @@ def test_a_folder_without_a_model_and_one_with_a_torn_file(tmp_path):
         pretrained(AutoModel, str(tmp_path))
 
 
-def test_torn_weights_are_told_in_one_line(tmp_path):
+def test_torn_weights_are_reported_in_one_line(tmp_path):
     BertModel(TINY).save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-40])

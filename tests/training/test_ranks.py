@@ -87,7 +87,7 @@ def test_two_processes_compute_what_one_does(one, tmp_path, launcher, overrides)
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
-def test_asked_for_two_and_got_one_is_an_error(tmp_path) -> None:
+def test_requested_two_and_got_one_is_an_error(tmp_path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1")
     code, output, _ = run(launcher, "training.devices=2", folder=tmp_path, name="x")
     assert code != 0
@@ -112,11 +112,11 @@ def test_a_batch_that_does_not_divide_is_an_error_on_all(tmp_path) -> None:
 
 def test_an_interrupted_pair_goes_on_bit_for_bit(tmp_path) -> None:
     """The signal reaches one process only; both agree, save once and end with 75."""
-    asked = (
+    wanted = (
         *("training.devices=2", "training.max_epochs=60", "training.limit_val_batches=1"),
         *("optimizer.schedule=constant", "optimizer.warmup_fraction=0.0"),
     )
-    process = start((), *asked, folder=tmp_path, name="stopped")
+    process = start((), *wanted, folder=tmp_path, name="stopped")
     trial = tmp_path / "single" / "stopped"
     deadline = time.monotonic() + 120
     while not (trial / "log.json").exists() and time.monotonic() < deadline:
@@ -131,10 +131,10 @@ def test_an_interrupted_pair_goes_on_bit_for_bit(tmp_path) -> None:
     epochs = f"training.max_epochs={step // 6 + 2}"
     # a constant rate: the number of epochs then doesn't change what the steps before it did
     assert column(trial, "train/loss")[:1]
-    code, output, resumed = run((), *asked, epochs, folder=tmp_path, name="stopped")
+    code, output, resumed = run((), *wanted, epochs, folder=tmp_path, name="stopped")
     assert code == 0, output
     assert f"going on from step {step}" in output
-    code, output, whole = run((), *asked, epochs, folder=tmp_path, name="whole")
+    code, output, whole = run((), *wanted, epochs, folder=tmp_path, name="whole")
     assert code == 0, output
     assert column(resumed, "train/loss")[:step] != []
     assert torch.equal(

@@ -47,13 +47,13 @@ def test_auto_takes_what_is_there(machine):
         assert choose_accelerator("cpu") == "cpu"
 
 
-@pytest.mark.parametrize("asked", ["gpu", "mps"])
-def test_what_is_not_there_is_refused_never_replaced(machine, asked):
+@pytest.mark.parametrize("wanted", ["gpu", "mps"])
+def test_what_is_not_there_is_refused_never_replaced(machine, wanted):
     machine()
-    with pytest.raises(UsageError, match=f"training.accelerator={asked}: this machine has none"):
-        choose_accelerator(asked)
+    with pytest.raises(UsageError, match=f"training.accelerator={wanted}: this machine has none"):
+        choose_accelerator(wanted)
     machine(gpu=True, mps=True)
-    assert choose_accelerator(asked) == asked
+    assert choose_accelerator(wanted) == wanted
 
 
 REFUSED = {
@@ -67,7 +67,7 @@ REFUSED = {
 @pytest.mark.parametrize(
     "precision", ["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
 )
-def test_precision_is_as_asked_or_refused(machine, precision, accelerator):
+def test_precision_is_as_requested_or_refused(machine, precision, accelerator):
     machine(gpu=True)
     reason = REFUSED.get((precision, accelerator))
     if reason is None:

@@ -30,12 +30,12 @@ def test_names_sort_as_numbers_do(tmp_path):
     assert [int(path.stem.removeprefix("step-")) for path in paths] == steps
 
 
-def test_the_newest_is_taken_and_nothing_is_said(folder, caplog):
+def test_the_newest_is_taken_and_nothing_is_reported(folder, caplog):
     assert newest_whole(folder) == step_path(folder, 20)
     assert caplog.text == ""
 
 
-def test_an_empty_folder_or_none_means_the_beginning(tmp_path, caplog):
+def test_an_empty_folder_or_none_means_the_start(tmp_path, caplog):
     assert newest_whole(tmp_path) is None
     assert newest_whole(tmp_path / "none") is None
     assert caplog.text == ""
@@ -55,7 +55,7 @@ def test_a_file_torn_at_any_place_is_passed_over(folder):
         assert newest_whole(folder) == step_path(folder, 10), size
 
 
-def test_it_is_said_which_one_is_passed_over(folder, caplog):
+def test_it_is_reported_which_one_is_passed_over(folder, caplog):
     newest, older = step_path(folder, 20), step_path(folder, 10)
     newest.write_bytes(newest.read_bytes()[:-1])
     with caplog.at_level(logging.WARNING):

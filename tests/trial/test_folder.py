@@ -105,7 +105,7 @@ def test_a_fresh_start_moves_the_old_folder_aside(open_trial):
 
 
 @pytest.mark.parametrize("text", ['{"state": "run', "", "[]", "null", "{}", "\0\0\0\0"])
-def test_a_record_that_is_none_is_told_and_left(open_trial, text):
+def test_a_record_that_is_none_is_reported_and_left(open_trial, text):
     folder = open_trial()
     file = folder.path / "trial.json"
     file.write_text(text)
@@ -117,7 +117,7 @@ def test_a_record_that_is_none_is_told_and_left(open_trial, text):
 
 
 @pytest.mark.parametrize("text", ["model: {a: [1", "\x00"])
-def test_a_mangled_configuration_is_told(open_trial, text):
+def test_a_mangled_configuration_is_reported(open_trial, text):
     (open_trial().path / "config.yaml").write_text(text)
     with pytest.raises(UsageError, match=r"config\.yaml: is no configuration"):
         open_trial()
@@ -133,7 +133,7 @@ def test_an_update_changes_what_it_names_and_dates_itself(open_trial):
     assert second == {**first, "epoch": 3}
 
 
-def test_a_file_in_the_place_of_a_folder_is_told(open_trial, tmp_path):
+def test_a_file_in_the_place_of_a_folder_is_reported(open_trial, tmp_path):
     (tmp_path / "runs").write_text("")
     with pytest.raises(UsageError, match=r"/runs/single/trial: .* is a file"):
         open_trial()
@@ -144,7 +144,7 @@ def test_a_file_in_the_place_of_a_folder_is_told(open_trial, tmp_path):
         open_trial()
 
 
-def test_a_broken_link_and_a_long_name_are_told(open_trial, tmp_path):
+def test_a_broken_link_and_a_long_name_are_reported(open_trial, tmp_path):
     (tmp_path / "runs").symlink_to(tmp_path / "scratch-that-is-gone")
     with pytest.raises(UsageError, match="broken link"):
         open_trial()

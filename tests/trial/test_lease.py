@@ -264,13 +264,13 @@ def end(process: subprocess.Popen) -> None:
 
 
 @pytest.fixture
-def elsewhere(monkeypatch):
+def other_place(monkeypatch):
     """As seen from another machine."""
     monkeypatch.setattr(lease.socket, "gethostname", lambda: "node18")
 
 
 @pytest.mark.parametrize("skew", [-3600, -190, 190, 3600])
-def test_wrong_clocks_take_no_living_trial_over(folder, elsewhere, monkeypatch, skew, capfd):
+def test_wrong_clocks_take_no_living_trial_over(folder, other_place, monkeypatch, skew, capfd):
     """By the clocks alone its lease ran out long ago, or will for an hour to come."""
     monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)
     process = beat(folder, skew)

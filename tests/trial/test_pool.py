@@ -205,7 +205,7 @@ def test_a_foreign_program_is_recorded_and_its_children_end_with_it(tmp_path):
     assert not Path(f"/proc/{left}").exists()
 
 
-def test_a_foreign_program_is_ended_for_good_when_that_is_asked(tmp_path):
+def test_a_foreign_program_is_ended_for_good_when_that_is_requested(tmp_path):
     note = tmp_path / "runs" / "single" / "t0" / "note.json"
     (tmp_path / "empty.json").write_text("{}")
     wait = f"import os, time; os.rename('{tmp_path}/empty.json', '{note}'); time.sleep(300)"

@@ -83,7 +83,7 @@ def test_by_default_it_is_of_this_project():
         ("git@github.com:lab/project.git", "git@github.com:lab/project.git"),
     ],
 )
-def test_where_it_came_from_is_told_without_the_login(project, address, shown):
+def test_where_it_came_from_is_reported_without_the_login(project, address, shown):
     git(project, "init", "-q")
     git(project, "add", ".")
     git(project, "commit", "-qm", "first")
