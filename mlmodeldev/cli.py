@@ -172,10 +172,10 @@ def _own_parser(name: str) -> argparse.ArgumentParser:
     """
     import argparse
 
-    result: list[argparse.ArgumentParser] = []
+    parsers: list[argparse.ArgumentParser] = []
 
     def stop(parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
-        result.append(parser)
+        parsers.append(parser)
         raise SystemExit
 
     real = argparse.ArgumentParser.parse_known_args
@@ -185,7 +185,7 @@ def _own_parser(name: str) -> argparse.ArgumentParser:
             _run(name, [])
     finally:
         argparse.ArgumentParser.parse_known_args = real  # type: ignore[method-assign]
-    parser = result[0]
+    parser = parsers[0]
     for word in COMMANDS[name].first:
         parser = _sub_parsers(parser)[word]
     return parser

@@ -107,18 +107,18 @@ def _answers(
     default = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._") or "project"
     examples = template.examples
 
-    def ask(given: str | None, question: str, default: str, allowed: Sequence[str] = ()) -> str:
+    def prompt(given: str | None, question: str, default: str, allowed: Sequence[str] = ()) -> str:
         if given is not None or not asking:
             return given if given is not None else default
         listed = f" ({', '.join(allowed)})" if allowed else ""
         return input(f"{question}{listed} [{default}]: ").strip() or default
 
-    name = ask(options.name, "name", default)
+    name = prompt(options.name, "name", default)
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name {name}: letters, digits, '-', '_' and '.' make a name")
-    cluster = ask(options.cluster, "cluster", "local", template.clusters)
-    tracker = ask(options.tracker, "tracker", "wandb", TRACKERS)
-    example = ask(options.example, "example", "none", examples) if examples else options.example
+    cluster = prompt(options.cluster, "cluster", "local", template.clusters)
+    tracker = prompt(options.tracker, "tracker", "wandb", TRACKERS)
+    example = prompt(options.example, "example", "none", examples) if examples else options.example
     answers = Answers(name, cluster, tracker, None if example == "none" else example)
     template.check(answers)
     line = requirement(answers.extras, options.source)

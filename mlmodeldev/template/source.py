@@ -216,12 +216,12 @@ def _examples_of(files: Mapping[str, bytes]) -> set[str]:
 
 def _configured(name: str, text: str, answers: Answers) -> str:
     """Return a file of settings with the cluster, the tracker and the name that were chosen."""
-    changes = (
+    replacements = (
         {"- cluster": answers.cluster, "- logger": answers.tracker}
         if name == _CONFIG
         else {"project": answers.name}
     )
-    for key, value in changes.items():
+    for key, value in replacements.items():
         text, count = re.subn(rf"(?m)^( *{key}: )\S+", rf"\g<1>{value}", text)
         if count != 1:
             raise RuntimeError(f"{name}: has {count} lines of '{key}', one is expected")

@@ -96,11 +96,11 @@ def update(root: Path, template: Template, conflicts: bool = False) -> int:
     answers = _renewed(record.answers)
     pristine = template.render(answers)
     _check_clean(root, {*record.pristine, *pristine})
-    changes = merge(root, record, replace(template, files=pristine))
-    for change in changes:
+    results = merge(root, record, replace(template, files=pristine))
+    for change in results:
         if change.what:
             print(change, file=sys.stderr if change.what == CONFLICT else sys.stdout)
-    clashes = [change for change in changes if change.what == CONFLICT]
+    clashes = [change for change in results if change.what == CONFLICT]
     if clashes and not conflicts:
         raise UsageError(
             f"nothing was written, for {clashes[0].name} is in conflict"
@@ -108,7 +108,7 @@ def update(root: Path, template: Template, conflicts: bool = False) -> int:
             + "; --conflicts writes all, with markers to be resolved by hand"
         )
     new = Record(template.version, answers, pristine)
-    contents = _contents(root, record, new, changes)
+    contents = _contents(root, record, new, results)
     if not contents:
         print(f"{root}: is at {template.version} already")
         return 0
@@ -166,7 +166,7 @@ def merge(root: Path, record: Record, template: Template) -> list[Change]:
         template: the new version, its files as this project's answers make them.
     """
     names = sorted({*record.pristine, *template.files, *_yaml_files(root)})
-    changes = []
+    results = []
     for name in names:
         path = root / name
         mine = path.read_bytes() if path.is_file() else None
@@ -179,8 +179,8 @@ def merge(root: Path, record: Record, template: Template) -> list[Change]:
         )
         if not change.what and change.content != mine:
             change = replace(change, what="renamed", note="settings that have a new name")
-        changes.append(change)
-    return changes
+        results.append(change)
+    return results
 
 
 def _yaml_files(root: Path) -> list[str]:
@@ -254,10 +254,10 @@ def _first_marker(text: bytes) -> int:
 
 
 def _contents(
-    root: Path, old: Record, new: Record, changes: Sequence[Change]
+    root: Path, old: Record, new: Record, results: Sequence[Change]
 ) -> dict[str, bytes | None]:
     """Return what is to be written and removed, the project's notes included."""
-    contents: dict[str, bytes | None] = {change.name: change.content for change in changes}
+    contents: dict[str, bytes | None] = {change.name: change.content for change in results}
     contents |= dict.fromkeys(old.as_files())
     contents |= new.as_files()
     return {name: content for name, content in contents.items() if _current(root / name) != content}

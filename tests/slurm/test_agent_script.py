@@ -44,8 +44,10 @@ def call(project: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_without_an_environment_it_says_what_to_do(project: Path) -> None:
     done = call(project)
     assert done.returncode == 2
-    assert done.stderr.startswith("agent.sh: no python: run 'make venv'")
+    assert done.stderr.startswith("agent.sh: no python: run 'pip install -r requirements.txt'")
     assert done.stderr.count("\n") == 1
+    (project / "Makefile").touch()
+    assert call(project).stderr.startswith("agent.sh: no python: run 'make venv'")
 
 
 def test_an_environment_that_lacks_packages_is_refused(project: Path) -> None:

@@ -46,13 +46,13 @@ class Installed:
         return done
 
 
-def make_wheel(folder: Path, changes: Mapping[str, Callable[[str], str]] | None = None) -> Path:
-    """Build a wheel of what git tracks here, in a copy, with changes; no network."""
+def make_wheel(folder: Path, edits: Mapping[str, Callable[[str], str]] | None = None) -> Path:
+    """Build a wheel of what git tracks here, in a copy, with edits; no network."""
     copy = folder / "clone"
     for name in code_files(ROOT):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, copy / name)
-    for name, change in (changes or {}).items():
+    for name, change in (edits or {}).items():
         for path in copy.glob(name):
             path.write_text(change(path.read_text()))
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
@@ -94,7 +94,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         return re.sub(rf"\b{OLD_NAME}\b", NEW_NAME, text)
 
     table = f'= {{"artefacts.{OLD_NAME}": "artefacts.{NEW_NAME}"}}'
-    changes: dict[str, Callable[[str], str]] = {
+    edits: dict[str, Callable[[str], str]] = {
         "mlmodeldev/**/*.py": renamed,
         "mlmodeldev/**/*.yaml": renamed,
         "mlmodeldev/__init__.py": lambda text: re.sub(
@@ -109,4 +109,4 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         "slurm/agent.sh": lambda text: re.sub("--time=[0-9:]+", "--time=24:00:00", text),
     }
     folder = tmp_path_factory.mktemp("later")
-    return install(make_wheel(folder, changes), folder / "venv")
+    return install(make_wheel(folder, edits), folder / "venv")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev import OLD_MODULES, __version__
-from mlmodeldev.cli import COMMANDS, completion, main
+from mlmodeldev.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("sweep", "sweep.search", "data", "alignment", "key_guard", "slurm.agent", "secrets")
@@ -96,18 +96,20 @@ def test_the_exit_status_of_a_command_is_that_of_its_module(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_knows_commands_options_and_choices(shell: str) -> None:
-    script = completion(shell)
+    done = run("-m", "mlmodeldev", "--print-completion", shell)
+    assert done.stderr == ""
+    script = done.stdout
     for word in ("slurm", "doctor", "--tracker", "--conflicts", "--estimator", "--cluster"):
         assert word in script
 
 
 def test_bash_completes_a_command(tmp_path: Path) -> None:
     script = tmp_path / "completion.bash"
-    script.write_text(completion("bash"))
-    ask = (
+    script.write_text(run("-m", "mlmodeldev", "--print-completion", "bash").stdout)
+    script_line = (
         f"source {script}; COMP_WORDS=(mlmodeldev upd); COMP_CWORD=1;"
         " COMP_LINE='mlmodeldev upd'; COMP_POINT=14;"
         " $(complete -p mlmodeldev | sed 's/.*-F //; s/ .*//'); echo ${COMPREPLY[@]}"
     )
-    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-c", script_line], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["update"]

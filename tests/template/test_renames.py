@@ -20,7 +20,7 @@ RENAMES = {"training.nonfinite": "training.on_nan", "callbacks.cka.every": "call
         ("", "x: ${training.nonfinite}\r\n# training.nonfinite"),
     ],
 )
-def test_a_name_changes_and_all_else_stays(package: str, text: str) -> None:
+def test_a_name_is_replaced_and_all_else_stays(package: str, text: str) -> None:
     after = text.replace("nonfinite", "on_nan")
     assert rename_settings(text, package, RENAMES) == after
     assert rename_settings(after, package, RENAMES) == after
@@ -39,12 +39,12 @@ def test_other_names_stay(package: str, text: str) -> None:
     assert rename_settings(text, package, RENAMES) == text
 
 
-def test_only_the_key_at_its_place_changes() -> None:
+def test_only_the_key_at_its_place_is_replaced() -> None:
     text = "cka:\n  every: 2\nevery: 3"
     assert rename_settings(text, "callbacks", RENAMES) == "cka:\n  each: 2\nevery: 3"
 
 
-def test_a_name_that_moves_to_another_group_changes_only_where_it_is_written_whole() -> None:
+def test_a_name_of_another_group_is_replaced_only_where_it_is_written_whole() -> None:
     renames = {"training.lr": "optimizer.lr"}
     text = "training:\n  lr: ${training.lr}\n"
     assert rename_settings(text, "", renames) == "training:\n  lr: ${optimizer.lr}\n"
