@@ -29,19 +29,16 @@ from typing import Any
 
 import numpy as np
 
-from mlmodeldev.atomic import writing_to
-from mlmodeldev.errors import UsageError
-from mlmodeldev.fetch.files import (
-    SIDE,
-    free_bytes,
-    human,
+from mlmodeldev.atomic import (
     make_folder,
     publish,
     remove,
-    remove_if_empty,
     sync_file_system,
-    write_whole,
+    write_shared,
+    writing_to,
 )
+from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.files import SIDE, free_bytes, human, remove_if_empty
 from mlmodeldev.fetch.lock import Claim, ClaimLost, one_worker
 from mlmodeldev.fetch.progress import LINE_SECONDS
 from mlmodeldev.fetch.verify import hash_file
@@ -150,7 +147,7 @@ def _make(target: Path, key: Mapping[str, Any], make: Make, claim: Claim) -> Non
         try:
             metadata = make(make_folder(staged))
             content = {"key": key, "facts": dict(metadata or {}), "files": _describe(staged)}
-            write_whole(staged / MARKER, (json.dumps(content, indent=1) + "\n").encode())
+            write_shared(staged / MARKER, (json.dumps(content, indent=1) + "\n").encode())
             sync_file_system(staged)
             claim.check()
             remove(target)  # torn, or there would be nothing to make

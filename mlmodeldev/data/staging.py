@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.atomic import writing_to
+from mlmodeldev.atomic import make_folder, writing_to
 from mlmodeldev.data.cache import CachedArrays, make_once, open_cached
 from mlmodeldev.errors import UsageError
-from mlmodeldev.fetch.files import free_bytes, human, make_folder
+from mlmodeldev.fetch.files import free_bytes, human
 
 _CHUNK = 4 << 20
 _SLACK_BYTES = 64_000_000

@@ -19,15 +19,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlmodeldev.atomic import make_folder
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch import verify
-from mlmodeldev.fetch.files import (
-    SIDE,
-    free_bytes,
-    human,
-    make_folder,
-    remove_if_empty,
-)
+from mlmodeldev.fetch.files import SIDE, free_bytes, human, remove_if_empty
 from mlmodeldev.fetch.progress import DownloadProgress, Report, Waiting
 from mlmodeldev.fetch.source import FetchError, NoSpace, Source
 

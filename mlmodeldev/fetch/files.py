@@ -1,38 +1,10 @@
-"""The folder beside the data, sizes and room; how files are written there is `atomic`'s.
-
-`write_shared`, `publish`, `make_folder` and the like give what they write the permissions of its
-folder, whatever the umask is: shared caches belong to a group.
-"""
+"""The folder beside the data, sizes, and what room there is."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
-
-from mlmodeldev.atomic import (
-    make_folder,
-    publish,
-    remove,
-    share,
-    sync_file_system,
-    sync_folder,
-)
-from mlmodeldev.atomic import write_shared as write_whole
-
-__all__ = [
-    "SIDE",
-    "free_bytes",
-    "human",
-    "make_folder",
-    "publish",
-    "remove",
-    "remove_if_empty",
-    "share",
-    "sync_file_system",
-    "sync_folder",
-    "write_whole",
-]
 
 SIDE = ".fetch"
 """Folder beside the data for locks, markers and unfinished files."""

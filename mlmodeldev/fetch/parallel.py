@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlmodeldev.fetch.files import write_whole
+from mlmodeldev.atomic import write_shared
 from mlmodeldev.fetch.transport import AGENT, Transient
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def download_parts(
     Raises:
         Transient: It failed; ``segments(folder, size)`` tells what is there.
     """
-    write_whole(folder / f"{_NAME}.count", str(parts).encode())
+    write_shared(folder / f"{_NAME}.count", str(parts).encode())
     with _quiet_threads():
         job = _start(url, folder / _NAME, parts, timeout)
         try:

@@ -27,7 +27,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mlmodeldev.fetch.files import human, publish, remove, share, write_whole
+from mlmodeldev.atomic import publish, remove, share, write_shared
+from mlmodeldev.fetch.files import human
 from mlmodeldev.fetch.parallel import Segment, segments
 from mlmodeldev.fetch.source import NoSpace, Source
 from mlmodeldev.fetch.verify import algorithms_for
@@ -91,7 +92,7 @@ class Staging:
             "validator": validator,
             "encoded": encoded,
         }
-        write_whole(self.folder / "state.json", json.dumps(state).encode())
+        write_shared(self.folder / "state.json", json.dumps(state).encode())
 
     def is_from(self, url: str) -> bool:
         """Say whether the bytes so far are of this address."""

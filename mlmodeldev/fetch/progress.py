@@ -17,7 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mlmodeldev.fetch.files import human, write_whole
+from mlmodeldev.atomic import write_shared
+from mlmodeldev.fetch.files import human
 from mlmodeldev.fetch.source import FetchError, Source
 
 LINE_SECONDS = 5.0
@@ -157,7 +158,7 @@ class Waiting:
         with suppress(OSError):
             if self._sign.exists():
                 self._sign.unlink(missing_ok=True)
-                write_whole(self._note, str(error).encode())
+                write_shared(self._note, str(error).encode())
 
     def clear(self) -> None:
         """Remove the notes after a success."""

@@ -20,18 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from mlmodeldev.atomic import make_folder, publish, remove, sync_file_system, write_shared
 from mlmodeldev.fetch.archive import BROKEN, ArchiveError, Limits, members, size_in_index
-from mlmodeldev.fetch.files import (
-    SIDE,
-    free_bytes,
-    human,
-    make_folder,
-    publish,
-    remove,
-    remove_if_empty,
-    sync_file_system,
-    write_whole,
-)
+from mlmodeldev.fetch.files import SIDE, free_bytes, human, remove_if_empty
 from mlmodeldev.fetch.verify import recorded_digest
 
 MARKER = ".unpacked.json"
@@ -199,7 +190,7 @@ def _write_members(job: _Unpacking, staged: Path) -> Path:
         raise ArchiveError(f"{source}: {error.strerror} in {staged.parent.parent}") from None
     root = _top_folder(staged) if job.flatten else staged
     content = {**job.origin, "files": writer.files, "unpacked_bytes": writer.total}
-    write_whole(root / MARKER, (json.dumps(content, indent=2) + "\n").encode())
+    write_shared(root / MARKER, (json.dumps(content, indent=2) + "\n").encode())
     return root
 
 

@@ -19,7 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.fetch.files import SIDE, make_folder, write_whole
+from mlmodeldev.atomic import make_folder, write_shared
+from mlmodeldev.fetch.files import SIDE
 from mlmodeldev.fetch.source import FetchError, Source
 
 _CHUNK = 4 << 20
@@ -91,7 +92,7 @@ def mark_verified(path: Path, digests: dict[str, str]) -> None:
     content = (json.dumps(record, indent=2) + "\n").encode()
     for marker in _markers(path):
         with suppress(OSError):
-            write_whole(make_folder(marker.parent) / marker.name, content)
+            write_shared(make_folder(marker.parent) / marker.name, content)
             return
 
 

@@ -33,32 +33,15 @@ from mlmodeldev.lease import (
     lease_end,
     owned,
     owner_record,
-    start_ticks,
     watch_owner,
 )
 from mlmodeldev.secrets import mask
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.record import read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-
-__all__ = [
-    "HEARTBEAT_SECONDS",
-    "LEASE_SECONDS",
-    "MAY_CHANGE",
-    "LostLease",
-    "State",
-    "TrialFolder",
-    "first_difference",
-    "own_path",
-    "owned",
-    "owner_record",
-    "read_record",
-    "start_ticks",
-]
 
 log = logging.getLogger(__name__)
 
