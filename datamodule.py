@@ -120,7 +120,7 @@ class Digits(ExactDataModule):
 
     def _make_tokenizer(self, folder: Path) -> None:
         texts = chain.from_iterable(self.captions())
-        make_tokenizer(self.tokenizer_name, texts, vocabulary=128).save_pretrained(folder)
+        make_tokenizer(self.tokenizer_name, texts, vocab_size=128).save_pretrained(folder)
 
     def _read_prompts(self) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(self._tokenizer().folder)

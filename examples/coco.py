@@ -107,7 +107,7 @@ class CachedCoco(ExactDataModule):
     def _make_tokens(self, folder: Path) -> None:
         records = self.read_records()
         training = chain.from_iterable(r.captions for r in records if r.split == "train")
-        tokenizer = make_tokenizer(self.tokenizer_name, training, vocabulary=8000)
+        tokenizer = make_tokenizer(self.tokenizer_name, training, vocab_size=8000)
         tokenizer.save_pretrained(folder / "tokenizer")
         texts = list(chain.from_iterable(map(five_captions, records)))
         for name, array in tokenized(tokenizer, texts, self.max_length).items():

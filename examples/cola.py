@@ -110,7 +110,7 @@ class CachedSentences(ExactDataModule):
     def _make_tokens(self, folder: Path) -> None:
         rows = {part: type(self).read(file) for part, file in self.files().items()}
         training = (text for text, _ in rows["train"])
-        tokenizer = make_tokenizer(self.tokenizer_name, training, vocabulary=4000)
+        tokenizer = make_tokenizer(self.tokenizer_name, training, vocab_size=4000)
         tokenizer.save_pretrained(folder / "tokenizer")
         for part, pairs in rows.items():
             texts, labels = zip(*pairs, strict=True)

@@ -98,7 +98,7 @@ def test_a_tokenizer_by_folder_is_taken_as_it_is_there(tmp_path) -> None:
     write_cola(tmp_path)
     named = tmp_path / "mine"
     for texts in (["the cat sees the dog"], ["letters and birds"]):
-        train_tokenizer(texts, vocabulary=60).save_pretrained(named)
+        train_tokenizer(texts, vocab_size=60).save_pretrained(named)
         theirs = AutoTokenizer.from_pretrained(named).get_vocab()
         for kind in (Cola, Digits):
             assert set_up(kind, tmp_path, tokenizer=str(named)).tokenizer.get_vocab() == theirs

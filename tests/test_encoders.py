@@ -21,8 +21,8 @@ TINY_TOWER = {
 
 @pytest.mark.parametrize("kind", [DualEncoder, TextClassifier])
 def test_width_must_divide_among_the_heads(kind) -> None:
-    with pytest.raises(UsageError, match=r"model\.width=18.*multiple of model\.heads=4"):
-        kind(width=18, depth=1, heads=4)
+    with pytest.raises(UsageError, match=r"model\.hidden_size=18.*multiple of model\.num_heads=4"):
+        kind(hidden_size=18, num_layers=1, num_heads=4)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_towers_from_folders(towers, folders) -> None:
 
 @torch.inference_mode()
 def test_classifier_from_a_folder_keeps_the_encoder_and_gets_a_new_head(towers, folders) -> None:
-    metadata = {"classes": 3, "vocabulary": 100, "max_length": 16}
+    metadata = {"num_classes": 3, "vocab_size": 100, "max_length": 16}
     model, batch = TextClassifier(encoder=folders["text"], **metadata).eval(), pairs(2)
     wanted = {name: batch[name] for name in ("input_ids", "attention_mask")}
     theirs = towers["text"](**wanted).last_hidden_state
@@ -86,11 +86,11 @@ def test_folder_that_is_no_encoder(tmp_path, content) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "facts", "printed"),
+    ("argument", "metadata", "printed"),
     [
         ("image", {"image_size": 28}, "image_size=8.*data.*28"),
         ("image", {"channels": 3}, "num_channels=1.*data.*3"),
-        ("text", {"vocabulary": 5000}, "vocab_size=100.*data.*5000"),
+        ("text", {"vocab_size": 5000}, "vocab_size=100.*data.*5000"),
         ("text", {"max_length": 64}, "max_position_embeddings=16.*data.*64"),
     ],
 )

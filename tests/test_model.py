@@ -14,7 +14,7 @@ from examples.text_classifier import TextClassifier
 from model import DualEncoder, contrastive_loss
 from tests.small_data import pairs
 
-SMALL = {"width": 16, "depth": 1}
+SMALL = {"hidden_size": 16, "num_layers": 1}
 
 
 def directions(seed: int, count: int, dim: int = 6) -> torch.Tensor:
@@ -120,7 +120,7 @@ def test_embeddings_have_length_one() -> None:
 
 def test_zero_shot_takes_the_class_whose_captions_are_nearest() -> None:
     """The oracle averages the captions and looks for the largest cosine in numpy."""
-    model, batch = DualEncoder(**SMALL, classes=4).eval(), pairs(6)
+    model, batch = DualEncoder(**SMALL, num_classes=4).eval(), pairs(6)
     draw = torch.Generator().manual_seed(1)
     ids = torch.randint(5, 100, (4, 3, 5), generator=draw)
     prompts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

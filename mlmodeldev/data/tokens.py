@@ -2,7 +2,7 @@
 
 Example::
 
-    make_tokenizer(None, ["a handwritten seven"], vocabulary=64).save_pretrained(folder)
+    make_tokenizer(None, ["a handwritten seven"], vocab_size=64).save_pretrained(folder)
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def make_tokenizer(
-    name: str | None, texts: Iterable[str], vocabulary: int
+    name: str | None, texts: Iterable[str], vocab_size: int
 ) -> PreTrainedTokenizerFast:
     """Return the tokenizer of that name, or train one on the texts."""
     if name:
         named: PreTrainedTokenizerFast = pretrained(AutoTokenizer, name)
         return named
-    return train_tokenizer(texts, vocabulary)
+    return train_tokenizer(texts, vocab_size)
 
 
 def tokenizer_key(name: str | None) -> str:
@@ -59,8 +59,8 @@ def tokenized(tokenizer: Any, texts: Sequence[str], max_length: int) -> dict[str
     }
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train a BPE tokenizer (Sennrich 2016) of at most ``vocabulary`` entries, lower-cased.
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a BPE tokenizer (Sennrich 2016) of at most ``vocab_size`` entries, lower-cased.
 
     The same texts give the same entries in the same order on every machine. WordPiece would not:
     its trainer numbers the continued letters in the order of a hash table that is seeded anew in
@@ -72,7 +72,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
     )
     tokenizer.decoder = decoders.Metaspace()
-    trainer = BpeTrainer(vocab_size=vocabulary, special_tokens=_SPECIAL, show_progress=False)
+    trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=_SPECIAL, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",

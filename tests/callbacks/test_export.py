@@ -162,7 +162,9 @@ def test_training_state_is_complete(exported, name, folder) -> None:
     assert state["metric"] == {"name": "val/loss", "value": losses[best], "epoch": best}
     assert state["seed"] == 0
     assert state["settings"]["training"]["monitor"] == "val/loss"
-    assert state["settings"]["model"]["width"] == state["model_arguments"]["width"] == 16
+    assert (
+        state["settings"]["model"]["hidden_size"] == state["model_arguments"]["hidden_size"] == 16
+    )
     labels = state["data"]["labels"]
     assert len(labels) == (10 if name == "digits" else 2)
 

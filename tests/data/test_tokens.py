@@ -12,7 +12,7 @@ TEXTS = ["A handwritten seven", "the digit two", "someone wrote a nine", "the di
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(TEXTS, vocabulary=80)
+    return train_tokenizer(TEXTS, vocab_size=80)
 
 
 def test_texts_come_back_in_lower_case(tokenizer):
@@ -46,7 +46,7 @@ def test_what_was_never_seen_is_unknown(tokenizer):
 
 def test_the_vocabulary_has_a_limit():
     many = [f"word{number} other{number * 7}" for number in range(500)]
-    assert len(train_tokenizer(many, vocabulary=60)) == 60
+    assert len(train_tokenizer(many, vocab_size=60)) == 60
 
 
 def test_training_is_the_same_each_time():

@@ -148,7 +148,7 @@ def test_the_default_model_takes_its_sizes_from_the_digits(data_dir):
     )
     data = build.datamodule(chosen, World())
     arguments = build.model_arguments(chosen, data)
-    assert (arguments["classes"], arguments["image_size"], arguments["channels"]) == (10, 8, 1)
+    assert (arguments["num_classes"], arguments["image_size"], arguments["channels"]) == (10, 8, 1)
     made = build.model(chosen, data)
     assert made.text.config.vocab_size == len(data.tokenizer)
     assert made.image.config.hidden_size == 8

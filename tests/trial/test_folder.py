@@ -37,7 +37,7 @@ def test_the_configuration_is_written_for_people_to_read(open_trial):
     folder = open_trial("optimizer.lr=1e-5", "model.hidden_size=32")
     written = yaml.safe_load((folder.path / "config.yaml").read_text())
     assert written["optimizer"]["lr"] == 1e-5
-    assert written["model"]["width"] == 32
+    assert written["model"]["hidden_size"] == 32
     assert list(written)[:2] == ["artefacts", "model"]
 
 
