@@ -25,7 +25,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.table import Goal, Table
-from examples.coco import ImageCaptions, Rows
+from examples.coco import ImageCaptions
+from mlmodeldev.data.datasets import Rows
 from mlmodeldev.data.loader import ExactLoader
 
 BATCH = 64

@@ -26,8 +26,8 @@ def project_root() -> Path:
     """Return the project's folder.
 
     It is what ``MLMODELDEV_PROJECT`` names, else the folder of the trainer.py (or inference.py,
-    slurm/SlurmTrain.py) that runs, else the working directory or its nearest parent that has
-    ``conf/config.yaml``.
+    slurm/SlurmTrain.py) that runs or was imported, else the working directory or its nearest
+    parent that has ``conf/config.yaml``.
 
     Raises:
         UsageError: there is no such folder.
@@ -53,6 +53,9 @@ def _candidates() -> Iterator[Path]:
         yield Path(program).resolve().parent
     if program is not None and Path(program).name == "SlurmTrain.py":
         yield Path(program).resolve().parents[1]
+    trainer = getattr(sys.modules.get("trainer"), "__file__", None)  # a notebook imports it
+    if trainer is not None:
+        yield Path(trainer).resolve().parent
     here = Path.cwd()
     yield from (here, *here.parents)
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.tracking.wandb_api import Refused, Unreachable, host, key_for, query_server
 from mlmodeldev.trial.folder import MAY_CHANGE, first_difference
 
@@ -110,6 +111,7 @@ def _settings_of_trial(sweep_state: SweepState, entry: TrialEntry) -> dict[str, 
 
 def _difference(run: dict[str, Any], trial: dict[str, Any]) -> str:
     """Return the first setting that differs; one that the run has not written down does not."""
+    run = current_configuration(run, trial["model"])
     for group in GROUPS:
         written, wanted = run.get(group, {}), trial[group]
         common = [key for key in wanted if key in written]
