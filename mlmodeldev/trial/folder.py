@@ -175,9 +175,10 @@ class TrialFolder:
                 f"{file}: is no record of a trial; move it away, the trial goes on from its"
                 " checkpoints"
             )
-        if record.get("version", 1) > RECORD_VERSION:
+        version = record.get("version", 1)
+        if isinstance(version, int) and version > RECORD_VERSION:
             raise UsageError(
-                f"{file}: was written by a newer mlmodeldev (version {record['version']} of the"
+                f"{file}: was written by a newer mlmodeldev (version {version} of the"
                 f" record, this one reads up to {RECORD_VERSION}); go on with that one"
             )
         return record

@@ -157,3 +157,28 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = TrialFolder.open(compose_settings(["artefacts.runs_dir='~/runs'"]))
     assert folder.path.is_relative_to(tmp_path / "runs")
+
+
+def test_a_record_of_a_later_version_is_refused_in_one_line(open_trial):
+    folder = open_trial("optimizer.lr=1e-5")
+    folder.claim()
+    file = folder.path / "trial.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "version": 99}))
+    with pytest.raises(UsageError, match=r"written by a newer mlmodeldev \(version 99 of") as error:
+        folder.read()
+    assert "\n" not in str(error.value)
+
+
+def test_a_trial_of_an_earlier_version_goes_on_under_todays_names(open_trial, capsys, monkeypatch):
+    monkeypatch.setattr("mlmodeldev.settings.renamed._warned", set())
+    before = open_trial("model.hidden_size=32", "artefacts.trial=old")
+    file = before.path / "config.yaml"
+    text = file.read_text()
+    for new, old in (("hidden_size", "width"), ("num_layers", "depth"), ("num_heads", "heads")):
+        text = text.replace(f"  {new}:", f"  {old}:")
+    file.write_text(text)
+    assert open_trial("model.width=32", "artefacts.trial=old").path == before.path
+    assert "model.width is called model.hidden_size now" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"model\.hidden_size=32 \(asked now: 64\)"):
+        open_trial("artefacts.trial=old")
