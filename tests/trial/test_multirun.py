@@ -40,7 +40,7 @@ def test_joblib_runs_each_combination_once(tmp_path: Path, data_dir: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = []
+    seen = []
     for record in sorted((tmp_path / "runs").glob("*/*/trial.json")):
         folder = record.parent
         assert json.loads(record.read_text())["state"] == "done"
@@ -54,5 +54,5 @@ def test_joblib_runs_each_combination_once(tmp_path: Path, data_dir: Path) -> No
         assert checkpoint["global_step"] == 2 * epochs
         groups = checkpoint["optimizer_states"][0]["param_groups"]
         assert {group["initial_lr"] for group in groups} == {lr}
-        found.append((lr, epochs))
-    assert sorted(found) == list(itertools.product([0.001, 0.003], [1, 2]))
+        seen.append((lr, epochs))
+    assert sorted(seen) == list(itertools.product([0.001, 0.003], [1, 2]))
