@@ -30,7 +30,7 @@ from mlmodeldev.errors import (
     nearest,
 )
 from mlmodeldev.machine import share_cores
-from mlmodeldev.project import project_root
+from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.conf_files import choices_of, file_of_choice, groups
 from mlmodeldev.settings.renamed import current_overrides, current_target
@@ -65,6 +65,8 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
         if given is None:
             sys.argv[1:] = current_overrides(_from_agent(sys.argv[1:]))
             refuse_in_arguments(sys.argv[1:])
+            if {"-m", "--multirun"} & set(sys.argv[1:]):  # a launcher's workers run no trainer.py
+                os.environ[PROJECT_VARIABLE] = str(project_root())
             main()
         else:
             train(_from_json(given))

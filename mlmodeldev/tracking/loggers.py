@@ -43,9 +43,9 @@ def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) ->
 
 def _tensorboard(folder: TrialFolder) -> Logger:
     try:
-        from pytorch_lightning.loggers import TensorBoardLogger
+        from mlmodeldev.tracking.tensorboard import TensorBoardFiles
 
-        return TensorBoardLogger(str(folder.path), name="", version="tensorboard")
+        return TensorBoardFiles(folder.path)
     except ModuleNotFoundError:
         raise UsageError(
             "logger=tensorboard: the package is not installed; pip install tensorboard"

@@ -121,8 +121,10 @@ def join(settings: Settings) -> World:
     """Find or start the other processes and form a group with them.
 
     Raises:
-        UsageError: as many devices were asked for as there are not.
+        UsageError: as many devices were asked for as there are not, or a strategy that can't be.
     """
+    if settings.training.strategy == "fsdp":
+        _check_sharding(settings)
     devices, nodes = settings.training.devices, settings.training.num_nodes
     place = srun.srun_rank()
     if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
@@ -227,6 +229,19 @@ def _check_devices(settings: Settings, count: int) -> None:
         have = torch.cuda.device_count()
         if count > have:
             raise UsageError(f"training.devices={count}: this machine has {have} GPU(s)")
+
+
+def _check_sharding(settings: Settings) -> None:
+    import torch
+
+    training = settings.training
+    if training.accelerator not in ("auto", "gpu") or not torch.cuda.is_available():
+        raise UsageError("training.strategy=fsdp: needs GPUs; ddp runs everywhere")
+    if training.gradient_clip_val is not None:  # Lightning raises at the first step
+        raise UsageError(
+            f"training.gradient_clip_val={training.gradient_clip_val}: can't be with"
+            " training.strategy=fsdp; null clips nothing, ddp clips"
+        )
 
 
 def _form_group(settings: Settings, **how: Any) -> None:

@@ -42,8 +42,6 @@ def make_trainer(
     training = settings.training
     accelerator = choose_accelerator(training.accelerator)
     check_precision(training.precision, accelerator)
-    if training.strategy == "fsdp" and accelerator != "gpu":
-        raise UsageError("training.strategy=fsdp: needs GPUs; ddp runs everywhere")
     # Determinism would fill all new memory with NaN, which only shows defects of torch itself.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return Trainer(

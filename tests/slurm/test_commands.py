@@ -28,7 +28,7 @@ from mlmodeldev.slurm.preflight import check_settings
 from mlmodeldev.slurm.submission import submissions
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask
-from tests.slurm.cluster import ROOT, Cluster
+from tests.slurm.cluster import ROOT, Cluster, Slurm
 from tests.slurm.sweeps import SmallSweep
 
 
@@ -182,7 +182,42 @@ def test_a_log_is_followed_through_a_requeue(
     own_slurm.heal()
 
 
+SLEEPER = """\
+case "$*" in *slurm.epilog*) exec {python} "$@" ;; esac
+exec sleep 600"""
+
+
+def test_cancel_ends_one_trial_and_leaves_the_others(sweep: SmallSweep, tmp_path: Path) -> None:
+    python = program(tmp_path / "python", SLEEPER.format(python=sys.executable))
+    sweep.train("submit", f"cluster.python={python}")
+    jobs = [sweep.job(trial) for trial in sweep.trials]
+    sweep.slurm.wait_for(lambda: set(sweep.slurm.running()) == set(jobs), 120, "three jobs")
+    done = sweep.train("cancel", "--trial", sweep.trials[1], "--json")
+    assert json.loads(done.stdout)["cancelled"] == [jobs[1]]
+    sweep.slurm.wait_for(lambda: sweep.slurm.over(jobs[1]), 120, "the job's end")
+    assert sweep.slurm.state(jobs[1]) == "CANCELLED"
+    assert sorted(sweep.slurm.running()) == sorted([jobs[0], jobs[2]])
+
+
 # --- without a cluster
+
+
+def test_the_last_lines_of_a_log(tmp_path: Path, data_dir: Path) -> None:
+    sweep = SmallSweep(Slurm(), tmp_path, data_dir, 2)
+    trial, other = sweep.trials
+    for name in (trial, other):
+        (sweep.folder / name).mkdir(parents=True)
+        lines = [f"{name} says {number}" for number in range(5)]
+        (sweep.folder / name / "log.txt").write_text("\n".join(lines) + "\n")
+
+    def logs(*options: str) -> list[str]:
+        command = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "logs", *options, trial]
+        command += ["--sweep", str(sweep.file), "cluster=local", *sweep.fixed]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    assert logs("-n", "3") == [f"{trial} says {number}" for number in (2, 3, 4)]
+    assert logs() == [f"{trial} says {number}" for number in range(5)]
 
 
 def work(folder: Path, name: str) -> TrialTask:

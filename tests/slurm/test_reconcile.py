@@ -118,7 +118,7 @@ def test_many_finished_trials_are_read_soon(tmp_path):
     assert time.process_time() - begun < 3
 
 
-def test_a_claimed_folder_is_left_by_a_second_submit(tmp_path):
+def test_a_folder_that_this_process_claimed_is_no_others(tmp_path):
     entry = next(reconcile(loads(GRID), tmp_path))
     entry.folder.mkdir(parents=True)
     TrialFolder(entry.folder).claim()

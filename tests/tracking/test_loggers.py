@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.tracking.loggers import make_loggers
 from mlmodeldev.tracking.metadata import run_name, short_name
@@ -48,28 +47,6 @@ print(json.dumps([name for name in ("wandb", "tensorboard") if name in sys.modul
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == []
-
-
-def test_tensorboard_writes_into_the_trials_folder_or_is_reported_missing(make, monkeypatch):
-    import pytorch_lightning.loggers as lightning
-
-    made = []
-
-    class Board:
-        def __init__(self, *arguments, **options):
-            made.append((arguments, options))
-
-    monkeypatch.setattr(lightning, "TensorBoardLogger", Board)
-    loggers, folder = make("logger=[csv,tensorboard]")
-    assert isinstance(loggers[1], Board)
-    assert made == [((str(folder.path),), {"name": "", "version": "tensorboard"})]
-
-    def missing(*arguments, **options):
-        raise ModuleNotFoundError("No module named 'tensorboard'")
-
-    monkeypatch.setattr(lightning, "TensorBoardLogger", missing)
-    with pytest.raises(UsageError, match=r"logger=tensorboard: .*pip install tensorboard"):
-        make("logger=tensorboard")
 
 
 def test_a_run_rejoins_under_its_id_and_carries_its_settings(make, monkeypatch):
