@@ -40,7 +40,7 @@ def test_both_names_make_one_identity() -> None:
     assert identity({"model": {"hidden_size": 32}}) == identity({"model.width": 32})
 
 
-def test_what_other_models_are_told_is_not_renamed() -> None:
+def test_arguments_of_other_models_are_not_renamed() -> None:
     own = {"model": "mine", "model.hidden_size": 32}
     assert identity(own) != identity({"model": "mine", "model.width": 32})
     both = {"model.hidden_size": 32, "model.width": 16}
