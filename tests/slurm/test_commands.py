@@ -164,6 +164,8 @@ def test_a_log_is_followed_through_a_requeue(
             [*command, trial, "--sweep", str(sweep.file), "cluster=debug", *sweep.fixed],
             env=own_slurm.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True,
+            # a suite that runs in the background has Ctrl-C ignored, and hands that on
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         for trial in (first, other)
     ]  # fmt: skip
