@@ -239,15 +239,6 @@ def _top_folder(staged: Path) -> Path:
 
 
 def _swap(root: Path, target: Path) -> None:
-    """Put the new folder in place of an older one (two renames) or of nothing (one)."""
-    old = target.parent / SIDE / f"{target.name}.unpack.old"
+    """Put the new folder in place of an older one, or of nothing, in one step."""
     sync_file_system(root)
-    if target.is_dir():
-        target.rename(old)
-    try:
-        publish(root, target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    remove(old)
+    publish(root, target)
