@@ -31,6 +31,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MLMODELDEV_CLUSTER"] = "local"  # on a login node, no test submits by accident
 for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
     os.environ.pop(name, None)
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # `make test` is no part of a test's own make
+    os.environ.pop(name, None)
 
 # A busy machine is no defect of what is tested.
 hypothesis_settings.register_profile(
