@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 from typing import Any, Literal, NoReturn
 
 from pytorch_lightning import LightningModule, Trainer
@@ -38,6 +39,8 @@ class ResumeCheckpoint(Checkpoint):
         monitor: metric that decides which weights are best.
         mode: whether more or less of it is better.
         every_n_steps: optimizer steps between checkpoints beside those at each epoch's end.
+        required: whether a trial without the metric is wrong. It need not be for one that never
+            validates and whose settings don't name it.
     """
 
     def __init__(
@@ -46,9 +49,12 @@ class ResumeCheckpoint(Checkpoint):
         monitor: str,
         mode: Literal["max", "min"],
         every_n_steps: int | None = None,
+        required: bool = True,
     ) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
-        self.every_n_steps = every_n_steps
+        self.every_n_steps, self.required = every_n_steps, required
+        self._judged_at = -1
+        self._steps_are_over = False
         self.best_value: float | None = None
         self.best_epoch = self.best_step = 0
         self.stopping = False
@@ -108,7 +114,10 @@ class ResumeCheckpoint(Checkpoint):
             return  # inside an accumulation window
         self._last_step = trainer.global_step
         self._heartbeat(trainer)
-        due = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if 0 <= trainer.max_steps <= trainer.global_step and not trainer.should_stop:
+            # Lightning validates before it ends where it was told to, not where steps run out
+            self._steps_are_over = trainer.should_stop = True
+        due = _validates_now(trainer)
         if _must_end(trainer) and not self._prunes(trainer):
             self._validation_due = due
             self._save(trainer)
@@ -158,9 +167,27 @@ class ResumeCheckpoint(Checkpoint):
             self._end(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit":
-            return
-        value = self._monitored(trainer)
+        if trainer.state.fn == "fit" and self.monitor in trainer.callback_metrics:
+            self._judge(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._must_end:
+            self._end(trainer)
+        if self._judged_at < trainer.current_epoch:
+            self._judge_by_training(trainer)
+        _step_waiting_schedulers(trainer)
+        self.stopping = trainer.should_stop and not self._steps_are_over
+        self._save(trainer)
+        self._record(trainer)
+        if _must_end(trainer) and not self._prunes(trainer):
+            self._end(trainer)
+
+    # --- parts
+
+    def _judge(self, trainer: Trainer) -> None:
+        """Keep the weights if they are the best so far."""
+        self._judged_at = trainer.current_epoch
+        value = float(trainer.callback_metrics[self.monitor])
         better = self.best_value is None or (
             value > self.best_value if self.mode == "max" else value < self.best_value
         )
@@ -171,26 +198,22 @@ class ResumeCheckpoint(Checkpoint):
                 self.folder.check_owner()
             trainer.save_checkpoint(self.best_path, weights_only=True)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._must_end:
-            self._end(trainer)
-        self.stopping = trainer.should_stop
-        self._save(trainer)
-        self._record(trainer)
-        if _must_end(trainer) and not self._prunes(trainer):
-            self._end(trainer)
+    def _judge_by_training(self, trainer: Trainer) -> None:
+        """Judge by what training has logged.
 
-    # --- parts
-
-    def _monitored(self, trainer: Trainer) -> float:
+        Raises:
+            UsageError: nothing has logged the metric.
+        """
         metrics = trainer.callback_metrics
-        if self.monitor not in metrics:
-            logged = sorted(metrics)
-            raise UsageError(
-                f"training.monitor={self.monitor}: the model logs no such metric in validation"
-                f"{nearest(self.monitor, logged)} (logged: {', '.join(logged) or 'none'})"
-            )
-        return float(metrics[self.monitor])
+        if self.monitor in metrics:
+            self._judge(trainer)
+            return
+        loop = trainer.fit_loop.epoch_loop
+        validates = trainer.enable_validation and sum(loop.val_loop.max_batches or (0,)) > 0
+        if validates and not loop._should_check_val_epoch():
+            return  # in a later epoch
+        if validates or self.required:
+            raise UsageError(not_logged(self.monitor, metrics))
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
@@ -245,6 +268,35 @@ class ResumeCheckpoint(Checkpoint):
                     "epoch": self.best_epoch + 1,
                 },
             )
+
+
+def not_logged(monitor: str, metrics: Collection[str]) -> str:
+    """Return what to say of a ``training.monitor`` that nothing logs."""
+    logged = sorted(metrics)
+    return (
+        f"training.monitor={monitor}: the model logs no such metric in validation"
+        f"{nearest(monitor, logged)} (logged: {', '.join(logged) or 'none'})"
+    )
+
+
+def _validates_now(trainer: Trainer) -> bool:
+    """Whether a validation, or the epoch's end, follows on this batch."""
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    return loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher)
+
+
+def _step_waiting_schedulers(trainer: Trainer) -> None:
+    """Step the schedulers that wait for a metric before the epoch's checkpoint is written.
+
+    Lightning does it after, and not at all in the first epoch of a process that resumes; so what
+    was resumed had another learning rate. It passes over them where it "restarts".
+    """
+    loop = trainer.fit_loop
+    if loop.epoch_loop._num_ready_batches_reached():
+        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        loop._restarting = True
 
 
 def _must_end(trainer: Trainer) -> bool:

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.export import Export
+from mlmodeldev.callbacks.metric_states import MetricStates
 from mlmodeldev.callbacks.nonfinite import NonFinite
 from mlmodeldev.callbacks.progress import ProgressReport
 from mlmodeldev.callbacks.resume import ResumeCheckpoint
@@ -39,10 +40,15 @@ def make_callbacks(
     """
     training, chosen = settings.training, settings.callbacks
     recovery = ResumeCheckpoint(
-        folder, training.monitor, training.mode, training.checkpoint_every_n_steps
+        folder,
+        training.monitor,
+        training.mode,
+        training.checkpoint_every_n_steps,
+        required="training.monitor" in settings.overrides,
     )
     stack: list[Callback] = [
         SeedSteps(training.seed),
+        MetricStates(),
         NonFinite(training.nonfinite),
         EpochLog(folder.path / "log.json"),
         recovery,

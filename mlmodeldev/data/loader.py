@@ -95,7 +95,7 @@ class _Batched(Dataset[Any]):
 _LAST_SECONDS = 120
 
 
-def _outlive_sigterm(worker: int) -> None:
+def outlive_sigterm(worker: int) -> None:
     """Let a loader's process live on for a while when Slurm signals every process of a trial.
 
     torch's own handler would end it, and its death raises an error in the middle of whatever the
@@ -162,7 +162,7 @@ class ExactLoader:
             persistent_workers=workers > 0,
             pin_memory=pin,
             collate_fn=collate,
-            worker_init_fn=_outlive_sigterm,
+            worker_init_fn=outlive_sigterm,
         )
 
     def __len__(self) -> int:

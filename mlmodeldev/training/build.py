@@ -12,10 +12,11 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning import LightningModule, seed_everything
+from pytorch_lightning import LightningDataModule, LightningModule, seed_everything
 
 from mlmodeldev.data.loader import EpochIndex, key
 from mlmodeldev.data.module import ExactDataModule
+from mlmodeldev.data.plain import take_over
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.conf_files import choices_of
 from mlmodeldev.settings.renamed import with_old_names
@@ -29,20 +30,27 @@ _PREPARE_SECONDS = 86400.0
 """20 GB of photographs take longer than the ten minutes that NCCL waits for a message."""
 
 
-def datamodule(settings: Settings, world: World) -> ExactDataModule:
-    """Make the DataModule, prepare its data once (on the first process) and set it up."""
+def datamodule(settings: Settings, world: World) -> LightningDataModule:
+    """Make the DataModule; prepare its data and set it up, or take over one that Lightning will.
+
+    Raises:
+        UsageError: its class is no DataModule, or refuses its arguments.
+    """
     made = _construct("data", settings.data, {})
-    if not isinstance(made, ExactDataModule):
+    if not isinstance(made, LightningDataModule):
         raise UsageError(
-            f"data._target_={settings.data['_target_']}: must be a subclass of ExactDataModule"
+            f"data._target_={settings.data['_target_']}: must be a LightningDataModule"
         )
-    made.attach(settings, world)
-    world.on_rank_zero(made.prepare_data, patience=_PREPARE_SECONDS)
-    made.setup("fit")
+    if isinstance(made, ExactDataModule):
+        made.attach(settings, world)
+        world.on_rank_zero(made.prepare_data, patience=_PREPARE_SECONDS)
+        made.setup("fit")
+    else:
+        take_over(made, settings, world)
     return made
 
 
-def model(settings: Settings, data: ExactDataModule) -> LightningModule:
+def model(settings: Settings, data: LightningDataModule) -> LightningModule:
     """Make the model, its weights drawn from the seed, with arguments filled in from the data.
 
     Raises:
@@ -51,18 +59,24 @@ def model(settings: Settings, data: ExactDataModule) -> LightningModule:
     _check_reads(settings, data)
     # Weights depend on the seed and on nothing that was drawn before.
     seed_everything(key(settings.training.seed, "weights") % 2**32, verbose=False)
-    made = _construct("model", settings.model, data.structure)
+    made = _construct("model", settings.model, facts(data))
     if not isinstance(made, LightningModule):
         raise UsageError(f"model._target_={settings.model['_target_']}: must be a LightningModule")
     attach(made, settings.optimizer)
     return made
 
 
-def _check_reads(settings: Settings, data: ExactDataModule) -> None:
+def facts(data: LightningDataModule) -> dict[str, Any]:
+    """Return the facts of the data that a model may take as arguments; none of plain data."""
+    structure: dict[str, Any] = getattr(data, "structure", {})
+    return structure
+
+
+def _check_reads(settings: Settings, data: LightningDataModule) -> None:
     """Refuse data whose examples lack what the model's class says that it reads (``READS``)."""
     target = settings.model["_target_"]
     reads = getattr(_locate("model", target), "READS", ())
-    if not reads:
+    if not reads or not isinstance(data, ExactDataModule):
         return
     given = list(data.train_set[EpochIndex(0, 0)])
     missing = [name for name in reads if name not in given]
@@ -74,10 +88,10 @@ def _check_reads(settings: Settings, data: ExactDataModule) -> None:
         )
 
 
-def model_arguments(settings: Settings, data: ExactDataModule) -> dict[str, Any]:
+def model_arguments(settings: Settings, data: LightningDataModule) -> dict[str, Any]:
     """Return all arguments that the model was made with, for making it again."""
     target = _locate("model", settings.model["_target_"])
-    return _arguments(target, settings.model, data.structure)
+    return _arguments(target, settings.model, facts(data))
 
 
 def _construct(group: str, chosen: Mapping[str, Any], metadata: Mapping[str, Any]) -> Any:

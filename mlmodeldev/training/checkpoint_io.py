@@ -20,6 +20,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from mlmodeldev.atomic import atomic_write, writing_to
+from mlmodeldev.training.checkpoint_values import harmless_classes, without_code
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -38,7 +39,7 @@ class AtomicCheckpointIO(CheckpointIO):
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as file:
                 try:
-                    torch.save(checkpoint, _Streaming(file))  # type: ignore[arg-type]
+                    torch.save(without_code(checkpoint), _Streaming(file))  # type: ignore[arg-type]
                 except RuntimeError as error:
                     # torch's zip writer reports a full disk as a RuntimeError of its own making
                     if isinstance(error.__context__, OSError):
@@ -52,9 +53,10 @@ class AtomicCheckpointIO(CheckpointIO):
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Read a checkpoint without running code from it (``weights_only``), to the CPU."""
-        loaded: dict[str, Any] = torch.load(
-            path, map_location=map_location or "cpu", weights_only=True
-        )
+        with harmless_classes():
+            loaded: dict[str, Any] = torch.load(
+                path, map_location=map_location or "cpu", weights_only=True
+            )
         return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.alignment.comparison import WORDS
 
 if TYPE_CHECKING:
-    from mlmodeldev.data.module import ExactDataModule
+    from pytorch_lightning import LightningDataModule
     from mlmodeldev.settings.schema import Settings
 
 
@@ -81,8 +81,8 @@ def _compared(settings: Settings, model: Any) -> set[str]:
     return {c.against for c in cka.compare.values()} or {c.get("against", "self") for c in own}
 
 
-def _of_data(data: ExactDataModule) -> Iterator[Got]:
-    for name, folder in data.folders.items():
+def _of_data(data: LightningDataModule) -> Iterator[Got]:
+    for name, folder in getattr(data, "folders", {}).items():
         kind = "prepared" if "prepared" in folder.parts[-3:] else "data"
         yield Got(kind, name, size_of(folder), str(folder))
 

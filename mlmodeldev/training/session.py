@@ -34,11 +34,10 @@ from mlmodeldev.trial.provenance import changes, provenance
 from mlmodeldev.trial.software import software, torch_difference
 
 if TYPE_CHECKING:
-    from pytorch_lightning import LightningModule, Trainer
+    from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
-    from mlmodeldev.data.module import ExactDataModule
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
     from mlmodeldev.training.ranks import World
@@ -67,10 +66,10 @@ class Attempt:
     best: float | None = None
     state: str = "running"
     pruned: str | None = None
-    data: ExactDataModule | None = None
+    data: LightningDataModule | None = None
     trackers: list[WandbTrialLogger] = field(default_factory=list)
 
-    def fit(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
+    def fit(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
         for logger in trainer.loggers:
             if hasattr(logger, "resume_from"):
@@ -79,11 +78,13 @@ class Attempt:
                 self.trackers.append(logger)  # type: ignore[arg-type]
         if signals.requested():
             raise TrialInterrupted(f"interrupted by {signals.requested()} before training began")
+        self.data = data
+        self._meet(trainer, model, data)
         if self.settings.training.compile:
             _compile(model)
-        self.data = data
         policy, goes_on = self.settings.artefacts.changed_data, self.checkpoint is not None
-        self.world.on_rank_zero(lambda: record_data(self.folder, data, policy, goes_on))
+        root = Path(self.settings.artefacts.data_dir).expanduser().absolute()
+        self.world.on_rank_zero(lambda: record_data(self.folder, data, root, policy, goes_on))
         for tracker in self.trackers:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
@@ -98,16 +99,31 @@ class Attempt:
             ) from None
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
 
-    def test(self, trainer: Trainer, model: LightningModule, data: ExactDataModule) -> None:
-        """Measure the best weights on the test set; not those of a trial that fell behind."""
+    def _meet(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
+        from mlmodeldev.data.plain import taken_over
+        from mlmodeldev.training.model_kind import say_what_is_left_out, suit
+
+        suit(trainer, model, self.settings)
+        if (taken := taken_over(data)) is not None:
+            taken.meet(model)
+        if self.world.is_rank_zero:
+            say_what_is_left_out(model, data, self.settings)
+
+    def test(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
+        """Measure the best weights on the test set; not those of a trial that fell behind.
+
+        The last weights are measured where nothing has told which are best.
+        """
         from mlmodeldev.callbacks.export import load_weights
+        from mlmodeldev.training.model_kind import can_test
 
         if self.pruned:
             return
 
         best = self.folder.path / "checkpoints" / "best.ckpt"
-        if self.settings.training.test and data.test_set is not None and best.is_file():
-            load_weights(model, best)
+        if self.settings.training.test and can_test(model, data):
+            if best.is_file():
+                load_weights(model, best)
             results = trainer.test(model, datamodule=data, verbose=False)
             if self.world.is_rank_zero and results:
                 self.folder.update(test=dict(results[0]))
@@ -153,7 +169,7 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "pruned" if attempt.pruned else "done", attempt.pruned)
     finally:
         if attempt.data is not None:
-            attempt.data.close()
+            _close(attempt.data)
         world.leave()
 
 
@@ -235,21 +251,29 @@ def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
             attempt.folder.update(uploaded=tracker.end(state, models))
 
 
-def record_data(folder: TrialFolder, data: ExactDataModule, policy: str, goes_on: bool) -> None:
+def _close(data: LightningDataModule) -> None:
+    """End the worker processes of the loaders."""
+    from mlmodeldev.data.plain import taken_over
+
+    owner: Any = taken_over(data) or data
+    owner.close()
+
+
+def record_data(
+    folder: TrialFolder, data: LightningDataModule, root: Path, policy: str, goes_on: bool
+) -> None:
     """Write what data the trial uses into its record.
 
     Args:
+        root: the data folder.
         policy: ``refuse`` or ``warn``, when a trial that goes on began with other data.
         goes_on: whether there is a checkpoint of the earlier data.
 
     Raises:
         UsageError: the data differ and ``policy`` is ``refuse``.
     """
-    root = Path(data.data_dir).expanduser().absolute()
-    used: dict[str, Any] = {
-        "inputs": dict(data.inputs),
-        "dvc": versions(root / n for n in data.inputs),
-    }
+    inputs: dict[str, str] = getattr(data, "inputs", {})
+    used: dict[str, Any] = {"inputs": dict(inputs), "dvc": versions(root / n for n in inputs)}
     before: dict[str, Any] = folder.read().get("data") or {}
     difference = _difference(before, used) if goes_on and before else ""
     if difference and policy == "refuse":

@@ -1,0 +1,186 @@
+"""What metrics have gathered belongs to the checkpoint: an epoch's mean, the best value so far.
+
+Lightning's checkpoints leave it out: after a resume within an epoch, ``self.log(on_epoch=True)``
+and torchmetrics of training cover the rest of the epoch only, a `MaxMetric` begins anew, and a
+scheduler that waits for a metric of an earlier epoch finds none. The states of the model's own
+`torchmetrics.Metric` modules, of what it has logged, and the last value of each metric are kept.
+
+Example::
+
+    Trainer(callbacks=[MetricStates()], ...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.connectors.logger_connector.result import (
+    _Metadata,
+    _ResultMetric,
+    _Sync,
+)
+from torch import Tensor
+from torchmetrics import Metric
+
+_KEPT = (
+    *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph"),
+    *("add_dataloader_idx", "dataloader_idx", "metric_attribute"),
+)
+
+
+class MetricStates(Callback):
+    """Save and restore what metrics have gathered."""
+
+    def __init__(self) -> None:
+        self._saved: dict[str, Any] = {}
+        self._before_validation: dict[str, Any] | None = None
+        self._epoch_over = False
+        self._trainer: Trainer | None = None
+        self._model: LightningModule | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Names this callback's state in checkpoints; it stays, whatever the class is called."""
+        return "MetricStates"
+
+    # --- saving
+
+    def state_dict(self) -> dict[str, Any]:
+        trainer, model = self._trainer, self._model
+        if trainer is None or model is None:
+            return {}
+        results = {} if self._epoch_over else _results_of(trainer)
+        # A metric that Lightning resets at the epoch's end must not come back full.
+        reset = _logged_metrics(trainer) if self._epoch_over else set()
+        states = self._before_validation
+        if states is None:
+            states = _states_of(model, reset)
+        last = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
+        return {"metrics": states, "logged": results, "last": last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._saved = state_dict
+
+    # --- moments
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._trainer, self._model = trainer, pl_module
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        saved, self._saved = self._saved, {}
+        if not saved:
+            return
+        metrics = dict(_metrics_of(pl_module))
+        for name, state in saved["metrics"].items():
+            if name in metrics:
+                _restore(metrics[name], state, pl_module.device)
+        trainer._logger_connector._callback_metrics.update(saved["last"])
+        for key, entry in saved["logged"].items():
+            _register(trainer, pl_module, key, entry)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_over = False
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._epoch_over = False
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A trial that resumes here validates from the first batch on.
+        if trainer.state.fn == "fit":
+            self._before_validation = _states_of(pl_module, set())
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before_validation = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_over = True
+
+
+def _metrics_of(model: LightningModule) -> Iterator[tuple[str, Metric]]:
+    return ((n, m) for n, m in model.named_modules() if isinstance(m, Metric))
+
+
+def _states_of(model: LightningModule, reset: set[int]) -> dict[str, Any]:
+    """Return each metric's states and number of updates; nothing of one that has seen none."""
+    states = {}
+    for name, metric in _metrics_of(model):
+        if metric._update_count and id(metric) not in reset:
+            values = apply_to_collection(dict(metric.metric_state), Tensor, _copied)
+            values = {k: list(v) if isinstance(v, list) else v for k, v in values.items()}
+            states[name] = {"count": metric._update_count, "values": values}
+    return states
+
+
+def _copied(value: Tensor) -> Tensor:
+    return value.detach().clone().cpu()
+
+
+def _restore(metric: Metric, state: dict[str, Any], device: Any) -> None:
+    for name, value in state["values"].items():
+        if hasattr(metric, name):
+            setattr(metric, name, apply_to_collection(value, Tensor, lambda t: t.to(device)))
+    metric._update_count = state["count"]
+    metric._computed = None
+
+
+def _logged_metrics(trainer: Trainer) -> set[int]:
+    logged = trainer.fit_loop.epoch_loop._results.values()
+    return {id(each.value) for each in logged if not each.is_tensor}
+
+
+# --- what was logged in training: Lightning's own results, which its checkpoints leave out
+
+
+def _results_of(trainer: Trainer) -> dict[str, Any]:
+    entries = {}
+    for key, result in trainer.fit_loop.epoch_loop._results.items():
+        meta = result.meta
+        if not meta.on_epoch or result.has_reset:
+            continue
+        kept = {name: getattr(meta, name) for name in _KEPT}
+        sync = {"should": meta.sync.should, "rank_zero_only": meta.sync.rank_zero_only}
+        entry = {"meta": {**kept, "reduce_fx": meta.reduce_fx.__name__}, "sync": sync}
+        if result.is_tensor:
+            entry["value"] = _copied(result.value)
+            if meta.is_mean_reduction:
+                entry["count"] = _copied(result.cumulated_batch_size)
+        entries[key] = entry
+    return entries
+
+
+def _register(trainer: Trainer, model: LightningModule, key: str, entry: dict[str, Any]) -> None:
+    """Put back a result as it was when the checkpoint was written."""
+    results = trainer.fit_loop.epoch_loop._results
+    if key in results:
+        return
+    meta = _Metadata(**{**entry["meta"], "reduce_fx": getattr(torch, entry["meta"]["reduce_fx"])})
+    sync = entry["sync"]
+    meta.sync = _Sync(
+        fn=trainer.strategy.reduce, _should=sync["should"], rank_zero_only=sync["rank_zero_only"]
+    )
+    result = _ResultMetric(meta, "value" in entry)
+    if "value" in entry:
+        result.value = entry["value"].to(model.device)
+        if meta.is_mean_reduction:
+            result.cumulated_batch_size = entry["count"].to(model.device)
+        result._update_count = 1
+    else:
+        metric = _attribute(model, entry["meta"]["metric_attribute"])
+        if metric is None:
+            return
+        result.value, result._update_count = metric, 1
+    result.has_reset = False
+    results[key] = result
+
+
+def _attribute(model: LightningModule, name: str | None) -> Any:
+    part: Any = model
+    for each in (name or "").split("."):
+        part = getattr(part, each, None)
+    return part if isinstance(part, Metric) else None

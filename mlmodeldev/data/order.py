@@ -1,0 +1,223 @@
+"""The order of a torch DataLoader as a function: which indices form batch ``b`` of epoch ``e``.
+
+torch's samplers draw each epoch's order from a generator that goes on from the last one, so a
+process that begins in the middle can't have it. Here each epoch's generator is seeded from (seed,
+name, epoch), and whatever sampler there is gives its indices under it.
+
+Example::
+
+    order = Order(DataLoader(data, batch_size=32, shuffle=True), seed=0)
+    next(order.requests(epoch=3, first=17))      # Request(epoch=3, number=17, indices=[...])
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from mlmodeldev.data.loader import ALONE, Shard, key
+from mlmodeldev.data.randomness import seed_all
+
+_PRIVATE = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+"""Samplers that draw from nothing but their own ``generator``."""
+
+_CHUNK = 1024
+"""How much of the order of any other sampler is drawn at once, apart from all other draws."""
+
+
+class Request(NamedTuple):
+    """One batch, as a loader's process is asked for it.
+
+    Attributes:
+        epoch: from 0.
+        number: of the batch in the epoch, from 0.
+        indices: of the data set; where the loader doesn't batch, one index.
+    """
+
+    epoch: int
+    number: int
+    indices: Any
+
+
+class Order:
+    """The batches of a map-style DataLoader.
+
+    Args:
+        loader: its samplers are used, it is never iterated.
+        seed: of the trial.
+        name: tells loaders of one trial apart.
+        shard: this process's rank and their number. A loader without a DistributedSampler is
+            shared among the ranks, its batch size being each rank's, as in Lightning.
+        train: ranks get equally many examples, some twice, as torch's DistributedSampler does;
+            else each example goes to exactly one rank.
+        in_order: the data set's order, whatever the sampler: for overfitting.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        seed: int = 0,
+        name: str = "",
+        shard: Shard = ALONE,
+        train: bool = True,
+        in_order: bool = False,
+    ) -> None:
+        self._seed, self._path = seed, (("order", name) if name else ("order",))
+        self._shard, self._train = shard, train
+        self._batches: Any = None
+        if loader.batch_sampler is not None and type(loader.batch_sampler) is not BatchSampler:
+            self._batches = loader.batch_sampler
+        self._sampler: Any = SequentialSampler(loader.dataset) if in_order else loader.sampler  # type: ignore[arg-type]
+        if in_order:
+            self._batches = None
+        batched: Any = loader.batch_sampler
+        self._size: int | None = None if batched is None else getattr(batched, "batch_size", None)
+        self._drop_last = bool(loader.drop_last)
+        if isinstance(self._sampler, DistributedSampler):
+            self._shard = ALONE  # it takes this rank's part itself
+
+    @property
+    def unique(self) -> bool:
+        """Whether no index comes twice in an epoch, so that it names its example."""
+        sampler = self._sampler
+        if self._batches is not None:
+            return False
+        if isinstance(sampler, RandomSampler):
+            return not sampler.replacement and sampler.num_samples <= len(sampler.data_source)
+        return isinstance(sampler, SequentialSampler | SubsetRandomSampler | DistributedSampler)
+
+    def __len__(self) -> int:
+        """Batches of this rank in an epoch.
+
+        Raises:
+            TypeError: the sampler has no length.
+        """
+        if self._batches is not None:
+            return self._of_rank(len(self._batches))
+        count = self._of_rank(len(self._sampler))
+        if self._size is None:
+            return count
+        full, rest = divmod(count, self._size)
+        return full if self._drop_last or not rest else full + 1
+
+    def _of_rank(self, count: int) -> int:
+        rank, size = self._shard
+        return -(-count // size) if self._train else len(range(rank, count, size))
+
+    def requests(self, epoch: int, first: int = 0, cycle: int = 0) -> Iterator[Request]:
+        """Yield this rank's batches of an epoch.
+
+        Args:
+            epoch: from 0.
+            first: number of the batch to begin with.
+            cycle: which pass over the data within the epoch, for a loader that is shorter than
+                another that it is combined with.
+        """
+        path = (*self._path, epoch, cycle) if cycle else (*self._path, epoch)
+        number = key(self._seed, *path)
+        begun = cycle * len(self) if cycle else 0
+        batches: Iterable[Any]
+        if self._batches is not None:
+            batches = self._share(self._drawn(self._batches, number, epoch + cycle))
+        else:
+            indices = self._share(self._drawn(self._sampler, number, epoch + cycle))
+            batches = indices if self._size is None else _batched(indices, self._size)
+            if self._size is not None and self._drop_last:
+                batches = (batch for batch in batches if len(batch) == self._size)
+        for place, batch in enumerate(batches):
+            if place >= first:
+                yield Request(epoch, begun + place, batch)
+
+    def _share(self, values: Iterator[Any]) -> Iterator[Any]:
+        rank, size = self._shard
+        if size == 1:
+            return values
+        whole = list(values)
+        if self._train and whole:
+            missing = -len(whole) % size
+            whole += list(islice(chain.from_iterable(iter(lambda: whole[:], None)), missing))
+        return iter(whole[rank::size])
+
+    def _drawn(self, sampler: Any, number: int, epoch: int) -> Iterator[Any]:
+        """Iterate over a sampler, its random numbers a function of ``number``."""
+        for each in (sampler, getattr(sampler, "sampler", None)):
+            if hasattr(each, "set_epoch"):
+                each.set_epoch(epoch)
+        if type(sampler) is DistributedSampler:
+            return iter(sampler)
+        if type(sampler) in _PRIVATE:
+            return _with_generator(sampler, number)
+        return _apart(sampler, number)
+
+
+def _with_generator(sampler: Any, number: int) -> Iterator[Any]:
+    if isinstance(sampler, SequentialSampler):
+        return iter(sampler)
+    kept = sampler.generator
+
+    def iterate() -> Iterator[Any]:
+        # the sampler reads its generator when the first index is drawn
+        sampler.generator = torch.Generator().manual_seed(number)
+        try:
+            indices = iter(sampler)
+            first = next(indices, None)
+        finally:
+            sampler.generator = kept
+        if first is not None:
+            yield first
+            yield from indices
+
+    return iterate()
+
+
+def _apart(sampler: Any, number: int) -> Iterator[Any]:
+    """Iterate in chunks under generators of its own; what others draw between has no effect."""
+    for each in (sampler, getattr(sampler, "sampler", None)):
+        if isinstance(getattr(each, "generator", None), torch.Generator):
+            each.generator.manual_seed(number)
+    mine: Any = None
+    values: Iterator[Any] | None = None
+    while True:
+        kept = _states()
+        try:
+            if values is None:
+                seed_all(number)
+                values = iter(sampler)
+            else:
+                _restore(mine)
+            chunk = list(islice(values, _CHUNK))
+            mine = _states()
+        finally:
+            _restore(kept)
+        if not chunk:
+            return
+        yield from chunk
+
+
+def _states() -> tuple[Any, Any, Any]:
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+
+
+def _restore(states: tuple[Any, Any, Any]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.default_generator.set_state(states[2])
+
+
+def _batched(values: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(islice(values, size)):
+        yield batch

@@ -1,0 +1,335 @@
+"""Loaders that users wrote, made to resume: the same batches, whatever process makes them.
+
+A map-style `torch.utils.data.DataLoader` becomes a `ResumableLoader`: order and random numbers of
+each example, of the collate function and of the hooks that move a batch are functions of (seed,
+epoch, index or batch), on any number of workers. What has no order to ask for (IterableDataset, an
+iterable of one's own) is read and dropped up to the place where training stood.
+
+Example::
+
+    ResumableLoader(DataLoader(data, batch_size=32, shuffle=True), Place(seed=0, position=...))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, get_worker_info
+
+from mlmodeldev.data.loader import ALONE, Position, Shard, key, outlive_sigterm
+from mlmodeldev.data.order import Order, Request
+from mlmodeldev.data.randomness import GENERATORS, OwnGenerators, Watch, seed_all
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a loader stands in a trial.
+
+    Attributes:
+        seed: of the trial.
+        name: tells its loaders apart; empty: the only one of training.
+        train: whether it is one of training's.
+        shard: this process's rank, and their number.
+        position: tells the epoch and the batches done; asked when the first batch is.
+        in_order: no shuffling, for overfitting.
+        seeds_moves: seed before each batch is handed on, for hooks that draw while moving it.
+    """
+
+    seed: int = 0
+    name: str = ""
+    train: bool = True
+    shard: Shard = ALONE
+    position: Callable[[], Position] = lambda: Position(0, 0)
+    in_order: bool = False
+    seeds_moves: bool = False
+
+    def key(self, purpose: str, *path: int) -> int:
+        """Return a number of its own for a purpose."""
+        return key(self.seed, purpose, self.name, *path)
+
+
+class _Loader:
+    """What all loaders here have: the loader of the user, and no state of their own."""
+
+    def __init__(self, loader: Any, place: Place) -> None:
+        self.loader, self.place = loader, place
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer for the user's loader: its dataset, batch_size and so on."""
+        if name in ("loader", "place"):  # not yet there, while a copy is made
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the place is in the trainer's progress. Tells Lightning: resumable."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Accept what `state_dict` gave."""
+
+    def _hand_on(self, batches: Iterable[Any], epoch: int, first: int) -> Iterator[Any]:
+        place = self.place
+        for number, batch in enumerate(batches, first):
+            if place.seeds_moves:
+                seed_all(place.key("move", place.shard.rank, epoch, number))
+            yield batch
+
+
+class ResumableLoader(_Loader):
+    """A map-style DataLoader whose batches are functions of seed, epoch and number.
+
+    Args:
+        loader: of the user; never iterated itself.
+        place: where it stands in the trial.
+        workers, prefetch, pin: instead of the loader's own, where not None.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        place: Place,
+        workers: int | None = None,
+        prefetch: int | None = None,
+        pin: bool | None = None,
+    ) -> None:
+        super().__init__(loader, place)
+        self.order = Order(
+            loader, place.seed, place.name, place.shard, place.train, place.in_order
+        )
+        self._source = SeededDataset(loader, place, self.order.unique)
+        self._workers = loader.num_workers if workers is None else workers
+        self._prefetch = loader.prefetch_factor if prefetch is None else prefetch
+        self._pin = loader.pin_memory if pin is None else pin
+        self._requests = _Requests()
+        self._torch: DataLoader[Any] | None = None
+
+    @property
+    def sampler(self) -> Any:
+        """The loader's sampler; a sequential one in overfitting."""
+        return SequentialSampler(self.loader.dataset) if self.place.in_order else self.loader.sampler
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch on this rank."""
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: nothing of this runs before the first batch is asked for.
+        epoch, batch = self.place.position()
+        cycle, first = divmod(batch, max(1, len(self))) if self._has_length() else (0, batch)
+        requests = self.order.requests(epoch, first, cycle)
+        yield from self._hand_on(self._batches(requests), epoch, batch)
+
+    def _has_length(self) -> bool:
+        try:
+            return len(self) > 0
+        except TypeError:  # a sampler without an end
+            return False
+
+    def _batches(self, requests: Iterator[Request]) -> Iterator[Any]:
+        if not self._workers and not self._pin:
+            return map(self._source.__getitem__, requests)
+        self._requests.requests = requests
+        if self._torch is None:
+            self._torch = self._make()
+        return iter(self._torch)
+
+    def _make(self) -> DataLoader[Any]:
+        mine = self.loader
+        return DataLoader(
+            self._source,
+            batch_size=None,
+            sampler=self._requests,
+            collate_fn=_unchanged,
+            num_workers=self._workers,
+            pin_memory=self._pin,
+            timeout=mine.timeout if self._workers else 0,
+            worker_init_fn=_WorkerInit(mine.worker_init_fn),
+            multiprocessing_context=mine.multiprocessing_context if self._workers else None,
+            generator=torch.Generator().manual_seed(self.place.key("workers")),
+            prefetch_factor=(self._prefetch or 2) if self._workers else None,
+            persistent_workers=bool(self._workers) and bool(mine.persistent_workers),
+        )
+
+    def close(self) -> None:
+        """End the worker processes now; see `ExactLoader.close`."""
+        iterator = getattr(self._torch, "_iterator", None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+            self._torch._iterator = None  # type: ignore[union-attr]
+
+
+class StreamLoader(_Loader):
+    """Any other iterable: what came before the place where training stood is read and dropped.
+
+    Where its order depends on global random numbers only, and its workers are not kept from epoch
+    to epoch, what follows is what an undisturbed process sees.
+    """
+
+    def __len__(self) -> int:
+        """As the user's loader answers; a TypeError where it has no length."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, done = self.place.position()
+        cycle, first = 0, done
+        length = _length(self.loader)
+        if length:
+            cycle, first = divmod(done, length)
+        batches = self._seeded(epoch, cycle)
+        for _ in range(first):
+            if next(batches, _END) is _END:
+                return
+        yield from self._hand_on(batches, epoch, done)
+
+    def _seeded(self, epoch: int, cycle: int) -> Iterator[Any]:
+        place, loader = self.place, self.loader
+        dataset = getattr(loader, "dataset", None)
+        if hasattr(dataset, "set_epoch"):
+            dataset.set_epoch(epoch)
+        if isinstance(loader, DataLoader):
+            loader.generator = torch.Generator().manual_seed(
+                place.key("stream", epoch, cycle) % 2**63
+            )
+        seed_all(place.key("stream", place.shard.rank, epoch, cycle))
+        batches = iter(loader)
+        number = 0
+        while True:
+            # what training draws between two batches must not reach the stream
+            seed_all(place.key("stream", place.shard.rank, epoch, cycle, number))
+            batch = next(batches, _END)
+            if batch is _END:
+                return
+            number += 1
+            yield batch
+
+    def close(self) -> None:
+        """Nothing is kept open here."""
+
+
+_END = object()
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+class _Requests:
+    """What torch's loader takes for a sampler: the requests of the epoch at hand."""
+
+    def __init__(self) -> None:
+        self.requests: Iterator[Request] = iter(())
+
+    def __iter__(self) -> Iterator[Request]:
+        return self.requests
+
+    def __len__(self) -> int:
+        raise TypeError("an epoch's length is the order's")
+
+
+class _WorkerInit:
+    """What a loader's process does first: live through SIGTERM, then as the user says."""
+
+    def __init__(self, own: Callable[[int], None] | None) -> None:
+        self._own = own
+
+    def __call__(self, worker: int) -> None:
+        outlive_sigterm(worker)
+        information: Any = get_worker_info()
+        # the user's function looks for the user's data set there
+        information.__dict__["dataset"] = information.dataset.dataset
+        if self._own is not None:
+            self._own(worker)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+class SeededDataset(Dataset[Any]):
+    """A loader's data set and collate function in one: a whole batch for each `Request`.
+
+    A batch is made without seeds first. If that has moved a global generator, it is made again with
+    that one seeded for each example, before anybody sees it, and so are all later batches.
+
+    Args:
+        loader: its dataset and collate function are used.
+        place: of the seeds.
+        unique: whether an index names its example in an epoch; else its place in the batch does.
+    """
+
+    def __init__(self, loader: DataLoader[Any], place: Place, unique: bool) -> None:
+        self.dataset: Any = loader.dataset
+        self._collate: Callable[[Any], Any] = loader.collate_fn
+        self._batched = loader.batch_sampler is not None
+        self._seed, self._name = place.seed, place.name
+        self._rank, self._unique = place.shard.rank, unique
+        self._drawn: set[str] = set()
+        self._watch: Watch | None = None
+        self._own: OwnGenerators | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to this process."""
+        return {**self.__dict__, "_watch": None, "_own": None}
+
+    def __getitem__(self, request: Request) -> Any:
+        if self._watch is None:
+            seed_all(self._key("first", request))  # forgets halves of pairs of normal numbers
+            self._watch, self._own = Watch(), OwnGenerators([self.dataset, self._collate])
+        while True:
+            before = self._watch.states() if len(self._drawn) < len(GENERATORS) else None
+            batch = self._make(request)
+            moved = self._watch.moved(before) - self._drawn if before else set()
+            if not moved:
+                return batch
+            self._drawn |= moved
+
+    def _make(self, request: Request) -> Any:
+        assert self._own is not None
+        if not self._drawn and not self._own.count:
+            return self._collate(self._examples(request.indices))
+        if not self._batched:
+            self._seed_for(self._key("example", request))
+            return self._collate(self.dataset[request.indices])
+        if _makes_batches(self.dataset):
+            self._seed_for(self._key("example", request))
+            examples = self.dataset.__getitems__(request.indices)
+        else:
+            examples = [self._example(request, n, i) for n, i in enumerate(request.indices)]
+        self._seed_for(self._key("collate", request))
+        return self._collate(examples)
+
+    def _examples(self, indices: Any) -> Any:
+        if not self._batched:
+            return self.dataset[indices]
+        if getattr(self.dataset, "__getitems__", None):
+            return self.dataset.__getitems__(indices)
+        return [self.dataset[index] for index in indices]
+
+    def _example(self, request: Request, number: int, index: Any) -> Any:
+        if self._unique:
+            self._seed_for(key(self._seed, "example", self._name, request.epoch, int(index)))
+        else:
+            self._seed_for(self._key("example", request, number))
+        return self.dataset[index]
+
+    def _key(self, purpose: str, request: Request, *path: int) -> int:
+        where = (self._rank, request.epoch, request.number, *path)
+        return key(self._seed, purpose, self._name, *where)
+
+    def _seed_for(self, number: int) -> None:
+        seed_all(number, self._drawn)
+        if self._own is not None and self._own.count:
+            self._own.seed(number)
+
+
+def _makes_batches(dataset: Any) -> bool:
+    """Whether a data set makes batches by a method of its own; torch's Subset only passes on."""
+    if isinstance(dataset, torch.utils.data.Subset):
+        return _makes_batches(dataset.dataset)
+    return callable(getattr(dataset, "__getitems__", None))

@@ -1,0 +1,99 @@
+"""What a checkpoint may hold: values that are read back without running code from the file.
+
+torch's ``weights_only`` reads tensors and plain containers. Beside these some harmless classes are
+let through (numpy's arrays and numbers, paths, dates). Hyper-parameters of any other type (a
+module, a class, a function) are left out of the checkpoint, since nothing that resumes needs them.
+
+Example::
+
+    torch.save(without_code(checkpoint), file)
+    with harmless_classes():
+        torch.load(file, weights_only=True)
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import datetime
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
+"""Where Lightning puts what ``save_hyperparameters`` has taken."""
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.Size, torch.dtype, torch.device)
+_CONTAINERS = (list, tuple, set, frozenset, dict, collections.OrderedDict, collections.deque)
+
+
+@contextlib.contextmanager
+def harmless_classes() -> Iterator[None]:
+    """Let ``torch.load(weights_only=True)`` make values of classes that run no code of the file."""
+    with torch.serialization.safe_globals(list(_harmless())):
+        yield
+
+
+@functools.cache
+def _harmless() -> tuple[Any, ...]:
+    import numpy as np
+    from numpy._core import multiarray
+    from pytorch_lightning.utilities.parsing import AttributeDict
+
+    kinds = {type(np.dtype(name)) for name in (*"?bhilqBHILQefdFD", "U1", "S1", "M8[s]", "m8[s]")}
+    return (
+        *(multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *kinds),  # type: ignore[attr-defined]
+        *(pathlib.PosixPath, pathlib.PurePosixPath, pathlib.Path),
+        *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
+        *(collections.deque, collections.Counter, collections.defaultdict),
+        *(frozenset, slice, range, complex, argparse.Namespace, AttributeDict, list, dict, int),
+        *(float, set, bytearray),
+    )
+
+
+def without_code(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checkpoint with hyper-parameters that can be read back; the others are left out.
+
+    A key stands for its whole value: ``layers=[Linear(...), 3]`` goes as one.
+    """
+    kept = dict(checkpoint)
+    for name in HYPER_PARAMETERS:
+        values = kept.get(name)
+        if isinstance(values, Mapping):
+            readable = {k: v for k, v in values.items() if unreadable(v) is None}
+            kept[name] = type(values)(readable) if type(values) is dict else readable
+    return kept
+
+
+def unreadable(value: Any, path: str = "") -> str | None:
+    """Return where in a value, and what, can't be read back; None if all can.
+
+    >>> unreadable({"state": [1, print]})
+    "state.1 (builtin_function_or_method)"
+    """
+    if isinstance(value, Tensor) or type(value) in _PLAIN or type(value) in _harmless_instances():
+        return None
+    if type(value) in _CONTAINERS or isinstance(value, dict) and type(value) in _harmless():
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for name, inner in items:
+            problem = unreadable(inner, f"{path}.{name}" if path else str(name))
+            if problem:
+                return problem
+        return None
+    return f"{path or 'value'} ({type(value).__name__})"
+
+
+@functools.cache
+def _harmless_instances() -> frozenset[type]:
+    import numpy as np
+
+    numbers = {np.dtype(name).type for name in "?bhilqBHILQefdFD"}
+    return frozenset(
+        {np.ndarray, *numbers, pathlib.PosixPath, datetime.datetime, datetime.date}
+        | {datetime.time, datetime.timedelta, slice, range, bytearray, collections.Counter}
+    )
