@@ -5,6 +5,10 @@ accumulation window, whose gradients no checkpoint holds) or at an epoch's end. 
 is due after the step, the checkpoint says so and the resumed trial validates first; Lightning
 alone would skip that validation.
 
+It is written at the hook that comes next, when Lightning has handed the metrics of the step or of
+the epoch to the loggers: whoever resumes from it has no row to miss. The progress that it holds is
+that of the moment before.
+
 Example::
 
     Trainer(callbacks=[ResumeCheckpoint(folder, monitor="val/accuracy", mode="max")], ...)
@@ -54,13 +58,13 @@ class ResumeCheckpoint(Checkpoint):
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.every_n_steps, self.required = every_n_steps, required
         self._judged_at = -1
-        self._steps_are_over = False
+        self._steps_are_over = self._epoch_over = False
         self.best_value: float | None = None
         self.best_epoch = self.best_step = 0
         self.stopping = False
         self._last_step = 0
         self._last_beat = self._last_look = 0.0
-        self._validation_due = False
+        self._pending: dict[str, Any] | None = None
         self._must_end = False
         self.reason: str | None = None
         """Why the trial ended for good before its time; None if it did not."""
@@ -93,8 +97,8 @@ class ResumeCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._validation_due and "loops" in checkpoint:
-            _mark_validation_due(checkpoint["loops"]["fit_loop"])
+        if self._pending is not None and "loops" in checkpoint:
+            checkpoint.update(self._pending)
 
     # --- moments
 
@@ -119,23 +123,26 @@ class ResumeCheckpoint(Checkpoint):
             self._steps_are_over = trainer.should_stop = True
         due = _validates_now(trainer)
         if _must_end(trainer) and not self._prunes(trainer):
-            self._validation_due = due
-            self._save(trainer)
-            self._must_end = True  # ends at the next hook, when this step's metrics are written
+            self._take(trainer, validation_due=due)
+            self._must_end = True
             return
         every = self.every_n_steps
         if every and trainer.global_step % every == 0 and not due:
-            self._save(trainer)
+            self._take(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._must_end:
-            self._end(trainer)
+        self._write(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._must_end:
-            self._end(trainer)
+        self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
 
     def on_validation_batch_end(
         self,
@@ -149,9 +156,9 @@ class ResumeCheckpoint(Checkpoint):
         self._heartbeat(trainer)
         # Ranks may have different numbers of validation batches: they agree in training only.
         if trainer.world_size == 1 and signals.requested() and not self._prunes(trainer):
-            self._validation_due = True
-            self._save(trainer)
-            self._end(trainer)
+            self._take(trainer, validation_due=True)
+            self._must_end = True
+            self._write(trainer)
 
     def on_test_batch_end(
         self,
@@ -171,16 +178,15 @@ class ResumeCheckpoint(Checkpoint):
             self._judge(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._must_end:
-            self._end(trainer)
+        if self._must_end:  # without a validation the epoch ends on the step that was to be the last
+            self._write(trainer)
         if self._judged_at < trainer.current_epoch:
             self._judge_by_training(trainer)
         _step_waiting_schedulers(trainer)
         self.stopping = trainer.should_stop and not self._steps_are_over
-        self._save(trainer)
-        self._record(trainer)
+        self._take(trainer, epoch_over=True)
         if _must_end(trainer) and not self._prunes(trainer):
-            self._end(trainer)
+            self._must_end = True
 
     # --- parts
 
@@ -215,13 +221,31 @@ class ResumeCheckpoint(Checkpoint):
         if validates or self.required:
             raise UsageError(not_logged(self.monitor, metrics))
 
-    def _save(self, trainer: Trainer) -> None:
+    def _take(
+        self, trainer: Trainer, validation_due: bool = False, epoch_over: bool = False
+    ) -> None:
+        """Note the progress that the next checkpoint holds; `_write` writes it."""
+        loops = trainer._checkpoint_connector._get_loops_state_dict()
+        if validation_due:
+            _mark_validation_due(loops["fit_loop"])
+        self._pending = {"loops": loops, "epoch": trainer.current_epoch}
+        self._epoch_over = epoch_over
+
+    def _write(self, trainer: Trainer) -> None:
+        """Write the checkpoint that was taken, if any, and end if that was to be the last."""
+        if self._pending is None:
+            return
         if trainer.is_global_zero:
             self.folder.check_owner()
         checkpoints = self.folder.path / "checkpoints"
         trainer.save_checkpoint(step_path(checkpoints, trainer.global_step))
         if trainer.is_global_zero:
             prune(checkpoints)
+        if self._epoch_over:
+            self._record(trainer, self._pending["epoch"])
+        self._pending = None
+        if self._must_end:
+            self._end(trainer)
 
     def _end(self, trainer: Trainer) -> NoReturn:
         raise TrialInterrupted(
@@ -254,10 +278,10 @@ class ResumeCheckpoint(Checkpoint):
             self._last_look = now
             self.folder.check_owner()
 
-    def _record(self, trainer: Trainer) -> None:
+    def _record(self, trainer: Trainer, epoch: int) -> None:
         if trainer.is_global_zero:
             self.folder.update(
-                epoch=trainer.current_epoch + 1,
+                epoch=epoch + 1,
                 epochs=trainer.max_epochs,
                 step=trainer.global_step,
                 stopped=self.stopping,
