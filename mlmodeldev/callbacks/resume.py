@@ -294,11 +294,13 @@ class ResumeCheckpoint(Checkpoint):
             )
 
 
-def not_logged(monitor: str, metrics: Collection[str]) -> str:
-    """Return what to say of a ``training.monitor`` that nothing logs."""
+def not_logged(
+    monitor: str, metrics: Collection[str], setting: str = "training.monitor"
+) -> str:
+    """Return what to say of a metric that a setting names and nothing logs."""
     logged = sorted(metrics)
     return (
-        f"training.monitor={monitor}: the model logs no such metric in validation"
+        f"{setting}={monitor}: the model logs no such metric in validation"
         f"{nearest(monitor, logged)} (logged: {', '.join(logged) or 'none'})"
     )
 

@@ -12,12 +12,10 @@ Example::
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import (
     BatchSampler,
@@ -30,7 +28,7 @@ from torch.utils.data import (
 )
 
 from mlmodeldev.data.loader import ALONE, Shard, key
-from mlmodeldev.data.randomness import seed_all
+from mlmodeldev.data.randomness import global_states, restore_globals, seed_all
 
 _PRIVATE = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 """Samplers that draw from nothing but their own ``generator``."""
@@ -192,30 +190,20 @@ def _apart(sampler: Any, number: int) -> Iterator[Any]:
     mine: Any = None
     values: Iterator[Any] | None = None
     while True:
-        kept = _states()
+        kept = global_states()
         try:
             if values is None:
                 seed_all(number)
                 values = iter(sampler)
             else:
-                _restore(mine)
+                restore_globals(mine)
             chunk = list(islice(values, _CHUNK))
-            mine = _states()
+            mine = global_states()
         finally:
-            _restore(kept)
+            restore_globals(kept)
         if not chunk:
             return
         yield from chunk
-
-
-def _states() -> tuple[Any, Any, Any]:
-    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
-
-
-def _restore(states: tuple[Any, Any, Any]) -> None:
-    random.setstate(states[0])
-    np.random.set_state(states[1])  # noqa: NPY002
-    torch.default_generator.set_state(states[2])
 
 
 def _batched(values: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -53,6 +53,18 @@ def seed_all(number: int, which: Collection[str] = GENERATORS) -> None:
         random.seed(number)
 
 
+def global_states() -> tuple[Any, Any, Any]:
+    """Return the states of the global generators of the CPU, for `restore_globals`."""
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+
+
+def restore_globals(states: tuple[Any, Any, Any]) -> None:
+    """Put the global generators back as `global_states` has seen them."""
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
+    torch.default_generator.set_state(states[2])
+
+
 class Watch:
     """Tells which global generators have been drawn from between two looks (2 µs each).
 

@@ -1,0 +1,214 @@
+"""A rehearsal: one batch of each stage on a copy of the model, before the first epoch is paid for.
+
+What is known only after an epoch otherwise is known in seconds: a ``training.monitor`` that nothing
+logs, a mistake in ``validation_step``, a layer that CKA can't measure, a checkpoint that can't be
+read back. It runs once for each state of code, data and shape of the settings, noted in the sweep's
+folder; later trials, retries and resumes pass it over.
+
+Example::
+
+    rehearse(model, data, settings, world, folder)
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.loggers.logger import DummyLogger
+
+from mlmodeldev.atomic import write_json
+from mlmodeldev.callbacks.metric_states import MetricStates
+from mlmodeldev.callbacks.resume import not_logged
+from mlmodeldev.callbacks.seed_steps import SeedSteps
+from mlmodeldev.data.randomness import global_states, restore_globals
+from mlmodeldev.errors import UsageError
+from mlmodeldev.training.checkpoint_values import harmless_classes, unreadable, without_code
+from mlmodeldev.training.model_kind import suit
+from mlmodeldev.training.trainer import make_trainer
+
+if TYPE_CHECKING:
+    from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.training.ranks import World
+
+NOTES = ".rehearsed"
+"""Folder of a sweep in which each state that was rehearsed has a file."""
+
+_ONE_BATCH = {
+    **{"max_epochs": 1, "max_steps": -1, "limit_train_batches": 1, "limit_val_batches": 1},
+    **{"check_val_every_n_epoch": 1, "overfit_batches": 0, "log_every_n_steps": 1},
+    **{"profiler": None, "compile": False},
+}
+
+
+def note_of(settings: Settings, code: Any, inputs: Any, sweep: Path) -> Path:
+    """Return the file that says of this state that it has been rehearsed.
+
+    Args:
+        settings: their shape counts: names, types, and values that are no numbers.
+        code: of the trial, as its record has it.
+        inputs: digests of the data, as its record has them.
+        sweep: folder of the sweep.
+    """
+    groups = ("model", "data", "training", "callbacks", "optimizer", "logger")
+    dumped = settings.model_dump()
+    shape = {group: _shape(dumped[group]) for group in groups}
+    text = json.dumps([shape, code, inputs, torch.__version__], sort_keys=True, default=str)
+    return sweep / NOTES / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shape(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shape(inner) for inner in value]
+    return type(value).__name__ if isinstance(value, int | float) else value
+
+
+def rehearse(
+    model: LightningModule,
+    data: LightningDataModule,
+    settings: Settings,
+    world: World,
+    note: Path,
+    make_cka: Callable[[Path], list[Callback]] = lambda folder: [],
+) -> None:
+    """Run one batch of training and of each validation loader on a copy of the model.
+
+    Args:
+        model: left as it is, in weights, buffers and attributes.
+        note: see `note_of`; nothing is done where it exists.
+        make_cka: returns the alignment callback, which writes below the folder that it is given.
+
+    Raises:
+        UsageError: what would have failed after an epoch, and how to mend it.
+        Exception: whatever the user's code raises.
+    """
+    if world.on_rank_zero(note.is_file):
+        return
+    begun, random_numbers = time.monotonic(), global_states()
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as temporary:
+        folder = Path(temporary)
+        watch = _Watch(settings, type(model))
+        callbacks = [SeedSteps(settings.training.seed), MetricStates(), *make_cka(folder), watch]
+        changed = {**_ONE_BATCH, **({"trainer": {}} if hasattr(settings.training, "trainer") else {})}
+        short = settings.model_copy(
+            update={"training": settings.training.model_copy(update=changed)}
+        )
+        trainer = make_trainer(short, world, [DummyLogger()], callbacks, folder)
+        trainer.num_sanity_val_steps = 1
+        actor = _copied(model)
+        suit(trainer, actor, short)
+        try:
+            trainer.fit(actor, datamodule=data)
+        finally:
+            restore_globals(random_numbers)
+        watch.check_monitors(trainer)
+    if world.is_rank_zero:
+        write_json(note, {"seconds": round(time.monotonic() - begun, 3)})
+
+
+def _copied(model: LightningModule) -> LightningModule:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise UsageError(
+            f"rehearsal: {type(model).__module__}.{type(model).__qualname__} can't be copied"
+            f" ({type(error).__name__}: {error}); artefacts.rehearsal=false trains without one"
+        ) from None
+
+
+class _Watch(Callback):
+    """Looks at what is logged, and whether a checkpoint can be read back.
+
+    Args:
+        settings: of the trial.
+        kind: class of the model.
+    """
+
+    def __init__(self, settings: Settings, kind: type) -> None:
+        self.settings, self.kind = settings, kind
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            return
+        logged = trainer.callback_metrics
+        for name, text in self._monitors():
+            if name not in logged and not self._may_come(name):
+                raise UsageError(text(logged))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero or trainer.world_size > 1:
+            checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+            check_readable(checkpoint)
+
+    def check_monitors(self, trainer: Trainer) -> None:
+        """Refuse metrics that neither validation nor training have logged.
+
+        Raises:
+            UsageError: naming the setting and what is logged.
+        """
+        validates = trainer.enable_validation and sum(
+            trainer.fit_loop.epoch_loop.val_loop.max_batches or (0,)
+        )
+        for name, text in self._monitors():
+            required = validates or f"training.monitor" in self.settings.overrides
+            if name not in trainer.callback_metrics and required:
+                raise UsageError(text(trainer.callback_metrics))
+
+    def _monitors(self) -> list[tuple[str, Callable[[Any], str]]]:
+        monitor, pruning = self.settings.training.monitor, self.settings.callbacks.pruning
+        names = [(monitor, lambda logged: not_logged(monitor, logged))]
+        if pruning.enabled:
+            key = "callbacks.pruning.metric"
+            names.append((pruning.metric, lambda logged: not_logged(pruning.metric, logged, key)))
+        return names
+
+    def _may_come(self, name: str) -> bool:
+        """Whether training may log what validation has not."""
+        if "train" in name.lower():
+            return True
+        sources = (kind for kind in self.kind.__mro__ if issubclass(kind, LightningModule))
+        return any(name in _source(kind) for kind in sources if kind is not LightningModule)
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return ""
+
+
+def check_readable(checkpoint: dict[str, Any]) -> None:
+    """Refuse a checkpoint that could not be read back safely.
+
+    Raises:
+        UsageError: naming the entry and its type.
+    """
+    kept = without_code(checkpoint)
+    problem = unreadable(kept)
+    if problem is None:
+        small = {k: v for k, v in kept.items() if k not in ("state_dict", "optimizer_states")}
+        file = io.BytesIO()
+        torch.save(small, file)
+        file.seek(0)
+        try:
+            with harmless_classes():
+                torch.load(file, weights_only=True)
+        except Exception as error:
+            problem = str(error).strip().splitlines()[0]
+    if problem is not None:
+        raise UsageError(
+            f"checkpoint: {problem}: can't be read back without running code from the file; keep"
+            " plain values there (numbers, text, lists, dicts, tensors)"
+        )
