@@ -178,7 +178,9 @@ class ResumeCheckpoint(Checkpoint):
             self._judge(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._must_end:  # without a validation the epoch ends on the step that was to be the last
+        if (
+            self._must_end
+        ):  # without a validation the epoch ends on the step that was to be the last
             self._write(trainer)
         if self._judged_at < trainer.current_epoch:
             self._judge_by_training(trainer)
@@ -294,9 +296,7 @@ class ResumeCheckpoint(Checkpoint):
             )
 
 
-def not_logged(
-    monitor: str, metrics: Collection[str], setting: str = "training.monitor"
-) -> str:
+def not_logged(monitor: str, metrics: Collection[str], setting: str = "training.monitor") -> str:
     """Return what to say of a metric that a setting names and nothing logs."""
     logged = sorted(metrics)
     return (

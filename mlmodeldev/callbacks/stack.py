@@ -8,6 +8,7 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback, LightningModule
@@ -62,7 +63,7 @@ def make_callbacks(
     if chosen.export.enabled:
         stack.append(Export(folder.path, recovery, _state(settings, model_arguments)))
     if chosen.cka.enabled:
-        stack.extend(_cka(settings, folder, model))
+        stack.extend(make_cka(settings, folder.path, model))
     if chosen.pruning.enabled:
         stack.append(_pruning(settings, folder))
     if training.patience is not None:
@@ -93,7 +94,7 @@ def _drop_idle_hooks(callback: Callback) -> None:
             setattr(callback, name, None)
 
 
-def _cka(settings: Settings, folder: TrialFolder, model: LightningModule) -> list[Callback]:
+def make_cka(settings: Settings, folder: Path, model: LightningModule) -> list[Callback]:
     """Return the alignment callback, unless neither settings nor model say what to compare."""
     chosen = settings.callbacks.cka
     compare = {name: one.model_dump() for name, one in chosen.compare.items()}
@@ -106,7 +107,7 @@ def _cka(settings: Settings, folder: TrialFolder, model: LightningModule) -> lis
     return [
         CKACallback(
             compare,
-            folder.path,
+            folder,
             every_n_epochs=chosen.every_n_epochs,
             max_batches=chosen.max_batches,
             estimator=chosen.estimator,

@@ -74,7 +74,9 @@ class TakenOver:
     def gives(self, stage: str) -> bool:
         """Whether the module has loaders for a stage: train, val or test."""
         parent: type
-        parent = LightningModule if isinstance(self.module, LightningModule) else LightningDataModule
+        parent = (
+            LightningModule if isinstance(self.module, LightningModule) else LightningDataModule
+        )
         return is_overridden(LOADERS[stage], self.module, parent=parent)
 
     def meet(self, model: LightningModule) -> None:
@@ -143,7 +145,8 @@ class TakenOver:
         if isinstance(loaders, CombinedLoader):
             names = range(len(loaders.flattened))
             loaders.flattened = [
-                self._one(each, stage, str(n)) for n, each in zip(names, loaders.flattened, strict=True)
+                self._one(each, stage, str(n))
+                for n, each in zip(names, loaders.flattened, strict=True)
             ]
             return loaders
         if isinstance(loaders, dict):

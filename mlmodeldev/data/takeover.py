@@ -96,9 +96,7 @@ class ResumableLoader(_Loader):
         pin: bool | None = None,
     ) -> None:
         super().__init__(loader, place)
-        self.order = Order(
-            loader, place.seed, place.name, place.shard, place.train, place.in_order
-        )
+        self.order = Order(loader, place.seed, place.name, place.shard, place.train, place.in_order)
         self._source = SeededDataset(loader, place, self.order.unique)
         self._workers = loader.num_workers if workers is None else workers
         self._prefetch = loader.prefetch_factor if prefetch is None else prefetch
@@ -109,7 +107,9 @@ class ResumableLoader(_Loader):
     @property
     def sampler(self) -> Any:
         """The loader's sampler; a sequential one in overfitting."""
-        return SequentialSampler(self.loader.dataset) if self.place.in_order else self.loader.sampler
+        return (
+            SequentialSampler(self.loader.dataset) if self.place.in_order else self.loader.sampler
+        )
 
     def __len__(self) -> int:
         """Batches in a whole epoch on this rank."""
@@ -242,7 +242,7 @@ class _WorkerInit:
         outlive_sigterm(worker)
         information: Any = get_worker_info()
         # the user's function looks for the user's data set there
-        information.__dict__["dataset"] = information.dataset.dataset
+        object.__setattr__(information, "dataset", information.dataset.dataset)
         if self._own is not None:
             self._own(worker)
 

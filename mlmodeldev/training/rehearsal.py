@@ -1,4 +1,4 @@
-"""A rehearsal: one batch of each stage on a copy of the model, before the first epoch is paid for.
+"""A rehearsal: one batch of each stage on a second model, before the first epoch is paid for.
 
 What is known only after an epoch otherwise is known in seconds: a ``training.monitor`` that nothing
 logs, a mistake in ``validation_step``, a layer that CKA can't measure, a checkpoint that can't be
@@ -12,11 +12,11 @@ Example::
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import inspect
 import io
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,6 +33,7 @@ from mlmodeldev.callbacks.resume import not_logged
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.data.randomness import global_states, restore_globals
 from mlmodeldev.errors import UsageError
+from mlmodeldev.training import build
 from mlmodeldev.training.checkpoint_values import harmless_classes, unreadable, without_code
 from mlmodeldev.training.model_kind import suit
 from mlmodeldev.training.trainer import make_trainer
@@ -40,6 +41,8 @@ from mlmodeldev.training.trainer import make_trainer
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.training.ranks import World
+
+log = logging.getLogger(__name__)
 
 NOTES = ".rehearsed"
 """Folder of a sweep in which each state that was rehearsed has a file."""
@@ -83,10 +86,10 @@ def rehearse(
     note: Path,
     make_cka: Callable[[Path], list[Callback]] = lambda folder: [],
 ) -> None:
-    """Run one batch of training and of each validation loader on a copy of the model.
+    """Run one batch of training and of each validation loader on a second model like this one.
 
     Args:
-        model: left as it is, in weights, buffers and attributes.
+        model: left alone: its class is made again, under the same seed.
         note: see `note_of`; nothing is done where it exists.
         make_cka: returns the alignment callback, which writes below the folder that it is given.
 
@@ -101,13 +104,17 @@ def rehearse(
         folder = Path(temporary)
         watch = _Watch(settings, type(model))
         callbacks = [SeedSteps(settings.training.seed), MetricStates(), *make_cka(folder), watch]
-        changed = {**_ONE_BATCH, **({"trainer": {}} if hasattr(settings.training, "trainer") else {})}
+        changed = {
+            **_ONE_BATCH,
+            **({"trainer": {}} if hasattr(settings.training, "trainer") else {}),
+        }
         short = settings.model_copy(
             update={"training": settings.training.model_copy(update=changed)}
         )
         trainer = make_trainer(short, world, [DummyLogger()], callbacks, folder)
         trainer.num_sanity_val_steps = 1
-        actor = _copied(model)
+        actor = build.model(settings, data)
+        _same_again(model, actor)
         suit(trainer, actor, short)
         try:
             trainer.fit(actor, datamodule=data)
@@ -118,14 +125,18 @@ def rehearse(
         write_json(note, {"seconds": round(time.monotonic() - begun, 3)})
 
 
-def _copied(model: LightningModule) -> LightningModule:
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:
-        raise UsageError(
-            f"rehearsal: {type(model).__module__}.{type(model).__qualname__} can't be copied"
-            f" ({type(error).__name__}: {error}); artefacts.rehearsal=false trains without one"
-        ) from None
+def _same_again(model: LightningModule, again: LightningModule) -> None:
+    """Warn where the constructor, under the same seed, has made other weights."""
+    first, second = model.state_dict(), again.state_dict()
+    other = [name for name in first if not torch.equal(first[name], second.get(name, first[name]))]
+    if other or first.keys() != second.keys():
+        log.warning(
+            "model: made a second time, %s.%s has other weights (%s): what it draws does not come"
+            " from the trial's seed, so this trial can't be repeated",
+            type(model).__module__,
+            type(model).__qualname__,
+            (other or sorted(first.keys() ^ second.keys()))[0],
+        )
 
 
 class _Watch(Callback):
@@ -162,7 +173,7 @@ class _Watch(Callback):
             trainer.fit_loop.epoch_loop.val_loop.max_batches or (0,)
         )
         for name, text in self._monitors():
-            required = validates or f"training.monitor" in self.settings.overrides
+            required = validates or "training.monitor" in self.settings.overrides
             if name not in trainer.callback_metrics and required:
                 raise UsageError(text(trainer.callback_metrics))
 

@@ -85,6 +85,8 @@ class Attempt:
         policy, goes_on = self.settings.artefacts.changed_data, self.checkpoint is not None
         root = Path(self.settings.artefacts.data_dir).expanduser().absolute()
         self.world.on_rank_zero(lambda: record_data(self.folder, data, root, policy, goes_on))
+        if self.settings.artefacts.rehearsal and self.checkpoint is None:
+            self._rehearse(model, data)
         for tracker in self.trackers:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
@@ -98,6 +100,18 @@ class Attempt:
                 " artefacts.fresh=true begins anew"
             ) from None
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
+
+    def _rehearse(self, model: LightningModule, data: LightningDataModule) -> None:
+        from mlmodeldev.callbacks.stack import make_cka
+        from mlmodeldev.training.rehearsal import note_of, rehearse
+
+        record, settings = self.folder.read(), self.settings
+        inputs = record.get("data", {}).get("inputs")
+        code = record.get("code") or record.get("source")
+        note = note_of(settings, code, inputs, self.folder.path.parent)
+        rehearse(
+            model, data, settings, self.world, note, lambda path: make_cka(settings, path, model)
+        )
 
     def _meet(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         from mlmodeldev.data.plain import taken_over
