@@ -122,6 +122,7 @@ def rehearse(
             restore_globals(random_numbers)
         watch.check_monitors(trainer)
     if world.is_rank_zero:
+        note.parent.mkdir(exist_ok=True)
         write_json(note, {"seconds": round(time.monotonic() - begun, 3)})
 
 
