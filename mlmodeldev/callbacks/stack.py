@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback, LightningModule
-from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.export import Export
@@ -96,7 +95,6 @@ def _cka(settings: Settings, folder: TrialFolder, model: LightningModule) -> lis
         return []
     from mlmodeldev.alignment.callback import CKACallback
 
-    own_forward = is_overridden("forward", model, parent=LightningModule)
     return [
         CKACallback(
             compare,
@@ -107,8 +105,6 @@ def _cka(settings: Settings, folder: TrialFolder, model: LightningModule) -> lis
             kernel=chosen.kernel,
             weighting=chosen.weighting,
             pooling=chosen.pooling,
-            # A model's forward takes a batch and logs nothing, so a copy can run it anywhere.
-            reference_call="forward" if own_forward else "validation_step",
         )
     ]
 
