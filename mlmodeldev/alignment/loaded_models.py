@@ -95,6 +95,8 @@ def _arguments(
     names = list(inspect.signature(model.forward).parameters)
     chosen = dict(inputs) if inputs else {name: name for name in names if name in batch}
     if not inputs:
+        if "input_ids" not in names:
+            chosen.pop("attention_mask", None)  # it is of tokens that this model does not read
         chosen |= {
             name: entry
             for name in _LOOKS
