@@ -73,7 +73,11 @@ class CachedCoco(ExactDataModule):
         """Return ``images``, (records, stored, stored, 3) bytes, and what is corrupt."""
         source = self._source()
         files = [splits_file(source), source / f"train{self.year}", source / f"val{self.year}"]
-        key = {"files": [self.digest(file) for file in files], "size": self.image_size, "reader": READER}
+        key = {
+            "files": [self.digest(file) for file in files],
+            "size": self.image_size,
+            "reader": READER,
+        }
         made = self.cached_arrays(f"coco_{self.year}/images", key, self._make_images)
         self._refuse_corrupt(made.metadata["corrupt"])
         return made

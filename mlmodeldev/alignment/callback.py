@@ -80,7 +80,9 @@ class CKACallback(Callback):
         self.max_batches = max_batches
         check_poolings(pooling.values() if isinstance(pooling, Mapping) else [pooling])
         self.pooling = pooling
-        self._new_metric = partial(PresentCKA, kernel=kernel, estimator=estimator, weighting=weighting)
+        self._new_metric = partial(
+            PresentCKA, kernel=kernel, estimator=estimator, weighting=weighting
+        )
         self._new_metric(["checks", "settings"])
         self._reduce = partial(gram, kernel=kernel)
         self._references = ReferenceModels(

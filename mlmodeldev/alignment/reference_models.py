@@ -165,7 +165,9 @@ class ReferenceModels:
             load_weights(twin, Path(against))
         elif self.previous is not None:
             load_weights(twin, self.previous)
-        return ReferenceModel(twin, is_copy=True, ready=against != "previous" or self.previous is not None)
+        return ReferenceModel(
+            twin, is_copy=True, ready=against != "previous" or self.previous is not None
+        )
 
     def _fix_start(self, trainer: Trainer, twin: LightningModule, resumed: bool) -> None:
         """Give the copy the first weights of the run: from the file, unless the run begins now."""

@@ -1,7 +1,7 @@
 """Weights as plain tensors: of a module, in a file, and back into a module.
 
-    save_weights(weights_of(module), Path("start.safetensors"))
-    load_weights(module, Path("start.safetensors"))
+save_weights(weights_of(module), Path("start.safetensors"))
+load_weights(module, Path("start.safetensors"))
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def make_callbacks(
     if training.log_every_n_steps and chosen.throughput.enabled:
         stack.append(Throughput(settings.processing.batch_size))
     if chosen.progress.enabled:
-        stack.append(ProgressReport(chosen.progress.every_seconds))
+        stack.append(ProgressReport(chosen.progress.every_seconds, training.monitor))
     if chosen.samples.enabled:
         stack.append(Samples(folder.path / "samples.csv", chosen.samples.count))
     if chosen.export.enabled:

@@ -94,7 +94,9 @@ class TarStream:
         end = self._place
         while chunk := self.read(_CHUNK):
             if chunk.count(0) != len(chunk):
-                raise ArchiveError(f"{self._archive}: broken, or data follow the archive's end")
+                raise ArchiveError(
+                    f"{self._archive}: broken, or data follow the end of the archive"
+                )
             if self._place - end > most_bytes:
                 raise ArchiveError(f"{self._archive}: endless padding behind the last member")
 
@@ -121,7 +123,9 @@ def open_tar(archive: Path) -> Iterator[tuple[tarfile.TarFile, TarStream]]:
             tar = stack.enter_context(tarfile.open(fileobj=readable, mode="r:"))
         except tarfile.ReadError:
             if packed:
-                raise ArchiveError(f"{archive}: broken, or no tar is packed in it") from None
+                raise ArchiveError(
+                    f"{archive}: broken or cut short, or no tar is packed in it"
+                ) from None
             raise ArchiveError(
                 f"{archive} is not an archive: known are zip, tar, tar.gz, tar.bz2, tar.xz, tar.zst"
             ) from None

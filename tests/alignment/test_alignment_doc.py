@@ -30,7 +30,9 @@ def arguments(block):
         shown = yaml.safe_dump(value, default_flow_style=True, width=9999).splitlines()[0]
         mark = "+" if key == "compare" else ""
         for name, one in value.items() if key == "compare" else [("", shown)]:
-            text = "{" + ",".join(f"{k}: {_quoted(v)}" for k, v in one.items()) + "}" if name else one
+            text = (
+                "{" + ",".join(f"{k}: {_quoted(v)}" for k, v in one.items()) + "}" if name else one
+            )
             lines.append(f"{mark}callbacks.cka.{key}{'.' + name if name else ''}={text}")
     return lines
 
