@@ -3,9 +3,11 @@
     from mlmodeldev.alignment import CKA, CKACallback
 
 The parts: `hsic` the maths, `metric` over batches and `fullset` over all data as torchmetrics
-metrics, `capture` forward hooks, `callback` for any LightningModule with its `comparison`,
-`reference_models` and their `replay`, `results` the numbers, files and pictures; `python -m mlmodeldev.alignment` the
-same from the shell. Names are loaded on first use: importing the package costs nothing.
+metrics, `capture` forward hooks, `callback` for any LightningModule with its `comparison` and
+`reference_models`, `replay` how a copy validates as the live model did, `present` what is done
+without layers that give no features, `results` the numbers, files and pictures; `python -m
+mlmodeldev.alignment` the same from the shell. Names are loaded on first use: importing the package
+costs nothing.
 """
 
 from __future__ import annotations

@@ -67,9 +67,10 @@ class PresentCKA(CKA):
         for place, (name, one) in enumerate(zip(names, given, strict=True)):
             if one is not None and one.samples != count:
                 self.reasons[name] = f"gives {one.samples} rows for {count} examples"
-            fits = one is not None and one.samples == count
-            self.absent[place] += not fits
-            whole.append(one if fits else nothing)
+            if one is None or one.samples != count:
+                self.absent[place] += 1
+                one = nothing  # noqa: PLW2901
+            whole.append(one)
         rows = len(self.layers_a)
         if count:
             self._add(whole[:rows], whole[rows:])
@@ -123,7 +124,7 @@ class PresentCKA(CKA):
 def _samples(grams: list[Gram], batch_size: int | None) -> int:
     """Return how many examples the features are of: as the batch has, else as most have."""
     sizes = Counter(one.samples for one in grams)
-    if batch_size in sizes:
+    if batch_size is not None and batch_size in sizes:
         return batch_size
     return sizes.most_common(1)[0][0] if sizes else 0
 

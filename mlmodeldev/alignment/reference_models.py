@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -99,7 +98,7 @@ class ReferenceModels:
         """Let go of the models."""
         self._models = {}
 
-    def run(self, trainer: Trainer, moment: Moment) -> dict[str, Seen]:
+    def run(self, trainer: Trainer, moment: Moment) -> dict[str, Seen[Gram]]:
         """Run every model that is ready on the batch of that moment; return its reduced layers."""
         return {
             against: self._run_one(reference, trainer, moment)
@@ -120,7 +119,7 @@ class ReferenceModels:
             load_weights(reference.module, self.previous)
             reference.ready = True
 
-    def _run_one(self, reference: ReferenceModel, trainer: Trainer, moment: Moment) -> Seen:
+    def _run_one(self, reference: ReferenceModel, trainer: Trainer, moment: Moment) -> Seen[Gram]:
         module = reference.module
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())

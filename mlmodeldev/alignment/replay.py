@@ -78,12 +78,12 @@ class RandomStates:
         """Read them."""
         cuda: Any = torch.cuda  # partly without types
         gpus = cuda.get_rng_state_all() if cuda.is_initialized() else []
-        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), gpus)  # noqa: NPY002
+        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state(), gpus)
 
     def set(self) -> None:
         """Make the generators go on from here."""
         random.setstate(self.python)
-        np.random.set_state(self.numpy)  # noqa: NPY002
+        np.random.set_state(self.numpy)
         torch.set_rng_state(self.torch)
         if self.gpus:
             torch.cuda.set_rng_state_all(self.gpus)

@@ -40,7 +40,7 @@ BROKEN = (
     UnicodeDecodeError,
     struct.error,
 )
-"""What the libraries raise for an archive that is damaged or cut short; `is_broken` for the rest."""
+"""What the libraries raise for an archive damaged or cut short; see `is_broken` for the rest."""
 
 _LARGEST_RATIO = 200
 _ALWAYS_ALLOWED = 1 << 30

@@ -157,7 +157,7 @@ class Full(Base):
     def validation_step(self, batch, batch_idx):
         x, y = batch
         self.seen += 1
-        noise = torch.randn(1).item() + random.random() + np.random.rand()  # noqa: NPY002
+        noise = torch.randn(1).item() + random.random() + np.random.rand()
         out = self.net(self.norm(x) + noise) @ self.prototypes
         self.draws.append(noise)
         self.outputs.append(out)

@@ -116,7 +116,7 @@ def test_layers_that_do_not_run_are_named():
         run(["act#12"])
     with pytest.raises(UsageError, match="'number' gives int, not a tensor"):
         run(["number"])
-    with pytest.raises(UsageError, match="'conv' gives .* pooling 'cls' needs"):
+    with pytest.raises(UsageError, match=r"'conv' gives .* pooling 'cls' needs"):
         run(["conv"], pooling="cls")
 
 
