@@ -4,8 +4,10 @@
 
 The parts: `hsic` the maths, `metric` over batches and `fullset` over all data as torchmetrics
 metrics, `capture` forward hooks, `callback` for any LightningModule with its `comparison` and
-`reference_models`, `results` the numbers, files and pictures; `python -m mlmodeldev.alignment` the
-same from the shell. Names are loaded on first use: importing the package costs nothing.
+`reference_models`, `replay` how a copy validates as the live model did, `present` what is done
+without layers that give no features, `results` the numbers, files and pictures; `python -m
+mlmodeldev.alignment` the same from the shell. Names are loaded on first use: importing the package
+costs nothing.
 """
 
 from __future__ import annotations

@@ -55,14 +55,15 @@ def compare(args: argparse.Namespace) -> Result:
     """Run both models over the data and return the matrix with all that belongs to it."""
     from mlmodeldev.alignment.capture import Capture, match_layers
     from mlmodeldev.alignment.inputs import open_model, read_batches, run
-    from mlmodeldev.alignment.metric import CKA
+    from mlmodeldev.alignment.present import PresentCKA, size_of_batch
     from mlmodeldev.alignment.results import Result
 
     names, patterns = (args.a, args.b), (args.layers, args.layers_b or args.layers)
     models = [open_model(name, args.class_path) for name in names]
     layers = [match_layers(model, own) for model, own in zip(models, patterns, strict=True)]
     options = {"estimator": args.estimator, "weighting": args.weighting}
-    metric = CKA(layers[0], layers[1], args.kernel, **options)
+    differ = args.a != args.b or layers[0] != layers[1]
+    metric = PresentCKA(layers[0], layers[1], args.kernel, paired=differ, **options)
     order = {"batch_size": args.batch_size, "samples": args.samples, "seed": args.seed}
     batches = [
         read_batches(args.data, name, model, **order)
@@ -73,15 +74,20 @@ def compare(args: argparse.Namespace) -> Result:
         for model, own, batch in zip(models, layers, pair, strict=True):
             with Capture(model, own, metric.gram, args.pooling) as capture:
                 run(model, batch)
-                seen.append(capture.take())
-        metric.update(*seen)
-    return Result.of(
+                seen.append(capture.take_usable())
+        metric.update(seen[0], seen[1], size_of_batch(pair[0]))
+    result = Result.of(
         metric,
         args.out.stem,
         against=args.b,
-        has_diagonal=args.a != args.b or layers[0] != layers[1],
+        has_diagonal=differ,
         epoch=None,
     )
+    if line := metric.new_line(args.out.stem):
+        sys.stderr.write(f"warning: {line}\n")
+    if not result.matrix.size:
+        raise UsageError("none of the layers gives features to compare: choose others by --layers")
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:

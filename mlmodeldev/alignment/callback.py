@@ -24,14 +24,15 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from pytorch_lightning.utilities import rank_zero_warn
 
-from mlmodeldev.alignment import reference_models, results
+from mlmodeldev.alignment import results
 from mlmodeldev.alignment.capture import Capture, check_poolings, match_layers
 from mlmodeldev.alignment.comparison import Comparison, read_comparisons
 from mlmodeldev.alignment.hsic import Gram, gram
-from mlmodeldev.alignment.metric import CKA, one_of
-from mlmodeldev.alignment.reference_models import ReferenceModels, random_states
+from mlmodeldev.alignment.present import PresentCKA, size_of_batch
+from mlmodeldev.alignment.reference_models import ReferenceModels
+from mlmodeldev.alignment.replay import Moment
 from mlmodeldev.errors import UsageError
 
 __all__ = ["CKACallback", "Comparison"]
@@ -47,8 +48,9 @@ class CKACallback(Callback):
         max_batches: validation batches to use, default 8.
         estimator, kernel, weighting: as `metric.CKA`.
         pooling: as `capture.Capture`, default ``"mean"``; names are layer patterns.
-        reference_call: how copies of the model run on a batch: ``"validation_step"`` (default),
-            ``"forward"`` or ``"predict_step"``, which get the whole batch.
+
+    Any module will do: copies of it run its own `validation_step` (see `replay`), and layers
+    whose output is no feature are left out by name (see `present`).
 
     Scalars: `results.scalars`, and ``cka/mean_diagonal`` for the first comparison that has one.
     The start of training is kept in ``cka/start.safetensors``, so that a resumed run measures
@@ -68,7 +70,6 @@ class CKACallback(Callback):
         kernel: str = "linear",
         weighting: str = "pairs",
         pooling: str | Mapping[str, str] = "mean",
-        reference_call: str = "validation_step",
     ) -> None:
         for key, value in (("every_n_epochs", every_n_epochs), ("max_batches", max_batches)):
             if value < 1:
@@ -79,21 +80,23 @@ class CKACallback(Callback):
         self.max_batches = max_batches
         check_poolings(pooling.values() if isinstance(pooling, Mapping) else [pooling])
         self.pooling = pooling
-        self._new_metric = partial(CKA, kernel=kernel, estimator=estimator, weighting=weighting)
+        self._new_metric = partial(
+            PresentCKA, kernel=kernel, estimator=estimator, weighting=weighting
+        )
         self._new_metric(["checks", "settings"])
         self._reduce = partial(gram, kernel=kernel)
         self._references = ReferenceModels(
             self.comparisons,
             self.directory,
-            call=one_of(reference_call, reference_models.CALLS, "reference_call"),
             reduce=self._reduce,
             pooling=pooling,
         )
-        self._metrics: dict[str, CKA] = {}
+        self._metrics: dict[str, PresentCKA] = {}
         self._live: list[str] = []
         self._capture: Capture[Gram] | None = None
+        self._batch_size: int | None = None
         self._open = ExitStack()
-        self._random: list[Tensor] = []
+        self._moment: Moment | None = None
         self._history: dict[str, dict[str, list[Any]]] = {}
         self._resumed = False
 
@@ -108,7 +111,10 @@ class CKACallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers and make the reference models."""
         self._resumed |= trainer.ckpt_path is not None
-        self._prepare(trainer, pl_module)
+        if trainer.enable_validation:
+            self._prepare(trainer, pl_module)
+        else:
+            rank_zero_warn("cka: there is no validation, in which it is measured: nothing is")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do the same where there is no fit: `trainer.validate`."""
@@ -123,7 +129,9 @@ class CKACallback(Callback):
             live.update(dict.fromkeys(rows[name]))
             if comparison.against == "self":
                 live.update(dict.fromkeys(columns[name]))
-            self._metrics[name] = self._new_metric(rows[name], columns[name])
+            self._metrics[name] = self._new_metric(
+                rows[name], columns[name], paired=comparison.has_diagonal
+            )
         self._live = list(live)
 
     # Validation
@@ -148,9 +156,11 @@ class CKACallback(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Put the hooks on, and note the random state for the other models."""
+        """Put the hooks on, and note for the other models what there is now."""
         if self._measures(trainer) and dataloader_idx == 0 and batch_idx < self.max_batches:
-            self._random = random_states()
+            if self._references.any_ready:
+                self._moment = Moment.of(pl_module, batch, batch_idx)
+            self._batch_size = size_of_batch(batch)
             # A compiled module skips hooks that came after its compilation.
             self._open.enter_context(torch.compiler.set_stance("force_eager"))
             capture = Capture(pl_module, self._live, self._reduce, self.pooling)
@@ -168,20 +178,16 @@ class CKACallback(Callback):
         """Take what the hooks saw, run the other models on the batch, add both up."""
         if self._capture is None:
             return
-        try:
-            live = self._capture.take()
-        finally:
-            self._release()
-        seen = self._references.run(trainer, batch, batch_idx, self._random)
+        live, moment = self._capture.take_usable(), self._moment
+        self._release()
+        seen = self._references.run(trainer, moment) if moment else {}
         for name, metric in self._metrics.items():
             against = self.comparisons[name].against
-            if against == "self":
-                metric.update(live)
-            elif against in seen:
-                metric.update(live, seen[against])
+            if against == "self" or against in seen:
+                metric.update(live, seen.get(against), self._batch_size)
 
     def _release(self) -> None:
-        self._capture = None
+        self._capture = self._moment = None
         self._open.close()
 
     def on_exception(
@@ -206,6 +212,8 @@ class CKACallback(Callback):
         for name, metric in self._metrics.items():
             if self._references.is_ready(self.comparisons[name].against):
                 logged |= self._finish(trainer, self._result(name, metric, trainer))
+                if line := metric.new_line(name):
+                    rank_zero_warn(line)
         first = [value for key, value in logged.items() if key.endswith("/mean_diagonal")]
         if first:
             logged["cka/mean_diagonal"] = first[0]
@@ -213,7 +221,7 @@ class CKACallback(Callback):
             pl_module.log(key, value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         self._references.move_previous_on(pl_module)
 
-    def _result(self, name: str, metric: CKA, trainer: Trainer) -> results.Result:
+    def _result(self, name: str, metric: PresentCKA, trainer: Trainer) -> results.Result:
         comparison = self.comparisons[name]
         return results.Result.of(
             metric,
@@ -224,6 +232,8 @@ class CKACallback(Callback):
         )
 
     def _finish(self, trainer: Trainer, result: results.Result) -> dict[str, float]:
+        if not result.matrix.size:
+            return {}
         history = self._remember(result)
         if trainer.is_global_zero:
             results.write_files(result, self.directory, history)

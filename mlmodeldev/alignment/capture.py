@@ -13,7 +13,8 @@ in a forward (default: the first). Names are those of `named_modules()`, in that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -23,8 +24,10 @@ from torch import Tensor, nn
 from mlmodeldev.alignment.hsic import as_rows
 from mlmodeldev.errors import UsageError, nearest
 
-POOLINGS = ("flatten", "mean", "cls", "none")
 Reduced = TypeVar("Reduced")
+Seen = tuple[dict[str, Reduced], dict[str, str]]
+"""What layers gave, and why the others gave nothing, both by layer."""
+POOLINGS = ("flatten", "mean", "cls", "none")
 
 
 def match_layers(module: nn.Module, patterns: str | Sequence[str]) -> list[str]:
@@ -59,7 +62,7 @@ class Capture(Generic[Reduced]):
             channels, …); ``cls`` takes the first token; ``none`` leaves the output as it is.
         batch_dim: where the samples lie (default 0), for all layers or by pattern.
 
-    Raises `UsageError` for unknown layers, poolings and outputs without a tensor.
+    Raises `UsageError` for unknown layers and poolings; see `take` for outputs without features.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Capture(Generic[Reduced]):
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._calls: dict[str, int] = {}
         self._kept: dict[str, Reduced] = {}
+        self._unusable: dict[str, str] = {}
 
     def __enter__(self) -> Capture[Reduced]:
         self.open()
@@ -116,18 +120,28 @@ class Capture(Generic[Reduced]):
         """Forget the last forward."""
         self._calls.clear()
         self._kept.clear()
+        self._unusable.clear()
 
     def take(self) -> dict[str, Reduced]:
         """Return what the forward since the last `take` gave, in the order of `layers`.
 
-        Raises `UsageError` for a layer that did not run.
+        Raises `UsageError` for a layer that did not run, or whose output is no feature.
         """
-        for name in self.layers:
-            if name not in self._kept:
-                raise UsageError(self._not_run(name))
-        kept = {name: self._kept[name] for name in self.layers}
-        self.clear()
+        kept, reasons = self.take_usable()
+        for name, reason in reasons.items():
+            raise UsageError(f"layer {name!r} {reason}")
         return kept
+
+    def take_usable(self) -> Seen[Reduced]:
+        """Return what the layers gave, and of those that gave no features why, by name."""
+        kept = {name: self._kept[name] for name in self.layers if name in self._kept}
+        reasons = {
+            name: self._unusable.get(name) or self._not_run(name)
+            for name in self.layers
+            if name not in kept
+        }
+        self.clear()
+        return kept, reasons
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -135,37 +149,71 @@ class Capture(Generic[Reduced]):
             self._calls[name] = call + 1
             layer = self._wanted[name].get(call)
             if layer is not None:
-                features = first_tensor(output, layer).detach()
-                dim = self._batch_dim[name]
-                features = features.movedim(dim, 0) if dim else features
-                with torch.no_grad():
-                    self._kept[layer] = self._reduce(pool(features, self._pooling[name], layer))
+                self._keep(layer, name, output)
 
         return hook
+
+    def _keep(self, layer: str, name: str, output: Any) -> None:
+        try:
+            features = first_tensor(output).detach()
+            dim = self._batch_dim[name]
+            features = pool(features.movedim(dim, 0) if dim else features, self._pooling[name])
+        except _NoFeatures as error:
+            # No error yet: the model itself is right, and a pattern may match what can't be read.
+            self._unusable[layer] = str(error)
+            return
+        with torch.no_grad():
+            self._kept[layer] = self._reduce(features)
 
     def _not_run(self, layer: str) -> str:
         base, call = _split_call(layer)
         calls = self._calls.get(base, 0)
         if calls:
-            return f"layer {base!r} ran {calls} times in this forward: there is no call {call}"
+            return f"ran {calls} times in this forward: there is no call {call}"
         ran = [name for name in self._wanted if self._calls.get(name)]
-        return f"layer {layer!r} did not run in this forward{nearest(base, ran)}"
+        return f"did not run in this forward{nearest(base, ran)}"
 
 
-def first_tensor(output: Any, layer: str) -> Tensor:
-    """Return the output itself, or the first tensor in a tuple, list, mapping or ModelOutput."""
+class _NoFeatures(Exception):
+    """An output that can't be compared; says why."""
+
+
+def first_tensor(output: Any) -> Tensor:
+    """Return the output itself, or the first of features in a tuple, list, mapping or dataclass.
+
+    Features are a tensor of real numbers with a batch dimension: a model that was given labels
+    puts its loss first.
+    """
     if isinstance(output, Tensor):
+        _check_features(output)
         return output
-    parts = output.values() if isinstance(output, Mapping) else output
-    if isinstance(parts, str) or not hasattr(parts, "__iter__"):
-        raise UsageError(f"layer {layer!r} gives {type(output).__name__}, not a tensor")
-    for part in parts:
-        if isinstance(part, Tensor):
-            return part
-    raise UsageError(f"layer {layer!r} gives {type(output).__name__} without a tensor at the top")
+    parts = [part for part in _parts(output) if isinstance(part, Tensor)]
+    if not parts:
+        raise _NoFeatures(f"gives {type(output).__name__} without a tensor at the top")
+    features = [part for part in parts if part.ndim and part.is_floating_point()]
+    if not features:
+        _check_features(parts[0])
+    return features[0]
 
 
-def pool(features: Tensor, how: str, layer: str) -> Tensor:
+def _parts(output: Any) -> Iterable[Any]:
+    if isinstance(output, Mapping):
+        return output.values()
+    if is_dataclass(output) and not isinstance(output, type):
+        return [getattr(output, field.name) for field in fields(output)]
+    if isinstance(output, str) or not hasattr(output, "__iter__"):
+        raise _NoFeatures(f"gives {type(output).__name__}, not a tensor")
+    return list(output)
+
+
+def _check_features(tensor: Tensor) -> None:
+    if not tensor.ndim:
+        raise _NoFeatures("gives a single number")
+    if not tensor.is_floating_point():
+        raise _NoFeatures(f"gives {str(tensor.dtype).removeprefix('torch.')}, not real features")
+
+
+def pool(features: Tensor, how: str) -> Tensor:
     """Pool features (batch, …); see `Capture`. Two dimensions or fewer stay as they are."""
     if how == "none" or features.ndim <= 2:
         return features
@@ -176,10 +224,8 @@ def pool(features: Tensor, how: str, layer: str) -> Tensor:
     if features.ndim == 3:
         return features[:, 0] if how == "cls" else features.mean(1, dtype=wide)
     if how == "cls":
-        raise UsageError(
-            f"pooling 'cls' needs (batch, tokens, dim), but layer {layer!r} gives "
-            f"{tuple(features.shape)}"
-        )
+        shape = tuple(features.shape)
+        raise _NoFeatures(f"gives {shape}, but pooling 'cls' needs (batch, tokens, dim)")
     return features.flatten(2).mean(2, dtype=wide)
 
 

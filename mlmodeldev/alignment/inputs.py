@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mlmodeldev.alignment.reference_models import freeze, is_weights_file, load_model
+from mlmodeldev.alignment.loaded_models import freeze, load_model
+from mlmodeldev.alignment.weights import is_weights_file
 from mlmodeldev.errors import UsageError, nearest
 
 SUFFIXES = (".npz", ".npy", ".safetensors", ".txt")

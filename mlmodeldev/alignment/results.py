@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mlmodeldev.alignment.metric import CKA
+    from mlmodeldev.alignment.present import PresentCKA
 
 _WEIGHTS = {"pairs": "n(n-3)", "samples": "n", "equal": "1"}
 VALUES_UP_TO = 16
@@ -52,18 +52,19 @@ class Result:
     estimator: str
     kernel: str
     weighting: str
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, metric: CKA, name: str, *, against: str, has_diagonal: bool, epoch: int | None
+        cls, metric: PresentCKA, name: str, *, against: str, has_diagonal: bool, epoch: int | None
     ) -> Result:
         """Return what the metric measured; it sums over the processes, so every rank calls this."""
-        matrix = metric.compute().cpu().numpy()
+        matrix, rows, columns = metric.result()
         return cls(
             name=name,
-            matrix=matrix,
-            rows=metric.layers_a,
-            columns=metric.layers_b,
+            matrix=matrix.cpu().numpy(),
+            rows=rows,
+            columns=columns,
             against=against,
             has_diagonal=has_diagonal,
             epoch=epoch,
@@ -72,6 +73,7 @@ class Result:
             estimator=metric.estimator,
             kernel=metric.kernel,
             weighting=metric.weighting,
+            left_out=metric.left_out,
         )
 
     @property
@@ -124,7 +126,7 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     """Write the matrix and its picture under ``folder/cka``; `history` adds the drift picture.
 
     ``<name>/epoch-0003.npz`` (matrix, rows, columns, samples, batches, epoch, estimator, kernel,
-    weighting, against), ``<name>/epoch-0003.png``, ``<name>.png`` (the latest), and
+    weighting, against, left_out), ``<name>/epoch-0003.png``, ``<name>.png`` (the latest), and
     ``<name>/training.png``, layers x epochs.
     """
     base = folder / "cka"

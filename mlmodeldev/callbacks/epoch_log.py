@@ -1,4 +1,4 @@
-"""One entry for each epoch in ``log.json``: losses and metrics of training and validation.
+"""One entry for each epoch in ``log.json``: the loss, the rate, and all that the module logs.
 
 Example of an entry::
 
@@ -16,6 +16,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from mlmodeldev.atomic import write_json
+from mlmodeldev.callbacks.figures import loss_of, rate_of
 
 
 class EpochLog(Checkpoint):
@@ -33,6 +34,8 @@ class EpochLog(Checkpoint):
         self.file = file
         self._sums: torch.Tensor | None = None  # of the losses; of how many they are
         self._validated = False
+        self._of_validation: set[str] = set()
+        self._before: set[str] = set()
 
     @property
     def state_key(self) -> str:
@@ -52,16 +55,21 @@ class EpochLog(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not isinstance(outputs, dict):
+        loss = loss_of(outputs)
+        if loss is None:
             return
         if self._sums is None:
             self._sums = torch.zeros(2, dtype=torch.float64, device=pl_module.device)
-        loss = outputs["loss"].detach()
+        loss = loss.reshape(())
         self._sums[0] += loss.nan_to_num(0.0, 0.0, 0.0)  # skipped: see `NonFinite`
         self._sums[1] += loss.isfinite()
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._before = set(trainer.callback_metrics)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True
+        self._of_validation |= set(trainer.callback_metrics) - self._before
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         mean = self._mean(trainer)
@@ -69,12 +77,14 @@ class EpochLog(Checkpoint):
             entry: dict[str, Any] = {
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
-                "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                "train/loss": mean,
             }
+            if (rate := rate_of(trainer)) is not None:
+                entry["lr"] = rate
+            if self._sums is not None:
+                entry["train/loss"] = mean
             for name, value in sorted(trainer.callback_metrics.items()):
                 # the values of an earlier epoch's validation are still there: not this epoch's
-                stale = name.startswith("val/") and not self._validated
+                stale = name in self._of_validation and not self._validated
                 if not stale and not name.startswith("time/"):
                     entry.setdefault(name, float(value))
             earlier = [e for e in self._read() if e["epoch"] < entry["epoch"]]

@@ -1,8 +1,11 @@
 """Epoch, phase, loss and learning rate: a bar in a terminal, a calm line now and then in a log.
 
-Example of a line::
+Example of lines, within an epoch and at its end::
 
     epoch 3/8  TRAIN  20/20  loss 1.873  lr 0.00071
+    epoch 3/8  val_acc 0.83  train_loss 1.21  val_loss 0.9  lr 0.00071
+
+At its end stands the monitored value, then all else that the module logs, by the module's names.
 """
 
 from __future__ import annotations
@@ -14,16 +17,23 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 
+from mlmodeldev.callbacks.figures import figures, loss_of, rate_of
+
+_FEW = 3
+"""Values on a bar, and on a line within an epoch, of a step that returns no loss."""
+
 
 class ProgressReport(ProgressBar):
     """Show where training stands.
 
     Args:
         every_seconds: between two lines where standard output is no terminal.
+        monitor: what is shown first.
     """
 
-    def __init__(self, every_seconds: float = 30.0) -> None:
+    def __init__(self, every_seconds: float = 30.0, monitor: str | None = None) -> None:
         super().__init__()
+        self.monitor = monitor
         self.every_seconds = every_seconds
         self._enabled = True
         self._bar: Any = None
@@ -53,12 +63,7 @@ class ProgressReport(ProgressBar):
         self._close()
         if not self._enabled or sys.stdout.isatty():
             return
-        metrics = "  ".join(
-            f"{name} {float(value):.4g}"
-            for name, value in sorted(trainer.callback_metrics.items())
-            if name.startswith(("train/loss", "val/"))
-        )
-        self._line(f"{self._epoch(trainer)}  {metrics}  lr {_rate(trainer):.3g}")
+        self._line("  ".join([self._epoch(trainer), *self._logged(trainer), *_rate(trainer)]))
 
     # --- validation
 
@@ -87,7 +92,17 @@ class ProgressReport(ProgressBar):
     # --- parts
 
     def _epoch(self, trainer: Trainer) -> str:
-        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        last = trainer.max_epochs
+        of = f"/{last}" if last is not None and last > 0 else ""
+        return f"epoch {trainer.current_epoch + 1}{of}"
+
+    def _logged(self, trainer: Trainer) -> list[str]:
+        return [f"{k} {v:.4g}" for k, v in figures(trainer, self.monitor).items()]
+
+    def _now(self, trainer: Trainer, outputs: Any) -> list[str]:
+        """Return the loss of a step; without one, the first of what its module logs."""
+        loss = loss_of(outputs)
+        return self._logged(trainer)[:_FEW] if loss is None else [f"loss {float(loss):.4g}"]
 
     def _open(self, trainer: Trainer, phase: str, total: float) -> None:
         if not self._enabled or not sys.stdout.isatty() or trainer.sanity_checking:
@@ -109,14 +124,16 @@ class ProgressReport(ProgressBar):
             return
         if self._bar is not None:
             self._bar.n = done
-            if outputs is not None and time.monotonic() - self._printed > 0.2:
+            if phase == "TRAIN" and time.monotonic() - self._printed > 0.2:
                 self._printed = time.monotonic()  # reading the loss waits for the GPU
-                self._bar.set_postfix(loss=_loss(outputs), lr=f"{_rate(trainer):.3g}")
+                shown = [*self._now(trainer, outputs), *_rate(trainer)]
+                self._bar.set_postfix_str(", ".join(one.replace(" ", "=") for one in shown))
             self._bar.update(0)
         elif time.monotonic() - self._printed > self.every_seconds:
-            loss = f"  loss {_loss(outputs)}" if outputs is not None else ""
-            place = f"{self._epoch(trainer)}  {phase}  {done}/{int(total)}"
-            self._line(f"{place}{loss}  lr {_rate(trainer):.3g}")
+            of = "" if total == float("inf") else f"/{int(total)}"
+            now = self._now(trainer, outputs) if phase == "TRAIN" else []
+            place = [self._epoch(trainer), phase, f"{done}{of}"]
+            self._line("  ".join([*place, *now, *_rate(trainer)]))
 
     def _line(self, text: str) -> None:
         self._printed = time.monotonic()
@@ -127,11 +144,6 @@ def _validation_batches(trainer: Trainer) -> float:
     return sum(trainer.num_val_batches)
 
 
-def _loss(outputs: Any) -> str:
-    loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-    return f"{float(loss):.4g}" if loss is not None else "-"
-
-
-def _rate(trainer: Trainer) -> float:
-    rate: float = trainer.optimizers[0].param_groups[0]["lr"]
-    return rate
+def _rate(trainer: Trainer) -> list[str]:
+    rate = rate_of(trainer)
+    return [] if rate is None else [f"lr {rate:.3g}"]

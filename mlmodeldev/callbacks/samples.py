@@ -48,7 +48,7 @@ class Samples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if trainer.is_global_zero and isinstance(outputs, dict) and set(_COLUMNS) <= set(outputs):
+        if trainer.is_global_zero and _is_table(outputs):
             self._parts.append({name: outputs[name].detach() for name in _COLUMNS})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,6 +94,12 @@ class Samples(Callback):
                 }
             )
         return rows
+
+
+def _is_table(outputs: Any) -> bool:
+    """Whether a validation step returned the columns; another's dict may use the same words."""
+    columns = [outputs.get(name) for name in _COLUMNS] if isinstance(outputs, dict) else [None]
+    return all(isinstance(one, torch.Tensor) and one.ndim == 1 for one in columns)
 
 
 def _nothing(index: int) -> dict[str, str]:

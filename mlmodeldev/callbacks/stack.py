@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback, LightningModule
-from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.export import Export
@@ -57,7 +56,7 @@ def make_callbacks(
     if training.log_every_n_steps and chosen.throughput.enabled:
         stack.append(Throughput(settings.processing.batch_size))
     if chosen.progress.enabled:
-        stack.append(ProgressReport(chosen.progress.every_seconds))
+        stack.append(ProgressReport(chosen.progress.every_seconds, training.monitor))
     if chosen.samples.enabled:
         stack.append(Samples(folder.path / "samples.csv", chosen.samples.count))
     if chosen.export.enabled:
@@ -103,7 +102,6 @@ def make_cka(settings: Settings, folder: Path, model: LightningModule) -> list[C
         return []
     from mlmodeldev.alignment.callback import CKACallback
 
-    own_forward = is_overridden("forward", model, parent=LightningModule)
     return [
         CKACallback(
             compare,
@@ -114,8 +112,6 @@ def make_cka(settings: Settings, folder: Path, model: LightningModule) -> list[C
             kernel=chosen.kernel,
             weighting=chosen.weighting,
             pooling=chosen.pooling,
-            # A model's forward takes a batch and logs nothing, so a copy can run it anywhere.
-            reference_call="forward" if own_forward else "validation_step",
         )
     ]
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from mlmodeldev.alignment.present import size_of_batch
+
 
 class Throughput(Callback):
     """Measure over the batches between two logged rows; validation and pauses don't count.
 
     Args:
-        batch_size: examples in a global batch.
+        batch_size: examples in a global batch, where a batch itself has no tensor to tell by.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -30,7 +32,7 @@ class Throughput(Callback):
         self._begin: float | None = None
         self._last_end: float | None = None
         self._waited = 0.0
-        self._batches = 0
+        self._batches = self._examples = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restart()
@@ -52,12 +54,15 @@ class Throughput(Callback):
     ) -> None:
         now = self._last_end = time.perf_counter()
         self._batches += 1
-        if self._begin is None or (trainer.global_step % trainer.log_every_n_steps):  # type: ignore[attr-defined]
+        own = size_of_batch(batch)
+        self._examples += self.batch_size if own is None else own * trainer.world_size
+        step = trainer.global_step or batch_idx + 1  # without an optimizer there are no steps
+        if self._begin is None or (step % trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
         elapsed = now - self._begin
         pl_module.log_dict(
             {
-                "time/samples_per_second": self._batches * self.batch_size / elapsed,
+                "time/samples_per_second": self._examples / elapsed,
                 "time/step_seconds": elapsed / self._batches,
                 "time/data_wait_share": self._waited / elapsed,
             },

@@ -5,7 +5,8 @@ Example::
     read_image(Path("seven.png"), size=8, channels=1, mean=0.305, std=0.376)
 
 Larger images are made smaller by the mean over each new pixel's area (Pillow's BOX). For the
-digits that is exact: theirs are counts of dark points over the squares of a finer grid.
+digits that is exact: theirs are counts of dark points over the squares of a finer grid. A file is
+read as a person sees it: see `decoding`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlmodeldev.data.decoding import NotShown, as_seen
 from mlmodeldev.errors import UsageError
 from mlmodeldev.machine import cores
+
+READER = 2
+"""Changes when files are read into other pixels than before: prepared arrays are then made anew."""
 
 
 def read_image(
@@ -32,7 +37,7 @@ def read_image(
         crop: keep the proportions and take the middle; else the whole image is squeezed.
 
     Raises:
-        UsageError: the file is missing or no image.
+        UsageError: the file is missing, no image, too large, or can't be shown.
     """
     image = _read(path, size, channels, crop)
     pixels = np.array(image, dtype=np.float32).reshape(size, size, channels).transpose(2, 0, 1)
@@ -46,21 +51,29 @@ def read_pixels(path: Path, size: int) -> np.ndarray:
 
 def _read(path: Path, size: int, channels: int, crop: bool) -> Any:
     """Return a Pillow image: colours as bytes; grey as floats, which nothing is rounded in."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        # Not by its name: Pillow would map an uncompressed TIFF, in which it turns it wrongly.
+        with path.open("rb") as file, Image.open(file) as image:
             if channels == 3 and crop:
                 image.draft("RGB", (size, size))  # a JPEG is decoded at 1/2 to 1/8: much faster
-            colours = image.convert("L").convert("F") if channels == 1 else image.convert("RGB")
-            box = _middle(colours.size) if crop else None
-            finer = min(colours.size) >= size
+            seen = as_seen(image, channels)
+            box = _middle(seen.size) if crop else None
+            finer = min(seen.size) >= size
             filter_ = Image.Resampling.BOX if finer else Image.Resampling.BILINEAR
-            return colours.resize((size, size), filter_, box)
+            return seen.resize((size, size), filter_, box)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"{path}: is no image ({error})") from None
+    except NotShown as error:
+        raise UsageError(f"{path}: can't be shown: {error}; save it with 8 bits") from None
+    except Image.DecompressionBombError as error:
+        raise UsageError(f"{path}: is too large ({error})") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever Pillow's many readers raise for damaged bytes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path}: is no image ({reason})") from None
 
 
 def _middle(shape: tuple[int, int]) -> tuple[float, float, float, float]:

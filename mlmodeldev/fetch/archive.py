@@ -15,32 +15,36 @@ about its size is not believed: the bytes that come out are counted.
 from __future__ import annotations
 
 import lzma
-import shutil
 import stat
-import subprocess
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO
 
-from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch.files import human
+from mlmodeldev.fetch.tar_stream import ArchiveError, open_tar
 
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
-"""What the libraries raise for an archive that is damaged or cut short."""
+__all__ = ["BROKEN", "ArchiveError", "Limits", "Member", "is_broken", "members", "size_in_index"]
+
+BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    UnicodeDecodeError,
+    struct.error,
+)
+"""What the libraries raise for an archive damaged or cut short; see `is_broken` for the rest."""
 
 _LARGEST_RATIO = 200
 _ALWAYS_ALLOWED = 1 << 30
 _MOST_MEMBERS = 5_000_000
-
-
-class ArchiveError(UsageError):
-    """The archive is refused or broken; nothing of it is in place."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,11 @@ def members(archive: Path, limits: Limits) -> Iterator[Member]:
         yield member
 
 
+def is_broken(error: OSError) -> bool:
+    """Whether bz2 and gzip raised it for damaged bytes, and not the system for want of a file."""
+    return error.errno is None
+
+
 def is_zip(archive: Path) -> bool:
     """Look at the first bytes: ``zipfile.is_zipfile`` also takes a tar that ends with a zip."""
     with archive.open("rb") as file:
@@ -135,6 +144,9 @@ def _zip_members(archive: Path, limits: Limits) -> Iterator[Member]:
             path = safe_path(archive, entry.filename)
             executable = bool(mode & stat.S_IXUSR)
             if entry.is_dir():
+                file.open(entry).close()  # its name must stand in the archive a second time
+                if entry.file_size:
+                    raise ArchiveError(f"{archive}: the folder {entry.filename!r} has content")
                 yield Member(path, None)
             else:
                 yield Member(path, partial(file.open, entry), executable)
@@ -142,7 +154,7 @@ def _zip_members(archive: Path, limits: Limits) -> Iterator[Member]:
 
 def _tar_members(archive: Path, limits: Limits) -> Iterator[Member]:
     total = 0
-    with _open_tar(archive) as file:
+    with open_tar(archive) as (file, stream):
         for entry in file:
             if not (entry.isreg() or entry.isdir()):
                 raise ArchiveError(f"{archive}: {entry.name!r} is a link or a device")
@@ -154,6 +166,7 @@ def _tar_members(archive: Path, limits: Limits) -> Iterator[Member]:
                 yield Member(path, None)
             else:
                 yield Member(path, partial(_extract, file, entry), executable)
+        stream.check_end(limits.bytes)
 
 
 def _extract(file: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
@@ -169,61 +182,3 @@ def _check_total(archive: Path, total: int, limits: Limits) -> None:
             f"{archive}: it would unpack to more than {human(limits.bytes)}; if that is right, "
             "raise max_bytes"
         )
-
-
-@contextmanager
-def _open_tar(archive: Path) -> Iterator[tarfile.TarFile]:
-    """Open as a stream: one pass, nothing held of a compressed archive."""
-    with ExitStack() as stack:
-        try:
-            stream: Any = None
-            mode: Literal["r|*", "r|"] = "r|*"
-            if _is_zstandard(archive):
-                stream, mode = stack.enter_context(_zstandard(archive)), "r|"
-            file = stack.enter_context(tarfile.open(archive, mode, stream))
-        except tarfile.ReadError:
-            raise ArchiveError(
-                f"{archive} is not an archive: known are zip, tar, tar.gz, tar.bz2, tar.xz, tar.zst"
-            ) from None
-        yield file
-
-
-def _is_zstandard(archive: Path) -> bool:
-    with archive.open("rb") as file:
-        return file.read(4) == b"\x28\xb5\x2f\xfd"  # RFC 8878, section 3.1.1
-
-
-def _zstandard(archive: Path) -> Any:
-    """Open by the standard library (Python 3.14 on), the package ``zstandard`` or the program."""
-    try:
-        from compression import zstd
-
-        return zstd.open(archive, "rb")
-    except ImportError:
-        pass
-    try:
-        import zstandard
-
-        return zstandard.open(archive, "rb")
-    except ImportError:
-        pass
-    program = shutil.which("zstd")
-    if program is None:
-        raise ArchiveError(
-            f"{archive}: reading zstd needs the program zstd, or a package: python -m pip install"
-            " zstandard"
-        )
-    return _by_program(program, archive)
-
-
-@contextmanager
-def _by_program(program: str, archive: Path) -> Iterator[IO[bytes]]:
-    """Read what ``zstd -dc`` writes; a damaged archive is told by its exit status, too."""
-    command = [program, "-dcq", str(archive)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        yield process.stdout
-        while process.stdout.read(1 << 20):  # padding after the last member
-            pass
-        if process.wait():
-            raise ArchiveError(f"{archive}: broken or cut short (zstd can't read it)")

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlmodeldev.atomic import make_folder, publish, remove, sync_file_system, write_shared
-from mlmodeldev.fetch.archive import BROKEN, ArchiveError, Limits, members, size_in_index
+from mlmodeldev.fetch.archive import (
+    BROKEN,
+    ArchiveError,
+    Limits,
+    is_broken,
+    members,
+    size_in_index,
+)
 from mlmodeldev.fetch.files import SIDE, free_bytes, human, remove_if_empty
 from mlmodeldev.fetch.verify import recorded_digest
 
@@ -187,6 +194,8 @@ def _write_members(job: _Unpacking, staged: Path) -> Path:
     except FileExistsError as error:
         raise ArchiveError(f"{source}: {error.filename} would be written twice") from None
     except OSError as error:
+        if is_broken(error):
+            raise ArchiveError(f"{source}: broken or cut short ({error})") from None
         raise ArchiveError(f"{source}: {error.strerror} in {staged.parent.parent}") from None
     root = _top_folder(staged) if job.flatten else staged
     content = {**job.origin, "files": writer.files, "unpacked_bytes": writer.total}

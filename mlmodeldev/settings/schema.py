@@ -175,6 +175,8 @@ class Comparison(Group):
     """Layer names of the other side; null: the same as ``a``."""
     against: str = "self"
     """self, start (the weights before training), previous (last epoch), a checkpoint or folder."""
+    inputs: dict[str, str] | None = None
+    """For a folder or Hub name: its arguments and the batch's entries; null: by name and shape."""
 
 
 class Cka(Group):

@@ -52,7 +52,7 @@ def fetch_all(settings: Settings) -> list[Got]:
     Raises:
         UsageError: something can't be had; the message says what.
     """
-    from mlmodeldev.alignment import reference_models
+    from mlmodeldev.alignment import loaded_models, weights
     from mlmodeldev.training import build
     from mlmodeldev.training.quiet import quiet
     from mlmodeldev.training.ranks import World
@@ -63,10 +63,10 @@ def fetch_all(settings: Settings) -> list[Got]:
     others = {
         name
         for name in _compared(settings, model)
-        if name not in WORDS and not reference_models.is_weights_file(name)
+        if name not in WORDS and not weights.is_weights_file(name)
     }
     for name in others:
-        reference_models.load_model(name)
+        loaded_models.load_model(name)
     del model
     names = {*_texts(settings.model), *_texts(settings.data), *others}
     return [*_of_data(data), *_of_hub(names)]

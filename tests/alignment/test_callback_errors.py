@@ -36,7 +36,6 @@ def test_bad_comparisons_are_named(tmp_path, compare, message):
         ({"every_n_epochs": 0}, "every_n_epochs=0"),
         ({"max_batches": 0}, "max_batches=0"),
         ({"estimator": "bias"}, "did you mean 'biased'"),
-        ({"reference_call": "forwards"}, "did you mean 'forward'"),
         ({"pooling": "meen"}, "did you mean 'mean'"),
     ],
 )

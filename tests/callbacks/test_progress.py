@@ -35,7 +35,8 @@ def test_a_log_has_one_line_an_epoch_and_nothing_else(trials) -> None:
     assert len(lines) == 2
     for number, line in enumerate(lines, 1):
         entry = ended.log[number - 1]
-        assert line.startswith(f"epoch {number}/2  train/loss ")
+        assert line.startswith(f"epoch {number}/2  val/accuracy ")
+        assert "  train/loss " in line
         shown = dict(re.findall(r"(\S+) ([\d.e-]+)(?:  |$)", line.partition("  ")[2]))
         assert float(shown["val/loss"]) == pytest.approx(entry["val/loss"], rel=1e-3)
         assert float(shown["val/accuracy"]) == pytest.approx(entry["val/accuracy"], rel=1e-3)

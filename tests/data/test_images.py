@@ -39,7 +39,7 @@ def test_any_size_and_mode_is_brought_to_what_the_model_takes(tmp_path):
     colour = np.dstack([grey] * 3)
     write(tmp_path / "grey.png", grey)
     write(tmp_path / "colour.png", colour)
-    write(tmp_path / "alpha.png", np.dstack([grey] * 4))
+    write(tmp_path / "alpha.png", np.dstack([grey] * 3 + [np.full_like(grey, 255)]))
     Image.fromarray(colour.astype(np.uint8)).save(tmp_path / "photo.jpg")
     Image.fromarray(grey.astype(np.uint8)).convert("P").save(tmp_path / "palette.gif")
     for file in tmp_path.iterdir():

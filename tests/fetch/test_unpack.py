@@ -86,7 +86,7 @@ def test_the_same_as_other_tools(tmp_path):
 def test_zstandard_without_a_reader_says_what_to_install(tmp_path, monkeypatch):
     path = tmp_path / "x.tar.zst"
     path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
-    monkeypatch.setattr(archive.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     for package in ("zstandard", "compression"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ArchiveError, match="pip install zstandard"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -152,6 +153,12 @@ def _of_metric(entries: Sequence[TrialEntry], key: str, default: str) -> str:
 
 
 def _test_value(record: Mapping[str, Any]) -> str:
-    name = (record.get("metric") or {}).get("name", "").replace("val/", "test/")
-    value = (record.get("test") or {}).get(name)
+    """Return the test's value of the metric, by the name that it has there; else the test's first.
+
+    ``val/accuracy`` is ``test/accuracy`` then, and ``val_loss`` ``test_loss``.
+    """
+    values: Mapping[str, Any] = record.get("test") or {}
+    name = (record.get("metric") or {}).get("name", "")
+    name = re.sub(r"^val(id(ation)?)?(?=[/_])", "test", name)
+    value = values.get(name, next(iter(values.values()), None))
     return "" if value is None else f"{value:.4f}"
