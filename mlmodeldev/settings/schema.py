@@ -40,6 +40,8 @@ class Artefacts(Group):
     """Folder name of the trial; null: its identity, a hash of the overrides."""
     changed_data: Literal["refuse", "warn"] = "refuse"
     """When a trial goes on and its data are others than before: an error, or a warning."""
+    changed_code: Literal["refuse", "continue", "fresh"] = "refuse"
+    """When a trial goes on and its code is other than before: an error, a warning, or anew."""
     fresh: bool = False
     """Begin anew: an existing folder of this trial is moved aside first, never deleted."""
 
