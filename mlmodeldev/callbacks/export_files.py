@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,8 @@ from mlmodeldev.secrets import mask
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 ARGUMENTS = "arguments.pt"
 """Beside config.json: the arguments that JSON would change (tensors, tuples, keys of numbers)."""
+ARRAY = "numpy"
+"""Marks in that file a tensor that was an array."""
 EXTRA = "extra_state.pt"
 """What a module's `get_extra_state` gives, which is no tensor."""
 
@@ -74,7 +77,9 @@ def write_config(target: str, arguments: Mapping[str, Any], folder: Path) -> Non
     kept: dict[str, Any] = {}
     not_stored: dict[str, str] = {}
     for name, value in arguments.items():
-        if _survives_json(value):
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+            kept[name] = (ARRAY, torch.from_numpy(value.copy()))
+        elif _survives_json(value):
             plain[name] = value
         elif _survives_pickle(value):
             kept[name] = value

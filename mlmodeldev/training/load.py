@@ -19,7 +19,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.callbacks.export_files import ARGUMENTS, CONFIG, EXTRA, WEIGHTS
+from mlmodeldev.callbacks.export_files import ARGUMENTS, ARRAY, CONFIG, EXTRA, WEIGHTS
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.settings.renamed import current_arguments, current_target
@@ -250,4 +250,9 @@ def _stored_tensors(folder: Path, name: str) -> dict[str, Any]:
         stored: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UsageError(f"{file}: can't be loaded ({str(error).splitlines()[0]})") from None
-    return stored
+    return {name: _as_given(value) for name, value in stored.items()}
+
+
+def _as_given(value: Any) -> Any:
+    is_array = isinstance(value, tuple) and len(value) == 2 and value[0] == ARRAY
+    return value[1].numpy() if is_array else value
