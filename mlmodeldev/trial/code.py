@@ -13,6 +13,7 @@ Example::
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -74,9 +75,16 @@ def _present_digest(file: Path) -> str | None:
     if file in _loaded:
         return _loaded[file]
     try:
-        return _digest(file.read_bytes())
+        status = file.stat()
+        return _digest_of_version(file, status.st_mtime_ns, status.st_size)
     except OSError:
         return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest_of_version(file: Path, time: int, size: int) -> str:
+    """Return a file's digest; a sweep's thousand trials ask for the same few."""
+    return _digest(file.read_bytes())
 
 
 def _digest(content: bytes) -> str:
