@@ -168,7 +168,7 @@ def _record_code(
 def _keep_changes(folder: Path, text: str, former: int | None) -> None:
     """Write how the code differs from its commit; what a former attempt wrote keeps its number."""
     file = folder / CHANGES
-    if former and file.is_file() and file.read_text() != text:
+    if former and file.is_file() and file.read_bytes() != text.encode():
         file.replace(file.with_name(f"{file.stem}-{former}{file.suffix}"))
     if text:
         write_text(file, text)

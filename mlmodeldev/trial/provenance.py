@@ -72,7 +72,8 @@ def changes(root: Path | None = None, code: Iterable[str] = ()) -> str:
     if _copied(root) is not None:
         copied = root / SNAPSHOT_CHANGES
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            return _limited(copied.read_text(), root, code)
+            text = copied.read_bytes().decode().rstrip("\n")
+            return _limited(f"{text}\n" if text else "", root, code)
         return _limited("", root, code)
     text = run_git(root, "diff", "HEAD") or ""
     return _limited(mask(text) + "\n" if text else "", root, code)
@@ -111,7 +112,7 @@ def _limited(text: str, root: Path, code: Iterable[str]) -> str:
 
 def _as_new(file: Path, name: str) -> str:
     """Return a file as `git diff` shows a new one, keys masked."""
-    lines = mask(file.read_text(encoding="utf-8", errors="replace")).split("\n")
+    lines = mask(file.read_bytes().decode(errors="replace")).split("\n")
     end = "\\ No newline at end of file\n" if lines[-1] else ""
     lines = lines if lines[-1] else lines[:-1]
     head = f"diff --git a/{name} b/{name}\nnew file mode 100644\n"
