@@ -98,6 +98,24 @@ class Built(LightningModule):
         return self.head(self.net(x))
 
 
+class Dots(LightningModule):
+    def __init__(self, size: int = 2) -> None:
+        super().__init__()
+        self.layer = nn.Linear(size, 2, bias=False)
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x)
+
+
+class Sums(LightningModule):
+    """Has predict_step, which takes a mapping and gives one."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        a = batch["a"].sum(1)
+        parts = torch.stack([a, batch["b"]], 1)
+        return {"sum": a + batch["b"], "parts": parts, "text": "whole"}
+
+
 def exported(folder: Path, module: LightningModule, target: str = "", **arguments: Any) -> Path:
     """Write a module as a trial does."""
     folder.mkdir(exist_ok=True)
