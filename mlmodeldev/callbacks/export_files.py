@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import mlmodeldev
 from mlmodeldev.atomic import write_json
 from mlmodeldev.secrets import mask
+from mlmodeldev.settings.identity import says_where
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 ARGUMENTS = "arguments.pt"
@@ -140,7 +141,8 @@ def write_card(folder: Path, state: Mapping[str, Any], record: Mapping[str, Any]
         "Trial": f"{record.get('sweep')}/{record.get('id')}",
         "Commit": commit,
     }
-    chosen = settings.get("overrides") or {}
+    overrides = settings.get("overrides") or {}
+    chosen = {n: v for n, v in overrides.items() if not says_where(n) and n != "logger"}
     text = _CARD.format(
         title=model.rpartition(".")[2],
         facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
@@ -176,5 +178,7 @@ model = mlmodeldev.load("path/of/this/folder")  # in eval mode, on the CPU
 
 def _inputs(record: Mapping[str, Any]) -> str:
     inputs = (record.get("data") or {}).get("inputs") or {}
-    listed = ", ".join(f"{name} {str(digest)[:12]}" for name, digest in list(inputs.items())[:5])
+    listed = ", ".join(
+        f"{Path(name).name} {str(digest)[:12]}" for name, digest in list(inputs.items())[:5]
+    )
     return f" ({listed})" if listed else ""

@@ -79,20 +79,20 @@ def test_an_error_in_the_export(trials: Trials, whole: TrialResult) -> None:
     assert_equal(trials.run(*SMALL), whole)
 
 
-def test_told_to_end_at_the_last_step(trials: Trials, whole: TrialResult) -> None:
+def test_signalled_at_the_last_step(trials: Trials, whole: TrialResult) -> None:
     ended = trials.run(*SMALL, signal_at=(signal.SIGTERM, 6))
     assert ended.code == 75
     assert exports(ended) == {}
     assert_equal(trials.run(*SMALL), whole)
 
 
-def test_told_to_end_in_the_last_validation(trials: Trials, whole: TrialResult) -> None:
+def test_signalled_in_the_last_validation(trials: Trials, whole: TrialResult) -> None:
     ended = trials.run(*SMALL, signal_at=(signal.SIGTERM, 4), during="validation_step")
     assert ended.code == 75
     assert_equal(trials.run(*SMALL), whole)
 
 
-def test_told_to_end_in_the_test(trials: Trials, whole: TrialResult) -> None:
+def test_signalled_in_the_test(trials: Trials, whole: TrialResult) -> None:
     ended = trials.run(*SMALL, signal_at=(signal.SIGTERM, 1), during="test_step")
     assert ended.code == 75
     assert_equal(trials.run(*SMALL), whole)

@@ -161,7 +161,7 @@ def test_a_longer_training_of_other_code_is_refused(start: Start, project: Path)
         start(sweep, "training.max_epochs=99")
 
 
-def test_it_goes_on_when_told_to_and_both_codes_are_kept(
+def test_it_goes_on_where_that_is_set_and_both_codes_are_kept(
     start: Start, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, _ = start()
@@ -184,7 +184,7 @@ def test_it_goes_on_when_told_to_and_both_codes_are_kept(
     assert len(record(path)["earlier_code"]) == 1
 
 
-def test_it_begins_anew_when_told_to(start: Start, project: Path) -> None:
+def test_it_begins_anew_where_that_is_set(start: Start, project: Path) -> None:
     path, _ = start()
     edit(project)
     _, begun = start("artefacts.changed_code=fresh")

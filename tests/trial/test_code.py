@@ -37,9 +37,9 @@ def names(root: Path, settings: Any = SETTINGS) -> list[str]:
 
 def test_the_classes_files_and_the_program(write: Write, tmp_path: Path) -> None:
     write(model="unused", trainer="a = 1")
-    found = code_digests(SETTINGS, tmp_path)
-    assert list(found) == ["datamodule.py", "nets/mine.py", "trainer.py"]
-    assert found["trainer.py"] == hashlib.sha256(b"a = 1").hexdigest()[:16]
+    result = code_digests(SETTINGS, tmp_path)
+    assert list(result) == ["datamodule.py", "nets/mine.py", "trainer.py"]
+    assert result["trainer.py"] == hashlib.sha256(b"a = 1").hexdigest()[:16]
 
 
 @pytest.mark.parametrize(

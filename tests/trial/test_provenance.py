@@ -125,7 +125,7 @@ def test_code_that_git_does_not_track_counts(project):
 
 
 @pytest.mark.parametrize("content", ["", "\n", "a\n", "a", "a\n\nb\n", "a\r\nb\x0cc\n"])
-def test_a_new_file_is_told_of_so_that_git_applies_it(project, content):
+def test_git_applies_what_is_written_of_a_new_file(project, content):
     git(project, "init", "-q")
     (project / "mine.py").write_bytes(content.encode())
     text = changes(project, ["mine.py"])
