@@ -74,7 +74,7 @@ class Export(Callback):
                 write_weights(module, target)
                 model = self.state["settings"]["model"]
                 write_config(model["_target_"], self.state["model_arguments"], target)
-            tokenizer = getattr(datamodule, "tokenizer", None)
+            tokenizer: Any = getattr(datamodule, "tokenizer", None)
             if hasattr(tokenizer, "save_pretrained"):
                 tokenizer.save_pretrained(target)
             write_json(target / "training_state.json", state)

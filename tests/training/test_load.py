@@ -199,7 +199,7 @@ def test_arguments_come_back_as_they_were(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.table, given["table"])
 
 
-def test_an_argument_that_can_not_be_stored_is_asked_for(tmp_path: Path) -> None:
+def test_an_argument_that_can_not_be_stored_must_be_given(tmp_path: Path) -> None:
     net, words = nn.Linear(2, 4), {1: "one"}
     module = Built(net, words, torch.ones(1), None)
     module.configure_model()
