@@ -24,7 +24,7 @@ from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
-from mlmodeldev.training.opening import best_value, open_trial
+from mlmodeldev.training.trial_start import best_value, open_trial
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.folder import TrialFolder
 

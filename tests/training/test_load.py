@@ -320,7 +320,7 @@ def test_the_card_says_where_a_model_comes_from(tmp_path: Path) -> None:
         "settings": {
             "model": settings[0],
             "data": settings[1],
-            "overrides": {"optimizer.lr": 0.1, "artefacts.runs_dir": "/home/somebody"},
+            "overrides": {"optimizer.lr": 0.1, "artefacts.runs_dir": "/scratch/somebody"},
         },
         "metric": {"name": "val/mse", "value": 0.125, "epoch": 3},
         "epoch": 4,
@@ -337,6 +337,6 @@ def test_the_card_says_where_a_model_comes_from(tmp_path: Path) -> None:
         assert part in body
     for part in ("1f0c (with changes", "s/ab12", "optimizer.lr: 0.1", "4 epochs, 40 steps, seed 7"):
         assert part in body
-    assert "/home/somebody" not in text
+    assert "/scratch/somebody" not in text
     write_card(tmp_path, {}, {})
     assert (tmp_path / "README.md").read_text() == text, "a model's own card is left alone"

@@ -13,7 +13,7 @@ import torch
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
-from mlmodeldev.training import opening
+from mlmodeldev.training import trial_start
 from mlmodeldev.trial.folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ def start(project: Path, tmp_path: Path) -> Start:
     ) -> tuple[Path, dict[str, Any]]:
         given = [f"artefacts.runs_dir={tmp_path}/runs", "artefacts.trial=a", "logger=csv"]
         settings = compose_settings([*given, *overrides])
-        path, begun = opening.open_trial(settings)
+        path, begun = trial_start.open_trial(settings)
         if begun.get("done"):
             return path, begun
         folder = TrialFolder(path)
@@ -209,7 +209,7 @@ def test_without_a_checkpoint_it_just_begins(
 def test_each_attempts_difference_is_kept(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     path = None
     for text in ("", "one\n", "one\n", "two\n", "", "", "three\n"):
-        monkeypatch.setattr(opening, "changes", lambda code, text=text: text)
+        monkeypatch.setattr(trial_start, "changes", lambda code, text=text: text)
         path, _ = start()
     assert path is not None
     kept = {file.name: file.read_text() for file in path.glob("changes*.diff")}
