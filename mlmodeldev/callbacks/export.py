@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from mlmodeldev.atomic import replace_folder, write_json
 from mlmodeldev.callbacks.export_files import write_card, write_config, write_weights
@@ -86,9 +85,14 @@ def inference_of(module: LightningModule) -> str | None:
     if all(hasattr(module, name) for name in ("load", "predict")):
         return "predict"
     for name in ("predict_step", "forward"):
-        if is_overridden(name, module, parent=LightningModule):
+        first = next((kind for kind in type(module).__mro__ if name in vars(kind)), None)
+        if first is not None and first.__name__ not in _BASES:
             return name
     return None
+
+
+_BASES = ("LightningModule", "Module")
+"""Classes that have all methods and implement none: torch's, and Lightning's by either name."""
 
 
 def load_weights(module: LightningModule, path: str | Path) -> None:

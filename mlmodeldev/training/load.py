@@ -163,15 +163,12 @@ def _project(folder: Path) -> Path | None:
 
 def _made(kind: Any, arguments: Mapping[str, Any], folder: Path) -> LightningModule:
     """Return a module of the class; nested mappings with ``_target_`` are made by Hydra."""
-    from pytorch_lightning import LightningModule
-    from pytorch_lightning.utilities.model_helpers import is_overridden
-
     try:
         made: LightningModule = kind(**{name: _built(value) for name, value in arguments.items()})
     except (TypeError, ValueError) as error:
         name = getattr(kind, "__name__", kind)
         raise UsageError(f"{folder}: {name} refuses its arguments: {error}") from error
-    if isinstance(made, LightningModule) and is_overridden("configure_model", made):
+    if hasattr(made, "configure_model"):
         made.configure_model()
     return made
 
