@@ -11,9 +11,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
+    from pathlib import Path
     from types import CodeType, ModuleType
+    from typing import Any
+
+    from pytorch_lightning import LightningModule
 
 __version__ = "0.2.0"
+
+
+def load(folder: str | Path, **arguments: Any) -> LightningModule:
+    """Return the model of a trial's ``best/`` or ``last/``, in eval mode, on the CPU.
+
+    Args:
+        folder: the export's folder, or the trial's: its best then.
+        arguments: of the model's constructor, instead of the stored ones.
+
+    Raises:
+        UsageError: no export, no such class, or weights that do not fit it.
+    """
+    from importlib import import_module  # by name: the rooms below this file know none above them
+
+    model: LightningModule = import_module("mlmodeldev.training.load").load(folder, **arguments)
+    return model
+
 
 OLD_MODULES = {
     "mlmodeldev.key_guard": "mlmodeldev.secrets",

@@ -238,3 +238,68 @@ def test_bad_input_of_an_image_model(
 
 def test_an_image_for_a_text_model(refused, cola_trial, picture) -> None:
     assert "this model labels texts" in refused(cola_trial.folder, picture)
+
+
+# --- models without predict
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Exports of two models that only have forward, or predict_step."""
+    from tests.training.test_load import Dots, Sums, exported
+
+    place = tmp_path_factory.mktemp("plain")
+    model = Dots(3)
+    return {
+        "dots": (exported(place / "dots", model, size=3), model),
+        "sums": (exported(place / "sums", Sums()), Sums()),
+    }
+
+
+def test_an_example_of_numbers(ask, plain, tmp_path) -> None:
+    folder, model = plain["dots"]
+    row = [0.5, 1.0, -2.0]
+    np.save(tmp_path / "x.npy", np.array(row))
+    torch.save(torch.tensor(row), tmp_path / "x.pt")
+    (tmp_path / "x.json").write_text(json.dumps(row))
+    given = [str(tmp_path / f"x.{ending}") for ending in ("npy", "pt", "json")] + ["[0.5, 1, -2]"]
+    code, out, err = ask(folder, *given)
+    assert code == 0, err
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["input"] for answer in answers] == given
+    wanted = (model.layer.weight.detach() @ torch.tensor(row)).tolist()
+    for answer in answers:
+        assert answer["output"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_an_example_of_several_parts(ask, plain) -> None:
+    code, out, err = ask(plain["sums"][0], '{"a": [1, 2], "b": 4}')
+    assert code == 0, err
+    assert json.loads(out)["output"] == {"sum": 7, "parts": [3, 4], "text": "whole"}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("seven.png", "seven.png: this model takes an example in a .pt, .npy or .json file"),
+        ("some words", "some words: this model takes an example"),
+        ("gone.npy", "gone.npy: no such file"),
+        ("bad.npy", "bad.npy: can't be read"),
+        ("bad.pt", "bad.pt: can't be read"),
+        ("bad.json", "bad.json: "),
+        ('["a"]', "the example: "),
+        ("[[1, 2], [3]]", "the example: "),
+        ("[1.0, 2.0]", "Dots: its forward does not take this example (RuntimeError: "),
+        ('{"a": 1.0}', "Dots: its forward does not take this example (TypeError: "),
+    ],
+)
+def test_bad_examples(refused, plain, tmp_path, monkeypatch, given, reason) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("bad.npy", "bad.pt", "bad.json"):
+        Path(name).write_bytes(b"\xff{")
+    line = refused(plain["dots"][0], given)
+    assert reason in line
+
+
+def test_captions_for_a_model_without_labels(refused, plain) -> None:
+    assert "--text: captions are for models" in refused(plain["dots"][0], "x.npy", "--text", "a")

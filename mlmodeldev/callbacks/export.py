@@ -1,12 +1,13 @@
-"""Export ``best/`` and ``last/`` as folders that ``from_pretrained`` loads.
+"""Export ``best/`` and ``last/`` as folders that load back.
 
-A model that has ``export(folder)`` writes its own files (config.json, model.safetensors); of any
-other its weights are written as ``model.safetensors``. The tokenizer and ``training_state.json``
-(all settings, epoch, best value) lie beside.
+A model that has ``export(folder)`` writes its own files (config.json and model.safetensors of
+transformers, say); of any other its weights, class and arguments are written, from which
+`mlmodeldev.load` makes it again. The tokenizer, ``training_state.json`` (all settings, epoch, best
+value) and a model card lie beside.
 
 Example::
 
-    AutoModel.from_pretrained("runs/single/ab12cd34/best")
+    mlmodeldev.load("runs/single/ab12cd34/best")
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlmodeldev.atomic import replace_folder, write_json
+from mlmodeldev.callbacks.export_files import write_card, write_config, write_weights
 from mlmodeldev.callbacks.resume import ResumeCheckpoint
+from mlmodeldev.trial.record import read_record
 
 
 class Export(Callback):
-    """Write both folders when training ends, each whole or not at all.
+    """Writes both folders when training has ended, each whole or not at all.
+
+    The session calls `write` after the fit, and no hook does: of a trial that has nothing left to
+    train, Lightning calls none.
 
     Args:
         folder: the trial's folder.
@@ -33,14 +39,16 @@ class Export(Callback):
     def __init__(self, folder: Path, recovery: ResumeCheckpoint, state: dict[str, Any]) -> None:
         self.folder, self.recovery, self.state = folder, recovery, state
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write last/, and best/ where there are best weights; on the first process alone."""
         if not trainer.is_global_zero:
             return
+        self.recovery.folder.check_owner()
         done = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         self._write("last", trainer, pl_module, done)
         if Path(self.recovery.best_path).is_file():
             best = {"epoch": self.recovery.best_epoch + 1, "step": self.recovery.best_step}
-            kept = {name: value.clone() for name, value in pl_module.state_dict().items()}
+            kept = {name: _copied(value) for name, value in pl_module.state_dict().items()}
             load_weights(pl_module, self.recovery.best_path)
             self._write("best", trainer, pl_module, best)
             pl_module.load_state_dict(kept)
@@ -49,25 +57,42 @@ class Export(Callback):
         self, name: str, trainer: Trainer, module: LightningModule, done: dict[str, Any]
     ) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        metric = {"name": self.recovery.monitor, "value": self.recovery.best_value}
+        state = {
+            **self.state,
+            **done,
+            "metric": {**metric, "epoch": self.recovery.best_epoch + 1},
+            "data": getattr(datamodule, "card", dict)(),
+            "inference": inference_of(module),
+        }
         with replace_folder(self.folder / name) as target:
             export: Any = getattr(module, "export", None)
             if export is not None:
                 export(target)
             else:
-                _save_weights(module, target)
-            tokenizer = getattr(datamodule, "tokenizer", None)
-            if tokenizer is not None:
+                write_weights(module, target)
+                model = self.state["settings"]["model"]
+                write_config(model["_target_"], self.state["model_arguments"], target)
+            tokenizer: Any = getattr(datamodule, "tokenizer", None)
+            if hasattr(tokenizer, "save_pretrained"):
                 tokenizer.save_pretrained(target)
-            metric = {"name": self.recovery.monitor, "value": self.recovery.best_value}
-            write_json(
-                target / "training_state.json",
-                {
-                    **self.state,
-                    **done,
-                    "metric": {**metric, "epoch": self.recovery.best_epoch + 1},
-                    "data": getattr(datamodule, "card", dict)(),
-                },
-            )
+            write_json(target / "training_state.json", state)
+            write_card(target, state, read_record(self.folder))
+
+
+def inference_of(module: LightningModule) -> str | None:
+    """Return what inference.py can call: predict, predict_step or forward; None: nothing."""
+    if all(hasattr(module, name) for name in ("load", "predict")):
+        return "predict"
+    for name in ("predict_step", "forward"):
+        first = next((kind for kind in type(module).__mro__ if name in vars(kind)), None)
+        if first is not None and first.__name__ not in _BASES:
+            return name
+    return None
+
+
+_BASES = ("LightningModule", "Module")
+"""Classes that have all methods and implement none: torch's, and Lightning's by either name."""
 
 
 def load_weights(module: LightningModule, path: str | Path) -> None:
@@ -76,7 +101,5 @@ def load_weights(module: LightningModule, path: str | Path) -> None:
     module.load_state_dict(checkpoint["state_dict"])
 
 
-def _save_weights(module: LightningModule, target: Path) -> None:
-    from safetensors.torch import save_model
-
-    save_model(module, str(target / "model.safetensors"))
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value

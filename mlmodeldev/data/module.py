@@ -78,7 +78,7 @@ class ExactDataModule(LightningDataModule):
 
     def card(self) -> dict[str, Any]:
         """Facts of the data that inference needs; written into ``training_state.json``."""
-        return {"labels": self.label_names}
+        return {"labels": getattr(self, "label_names", [])}
 
     def dataset(self, name: str, only: Sequence[str] | None = None, **options: Any) -> Path:
         """Return the folder of a dataset with a manifest, fetched if it is not there.

@@ -42,6 +42,8 @@ class Artefacts(Group):
     """When a trial goes on and its data are others than before: an error, or a warning."""
     rehearsal: bool = True
     """Try one batch of each stage first, on a second model; once for each code and data of a sweep."""
+    changed_code: Literal["refuse", "continue", "fresh"] = "refuse"
+    """When a trial goes on and its code is other than before: an error, a warning, or anew."""
     fresh: bool = False
     """Begin anew: an existing folder of this trial is moved aside first, never deleted."""
 

@@ -15,6 +15,7 @@ from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.lease import owned
 from mlmodeldev.machine import visible_gpus
 from mlmodeldev.project import project_root
+from mlmodeldev.slurm.older_code import older_code
 from mlmodeldev.slurm.sweep_state import ENDED, TrialEntry
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.trial.pool import run_pool
@@ -116,8 +117,7 @@ class TrialEntrySource:
         for number, entry in self._ahead:
             head = f"[{number}/{self._total}] {entry.trial.id}  {entry.trial.name}"
             if entry.state in self._passed_over:
-                hint = "; retry runs it again" if entry.state == "failed" else ""
-                print(f"{head}  {entry.state} already{hint}", flush=True)
+                print(f"{head}  {entry.state} already{_hint(entry)}", flush=True)
                 continue
             if entry.runs_in_wandb or owned(entry.record):
                 print(f"{head}  running elsewhere; left to it", flush=True)
@@ -132,6 +132,14 @@ class TrialEntrySource:
 
     def tick(self) -> None:
         """A list has nothing to renew."""
+
+
+def _hint(entry: TrialEntry) -> str:
+    """Return what runs a trial again that is passed over, where something may."""
+    if entry.state == "failed":
+        return "; retry runs it again"
+    older = ", ".join(older_code(entry)[:3])
+    return f"; {older} has changed since, retry --changed runs it anew" if older else ""
 
 
 def trial_task(

@@ -20,7 +20,7 @@ from mlmodeldev.atomic import replace_folder, write_json
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import run_git
 from mlmodeldev.secrets import mask, refuse_secrets
-from mlmodeldev.trial.provenance import SNAPSHOT_CHANGES, SNAPSHOT_FILE, provenance
+from mlmodeldev.trial.provenance import SNAPSHOT_CHANGES, SNAPSHOT_FILE, provenance, untracked
 from mlmodeldev.trial.software import LIBRARY, library_files
 
 FOLDER = ".snapshots"
@@ -51,7 +51,9 @@ def take_snapshot(root: Path, runs_dir: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, folder / name)
         (folder / SNAPSHOT_CHANGES).write_text(mask(run_git(root, "diff", "HEAD") or ""))
-        write_json(folder / SNAPSHOT_FILE, {"version": 1, **provenance(root)})
+        new = untracked([name for name in files if name.endswith(".py")], root)
+        facts = {"version": 1, **provenance(root), "untracked": new}
+        write_json(folder / SNAPSHOT_FILE, facts)
     return target
 
 

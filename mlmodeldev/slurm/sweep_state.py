@@ -237,16 +237,18 @@ class TrialEntry:
         trial: its values and its identity.
         folder: where it lies, or will.
         wandb_state: its state in W&B, where that was asked and runs there hold it.
+        anew: whether what is in the folder is to be moved aside, and counts no more.
     """
 
     trial: Trial
     folder: Path
     wandb_state: str | None = None
+    anew: bool = False
 
     @cached_property
     def record(self) -> dict[str, Any]:
         """The trial's record; empty where it never ran or can't be read."""
-        return read_record(self.folder)
+        return {} if self.anew else read_record(self.folder)
 
     @property
     def state(self) -> str:

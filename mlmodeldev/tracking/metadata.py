@@ -26,7 +26,7 @@ CHANGES = "changes.diff"
 """File of a trial's folder: how the code differed from its commit; absent where it did not."""
 
 _ALIASES = ("best", "last")
-_BY_HAND = "single"
+BY_HAND = "single"
 """The sweep that trials belong to which were started by hand."""
 
 _SEED = "training.seed"
@@ -137,7 +137,7 @@ def models_to_keep(settings: Settings, folder: Path, state: str) -> list[Path]:
     if chosen is None or state != "done" or chosen.models == "none":
         return []
     aliases: tuple[str, ...] = _ALIASES
-    if chosen.models == "auto" and settings.artefacts.sweep != _BY_HAND:
+    if chosen.models == "auto" and settings.artefacts.sweep != BY_HAND:
         aliases = ("best",) if _best_so_far(folder, settings.training.mode) else ()
     return [folder / alias for alias in aliases if (folder / alias).is_dir()]
 

@@ -20,18 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.atomic import write_text
 from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
-from mlmodeldev.tracking.upload import report
-from mlmodeldev.tracking.wandb_stop import STOP_NOTE
+from mlmodeldev.training.trial_start import best_value, open_trial
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.folder import TrialFolder
-from mlmodeldev.trial.provenance import changes, provenance
-from mlmodeldev.trial.software import software, torch_difference
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule, LightningModule, Trainer
@@ -100,6 +95,7 @@ class Attempt:
                 " artefacts.fresh=true begins anew"
             ) from None
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
+        _write_exports(trainer, model)
 
     def _rehearse(self, model: LightningModule, data: LightningDataModule) -> None:
         from mlmodeldev.callbacks.stack import make_cka
@@ -143,6 +139,18 @@ class Attempt:
                 self.folder.update(test=dict(results[0]))
 
 
+def _write_exports(trainer: Trainer, model: LightningModule) -> None:
+    """Write best/ and last/, also where there was nothing left to train.
+
+    A hook would not do: of a trial that was killed after its last step, Lightning calls none.
+    """
+    from mlmodeldev.callbacks.export import Export
+
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Export):
+            callback.write(trainer, model)
+
+
 def _pruners(trainer: Trainer) -> list[Pruning | ResumeCheckpoint]:
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
@@ -162,7 +170,7 @@ def _compile(model: LightningModule) -> None:
 @contextlib.contextmanager
 def begin(settings: Settings, world: World) -> Iterator[Attempt]:
     """Claim the trial on the first process, share that with all, and record how it ends."""
-    path, start = world.on_rank_zero(lambda: _open(settings))
+    path, start = world.on_rank_zero(lambda: open_trial(settings))
     folder = TrialFolder(path)
     folder.attempt, folder.token = start.pop("attempt"), start.pop("token")
     attempt = Attempt(folder, settings, world, **start)
@@ -203,63 +211,11 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
         time.sleep(60)
 
 
-def _open(settings: Settings) -> tuple[Path, dict[str, Any]]:
-    """Claim the folder; return it and what all processes need of it."""
-    folder = TrialFolder.open(settings)
-    record = folder.read()
-    start: dict[str, Any] = {"attempt": 0, "token": "", "best": _best(record)}
-    source = provenance()
-    if record.get("state") in ("done", "pruned") and _reached(record, settings):
-        changed = record.get("source") != source["source"]
-        note = "; model.py, datamodule.py or trainer.py has changed since" if changed else ""
-        state = record["state"]
-        print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
-        report(settings, folder)
-        return folder.path, {**start, "done": True, "state": state}
-    if record.get("state") in ("done", "pruned", "failed"):
-        (folder.path / STOP_NOTE).unlink(missing_ok=True)  # it was for the attempt before
-    folder.claim()
-    folder.update(**source, software=software(), overrides=settings.overrides)
-    _keep_changes(folder.path)
-    checkpoint = newest_whole(folder.path / "checkpoints")
-    step = 0
-    if checkpoint:
-        step = int(checkpoint.stem.partition("-")[2])
-        print(f"going on from step {step} (attempt {folder.attempt})")
-        if difference := torch_difference(record):
-            print(f"warning: {difference}", file=sys.stderr)
-    start |= {"attempt": folder.attempt, "token": folder.token}
-    return folder.path, {**start, "checkpoint": checkpoint, "step": step}
-
-
-def _keep_changes(folder: Path) -> None:
-    """Write how the code differs from its commit, as this attempt runs it."""
-    text = changes()
-    if text:
-        write_text(folder / CHANGES, text)
-    else:
-        (folder / CHANGES).unlink(missing_ok=True)
-
-
-def _reached(record: dict[str, Any], settings: Settings) -> bool:
-    """Whether a finished trial has gone as far as is asked for now."""
-    if record.get("stopped") or record.get("state") == "pruned":
-        return True
-    steps = settings.training.max_steps
-    far_enough = int(record.get("epoch", 0)) >= settings.training.max_epochs
-    return far_enough or (0 <= steps <= int(record.get("step", 0)))
-
-
-def _best(record: dict[str, Any]) -> float | None:
-    value = (record.get("metric") or {}).get("value")
-    return None if value is None else float(value)
-
-
 def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
     attempt.state = state
     if attempt.world.is_rank_zero and attempt.folder.attempt:
         attempt.folder.finish(state, reason)
-        attempt.best = _best(attempt.folder.read())
+        attempt.best = best_value(attempt.folder.read())
         models = models_to_keep(attempt.settings, attempt.folder.path, state)
         for tracker in attempt.trackers:
             attempt.folder.update(uploaded=tracker.end(state, models))

@@ -114,13 +114,18 @@ class TrialFolder:
         path = sweep / artefacts.trial if artefacts.trial else own_path(sweep, settings.overrides)
         folder = cls(path)
         if artefacts.fresh and path.exists():
-            folder._move_aside()
-        with writing_to(path):
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        folder._check_configuration(settings)
+            folder.move_aside()
+        folder._prepare(settings)
         return folder
 
-    def _move_aside(self) -> None:
+    def begin_anew(self, settings: Settings) -> Path:
+        """Move what is here aside and make the folder anew; return where the former is."""
+        aside = self.move_aside()
+        self._prepare(settings)
+        return aside
+
+    def move_aside(self) -> Path:
+        """Give the folder a hidden name, ``.NAME.NUMBER``; refuse while a live process owns it."""
         self._wait_for_owner()
         self._refuse_if_owned(self.read())
         number = 1
@@ -128,10 +133,14 @@ class TrialFolder:
             number += 1
         with writing_to(self.path):
             self.path.rename(aside)
+        return aside
 
-    def _check_configuration(self, settings: Settings) -> None:
+    def _prepare(self, settings: Settings) -> None:
+        """Make the folder; refuse one of another configuration."""
         import yaml
 
+        with writing_to(self.path):
+            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
         file = self.path / "config.yaml"
         wanted = settings.model_dump()
         if file.is_file():

@@ -16,12 +16,18 @@ import gc
 import json
 import os
 
+from mlmodeldev.project import project_root
 from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.trial.code import note_loaded
 from mlmodeldev.trial.worker import PRELOAD
 
 # What is wrong with them the trial itself will say.
 with contextlib.suppress(Exception):
     compose_settings(json.loads(os.environ.get(PRELOAD, "[]")))
+
+# What is edited from now on does not reach the trials that are forked from here.
+with contextlib.suppress(Exception):
+    note_loaded(project_root())
 
 # What is here now stays: a trial's collector need not walk it, which would also copy its pages.
 gc.collect()

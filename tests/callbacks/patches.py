@@ -82,3 +82,47 @@ def _before_each_step(act: Callable[[Any, str, Any], None]) -> None:
 
     for name in ("training_step", "validation_step"):
         setattr(model.DualEncoder, name, wrap(name, getattr(model.DualEncoder, name)))
+
+
+def _kill_in_export(name: str, after: bool) -> None:
+    """Die by SIGKILL before or after an export's folder is written."""
+    import os
+    import signal
+
+    from mlmodeldev.callbacks.export import Export
+
+    write = Export._write
+
+    def killed(self: Any, which: str, *arguments: Any) -> None:
+        if which == name and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(self, which, *arguments)
+        if which == name and after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Export._write = killed  # type: ignore[method-assign]
+
+
+def killed_before_last() -> None:
+    """Die when nothing is exported yet."""
+    _kill_in_export("last", after=False)
+
+
+def killed_before_best() -> None:
+    """Die between the two."""
+    _kill_in_export("best", after=False)
+
+
+def killed_after_best() -> None:
+    """Die with both written, before the trial is done."""
+    _kill_in_export("best", after=True)
+
+
+def failing_export() -> None:
+    """Raise an error in place of the export."""
+    from mlmodeldev.callbacks.export import Export
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("no such luck")
+
+    Export._write = fail  # type: ignore[method-assign]

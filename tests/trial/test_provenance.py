@@ -105,3 +105,58 @@ def test_changes_are_those_of_tracked_files_with_keys_masked(project):
     assert "-# model.py\n" in text
     assert "+width = 64\n+KEY = '[W&B API key]'\n" in text
     assert NEW not in text
+
+
+def test_code_that_git_does_not_track_counts(project):
+    git(project, "init", "-q")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "first")
+    mine = project / "nets" / "mine.py"
+    mine.parent.mkdir()
+    mine.write_text(f"width = 64\nKEY = '{NEW}'")
+    assert provenance(project)["dirty"] is False
+    assert provenance(project, ["model.py"])["dirty"] is False
+    assert provenance(project, ["model.py", "nets/mine.py"])["dirty"] is True
+    text = changes(project, ["model.py", "nets/mine.py"])
+    assert NEW not in text
+    mine.unlink()
+    subprocess.run(["git", "apply", "-"], input=text, cwd=project, check=True, text=True)
+    assert mine.read_text() == "width = 64\nKEY = '[W&B API key]'"
+
+
+@pytest.mark.parametrize("content", ["", "\n", "a\n", "a", "a\n\nb\n", "a\r\nb\x0cc\n"])
+def test_git_applies_what_is_written_of_a_new_file(project, content):
+    git(project, "init", "-q")
+    (project / "mine.py").write_bytes(content.encode())
+    text = changes(project, ["mine.py"])
+    (project / "mine.py").unlink()
+    subprocess.run(["git", "apply", "-"], input=text.encode(), cwd=project, check=True)
+    assert (project / "mine.py").read_bytes() == content.encode()
+
+
+def test_ignored_code_counts_too(project):
+    git(project, "init", "-q")
+    (project / ".gitignore").write_text("mine.py\n")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "first")
+    (project / "mine.py").write_text("x = 1\n")
+    assert provenance(project, ["mine.py"])["dirty"] is True
+    assert "+x = 1\n" in changes(project, ["mine.py"])
+
+
+def test_a_snapshot_tells_the_same(project, tmp_path_factory):
+    from mlmodeldev.slurm.snapshot import take_snapshot
+
+    git(project, "init", "-q")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "first")
+    (project / "mine.py").write_text("x = 1\n")
+    (project / "model.py").write_text("width = 64\n")
+    copy = take_snapshot(project, tmp_path_factory.mktemp("runs"))
+    for code in ([], ["model.py"], ["mine.py", "model.py"]):
+        assert provenance(copy, code) == provenance(project, code)
+        assert changes(copy, code) == changes(project, code)
+    (project / "model.py").write_text("# model.py\n")
+    copy = take_snapshot(project, tmp_path_factory.mktemp("runs"))
+    assert provenance(copy, ["model.py"])["dirty"] is False
+    assert provenance(copy, ["mine.py"])["dirty"] is True

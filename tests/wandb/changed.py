@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlmodeldev.settings import Settings
-from mlmodeldev.training import session
+from mlmodeldev.training import trial_start
 
 CHANGES = "--- a/model.py\n+++ b/model.py\n+width = 64\n"
 
@@ -18,5 +18,5 @@ CHANGES = "--- a/model.py\n+++ b/model.py\n+width = 64\n"
 def train(settings: Settings) -> Any:
     import trainer
 
-    session.changes = lambda: CHANGES
+    trial_start.changes = lambda **_: CHANGES
     return trainer.train(settings)

@@ -8,11 +8,13 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
 from mlmodeldev.slurm.commands.table import print_trials, ranked, read_jobs
+from mlmodeldev.slurm.older_code import begun_anew, move_aside, print_interrupted, to_run_anew
 from mlmodeldev.slurm.plan import Plan, make_plan, state
 from mlmodeldev.slurm.query import read_queue, slurm_is_here
 from mlmodeldev.slurm.submission import (
@@ -71,6 +73,7 @@ def run_submit(args: argparse.Namespace) -> int:
     if args.count is None and (args.prune or change is None):
         print_orphans(sweep_state, args.prune)
     _print_failed(sweep_state.entries)
+    print_interrupted(sweep_state.entries, sweep_state.base.artefacts.changed_code)
     if sweep_state.base.cluster.launcher == "local":
         return _launch_here(sweep_state, args, lambda: run_here(sweep_state, args.jobs))
     return _launch_on_cluster(sweep_state, args.yes, args.json)
@@ -111,27 +114,42 @@ def run_plan(args: argparse.Namespace) -> int:
     return 0
 
 
-RETRY_HELP = "run the failed trials again, and no others, as they were submitted"
+RETRY_HELP = "run again, as they were submitted, the failed trials (or those of older code)"
 
 
 def add_retry_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_sweep_options(parser)
+    parser.add_argument(
+        "--changed",
+        action="store_true",
+        help="run anew the trials of older code than the present one; old folders are kept aside",
+    )
     _add_yes(parser)
 
 
 def run_retry(args: argparse.Namespace) -> int:
-    """Submit what failed."""
+    """Submit what failed, or what ran with older code."""
     from mlmodeldev.slurm.local import run_again
 
     _recall_options(args)
     sweep_state = read_sweep_state(args)
     print_changes(sweep_state, "retry")
     jobs = read_jobs(sweep_state)
-    failed = [e for e in sweep_state.entries if state(e, jobs.get(e.trial.id)) in _FAILED]
+    states = [state(e, jobs.get(e.trial.id)) for e in sweep_state.entries]
+    older: list[TrialEntry] = []
+    again = [e for e, each in zip(sweep_state.entries, states, strict=True) if each in _FAILED]
+    if args.changed:
+        again = older = to_run_anew(sweep_state.entries, states)
     if sweep_state.base.cluster.launcher == "local":
-        return _launch_here(sweep_state, args, lambda: run_again(sweep_state, failed))
-    return _launch_on_cluster(sweep_state, args.yes, args.json, {e.trial.id for e in failed})
+        move_aside(older)
+        return _launch_here(sweep_state, args, lambda: run_again(sweep_state, _as_now(again)))
+    only = {entry.trial.id for entry in again}
+    return _launch_on_cluster(begun_anew(sweep_state, older), args.yes, args.json, only, older)
+
+
+def _as_now(entries: Sequence[TrialEntry]) -> list[TrialEntry]:
+    return [entry.again() for entry in entries]
 
 
 _FAILED = ("failed", "lost")
@@ -211,13 +229,18 @@ def _in_words(plan: Plan) -> str:
 
 
 def _launch_on_cluster(
-    sweep_state: SweepState, yes: bool, as_json: bool, only: Collection[str] | None = None
+    sweep_state: SweepState,
+    yes: bool,
+    as_json: bool,
+    only: Collection[str] | None = None,
+    anew: Sequence[TrialEntry] = (),
 ) -> int:
     """Submit Slurm jobs and return at once.
 
     Args:
         yes: ask no question.
         only: no others than these trials.
+        anew: trials whose folders are moved aside first.
     """
     from mlmodeldev.slurm.submit import launch
 
@@ -233,6 +256,7 @@ def _launch_on_cluster(
         _confirm(plan, yes)
         with _submit_lock(sweep_state):
             # workers of a search are counted instead
+            move_aside(anew)
             before = [] if sweep_state.is_search else live_arrays(sweep_state.folder)
             jobs = [job for job, _ in launch(plan, project_root(), before).arrays]
     if as_json:
@@ -304,9 +328,24 @@ def _print_next_steps(entries: Sequence[TrialEntry]) -> None:
     for picture in pictures:
         print(f"CKA:       {picture}")
     if best.value is not None:
-        print(f"best:      {best.folder / 'best'}")
-        print(f"next:      python inference.py {best.folder} IMAGE_OR_TEXT")
-        print("           python slurm/SlurmTrain.py status")
+        if (best.folder / "best").is_dir():
+            print(f"best:      {best.folder / 'best'}")
+        commands = [*_ways_to_use(best.folder), "python slurm/SlurmTrain.py status"]
+        for number, line in enumerate(commands):
+            print(f"{'' if number else 'next:':10} {line}")
+
+
+def _ways_to_use(folder: Path) -> list[str]:
+    """Return the commands that work for the model of this trial."""
+    file = folder / "best" / "training_state.json"
+    try:
+        way = json.loads(file.read_text(encoding="utf-8")).get("inference", "predict")
+    except (OSError, ValueError, AttributeError):
+        return []
+    if way == "predict":
+        return [f"python inference.py {folder} IMAGE_OR_TEXT"]
+    lines = [f"python inference.py {folder} EXAMPLE.npy"] if way else []
+    return [*lines, f'mlmodeldev.load("{folder / "best"}")  # in Python']
 
 
 def _print_local_plan(sweep_state: SweepState, as_json: bool) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.slurm.older_code import older_code
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.submission import FOLDER, trial_jobs
+from mlmodeldev.slurm.sweep_state import ENDED
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.submission import TrialJob
@@ -74,6 +76,8 @@ def ranked(entries: Sequence[TrialEntry]) -> list[TrialEntry]:
 
 def _json_row(entry: TrialEntry, job: TrialJob | None) -> dict[str, Any]:
     row = {**entry.as_dict(), "state": state(entry, job)}
+    if "code" in entry.record and entry.state in ENDED:
+        row["older_code"] = older_code(entry)
     if job is None:
         return row
     queued = job.queued
@@ -92,18 +96,20 @@ def _print_table(entries: Sequence[TrialEntry], title: str, jobs: Jobs) -> None:
     from rich.table import Table
 
     states = {entry.trial.id: state(entry, jobs.get(entry.trial.id)) for entry in entries}
+    older = {e.trial.id for e in entries if states[e.trial.id] in ENDED and older_code(e)}
     table = Table(title=title or None, title_justify="left")
     metric = _of_metric(entries, "name", "metric")
     names = ["trial", "name", "state", "epoch", metric, "test", "attempts"]
     for name in [*names, *(["job", "left", "node"] if jobs else [])]:
         table.add_column(name, overflow="fold")
     for entry in _shown(entries, states):
-        cells = _cells(entry, states[entry.trial.id])
+        cells = _cells(entry, states[entry.trial.id], entry.trial.id in older)
         table.add_row(*cells, *(_queue_cells(jobs.get(entry.trial.id)) if jobs else []))
     Console(soft_wrap=True).print(table)
     counts = Counter(states[entry.trial.id] for entry in entries).most_common()
     summary = ", ".join(f"{count} {name}" for name, count in counts)
     more = "" if len(entries) <= ROWS else f"; {ROWS} rows at most are shown, --json has all"
+    summary += f" ({len(older)} with older code; retry --changed runs them anew)" if older else ""
     print(f"{len(entries)} trials: {summary or 'none'}{more}")
 
 
@@ -117,12 +123,12 @@ def _shown(entries: Sequence[TrialEntry], states: Mapping[str, str]) -> list[Tri
     return best + others[: ROWS - len(best)]
 
 
-def _cells(entry: TrialEntry, state: str) -> list[str]:
+def _cells(entry: TrialEntry, state: str, older: bool) -> list[str]:
     record = entry.record
     return [
         entry.trial.id,
         entry.trial.name,
-        f"[{_COLOURS.get(state, 'white')}]{state}[/]",
+        f"[{_COLOURS.get(state, 'white')}]{state}[/]{', older code' if older else ''}",
         _epoch(record),
         "" if entry.value is None else f"{entry.value:.4f}",
         _test_value(record),
