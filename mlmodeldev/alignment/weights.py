@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mlmodeldev.atomic import atomic_path
 from mlmodeldev.errors import UsageError
+from mlmodeldev.trial.checkpoint_values import read_checkpoint
 
 
 def is_weights_file(name: str) -> bool:
@@ -63,7 +64,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_checkpoint(path)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"the weights in {path} cannot be read: {reason}") from error

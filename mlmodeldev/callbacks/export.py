@@ -21,6 +21,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from mlmodeldev.atomic import replace_folder, write_json
 from mlmodeldev.callbacks.export_files import write_card, write_config, write_weights
 from mlmodeldev.callbacks.resume import ResumeCheckpoint
+from mlmodeldev.trial.checkpoint_values import read_checkpoint
 from mlmodeldev.trial.record import read_record
 
 
@@ -57,27 +58,43 @@ class Export(Callback):
         self, name: str, trainer: Trainer, module: LightningModule, done: dict[str, Any]
     ) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        state = self._facts(module, datamodule, done)
+        with replace_folder(self.folder / name) as target:
+            self._fill(target, module, datamodule, state)
+
+    def _facts(
+        self, module: LightningModule, datamodule: Any, done: dict[str, Any]
+    ) -> dict[str, Any]:
         metric = {"name": self.recovery.monitor, "value": self.recovery.best_value}
-        state = {
+        return {
             **self.state,
             **done,
             "metric": {**metric, "epoch": self.recovery.best_epoch + 1},
             "data": getattr(datamodule, "card", dict)(),
             "inference": inference_of(module),
         }
-        with replace_folder(self.folder / name) as target:
-            export: Any = getattr(module, "export", None)
-            if export is not None:
-                export(target)
-            else:
-                write_weights(module, target)
-                model = self.state["settings"]["model"]
-                write_config(model["_target_"], self.state["model_arguments"], target)
-            tokenizer: Any = getattr(datamodule, "tokenizer", None)
-            if hasattr(tokenizer, "save_pretrained"):
-                tokenizer.save_pretrained(target)
-            write_json(target / "training_state.json", state)
-            write_card(target, state, read_record(self.folder))
+
+    def try_out(self, module: LightningModule, datamodule: Any, folder: Path) -> None:
+        """Write an export of a model that has not been trained, to see that it can be."""
+        folder.mkdir()
+        state = self._facts(module, datamodule, {"epoch": 0, "step": 0})
+        self._fill(folder, module, datamodule, state)
+
+    def _fill(
+        self, target: Path, module: LightningModule, datamodule: Any, state: dict[str, Any]
+    ) -> None:
+        export: Any = getattr(module, "export", None)
+        if export is not None:
+            export(target)
+        else:
+            write_weights(module, target)
+            model = self.state["settings"]["model"]
+            write_config(model["_target_"], self.state["model_arguments"], target)
+        tokenizer: Any = getattr(datamodule, "tokenizer", None)
+        if hasattr(tokenizer, "save_pretrained"):
+            tokenizer.save_pretrained(target)
+        write_json(target / "training_state.json", state)
+        write_card(target, state, read_record(self.folder))
 
 
 def inference_of(module: LightningModule) -> str | None:
@@ -97,8 +114,7 @@ _BASES = ("LightningModule", "Module")
 
 def load_weights(module: LightningModule, path: str | Path) -> None:
     """Load a checkpoint's weights into a model, without running code from the file."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
+    module.load_state_dict(read_checkpoint(path)["state_dict"])
 
 
 def _copied(value: Any) -> Any:

@@ -48,20 +48,20 @@ def seed_all(number: int, which: Collection[str] = GENERATORS) -> None:
     if "torch" in which:
         seed_torch(number)
     if "numpy" in which:
-        np.random.seed(number & 0xFFFFFFFF)  # noqa: NPY002 - it is the user's code that draws
+        np.random.seed(number & 0xFFFFFFFF)
     if "python" in which:
         random.seed(number)
 
 
 def global_states() -> tuple[Any, Any, Any]:
     """Return the states of the global generators of the CPU, for `restore_globals`."""
-    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+    return random.getstate(), np.random.get_state(), torch.default_generator.get_state()
 
 
 def restore_globals(states: tuple[Any, Any, Any]) -> None:
     """Put the global generators back as `global_states` has seen them."""
     random.setstate(states[0])
-    np.random.set_state(states[1])  # noqa: NPY002
+    np.random.set_state(states[1])
     torch.default_generator.set_state(states[2])
 
 
@@ -145,9 +145,9 @@ def _generators(owner: Any) -> Iterator[Any]:
     reached: set[int] = set()
 
     def walk(value: Any, depth: int) -> Iterator[Any]:
-        if isinstance(value, random.Random | np.random.Generator | torch.Generator):
-            yield value
-        elif isinstance(value, np.random.RandomState):
+        if isinstance(value, random.Random | np.random.Generator | torch.Generator) or isinstance(
+            value, np.random.RandomState
+        ):
             yield value
         elif depth and id(value) not in reached:
             reached.add(id(value))

@@ -20,7 +20,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from mlmodeldev.atomic import atomic_write, writing_to
-from mlmodeldev.training.checkpoint_values import harmless_classes, without_code
+from mlmodeldev.trial.checkpoint_values import read_checkpoint, without_code
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -53,11 +53,7 @@ class AtomicCheckpointIO(CheckpointIO):
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Read a checkpoint without running code from it (``weights_only``), to the CPU."""
-        with harmless_classes():
-            loaded: dict[str, Any] = torch.load(
-                path, map_location=map_location or "cpu", weights_only=True
-            )
-        return loaded
+        return read_checkpoint(path, map_location or "cpu")
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint, if it is there."""

@@ -22,6 +22,7 @@ from mlmodeldev.alignment.comparison import WORDS
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule
+
     from mlmodeldev.settings.schema import Settings
 
 

@@ -34,9 +34,9 @@ from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.data.randomness import global_states, restore_globals
 from mlmodeldev.errors import UsageError
 from mlmodeldev.training import build
-from mlmodeldev.training.checkpoint_values import harmless_classes, unreadable, without_code
 from mlmodeldev.training.model_kind import suit
 from mlmodeldev.training.trainer import make_trainer
+from mlmodeldev.trial.checkpoint_values import harmless_classes, unreadable, without_code
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -48,9 +48,15 @@ NOTES = ".rehearsed"
 """Folder of a sweep in which each state that was rehearsed has a file."""
 
 _ONE_BATCH = {
-    **{"max_epochs": 1, "max_steps": -1, "limit_train_batches": 1, "limit_val_batches": 1},
-    **{"check_val_every_n_epoch": 1, "overfit_batches": 0, "log_every_n_steps": 1},
-    **{"profiler": None, "compile": False},
+    "max_epochs": 1,
+    "max_steps": -1,
+    "limit_train_batches": 1,
+    "limit_val_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "overfit_batches": 0,
+    "log_every_n_steps": 1,
+    "profiler": None,
+    "compile": False,
 }
 
 
@@ -85,6 +91,7 @@ def rehearse(
     world: World,
     note: Path,
     make_cka: Callable[[Path], list[Callback]] = lambda folder: [],
+    export: Callable[[LightningModule, Any, Path], None] | None = None,
 ) -> None:
     """Run one batch of training and of each validation loader on a second model like this one.
 
@@ -92,6 +99,7 @@ def rehearse(
         model: left alone: its class is made again, under the same seed.
         note: see `note_of`; nothing is done where it exists.
         make_cka: returns the alignment callback, which writes below the folder that it is given.
+        export: writes an export of a model, with the data's facts, into a folder.
 
     Raises:
         UsageError: what would have failed after an epoch, and how to mend it.
@@ -121,6 +129,9 @@ def rehearse(
         finally:
             restore_globals(random_numbers)
         watch.check_monitors(trainer)
+        if export is not None and trainer.is_global_zero:
+            export(actor, data, folder / "export")
+            _check_loads(actor, folder / "export")
     if world.is_rank_zero:
         note.parent.mkdir(exist_ok=True)
         write_json(note, {"seconds": round(time.monotonic() - begun, 3)})
@@ -138,6 +149,30 @@ def _same_again(model: LightningModule, again: LightningModule) -> None:
             type(model).__qualname__,
             (other or sorted(first.keys() ^ second.keys()))[0],
         )
+
+
+def _check_loads(model: LightningModule, folder: Path) -> None:
+    """Load an export and compare it with the model that was exported.
+
+    Raises:
+        UsageError: it can't be loaded, or another model comes back.
+    """
+    from mlmodeldev.training.load import load
+
+    states = global_states()
+    try:
+        loaded: Any = load(folder).state_dict()
+    finally:
+        restore_globals(states)
+    for name, value in model.state_dict().items():
+        if isinstance(value, torch.Tensor) and not torch.equal(
+            value.cpu(), loaded.get(name, value.cpu()).cpu()
+        ):
+            raise UsageError(
+                f"export: loaded again, {name} of {type(model).__qualname__} has other values;"
+                " its export and load methods don't match (callbacks.export.enabled=false trains"
+                " without best/ and last/)"
+            )
 
 
 class _Watch(Callback):

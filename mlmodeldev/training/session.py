@@ -31,6 +31,7 @@ from mlmodeldev.trial.folder import TrialFolder
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 
+    from mlmodeldev.callbacks.export import Export
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
     from mlmodeldev.settings.schema import Settings
@@ -81,7 +82,7 @@ class Attempt:
         root = Path(self.settings.artefacts.data_dir).expanduser().absolute()
         self.world.on_rank_zero(lambda: record_data(self.folder, data, root, policy, goes_on))
         if self.settings.artefacts.rehearsal and self.checkpoint is None:
-            self._rehearse(model, data)
+            self._rehearse(trainer, model, data)
         for tracker in self.trackers:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
@@ -97,7 +98,9 @@ class Attempt:
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
         _write_exports(trainer, model)
 
-    def _rehearse(self, model: LightningModule, data: LightningDataModule) -> None:
+    def _rehearse(
+        self, trainer: Trainer, model: LightningModule, data: LightningDataModule
+    ) -> None:
         from mlmodeldev.callbacks.stack import make_cka
         from mlmodeldev.training.rehearsal import note_of, rehearse
 
@@ -106,7 +109,13 @@ class Attempt:
         code = record.get("code") or record.get("source")
         note = note_of(settings, code, inputs, self.folder.path.parent)
         rehearse(
-            model, data, settings, self.world, note, lambda path: make_cka(settings, path, model)
+            model,
+            data,
+            settings,
+            self.world,
+            note,
+            make_cka=lambda path: make_cka(settings, path, model),
+            export=next((each.try_out for each in _exporters(trainer)), None),
         )
 
     def _meet(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
@@ -144,11 +153,14 @@ def _write_exports(trainer: Trainer, model: LightningModule) -> None:
 
     A hook would not do: of a trial that was killed after its last step, Lightning calls none.
     """
+    for exporter in _exporters(trainer):
+        exporter.write(trainer, model)
+
+
+def _exporters(trainer: Trainer) -> list[Export]:
     from mlmodeldev.callbacks.export import Export
 
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Export):
-            callback.write(trainer, model)
+    return [c for c in trainer.callbacks if isinstance(c, Export)]  # type: ignore[attr-defined]
 
 
 def _pruners(trainer: Trainer) -> list[Pruning | ResumeCheckpoint]:

@@ -53,7 +53,7 @@ class Noisy(Dataset[Any]):
         drawn = [float(index)]
         if index % 5 == 0:
             drawn.append(random.random())
-            drawn.append(float(np.random.randn()))  # noqa: NPY002
+            drawn.append(float(np.random.randn()))
             drawn.append(float(torch.rand(1)))
         drawn.append(float(self.own.random()))
         drawn.append(float(torch.rand(1, generator=self.parts[0])))
@@ -61,7 +61,7 @@ class Noisy(Dataset[Any]):
 
 
 def noisy_collate(examples: list[Any]) -> Any:
-    return default_collate(examples) + random.random() * np.random.rand()  # noqa: NPY002
+    return default_collate(examples) + random.random() * np.random.rand()
 
 
 class Buckets(Sampler[list[int]]):
@@ -133,7 +133,7 @@ def disturbed(batches: Any) -> Iterator[Any]:
     """Draw between the batches, as a training step does."""
     for number, batch in enumerate(batches):
         random.seed(number)
-        np.random.seed(number + 11)  # noqa: NPY002
+        np.random.seed(number + 11)
         torch.manual_seed(number)
         yield batch
 

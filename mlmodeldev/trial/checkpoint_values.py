@@ -7,8 +7,7 @@ module, a class, a function) are left out of the checkpoint, since nothing that 
 Example::
 
     torch.save(without_code(checkpoint), file)
-    with harmless_classes():
-        torch.load(file, weights_only=True)
+    read_checkpoint(file)
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import datetime
 import functools
 import pathlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +37,18 @@ def harmless_classes() -> Iterator[None]:
     """Let ``torch.load(weights_only=True)`` make values of classes that run no code of the file."""
     with torch.serialization.safe_globals(list(_harmless())):
         yield
+
+
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a file that torch has written, without running code from it.
+
+    Raises:
+        pickle.UnpicklingError: it holds values of other classes.
+        Exception: it is damaged; torch has many kinds.
+    """
+    with harmless_classes():
+        loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+    return loaded
 
 
 @functools.cache
@@ -78,7 +90,7 @@ def unreadable(value: Any, path: str = "") -> str | None:
     """
     if isinstance(value, Tensor) or type(value) in _PLAIN or type(value) in _harmless_instances():
         return None
-    if type(value) in _CONTAINERS or isinstance(value, dict) and type(value) in _harmless():
+    if type(value) in _CONTAINERS or (isinstance(value, dict) and type(value) in _harmless()):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for name, inner in items:
             problem = unreadable(inner, f"{path}.{name}" if path else str(name))
