@@ -73,6 +73,6 @@ def _in_copy(config: pytest.Config) -> int:
     given = config.invocation_params
     arguments = [str(arg) for arg in given.args if not _is_own(_place(str(arg)))]
     cache = ["-o", f"cache_dir={ROOT / '.pytest_cache' / 'shipped'}"]  # for --last-failed
-    own = f"--ignore-glob=*/tests/{OWN_TESTS}"
+    own = ["--ignore-glob", str(ROOT / "tests" / OWN_TESTS)]
     below = Path(os.path.relpath(given.dir, ROOT))
-    return run_in_copy([sys.executable, "-m", "pytest", *arguments, own, *cache], below)
+    return run_in_copy([sys.executable, "-m", "pytest", *arguments, *own, *cache], below)
