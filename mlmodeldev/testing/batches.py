@@ -31,21 +31,27 @@ def check_rows(overrides: Sequence[str], tolerance: float) -> None:
     """
     from mlmodeldev.settings.composition import compose_settings
 
-    observer = Observer()
+    observer, sizes = Observer(), list[int]()
+
+    def parts(batch: Any, size: int) -> list[Any]:
+        sizes.append(size)
+        places = [(0, size), (0, size), (0, size // 2), (size // 2, size)]
+        return [batch, *(rows(batch, first, end) for first, end in places)]
+
     try:
-        validate(compose_settings(overrides), observer, _parts)
+        validate(compose_settings(overrides), observer, parts)
     except CheckFailed:
         raise
     except Exception as error:
-        if len(observer.batches) < 3:
+        if len(observer.batches) < 2:  # the batch as it is
             raise
         raise CheckFailed(
-            "The model runs on a whole validation batch, but not on half of it"
+            "The model runs on a whole validation batch, but not on a part of it"
             f" ({type(error).__name__}: {error}). A batch size is written into a view, a buffer or"
             " a mask: take it from the input (x.shape[0]). The last batch of an epoch would end the"
             " trial, as would another processing.batch_size."
         ) from None
-    name = first_difference(observer.batches, tolerance)
+    name = first_difference(observer.batches[1:], sizes[0], tolerance)
     if name:
         raise CheckFailed(
             f"In evaluation, what {name} gives for an example depends on the other examples of its"
@@ -57,50 +63,51 @@ def check_rows(overrides: Sequence[str], tolerance: float) -> None:
         )
 
 
-def _parts(batch: Any, size: int) -> list[Any]:
-    half = size // 2
-    places = [(0, size), (0, size), (0, half), (half, size)]
-    return [rows(batch, first, end) for first, end in places]
-
-
-def first_difference(batches: Sequence[Outputs], tolerance: float) -> str | None:
+def first_difference(batches: Sequence[Outputs], size: int, tolerance: float) -> str | None:
     """Return the first module whose outputs of a batch are not those of its halves.
 
     Args:
         batches: outputs of the whole batch, the whole again, and the two halves.
+        size: examples in the whole.
         tolerance: as a share of the largest output.
     """
     whole, *others = batches
     for name, outputs in whole.items():
         for place, output in enumerate(outputs):
             rest = [each[name][place] for each in others if place < len(each.get(name, ()))]
-            if len(rest) == len(others) and _differ(output, *rest, tolerance=tolerance):
+            if len(rest) == len(others) and _differ(output, *rest, size=size, share=tolerance):
                 return name
     return None
 
 
-def _differ(whole: Tensor, again: Tensor, first: Tensor, second: Tensor, tolerance: float) -> bool:
+def _differ(
+    whole: Tensor, again: Tensor, first: Tensor, second: Tensor, size: int, share: float
+) -> bool:
     import torch
 
-    if not whole.dim() or not first.dim() or first.shape[1:] != whole.shape[1:]:
+    if (
+        not whole.dim()
+        or not whole.numel()
+        or any(part.shape[1:] != whole.shape[1:] for part in (first, second))
+    ):
         return False
-    if first.shape[0] + second.shape[0] != whole.shape[0] or second.shape[1:] != whole.shape[1:]:
+    count, rest = divmod(whole.shape[0], size)  # rows of each example
+    if (
+        rest
+        or first.shape[0] != count * (size // 2)
+        or second.shape[0] != count * (size - size // 2)
+    ):
         return False
-    limit = tolerance * float(whole.abs().max()) + 1e-7
-    if not _close(whole, again, limit):
+    limit = share * float(whole.abs().max()) + 1e-7
+    if not _close(whole, again, limit) or _close(whole, torch.cat([first, second]), limit):
         return False
-    if _close(whole, torch.cat([first, second]), limit):
-        return False
-    return not _close(whole, _by_time(first, second), limit)
+    return not _close(whole, _by_time(first, second, count), limit)
 
 
-def _by_time(first: Tensor, second: Tensor) -> Tensor:
-    """Join rows of (time, example) that were flattened in this order."""
-    import math
-
+def _by_time(first: Tensor, second: Tensor, steps: int) -> Tensor:
+    """Join rows that are of (time, example), flattened in this order."""
     import torch
 
-    steps = math.gcd(first.shape[0], second.shape[0])
     parts = [part.reshape(steps, -1, *part.shape[1:]) for part in (first, second)]
     return torch.cat(parts, 1).flatten(0, 1)
 
