@@ -102,6 +102,11 @@ def _recorder() -> Any:
         def __init__(self) -> None:
             self.losses: dict[str, list[float]] = {}
 
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            # a plateau is one of validation, which there is none of
+            schedules = trainer.strategy.lr_scheduler_configs
+            schedules[:] = [each for each in schedules if not each.reduce_on_plateau]
+
         def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
             loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
             values = {"the loss of training_step": loss}

@@ -33,7 +33,9 @@ class Right(LightningModule):
         self.log("val_acc", (self(batch[0]).argmax(1) == batch[1]).float().mean())
 
     def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=0.02)
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.02)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max")
+        return {"optimizer": optimizer, "lr_scheduler": plateau, "monitor": "val_acc"}
 
 
 class Unlearning(Right):
