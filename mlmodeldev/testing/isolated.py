@@ -58,10 +58,10 @@ def run_isolated(root: Path, log: Path, function: Callable[..., Any], *args: Any
         Killed: the process was killed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    receiver, sender = _context.Pipe(duplex=False)
-    process = _context.Process(target=_answer, args=(str(root), str(log), sender, function, args))
+    receiver, answers = _context.Pipe(duplex=False)
+    process = _context.Process(target=_answer, args=(str(root), str(log), answers, function, args))
     process.start()
-    sender.close()
+    answers.close()
     hangs = ("failed", f"after {SECONDS:.0f} s there is no end; what it printed: {log}")
     try:
         kind, value = receiver.recv() if receiver.poll(SECONDS) else hangs
@@ -81,7 +81,7 @@ def run_isolated(root: Path, log: Path, function: Callable[..., Any], *args: Any
 
 
 def _answer(
-    root: str, log: str, sender: Connection, function: Callable[..., Any], args: tuple[Any, ...]
+    root: str, log: str, answers: Connection, function: Callable[..., Any], args: tuple[Any, ...]
 ) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 1)
@@ -96,8 +96,8 @@ def _answer(
     except BaseException:
         text = traceback.format_exc()
         answer = ("failed", f"the project's code ended in an error:\n{text}")
-    sender.send(answer)
-    sender.close()
+    answers.send(answer)
+    answers.close()
     sys.stdout.flush()
     sys.stderr.flush()
 
