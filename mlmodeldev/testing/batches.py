@@ -75,7 +75,10 @@ def first_difference(batches: Sequence[Outputs], size: int, tolerance: float) ->
     for name, outputs in whole.items():
         for place, output in enumerate(outputs):
             rest = [each[name][place] for each in others if place < len(each.get(name, ()))]
-            if len(rest) == len(others) and _differ(output, *rest, size=size, share=tolerance):
+            if len(rest) < len(others):
+                continue
+            again, first, second = rest
+            if _differ(output, again, first, second, size, tolerance):
                 return name
     return None
 

@@ -109,7 +109,7 @@ def _recorder() -> Any:
 
         def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
             loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-            values = {"the loss of training_step": loss}
+            values: dict[str, Any] = {"the loss of training_step": loss}
             if not isinstance(loss, torch.Tensor):
                 logged = trainer.callback_metrics
                 values = {name: value for name, value in logged.items() if "loss" in name.lower()}
