@@ -7,7 +7,7 @@ LOCK ?= requirements.lock
 STAMP := $(VENV)/.installed$(if $(HASHES),-hashes)$(filter-out requirements.lock,$(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint quick coverage lock bench slurm slurm-down test-slurm hooks conda \
+.PHONY: help venv demo test lint quick coverage shipped shipped-check lock bench slurm slurm-down test-slurm hooks conda \
   .venv-dvc data-version test-dvc clean
 
 help:  ## say what there is
@@ -22,7 +22,8 @@ $(STAMP): $(LOCK) $(if $(HASHES),requirements-hashes.lock) tools/venv.sh pyproje
 demo: venv  ## a small sweep of the bundled data: results, heat map, next commands
 	@$(BIN)/python slurm/SlurmTrain.py
 
-test: venv .venv-dvc lint  ## all tests (about 20 minutes on 2 cores)
+test: venv .venv-dvc  ## all tests (about 20 minutes on 2 cores)
+	@$(BIN)/python -m tests.shipped run $(MAKE) --no-print-directory lint  # your own files: make lint
 	@bash tools/slurm.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -35,6 +36,12 @@ quick: venv  ## the tests that take no training
 
 coverage: venv  ## the quick tests, and how much of mlmodeldev/ they run; fails below the floor
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --cov --cov-report=term:skip-covered
+
+shipped: venv  ## for the project itself: ship the files of the top level as they are
+	@$(BIN)/python -m tests.shipped renew
+
+shipped-check: venv  ## for the project itself: fails where tests/shipped/files/ has others
+	@$(BIN)/python -m tests.shipped check
 
 bench: venv  ## measure; writes docs/benchmarks.md
 	@$(BIN)/python -m benchmarks

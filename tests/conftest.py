@@ -23,7 +23,8 @@ from hypothesis import settings as hypothesis_settings
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-pytest_plugins = ["tests.slurm.fixture"]
+pytest_plugins = ["tests.shipped.plugin", "tests.slurm.fixture"]
+collect_ignore = ["shipped/files"]
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
@@ -50,7 +51,7 @@ LONGEST = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.EpochIndex]) -> None:
+def pytest_collection_modifyitems(items: list[Any]) -> None:
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 

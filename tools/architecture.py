@@ -21,6 +21,7 @@ WHAT = {
     "template": "new projects: init, update",
     "slurm": "query, plan, submit, job, agent, bridge",
     "doctor": "checks, each with its mend",
+    "testing": "tests for the user's own classes",
     "training": "ranks, session, optimizer, Trainer",
     "callbacks": "one subject a file",
     "alignment": "CKA: maths, capture, figures",
@@ -35,7 +36,8 @@ WHAT = {
 
 
 COLUMNS = {
-    "cli": 0.3, "template": 0.93, "slurm": 0.3, "doctor": 0.75, "training": 0.5,
+    "cli": 0.3, "template": 0.93, "slurm": 0.3, "doctor": 0.7, "testing": 0.93,
+    "training": 0.5,
     "callbacks": 0.25, "alignment": 0.75, "tracking": 0.2, "sweep": 0.45, "data": 0.75,
     "trial": 0.3, "settings": 0.5, "fetch": 0.8, "secrets": 0.68,
 }  # fmt: skip

@@ -33,6 +33,7 @@ TOP_LEVEL = (
     "slurm/*.py",
     "slurm/*.sh",
     "examples/*.py",
+    "tests/test_mine.py",
 )
 """What of the top level goes into a project; pyproject.toml puts the same into the wheel."""
 
@@ -44,7 +45,6 @@ OWN_FILES = {
     "environment.yml": "environment.yml",
     "gitignore": ".gitignore",
     "requirements.txt": "requirements.txt",
-    "test_mine.py": "tests/test_mine.py",
 }
 """Files of ``template/files/``, and their places in a project."""
 

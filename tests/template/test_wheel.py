@@ -137,4 +137,4 @@ def test_a_later_version_keeps_edits_names_conflicts_and_passes_the_projects_tes
     assert len(older.splitlines()) == 1
     assert f"is a project of mlmodeldev {NEWER}" in older
     tested = later.run(project, "python", "-m", "pytest", "-q", "tests")
-    assert "3 passed" in tested.stdout
+    assert "6 passed" in tested.stdout

@@ -1,0 +1,173 @@
+"""Try a trained model by hand: arguments, a file, or an interactive prompt.
+
+    python inference.py runs/single/ab12cd34 "The cat sat."
+    python inference.py ab12cd34 seven.png                     the digit's label
+    python inference.py ab12cd34 seven.png --text "a seven" --text "a one"
+    python inference.py ab12cd34 --file sentences.txt --json   one input a line
+    python inference.py ab12cd34                               asks for one input after the other
+
+Prints label and probability of each input. Exit status: 0 done, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, nearest
+
+IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+
+class Predictor:
+    """An exported model together with what it needs to read its inputs.
+
+    Args:
+        folder: ``best/`` or ``last/`` of a trial.
+
+    Raises:
+        UsageError: the folder holds no export of a model that can predict.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        state_file = folder / "training_state.json"
+        if not state_file.is_file():
+            raise UsageError(f"{folder}: no export here (a trial writes it when it is done)")
+        self.folder = folder
+        self.state = _read_state(state_file)
+        from inspect import signature
+
+        from hydra.utils import get_class
+
+        from mlmodeldev.project import project_root
+        from mlmodeldev.settings.renamed import current_arguments, current_target
+        from mlmodeldev.training.quiet import quiet
+
+        quiet()
+        target = current_target(self.state["settings"]["model"]["_target_"], project_root())
+        kind: Any = get_class(target)
+        if not (hasattr(kind, "load") and hasattr(kind, "predict")):
+            raise UsageError(f"{target}: has no load and predict, which inference needs")
+        arguments = current_arguments(self.state["model_arguments"], signature(kind).parameters)
+        self.model = kind.load(folder, arguments)
+
+    def __call__(self, inputs: list[str], texts: list[str]) -> list[dict[str, float]]:
+        """Return the probabilities of each input; texts beside images are candidate captions."""
+        images = [Path(item) for item in inputs if Path(item).suffix.lower() in IMAGE_ENDINGS]
+        if images and len(images) < len(inputs):
+            raise UsageError("give images or texts, not both (captions of images go to --text)")
+        sentences = texts if images else [*inputs, *texts]
+        result: list[dict[str, float]] = self.model.predict(
+            images, sentences, self.folder, self.state["data"]
+        )
+        return result
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    needed = {"settings", "model_arguments", "data"}
+    try:
+        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if needed <= set(state) and "_target_" in state["settings"].get("model", {}):
+            return state
+        reason = f"it must have {', '.join(sorted(needed))}"
+    except (ValueError, AttributeError) as error:
+        reason = str(error)
+    raise UsageError(f"{file}: is damaged ({reason}); start the trial again to write it anew")
+
+
+def find_export(trial: str, runs_dir: Path, weights: str) -> Path:
+    """Return the export of a trial named by its folder, its export's folder or its id.
+
+    Raises:
+        UsageError: there is no such trial, or there are several.
+    """
+    path = Path(trial)
+    if path.is_dir():
+        return path if (path / "training_state.json").is_file() else path / weights
+    folders = [folder for folder in runs_dir.glob("*/*") if folder.name == trial]
+    if len(folders) == 1:
+        return folders[0] / weights
+    if folders:
+        raise UsageError(f"{trial}: in several sweeps, name one by its path: {_listed(folders)}")
+    names = [folder.name for folder in runs_dir.glob("*/*") if not folder.name.startswith(".")]
+    raise UsageError(
+        f"{trial}: no such folder, and no such trial in {runs_dir}{nearest(trial, names)}"
+    )
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    return ", ".join(map(str, sorted(paths)))
+
+
+def predict(predictor: Predictor, inputs: list[str], texts: list[str], as_json: bool) -> None:
+    """Print label and probability of each input."""
+    for item, row in zip(inputs or texts, predictor(inputs, texts), strict=True):
+        label = max(row, key=lambda name: row[name])
+        if as_json:
+            answer = {"input": item, "label": label, "probability": row[label], "all": row}
+            print(json.dumps(answer, ensure_ascii=False), flush=True)
+        else:
+            print(f"{label}  {row[label]:.3f}  {item}", flush=True)
+
+
+def input_lines() -> Iterator[str]:
+    """Yield the lines of standard input, with a prompt in a terminal, until its end."""
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if line:
+            yield line
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    description, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("trial", help="folder of a trial or of its export, or a trial's id")
+    parser.add_argument("inputs", nargs="*", help="texts, or paths of images")
+    parser.add_argument("--text", action="append", default=[], help="candidate caption of images")
+    parser.add_argument("--file", type=Path, help="file with an input on each line")
+    parser.add_argument("--weights", choices=["best", "last"], default="best")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Answer the command line."""
+    args = parse(arguments)
+    export = find_export(args.trial, args.runs_dir, args.weights)
+    inputs = list(args.inputs)
+    if args.file:
+        try:
+            lines = args.file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--file {args.file}: {error}") from None
+        inputs += [line for line in lines if line.strip()]
+    predictor = Predictor(export)
+    if inputs or args.file:
+        predict(predictor, inputs, args.text, args.json)
+        return
+    for line in input_lines():
+        try:
+            predict(predictor, [line], args.text, args.json)
+        except UsageError as error:  # a slip at the prompt is no reason to leave
+            print(error, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UsageError as error:
+        print(f"inference.py: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
