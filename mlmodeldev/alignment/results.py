@@ -126,7 +126,8 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     """Write the matrix and its picture under ``folder/cka``; `history` adds the drift picture.
 
     ``<name>/epoch-0003.npz`` (matrix, rows, columns, samples, batches, epoch, estimator, kernel,
-    weighting, against; left_out if any layer is), ``<name>/epoch-0003.png``, ``<name>.png`` (the latest), and
+    weighting, against; left_out if any layer is), ``<name>/epoch-0003.png``, ``<name>.png`` (the
+    latest), and
     ``<name>/training.png``, layers x epochs.
     """
     base = folder / "cka"
