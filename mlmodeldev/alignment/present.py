@@ -41,7 +41,7 @@ class PresentCKA(CKA):
         self.paired = paired and rows == columns
         self.reasons: dict[str, str] = {}
         self.left_out: tuple[str, ...] = ()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         zeros = torch.zeros(rows + columns, dtype=torch.int64)
         self.add_state("absent", zeros, dist_reduce_fx="sum")
         self._absent: list[bool] = [False] * (rows + columns)
@@ -109,9 +109,9 @@ class PresentCKA(CKA):
 
     def new_line(self, name: str) -> str:
         """Return one line on the layers that were left out, or nothing if it has been said."""
-        if set(self.left_out) <= self._told:
+        if set(self.left_out) <= self._reported:
             return ""
-        self._told |= set(self.left_out)
+        self._reported |= set(self.left_out)
         partner = "is left out with its partner"
         parts = [f"{one!r} {self.reasons.get(one, partner)}" for one in self.left_out]
         shown, more = "; ".join(parts[:_NAMED]), len(parts) - _NAMED

@@ -126,7 +126,8 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     """Write the matrix and its picture under ``folder/cka``; `history` adds the drift picture.
 
     ``<name>/epoch-0003.npz`` (matrix, rows, columns, samples, batches, epoch, estimator, kernel,
-    weighting, against, left_out), ``<name>/epoch-0003.png``, ``<name>.png`` (the latest), and
+    weighting, against; left_out if any layer is), ``<name>/epoch-0003.png``, ``<name>.png`` (the
+    latest), and
     ``<name>/training.png``, layers x epochs.
     """
     base = folder / "cka"
@@ -162,8 +163,10 @@ def log_picture(result: Result, folder: Path, loggers: Iterable[Any], step: int)
 
 def save_matrix(result: Result, path: Path) -> None:
     """Write the matrix and what it was made of as ``.npz``."""
-    left_out = ("name", "has_diagonal") + (("epoch",) if result.epoch is None else ())
-    arrays = {key: value for key, value in vars(result).items() if key not in left_out}
+    unwritten = ["name", "has_diagonal"]
+    unwritten += ["epoch"] if result.epoch is None else []
+    unwritten += [] if result.left_out else ["left_out"]
+    arrays = {key: value for key, value in vars(result).items() if key not in unwritten}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 

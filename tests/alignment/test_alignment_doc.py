@@ -59,9 +59,9 @@ def encoder(tmp_path_factory):
 def test_the_first_block(trials) -> None:
     ended = trials.run(*SMALL, *arguments(BLOCKS[0]))
     assert ended.code == 0, ended.output
-    found = matrices(ended)
-    assert set(found) == set(BLOCKS[0]["cka"]["compare"])
-    assert all(np.isfinite(one["matrix"]).all() for one in found.values())
+    results = matrices(ended)
+    assert set(results) == set(BLOCKS[0]["cka"]["compare"])
+    assert all(np.isfinite(one["matrix"]).all() for one in results.values())
 
 
 def test_the_block_of_encoders_and_earlier_trials(trials, encoder) -> None:
@@ -71,12 +71,12 @@ def test_the_block_of_encoders_and_earlier_trials(trials, encoder) -> None:
     text = text.replace("runs/single/first/best", str(first.folder / "best"))
     ended = trials.run(*SMALL, *arguments(yaml.safe_load(text)), name="second")
     assert ended.code == 0, ended.output
-    found = matrices(ended)
-    assert set(found) == {"encoder", "earlier"}
-    assert found["encoder"]["columns"].tolist() == ["layers.0"]
-    assert found["earlier"]["columns"].tolist() == ["vision_model.layers.0"]
+    results = matrices(ended)
+    assert set(results) == {"encoder", "earlier"}
+    assert results["encoder"]["columns"].tolist() == ["layers.0"]
+    assert results["earlier"]["columns"].tolist() == ["vision_model.layers.0"]
     # The same seed and data: the second trial ends as the first, and is like it in every layer.
-    assert found["earlier"]["matrix"] == pytest.approx(1, abs=1e-6)
+    assert results["earlier"]["matrix"] == pytest.approx(1, abs=1e-6)
 
 
 def test_inputs_that_are_named(trials, encoder) -> None:

@@ -290,9 +290,9 @@ def test_a_transformers_module_with_labels_in_its_batch(tmp_path):
         ids = torch.randint(0, 20, (24, 5), generator=torch.Generator().manual_seed(0))
         return DataLoader([{"input_ids": one, "labels": one[0] % 2} for one in ids], 8)
 
-    with pytest.warns(UserWarning, match="layers are left out") as said:
+    with pytest.warns(UserWarning, match="layers are left out") as warned:
         fit(tmp_path, Sentences(), loader, {"drift": {"a": "**", "against": "start"}})
-    assert len([w for w in said if "left out" in str(w.message)]) == 1, "once, not every epoch"
+    assert len([w for w in warned if "left out" in str(w.message)]) == 1, "once, not every epoch"
     rows = list(matrix(tmp_path)["rows"])
     assert "model" in rows, "the logits are read, not the loss that comes first"
     assert {f"model.bert.encoder.layer.{n}" for n in (0, 1)} <= set(rows)
@@ -334,9 +334,9 @@ class Rows(nn.Module):
 
 def test_what_gives_no_features_is_left_out_by_name(tmp_path):
     compare = {"all": {"a": "**"}, "none": {"a": ["loss", "unused"], "against": "start"}}
-    with pytest.warns(UserWarning, match="left out") as said:
+    with pytest.warns(UserWarning, match="left out") as warned:
         trainer = fit(tmp_path, Odd(), tuples, compare)
-    (line,) = [str(w.message) for w in said if "cka: all" in str(w.message)]
+    (line,) = [str(w.message) for w in warned if "cka: all" in str(w.message)]
     assert "\n" not in line
     assert line.startswith("cka: all: 5 of 11 layers are left out: ")
     for part in ("'loss' gives a single number", "'best' gives int64", "'unused' did not run",
@@ -345,7 +345,7 @@ def test_what_gives_no_features_is_left_out_by_name(tmp_path):
     saved = matrix(tmp_path, "all")
     assert list(saved["rows"]) == ["net", "net.0", "net.1", "net.2", "net.3", "both"]
     assert np.isfinite(saved["matrix"]).all()
-    assert any("cka: none: 2 of 2 layers" in str(w.message) for w in said)
+    assert any("cka: none: 2 of 2 layers" in str(w.message) for w in warned)
     assert not (tmp_path / "cka" / "none").exists()
     assert not any("none" in key for key in trainer.callback_metrics)
 

@@ -196,7 +196,7 @@ def test_without_it_they_would_be(tmp_path) -> None:
     assert not finite(module)
 
 
-def test_losses_do_not_pile_up_and_what_can_not_be_skipped_is_said_once(tmp_path, caplog) -> None:
+def test_losses_do_not_pile_up_and_what_can_not_be_skipped_warns_once(tmp_path, caplog) -> None:
     module, watch = ByHand(), NonFinite("skip")
     module.raw, module.bad_at = True, 2
     with caplog.at_level(logging.WARNING):

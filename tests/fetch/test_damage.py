@@ -73,9 +73,9 @@ def outcome(content, tmp_path, kind):
         assert "\n" not in str(error) and f"x.{kind}" in str(error)
         assert [path.name for path in tmp_path.iterdir()] == [f"x.{kind}"]
         return None
-    found = tree(folder)
+    result = tree(folder)
     shutil.rmtree(folder)
-    return found
+    return result
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz", "zip"])
@@ -88,9 +88,9 @@ def test_a_flipped_bit_anywhere(tmp_path, kind):
         bit = random_.randrange(8 * len(whole))
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
-        found = outcome(bytes(damaged), tmp_path, kind)
-        accepted += found is not None
-        assert found in (None, FILES), (bit // 8, bit % 8)
+        result = outcome(bytes(damaged), tmp_path, kind)
+        accepted += result is not None
+        assert result in (None, FILES), (bit // 8, bit % 8)
     assert accepted <= 3, "but few bits are of fields without a sum"
 
 
@@ -102,9 +102,9 @@ def test_every_bit_of_the_trailer(tmp_path, kind):
         for bit in range(8):
             damaged = bytearray(whole)
             damaged[place] ^= 1 << bit
-            found = outcome(bytes(damaged), tmp_path, kind)
+            result = outcome(bytes(damaged), tmp_path, kind)
             padding = kind == "tar.bz2" and place == len(whole) - 1  # bzip2 fills up a byte
-            assert found is None or (padding and found == FILES), (place, bit)
+            assert result is None or (padding and result == FILES), (place, bit)
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"])
