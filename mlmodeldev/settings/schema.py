@@ -10,13 +10,55 @@ Example::
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticKnownError
+
+from mlmodeldev.settings.trainer_arguments import refused_argument
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+
+
+def _passed_on(name: str) -> str:
+    if reason := refused_argument(name):
+        raise ValueError(reason)
+    return name
+
+
+def _starts_no_processes(name: Any) -> Any:
+    if isinstance(name, str) and re.match(r"ddp_(spawn|fork|notebook)", name):
+        raise ValueError(
+            f"{name} starts processes of its own, past those that claim the trial's folder; ddp with"
+            " training.devices=N computes the same"
+        )
+    if isinstance(name, str) and name.startswith("deepspeed"):
+        raise ValueError(f"{name} writes checkpoints from which a trial can't go on; fsdp shards too")
+    return name
+
+
+def _a_callback(value: Any) -> Any:
+    """Take a mapping with ``_target_``, or null for one that is left out."""
+    if value is None or (isinstance(value, dict) and "_target_" in value):
+        return value
+    raise PydanticKnownError("extra_forbidden")
+
+
+TrainerArguments = dict[Annotated[str, AfterValidator(_passed_on)], Any]
+Strategy = Annotated[
+    Literal[
+        "auto",
+        "ddp",
+        "ddp_find_unused_parameters_true",
+        "ddp_find_unused_parameters_false",
+        "fsdp",
+    ],
+    BeforeValidator(_starts_no_processes),
+]
+AddedCallback = Annotated[dict[str, Any] | None, BeforeValidator(_a_callback)]
 
 
 class Group(BaseModel):
@@ -107,7 +149,7 @@ class Training(Group):
     """Devices on each node; auto: what the launcher gives, else one."""
     num_nodes: Positive | Literal["auto"] = "auto"
     """Nodes; auto: what the launcher gives, else one."""
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Strategy = "auto"
     """Lightning's strategy over several devices."""
     monitor: str = "val/accuracy"
     """Metric that decides which weights are best."""
@@ -133,6 +175,8 @@ class Training(Group):
     """Lightning profiler; its report goes to the trial's folder."""
     test: bool = True
     """Measure the best weights on the test set at the end."""
+    trainer: TrainerArguments = {}
+    """Any other argument of Lightning's Trainer: ``training.trainer.val_check_interval=0.5``."""
 
 
 class WandbLogger(Group):
@@ -247,7 +291,13 @@ class Pruning(Switch):
 
 
 class Callbacks(Group):
-    """What is measured and written beside the training itself."""
+    """What is measured and written beside the training itself.
+
+    Any further name adds a Lightning callback: ``ema: {_target_: mine.EMA, decay: 0.99}``.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, AddedCallback]
 
     cka: Cka = Cka()
     export: Switch = Switch()
@@ -257,6 +307,11 @@ class Callbacks(Group):
     """Samples a second, step time, share of time spent waiting for data."""
     progress: Progress = Progress()
     pruning: Pruning = Pruning()
+
+    @property
+    def added(self) -> dict[str, dict[str, Any]]:
+        """The callbacks of one's own, by name."""
+        return {name: chosen for name, chosen in self.__pydantic_extra__.items() if chosen}
 
 
 class Cluster(Group):
@@ -321,7 +376,12 @@ class Cluster(Group):
 
 
 class Settings(Group):
-    """Everything one trial is told; the fields are the groups of ``conf/``."""
+    """Everything one trial is told; the fields are the groups of ``conf/``.
+
+    Any further key of the files is kept as it is, for others to refer to: ``${mine.size}``.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     artefacts: Artefacts = Artefacts()
     model: dict[str, Any]

@@ -18,6 +18,9 @@ from mlmodeldev.data.loader import EpochIndex, key
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.conf_files import choices_of
+from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
+from mlmodeldev.settings.lightning_names import accept_both_names, of_the_other
+from mlmodeldev.settings.own_optimizer import unused_setting
 from mlmodeldev.settings.renamed import with_old_names
 from mlmodeldev.training.optimizer import attach
 
@@ -48,12 +51,16 @@ def model(settings: Settings, data: ExactDataModule) -> LightningModule:
     Raises:
         UsageError: its class is no model, refuses its arguments, or reads what the data lack.
     """
+    target = _locate("model", settings.model["_target_"])
     _check_reads(settings, data)
+    _check_optimizer(settings, target)
+    _check_complete(settings, target, data)
     # Weights depend on the seed and on nothing that was drawn before.
     seed_everything(key(settings.training.seed, "weights") % 2**32, verbose=False)
     made = _construct("model", settings.model, data.structure)
     if not isinstance(made, LightningModule):
-        raise UsageError(f"model._target_={settings.model['_target_']}: must be a LightningModule")
+        name = settings.model["_target_"]
+        raise UsageError(f"model._target_={name}: must be a LightningModule{of_the_other(made)}")
     attach(made, settings.optimizer)
     return made
 
@@ -74,16 +81,49 @@ def _check_reads(settings: Settings, data: ExactDataModule) -> None:
         )
 
 
+def _check_optimizer(settings: Settings, target: Any) -> None:
+    """Refuse settings of the optimizer that would be without effect."""
+    own = getattr(target, "configure_optimizers", None)
+    if own in (None, LightningModule.configure_optimizers):
+        return
+    names = inspect.signature(target).parameters
+    line = unused_setting(settings.overrides, settings.model["_target_"], names)
+    if line:
+        raise UsageError(line)
+
+
+def _check_complete(settings: Settings, target: Any, data: ExactDataModule) -> None:
+    """Refuse a model with an argument that neither the settings nor the data give."""
+    given = _arguments(target, settings.model, data.structure)
+    if "_args_" in given:
+        return
+    for name, parameter in inspect.signature(target).parameters.items():
+        ordinary = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if ordinary and parameter.default is parameter.empty and name not in given:
+            facts = ", ".join(data.structure) or "nothing"
+            raise UsageError(
+                f"model.{name}: is missing; {settings.model['_target_']} has no default for it,"
+                f" and {settings.data['_target_']} gives {facts}"
+            )
+
+
 def model_arguments(settings: Settings, data: ExactDataModule) -> dict[str, Any]:
-    """Return all arguments that the model was made with, for making it again."""
+    """Return all arguments that the model was made with, for making it again.
+
+    They are plain: a mapping with ``_target_`` stands for the object that is made from it
+    (`mlmodeldev.settings.instantiation.instantiated`).
+    """
     target = _locate("model", settings.model["_target_"])
     return _arguments(target, settings.model, data.structure)
 
 
 def _construct(group: str, chosen: Mapping[str, Any], metadata: Mapping[str, Any]) -> Any:
     target = _locate(group, chosen["_target_"])
+    arguments = instantiated(group, _arguments(target, chosen, metadata))
+    positional = arguments.pop("_args_", ())
+    plain = {name: value for name, value in arguments.items() if name not in INSTRUCTIONS}
     try:
-        return target(**_arguments(target, chosen, metadata))
+        return target(*positional, **plain)
     except (TypeError, ValueError) as error:
         if error.__traceback__ and error.__traceback__.tb_next:
             raise  # from inside the class: the researcher wants to see where
@@ -93,6 +133,7 @@ def _construct(group: str, chosen: Mapping[str, Any], metadata: Mapping[str, Any
 def _locate(group: str, target: str) -> Any:
     from hydra.utils import get_class
 
+    accept_both_names()
     try:
         return get_class(target)
     except (ImportError, ValueError) as error:
@@ -107,4 +148,7 @@ def _arguments(
     """Return the chosen arguments, and of the data's those that the class names."""
     named = inspect.signature(target).parameters
     filled = {name: value for name, value in with_old_names(metadata).items() if name in named}
+    if "_args_" in chosen:  # each argument once: what is given by place has no need to be filled
+        for name in list(named)[: len(chosen["_args_"])]:
+            filled.pop(name, None)
     return {**filled, **{k: v for k, v in chosen.items() if k != "_target_"}}

@@ -21,7 +21,7 @@ from mlmodeldev.trial.worker import PRELOAD
 
 # What is wrong with them the trial itself will say.
 with contextlib.suppress(Exception):
-    compose_settings(json.loads(os.environ.get(PRELOAD, "[]")))
+    compose_settings(json.loads(os.environ.get(PRELOAD, "[]")), partial=True)
 
 # What is here now stays: a trial's collector need not walk it, which would also copy its pages.
 gc.collect()

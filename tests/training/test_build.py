@@ -118,8 +118,8 @@ def test_data_of_another_kind_are_reported(mine):
 
 def test_arguments_that_do_not_fit_are_reported_in_one_line(mine):
     data = build.datamodule(settings(), World())
-    with pytest.raises(UsageError, match=r"^model: .*width") as error:
-        build.model(settings({"_target_": "minefile.Net"}), data)
+    with pytest.raises(UsageError, match=r"^model: .*widht") as error:
+        build.model(settings({"_target_": "minefile.Net", "width": 1, "widht": 2}), data)
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"^data: .*sise"):
         build.datamodule(settings(data={"_target_": "minefile.Data", "sise": 1}), World())
