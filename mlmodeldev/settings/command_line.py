@@ -20,7 +20,7 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -299,12 +299,25 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
             node = OmegaConf.select(node, part)
             continue
         allowed = sorted(map(str, node)) if isinstance(node, DictConfig) else []
+        if depth == 1 and "_target_" in allowed:
+            taken = _arguments_of_class(str(OmegaConf.select(node, "_target_")))
+            if part in taken:
+                return f"{key}: no file sets it; +{key}=VALUE adds it [command line]"
+            allowed = sorted({*allowed, *taken})
         if not depth:
             allowed = sorted({*allowed, *groups()})
         where = ".".join(parts[:depth]) or "the settings"
         listed = f" (allowed in {where}: {', '.join(allowed)})" if allowed else ""
         return f"{key}: no such setting{nearest(part, allowed)}{listed} [command line]"
     return f"{key}: can't be set this way [command line]"
+
+
+def _arguments_of_class(target: str) -> Collection[str]:
+    from mlmodeldev.settings.source import read_class
+
+    module, _, name = target.rpartition(".")
+    source = read_class(project_root(), module, name)
+    return (source.arguments if source else None) or ()
 
 
 def _compose_groups(overrides: Sequence[str]) -> DictConfig:
