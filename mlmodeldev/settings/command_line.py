@@ -194,7 +194,7 @@ def from_composed(
 
 
 def _check_own(names: list[str], overrides: list[str]) -> None:
-    """Take groups and settings of one's own if they are in files; refuse new ones of a command line.
+    """Take groups and settings of one's own from files, none that only the command line names.
 
     Raises:
         UsageError: with the nearest name that there is.

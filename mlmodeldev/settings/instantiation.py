@@ -63,6 +63,8 @@ def instantiate(place: str, value: Any) -> Any:
 
     accept_both_names()
     try:
+        if isinstance(value, Mapping):
+            return make(OmegaConf.create({"_convert_": "all", **value}))
         return make(OmegaConf.create(value), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error.__context__

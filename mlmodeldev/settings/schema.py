@@ -36,7 +36,9 @@ def _starts_no_processes(name: Any) -> Any:
             " training.devices=N computes the same"
         )
     if isinstance(name, str) and name.startswith("deepspeed"):
-        raise ValueError(f"{name} writes checkpoints from which a trial can't go on; fsdp shards too")
+        raise ValueError(
+            f"{name} writes checkpoints from which a trial can't go on; fsdp shards too"
+        )
     return name
 
 

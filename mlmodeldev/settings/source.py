@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter
-from pydantic.errors import PydanticUserError
 
 _STRICT = ConfigDict(strict=True)
 _FAR = 8
@@ -148,9 +147,7 @@ def _arguments(file: _File, name: str) -> Mapping[str, Argument] | None:
     return {key: Argument(_adapter(kind), required) for key, (kind, required) in types}
 
 
-def _types(
-    args: ast.arguments, names: Mapping[str, Any]
-) -> Iterator[tuple[str, tuple[Any, bool]]]:
+def _types(args: ast.arguments, names: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, bool]]]:
     positional = [*args.posonlyargs, *args.args][1:]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults))
     for arg, default in zip(positional, [*defaults, *args.defaults], strict=False):
@@ -168,9 +165,10 @@ def _type(arg: ast.arg, default: ast.expr | None, names: Mapping[str, Any]) -> A
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
-        return TypeAdapter(annotation, config=_STRICT)
-    except PydanticUserError:
+        adapter = TypeAdapter(annotation, config=_STRICT)
+    except Exception:  # a type of another library, or text that no one has evaluated yet
         return None
+    return adapter if adapter.pydantic_complete else None
 
 
 def _evaluate(annotation: ast.expr | None, names: Mapping[str, Any]) -> Any:

@@ -62,7 +62,10 @@ def test_a_progress_bar_takes_the_place_of_ours(make):
     [
         (["callbacks.a={_target_: no.such.Thing}"], r"callbacks.a: Error locating target"),
         ([f"callbacks.a={{_target_: {LIGHTNING}.EarlyStoping}}"], r"EarlyStoping' is importable"),
-        ([f"callbacks.a={{_target_: {LIGHTNING}.EarlyStopping, monitr: x}}"], r"callbacks.a: .*monitr"),
+        (
+            [f"callbacks.a={{_target_: {LIGHTNING}.EarlyStopping, monitr: x}}"],
+            r"callbacks.a: .*monitr",
+        ),
         (["callbacks.a={_target_: collections.Counter}"], "Counter: must be a Lightning Callback"),
         (
             [f"callbacks.{name}={{_target_: {__name__}.Mine}}" for name in "ab"],

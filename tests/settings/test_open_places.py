@@ -164,7 +164,9 @@ def test_a_name_like_a_group_of_ours_is_doubted(project, capsys):
     config = project / "conf/config.yaml"
     config.write_text(f"{config.read_text()}\noptimizr:\n  lr: 0.5\n")
     compose_settings()
-    assert "optimizr is kept as a setting of your own; is optimizer meant?" in capsys.readouterr().err
+    assert (
+        "optimizr is kept as a setting of your own; is optimizer meant?" in capsys.readouterr().err
+    )
 
 
 # --- what is mandatory
@@ -191,4 +193,6 @@ def test_other_settings_are_named_as_they_are_given():
 
 def test_an_argument_that_no_file_lists_is_offered():
     text = refused("model=text_classifier", "model.vocab_size=7")
-    assert text == "model.vocab_size: no file sets it; +model.vocab_size=VALUE adds it [command line]"
+    assert (
+        text == "model.vocab_size: no file sets it; +model.vocab_size=VALUE adds it [command line]"
+    )

@@ -153,7 +153,9 @@ def test_metrics_may_be_given(write):
 @pytest.mark.parametrize("name", ["val/matthews", "cka/towers/mean", "val_loss", "val/acc"])
 def test_any_metric_is_taken(name, write):
     problems = check(write(change("name: val/accuracy", f"name: {name}")), SETTINGS)
-    assert [problem.severity for problem in problems] == ["warning"] * (name in ("val_loss", "val/acc"))
+    assert [problem.severity for problem in problems] == ["warning"] * (
+        name in ("val_loss", "val/acc")
+    )
 
 
 def test_the_trainer_reads_values_that_no_command_line_can_say(write):
