@@ -84,8 +84,8 @@ def _is_from_inside(error: BaseException) -> bool:
 
 def _place(place: str, text: str) -> str:
     """Return the dotted key of the part of a value that Hydra names at the end of its message."""
-    _, found, inner = text.rpartition("full_key: ")
-    return f"{place}.{inner.strip()}" if found else place
+    _, mark, inner = text.rpartition("full_key: ")
+    return f"{place}.{inner.strip()}" if mark else place
 
 
 def _reason(error: Exception, cause: BaseException | None) -> str:

@@ -10,57 +10,15 @@ Example::
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticKnownError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mlmodeldev.settings.trainer_arguments import refused_argument
+from mlmodeldev.settings.open_types import AddedCallback, Strategy, TrainerArguments
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
-
-
-def _passed_on(name: str) -> str:
-    if reason := refused_argument(name):
-        raise ValueError(reason)
-    return name
-
-
-def _starts_no_processes(name: Any) -> Any:
-    if isinstance(name, str) and re.match(r"ddp_(spawn|fork|notebook)", name):
-        raise ValueError(
-            f"{name} starts processes of its own, past those that claim the trial's folder; ddp with"
-            " training.devices=N computes the same"
-        )
-    if isinstance(name, str) and name.startswith("deepspeed"):
-        raise ValueError(
-            f"{name} writes checkpoints from which a trial can't go on; fsdp shards too"
-        )
-    return name
-
-
-def _a_callback(value: Any) -> Any:
-    """Take a mapping with ``_target_``, or null for one that is left out."""
-    if value is None or (isinstance(value, dict) and "_target_" in value):
-        return value
-    raise PydanticKnownError("extra_forbidden")
-
-
-TrainerArguments = dict[Annotated[str, AfterValidator(_passed_on)], Any]
-Strategy = Annotated[
-    Literal[
-        "auto",
-        "ddp",
-        "ddp_find_unused_parameters_true",
-        "ddp_find_unused_parameters_false",
-        "fsdp",
-    ],
-    BeforeValidator(_starts_no_processes),
-]
-AddedCallback = Annotated[dict[str, Any] | None, BeforeValidator(_a_callback)]
 
 
 class Group(BaseModel):
@@ -299,7 +257,7 @@ class Callbacks(Group):
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, AddedCallback]
+    __pydantic_extra__: dict[str, AddedCallback] = Field(init=False)
 
     cka: Cka = Cka()
     export: Switch = Switch()

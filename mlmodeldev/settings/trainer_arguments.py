@@ -39,7 +39,7 @@ REFUSED = {
     "logger": "trackers are chosen by logger=wandb, tensorboard or csv",
     "max_time": "a slower machine would end with another result; training.max_steps ends a trial",
     "plugins": "holds what writes the checkpoints and shares the processes out",
-    "use_distributed_sampler": "the batches are shared out already, the same on any number of ranks",
+    "use_distributed_sampler": "batches are shared out already, the same on any number of ranks",
 }
 """Every other argument, and what to do instead."""
 

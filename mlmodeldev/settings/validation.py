@@ -62,9 +62,10 @@ def _check_optimizer(settings: Settings, root: Path) -> None:
     target = str(settings.model["_target_"])
     module, _, name = target.rpartition(".")
     source = read_class(root, module, name)
-    if source is not None and source.makes_optimizer:
-        if line := unused_setting(settings.overrides, target, source.arguments or ()):
-            raise UsageError(line)
+    if source is None or not source.makes_optimizer:
+        return
+    if line := unused_setting(settings.overrides, target, source.arguments or ()):
+        raise UsageError(line)
 
 
 def _explain(error: ValidationError, place: Origin) -> str:

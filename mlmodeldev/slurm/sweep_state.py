@@ -167,9 +167,8 @@ def read_sweep_folder(args: argparse.Namespace) -> Path:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
 
-    return _sweep_folder(
-        compose_settings(args.overrides, partial=True), load(_sweep_file(args.sweep))
-    )
+    base = compose_settings(args.overrides, partial=True)
+    return _sweep_folder(base, load(_sweep_file(args.sweep)))
 
 
 def _sweep_folder(settings: Settings, sweep: Sweep) -> Path:

@@ -51,34 +51,34 @@ def make_trainer(
     check_precision(training.precision, accelerator)
     # Determinism would fill all new memory with NaN, which only shows defects of torch itself.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    arguments: dict[str, Any] = dict(
-        accelerator=accelerator,
-        devices=world.local_size,
-        num_nodes=world.nodes,
-        strategy=_strategy(training, world),
-        precision=training.precision,
-        max_epochs=training.max_epochs,
-        max_steps=training.max_steps,
-        gradient_clip_val=training.gradient_clip_val,
-        accumulate_grad_batches=training.accumulate_grad_batches,
-        deterministic=training.deterministic,
-        limit_train_batches=training.limit_train_batches,
-        limit_val_batches=training.limit_val_batches,
-        overfit_batches=training.overfit_batches,
-        check_val_every_n_epoch=training.check_val_every_n_epoch,
-        log_every_n_steps=training.log_every_n_steps,
-        detect_anomaly=training.detect_anomaly,
-        num_sanity_val_steps=0,
-        profiler=_profiler(training, folder),
-        logger=list(loggers),
-        callbacks=list(callbacks),
-        plugins=[AtomicCheckpointIO(), WorldEnvironment(world)],
-        default_root_dir=str(folder),
-        use_distributed_sampler=False,  # ExactLoader shares the batches
-        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
-        enable_model_summary=False,
-        enable_checkpointing=True,
-    )
+    arguments: dict[str, Any] = {
+        "accelerator": accelerator,
+        "devices": world.local_size,
+        "num_nodes": world.nodes,
+        "strategy": _strategy(training, world),
+        "precision": training.precision,
+        "max_epochs": training.max_epochs,
+        "max_steps": training.max_steps,
+        "gradient_clip_val": training.gradient_clip_val,
+        "accumulate_grad_batches": training.accumulate_grad_batches,
+        "deterministic": training.deterministic,
+        "limit_train_batches": training.limit_train_batches,
+        "limit_val_batches": training.limit_val_batches,
+        "overfit_batches": training.overfit_batches,
+        "check_val_every_n_epoch": training.check_val_every_n_epoch,
+        "log_every_n_steps": training.log_every_n_steps,
+        "detect_anomaly": training.detect_anomaly,
+        "num_sanity_val_steps": 0,
+        "profiler": _profiler(training, folder),
+        "logger": list(loggers),
+        "callbacks": list(callbacks),
+        "plugins": [AtomicCheckpointIO(), WorldEnvironment(world)],
+        "default_root_dir": str(folder),
+        "use_distributed_sampler": False,  # ExactLoader shares the batches
+        "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+        "enable_model_summary": False,
+        "enable_checkpointing": True,
+    }
     try:
         return Trainer(**{**arguments, **training.trainer})
     except (MisconfigurationException, TypeError, ValueError) as error:

@@ -13,6 +13,7 @@ from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.trial.folder import TrialFolder
 
 LIGHTNING = "pytorch_lightning.callbacks"
+STOP = f"callbacks.a={{_target_: {LIGHTNING}.EarlyStopping, monitor: val/loss}}"
 
 
 class Mine(Callback):
@@ -72,8 +73,7 @@ def test_a_progress_bar_takes_the_place_of_ours(make):
             r"callbacks.b: has the same state_key \(Mine\) as callbacks.a",
         ),
         (
-            ["training.patience=3", "training.monitor=val/loss", "training.mode=min"]
-            + [f"callbacks.a={{_target_: {LIGHTNING}.EarlyStopping, monitor: val/loss}}"],
+            ["training.patience=3", "training.monitor=val/loss", "training.mode=min", STOP],
             r"callbacks.a: has the same state_key",
         ),
     ],

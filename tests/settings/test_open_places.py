@@ -126,7 +126,7 @@ def test_an_argument_that_has_a_setting_or_breaks_a_promise(name, message):
     assert message in text
 
 
-def test_a_name_among_the_settings_is_there(subtests=None):
+def test_a_name_among_the_settings_is_there():
     fields = type(compose_settings().training).model_fields
     named = [text.rpartition("training.")[2] for text in REFUSED.values() if "training." in text]
     assert [name for name in named if name.split()[0] not in fields] == []

@@ -66,7 +66,7 @@ def test_the_command_lines_run(tmp_path, data_dir) -> None:
     assert len(lines) == 3
     small = ["logger=csv", "callbacks.export.enabled=false", "callbacks.cka.enabled=false"]
     for number, line in enumerate(lines):
-        where = [f"artefacts.data_dir={data_dir}", f"artefacts.trial={number}"]
+        where = [f"artefacts.data_dir={data_dir}", f"artefacts.trial=line{number}"]
         done = subprocess.run(
             [sys.executable, "trainer.py", *shlex.split(line), *small, *where],
             cwd=project,
@@ -76,5 +76,5 @@ def test_the_command_lines_run(tmp_path, data_dir) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-    stored = yaml.safe_load((project / "runs/single/2/config.yaml").read_text())
+    stored = yaml.safe_load((project / "runs/single/line2/config.yaml").read_text())
     assert stored["size"] == stored["model"]["hidden_size"] == 16

@@ -94,7 +94,8 @@ class Gan(L.LightningModule):
     def training_step(self, batch, batch_idx):
         first, second = self.optimizers()
         made = self(torch.randn(len(batch[0]), 4, device=self.device))
-        loss = F.softplus(self.critic(made.detach())).mean() + F.softplus(-self.critic(batch[0])).mean()
+        fake, real = self.critic(made.detach()), self.critic(batch[0])
+        loss = F.softplus(fake).mean() + F.softplus(-real).mean()
         second.zero_grad()
         self.manual_backward(loss)
         second.step()
@@ -111,7 +112,8 @@ class Gan(L.LightningModule):
         self.log("val_loss", self.critic(batch[0]).mean(), sync_dist=True)
 
     def configure_optimizers(self):
-        return [torch.optim.Adam(part.parameters(), self.lr) for part in (self.generator, self.critic)]
+        parts = (self.generator, self.critic)
+        return [torch.optim.Adam(part.parameters(), self.lr) for part in parts]
 
 
 class Writer(Callback):

@@ -209,12 +209,12 @@ def test_an_argument_that_nobody_gives_is_named_with_what_the_data_give(own):
     [
         (
             {"optimizer.lr": 0.3},
-            "optimizer.lr=0.3: ownfile.Net makes its own optimizer; set model.",
+            "optimizer.lr=0.3: ownfile.Net makes its own optimizer; set mod",
         ),
         ({"optimizer": "sgd"}, "optimizer=sgd: ownfile.Net makes its own optimizer; it has no arg"),
         (
             {"optimizer.momentum": 0.3},
-            "optimizer.momentum=0.3: ownfile.Net makes its own optimizer",
+            "optimizer.momentum=0.3: ownfile.Net makes its own opti",
         ),
         ({"training.max_epochs": 3}, None),
     ],

@@ -1,4 +1,4 @@
-"""A user's own classes and settings are trained as they are: real trials of a project of its own."""
+"""A user's own classes and settings are trained as they are: real trials of another project."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ def test_a_rate_that_would_never_be_used_is_refused_before_anything_is_imported(
     status, output, folder = project.train("rate", "model=ownrate", "optimizer.lr=0.3")
     assert (status, output.strip()) == (
         2,
-        "trainer.py: optimizer.lr=0.3: zoo.OwnRate makes its own optimizer; set model.learning_rate",
+        "trainer.py: optimizer.lr=0.3: zoo.OwnRate makes its own optimizer;"
+        " set model.learning_rate",
     )
     assert not folder.exists()
