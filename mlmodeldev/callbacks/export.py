@@ -70,7 +70,7 @@ class Export(Callback):
             **self.state,
             **done,
             "metric": {**metric, "epoch": self.recovery.best_epoch + 1},
-            "data": getattr(datamodule, "card", dict)(),
+            "data": _facts_of(datamodule),
             "inference": inference_of(module),
         }
 
@@ -95,6 +95,12 @@ class Export(Callback):
             tokenizer.save_pretrained(target)
         write_json(target / "training_state.json", state)
         write_card(target, state, read_record(self.folder))
+
+
+def _facts_of(datamodule: Any) -> dict[str, Any]:
+    """Return what inference needs of the data: its ``card()``, or its ``info``."""
+    card: Any = getattr(datamodule, "card", None)
+    return dict(card()) if card is not None else dict(getattr(datamodule, "info", None) or {})
 
 
 def inference_of(module: LightningModule) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.callbacks import ProgressBar
 
 from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.export import Export
@@ -22,6 +23,9 @@ from mlmodeldev.callbacks.resume import ResumeCheckpoint
 from mlmodeldev.callbacks.samples import Samples
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.callbacks.throughput import Throughput
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.instantiation import instantiate
+from mlmodeldev.settings.lightning_names import of_the_other
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -34,11 +38,15 @@ def make_callbacks(
     model: LightningModule,
     model_arguments: Mapping[str, Any],
 ) -> list[Callback]:
-    """Return what every trial has, and what the `callbacks` group turns on.
+    """Return what every trial has, what the `callbacks` group turns on, and what it adds.
 
     `EpochLog` comes before `ResumeCheckpoint`: a checkpoint then never lacks its epoch's entry.
+
+    Raises:
+        UsageError: an added callback can't be made, or would save its state over another's.
     """
     training, chosen = settings.training, settings.callbacks
+    added = {name: _added(name, one) for name, one in chosen.added.items()}
     recovery = ResumeCheckpoint(
         folder,
         training.monitor,
@@ -55,7 +63,7 @@ def make_callbacks(
     ]
     if training.log_every_n_steps and chosen.throughput.enabled:
         stack.append(Throughput(settings.processing.batch_size))
-    if chosen.progress.enabled:
+    if chosen.progress.enabled and not any(isinstance(c, ProgressBar) for c in added.values()):
         stack.append(ProgressReport(chosen.progress.every_seconds, training.monitor))
     if chosen.samples.enabled:
         stack.append(Samples(folder.path / "samples.csv", chosen.samples.count))
@@ -69,7 +77,32 @@ def make_callbacks(
         stack.append(_early_stopping(settings))
     for callback in stack:
         _drop_idle_hooks(callback)
-    return stack
+    _check_states(stack, added)
+    return [*stack, *added.values()]
+
+
+def _added(name: str, chosen: Mapping[str, Any]) -> Callback:
+    """Make a callback of the user's; its hooks are left alone."""
+    made = instantiate(f"callbacks.{name}", chosen)
+    if not isinstance(made, Callback):
+        target = chosen["_target_"]
+        raise UsageError(
+            f"callbacks.{name}._target_={target}: must be a Lightning Callback{of_the_other(made)}"
+        )
+    return made
+
+
+def _check_states(stack: list[Callback], added: Mapping[str, Callback]) -> None:
+    """Refuse callbacks of one class whose states would be one entry of the checkpoint."""
+    keys = {callback.state_key: "one that is there already" for callback in stack}
+    for name, callback in added.items():
+        if callback.state_key in keys:
+            raise UsageError(
+                f"callbacks.{name}: has the same state_key ({callback.state_key}) as"
+                f" {keys[callback.state_key]}, and a checkpoint keeps one state of it: give each a"
+                " state_key of its own"
+            )
+        keys[callback.state_key] = f"callbacks.{name}"
 
 
 _EACH_BATCH = (

@@ -134,7 +134,7 @@ class TakenOver:
         return loaders
 
     def _one_of_training(self, validation: Callable[[], Any]) -> Any:
-        """Overfitting validates on the batches that it trains on, if there is one loader of each."""
+        """Overfitting validates on what it trains on, if there is one loader of each."""
         own, training = validation(), getattr(self.module, LOADERS["train"])()
         single = isinstance(training, ResumableLoader) and not isinstance(own, list | tuple | dict)
         if not single:

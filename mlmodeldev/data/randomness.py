@@ -137,6 +137,7 @@ class OwnGenerators:
             seed((number + 0x9E3779B97F4A7C15 * place) & 0x7FFFFFFFFFFFFFFF)
 
 
+_KINDS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 _DEPTH, _ENTRIES = 6, 64
 """How deep, and how far into a list, generators are looked for."""
 
@@ -145,9 +146,7 @@ def _generators(owner: Any) -> Iterator[Any]:
     reached: set[int] = set()
 
     def walk(value: Any, depth: int) -> Iterator[Any]:
-        if isinstance(value, random.Random | np.random.Generator | torch.Generator) or isinstance(
-            value, np.random.RandomState
-        ):
+        if isinstance(value, _KINDS):
             yield value
         elif depth and id(value) not in reached:
             reached.add(id(value))

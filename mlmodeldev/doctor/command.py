@@ -29,7 +29,7 @@ def run_doctor(args: argparse.Namespace) -> int:
     from mlmodeldev.doctor.checks import run_checks
     from mlmodeldev.settings.composition import compose_settings
 
-    findings = list(run_checks(compose_settings(fixed_overrides(args))))
+    findings = list(run_checks(compose_settings(fixed_overrides(args), partial=True)))
     if args.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
     for finding in [] if args.json else findings:

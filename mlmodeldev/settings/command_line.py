@@ -14,11 +14,13 @@ Example::
 
 from __future__ import annotations
 
+import difflib
+import functools
 import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -33,7 +35,8 @@ from mlmodeldev.machine import share_cores
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.conf_files import choices_of, file_of_choice, groups
-from mlmodeldev.settings.renamed import current_overrides, current_target
+from mlmodeldev.settings.open_places import open_overrides
+from mlmodeldev.settings.renamed import current_overrides, current_target, warn_once
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -63,7 +66,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         if given is None:
-            sys.argv[1:] = current_overrides(_from_agent(sys.argv[1:]))
+            sys.argv[1:] = open_overrides(current_overrides(_from_agent(sys.argv[1:])))
             refuse_in_arguments(sys.argv[1:])
             if {"-m", "--multirun"} & set(sys.argv[1:]):  # a launcher's workers run no trainer.py
                 os.environ[PROJECT_VARIABLE] = str(project_root())
@@ -141,13 +144,16 @@ def from_hydra(config: DictConfig) -> Settings:
     return from_composed(config, overrides, dict(hydra.runtime.choices))
 
 
-def from_composed(config: DictConfig, overrides: list[str], choices: dict[str, Any]) -> Settings:
+def from_composed(
+    config: DictConfig, overrides: list[str], choices: dict[str, Any], partial: bool = False
+) -> Settings:
     """Resolve and check a composed configuration.
 
     Args:
         config: what Hydra composed.
         overrides: as they were given.
         choices: the file that was chosen of each group.
+        partial: whether more settings are to come, so that what is mandatory may be missing.
 
     Raises:
         UsageError: naming the key, where it was given and what is allowed.
@@ -161,12 +167,17 @@ def from_composed(config: DictConfig, overrides: list[str], choices: dict[str, A
     names = [str(name) for name in config if name != "hydra"]
     if "overrides" in names:
         raise UsageError("overrides: is made of the command line, and can't be set on it")
+    _check_own(names, overrides)
+    config = OmegaConf.masked_copy(config, names)
+    place = functools.partial(_origin, overrides=overrides, choices=choices)
     try:
-        container: Any = OmegaConf.to_container(
-            OmegaConf.masked_copy(config, names), resolve=True, throw_on_missing=True
-        )
+        container: Any = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(_first_lines(error)) from None
+    key = _first_missing(container)
+    if key and not partial:
+        raise UsageError(f"{key}: is mandatory (???) and not set; set {key}=VALUE [{place(key)}]")
+    container = _without_missing(container)
     for group in ("model", "data"):
         if isinstance(container.get(group), dict) and "_target_" in container[group]:
             target = current_target(container[group]["_target_"], project_root())
@@ -177,13 +188,52 @@ def from_composed(config: DictConfig, overrides: list[str], choices: dict[str, A
     return validate(
         {**container, "overrides": parse_overrides(overrides)},
         project_root(),
-        lambda key: _origin(key, overrides, choices),
+        place,
+        partial,
     )
+
+
+def _check_own(names: list[str], overrides: list[str]) -> None:
+    """Take groups and settings of one's own from files, none that only the command line names.
+
+    Raises:
+        UsageError: with the nearest name that there is.
+    """
+    from mlmodeldev.settings.schema import Settings
+
+    own = [name for name in names if name not in Settings.model_fields]
+    added = {re.split(r"[.@=]", item)[0].lstrip("+") for item in overrides if item[0] == "+"}
+    for name in own:
+        if name in added and name not in _compose_groups(overrides):
+            raise UsageError(_unknown_key(name, overrides))
+        close = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.85)
+        if close:
+            warn_once(f"conf/: {name} is kept as a setting of your own; is {close[0]} meant?")
+
+
+def _first_missing(value: Any) -> str:
+    """Return the dotted key of the first ``???``, or an empty text."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if inner == "???":
+            return str(key)
+        if below := _first_missing(inner):
+            return f"{key}.{below}"
+    return ""
+
+
+def _without_missing(value: Any) -> Any:
+    """Return nested mappings without what is yet to be set (``???``)."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_missing(inner) for key, inner in value.items() if inner != "???"}
 
 
 def _origin(key: str, overrides: list[str], choices: dict[str, Any]) -> str:
     names = [item.lstrip("+~").partition("=")[0] for item in overrides]
-    if any(key == name or key.startswith(name + ".") for name in names if "." in name):
+    dotted = [name for name in names if "." in name]
+    if any(key == name or key.startswith(f"{name}.") for name in dotted):
+        return "command line"
+    if any(name.startswith(f"{key}.") for name in dotted) and key.count("."):
         return "command line"
     group, _, leaf = key.partition(".")
     for source in ("debug", "experiment"):  # the groups that may set keys of others
@@ -249,12 +299,25 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
             node = OmegaConf.select(node, part)
             continue
         allowed = sorted(map(str, node)) if isinstance(node, DictConfig) else []
+        if depth == 1 and "_target_" in allowed:
+            taken = _arguments_of_class(str(OmegaConf.select(node, "_target_")))
+            if part in taken:
+                return f"{key}: no file sets it; +{key}=VALUE adds it [command line]"
+            allowed = sorted({*allowed, *taken})
         if not depth:
             allowed = sorted({*allowed, *groups()})
         where = ".".join(parts[:depth]) or "the settings"
         listed = f" (allowed in {where}: {', '.join(allowed)})" if allowed else ""
         return f"{key}: no such setting{nearest(part, allowed)}{listed} [command line]"
     return f"{key}: can't be set this way [command line]"
+
+
+def _arguments_of_class(target: str) -> Collection[str]:
+    from mlmodeldev.settings.source import read_class
+
+    module, _, name = target.rpartition(".")
+    source = read_class(project_root(), module, name)
+    return (source.arguments if source else None) or ()
 
 
 def _compose_groups(overrides: Sequence[str]) -> DictConfig:

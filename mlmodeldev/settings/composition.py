@@ -22,26 +22,28 @@ if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
 
 
-def compose_settings(overrides: Sequence[str] = ()) -> Settings:
+def compose_settings(overrides: Sequence[str] = (), partial: bool = False) -> Settings:
     """Compose the files of ``conf/`` and these overrides, and check the outcome.
 
     Args:
         overrides: as on the command line of trainer.py.
+        partial: whether more settings are to come, so that what is mandatory may be missing.
 
     Raises:
         UsageError: naming the key, where it was given and what is allowed.
     """
     from mlmodeldev.settings.command_line import from_composed, is_composition_error, translate
+    from mlmodeldev.settings.open_places import open_overrides
     from mlmodeldev.settings.renamed import current_overrides
 
-    overrides = current_overrides(overrides)
+    overrides = open_overrides(current_overrides(overrides))
     try:
         config: Any = _compose(overrides)
     except Exception as error:
         if not is_composition_error(error):
             raise
         raise UsageError(translate(error, overrides)) from None
-    return from_composed(config, overrides, dict(config.hydra.runtime.choices))
+    return from_composed(config, overrides, dict(config.hydra.runtime.choices), partial)
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -123,7 +125,7 @@ def refusal(key: str, value: Any, among: Sequence[str] = ()) -> str | None:
     try:
         changed = _with(key, value, tuple(among))
         if changed is None:
-            compose_settings([*among, *to_overrides({key: value})])
+            compose_settings([*among, *to_overrides({key: value})], partial=True)
         else:
             _check(changed)
     except UsageError as error:
@@ -140,17 +142,17 @@ def _with(key: str, value: Any, among: tuple[str, ...]) -> dict[str, Any] | None
         node = node.get(part) if isinstance(node, dict) else None
     if not path or not isinstance(node, dict) or leaf not in node or "${" in str(value):
         return None
-    node[leaf] = value
+    node[leaf] = defaults["overrides"][key] = value
     return defaults
 
 
 @functools.lru_cache(maxsize=64)
 def _settings(overrides: tuple[str, ...]) -> dict[str, Any]:
-    return compose_settings(overrides).model_dump()
+    return compose_settings(overrides, partial=True).model_dump()
 
 
 def _check(container: dict[str, Any]) -> None:
     from mlmodeldev.project import project_root
     from mlmodeldev.settings.validation import validate
 
-    validate(container, project_root())
+    validate(container, project_root(), partial=True)

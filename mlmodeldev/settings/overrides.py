@@ -58,8 +58,20 @@ def parse_overrides(argv: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"{item!r} is no override key=value: the key is missing")
         deleted = "~" if override.type is OverrideType.DEL else ""
         key = deleted + override.get_key_element().lstrip("+~")
+        _drop_from_mapping(parsed, key)
         parsed[key] = plain_value(override.value())
     return parsed
+
+
+def _drop_from_mapping(parsed: Mapping[str, Any], key: str) -> None:
+    """Take a dotted key out of a mapping that was given before: the later value counts."""
+    parts = key.split(".")
+    for depth in range(1, len(parts)):
+        node = parsed.get(".".join(parts[:depth]))
+        for part in parts[depth:-1]:
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.pop(parts[-1], None)
 
 
 def _first_line(error: Exception) -> str:

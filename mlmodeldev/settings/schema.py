@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mlmodeldev.settings.open_types import AddedCallback, Strategy, TrainerArguments
+
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
@@ -41,7 +43,7 @@ class Artefacts(Group):
     changed_data: Literal["refuse", "warn"] = "refuse"
     """When a trial goes on and its data are others than before: an error, or a warning."""
     rehearsal: bool = True
-    """Try one batch of each stage first, on a second model; once for each code and data of a sweep."""
+    """Try one batch of each stage first, on a second model; once for each code of a sweep."""
     changed_code: Literal["refuse", "continue", "fresh"] = "refuse"
     """When a trial goes on and its code is other than before: an error, a warning, or anew."""
     fresh: bool = False
@@ -111,7 +113,7 @@ class Training(Group):
     """Devices on each node; auto: what the launcher gives, else one."""
     num_nodes: Positive | Literal["auto"] = "auto"
     """Nodes; auto: what the launcher gives, else one."""
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Strategy = "auto"
     """Lightning's strategy over several devices."""
     monitor: str = "val/accuracy"
     """Metric that decides which weights are best."""
@@ -137,6 +139,8 @@ class Training(Group):
     """Lightning profiler; its report goes to the trial's folder."""
     test: bool = True
     """Measure the best weights on the test set at the end."""
+    trainer: TrainerArguments = {}
+    """Any other argument of Lightning's Trainer: ``training.trainer.val_check_interval=0.5``."""
 
 
 class WandbLogger(Group):
@@ -253,7 +257,13 @@ class Pruning(Switch):
 
 
 class Callbacks(Group):
-    """What is measured and written beside the training itself."""
+    """What is measured and written beside the training itself.
+
+    Any further name adds a Lightning callback: ``ema: {_target_: mine.EMA, decay: 0.99}``.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, AddedCallback] = Field(init=False)
 
     cka: Cka = Cka()
     export: Switch = Switch()
@@ -263,6 +273,11 @@ class Callbacks(Group):
     """Samples a second, step time, share of time spent waiting for data."""
     progress: Progress = Progress()
     pruning: Pruning = Pruning()
+
+    @property
+    def added(self) -> dict[str, dict[str, Any]]:
+        """The callbacks of one's own, by name."""
+        return {name: chosen for name, chosen in self.__pydantic_extra__.items() if chosen}
 
 
 class Cluster(Group):
@@ -327,7 +342,12 @@ class Cluster(Group):
 
 
 class Settings(Group):
-    """Everything one trial is told; the fields are the groups of ``conf/``."""
+    """Everything one trial is told; the fields are the groups of ``conf/``.
+
+    Any further key of the files is kept as it is, for others to refer to: ``${mine.size}``.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     artefacts: Artefacts = Artefacts()
     model: dict[str, Any]

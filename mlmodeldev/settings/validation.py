@@ -15,15 +15,20 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.settings.own_optimizer import unused_setting
 from mlmodeldev.settings.schema import Settings
 from mlmodeldev.settings.signature import check_arguments, in_our_words
+from mlmodeldev.settings.source import read_class
 
 Origin = Callable[[str], str]
 """Tells where a dotted key was given, such as ``conf/optimizer/adamw.yaml``."""
 
 
 def validate(
-    container: Mapping[str, Any], root: Path = Path(), origin: Origin | None = None
+    container: Mapping[str, Any],
+    root: Path = Path(),
+    origin: Origin | None = None,
+    partial: bool = False,
 ) -> Settings:
     """Check a plain nested configuration.
 
@@ -31,6 +36,7 @@ def validate(
         container: groups by name, interpolations resolved.
         root: folder of ``model.py`` and ``datamodule.py``.
         origin: names the file (or the command line) that gave a key, for the message.
+        partial: whether more settings are to come, so that none can be missing.
 
     Raises:
         UsageError: for the first key that is unknown, of a wrong type or out of range.
@@ -40,12 +46,26 @@ def validate(
         settings = Settings.model_validate(dict(container))
     except ValidationError as error:
         raise UsageError(_explain(error, place)) from None
-    for group in ("model", "data"):
-        problem = check_arguments(group, getattr(settings, group), root)
+    named = {"model": settings.model, "data": settings.data}
+    named |= {f"callbacks.{name}": chosen for name, chosen in settings.callbacks.added.items()}
+    for group, arguments in named.items():
+        problem = check_arguments(group, arguments, root, partial)
         if problem:
             key, text = problem
             raise UsageError(f"{key}{text}{_bracket(place(key))}")
+    _check_optimizer(settings, root)
     return settings
+
+
+def _check_optimizer(settings: Settings, root: Path) -> None:
+    """Refuse settings of the optimizer for a model that, as its source says, makes its own."""
+    target = str(settings.model["_target_"])
+    module, _, name = target.rpartition(".")
+    source = read_class(root, module, name)
+    if source is None or not source.makes_optimizer:
+        return
+    if line := unused_setting(settings.overrides, target, source.arguments or ()):
+        raise UsageError(line)
 
 
 def _explain(error: ValidationError, place: Origin) -> str:

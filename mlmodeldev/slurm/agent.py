@@ -132,7 +132,7 @@ def _make_source(args: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
     key = "artefacts.runs_dir"
     swept = (sweep.config.get("parameters") or {}).get(key) or {}
     own = to_overrides({key: swept["value"]}) if "value" in swept else []
-    runs_dir = Path(compose_settings([*own, *args.overrides]).artefacts.runs_dir)
+    runs_dir = Path(compose_settings([*own, *args.overrides], partial=True).artefacts.runs_dir)
     return AgentSource(
         sweep,
         runs_dir,

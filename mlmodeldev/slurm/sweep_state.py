@@ -144,14 +144,14 @@ def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     if args.count is not None and args.count < 1:
         raise UsageError(f"--count {args.count}: must be at least 1")
     user_overrides = fixed_overrides(args)
-    compose_settings(user_overrides)  # a typo is told before the sweep's mistakes are
+    compose_settings(user_overrides, partial=True)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(args.sweep)
     sweep = load(file)
     program = program_of(sweep.definition, project_root())
     if not program.is_file():
         raise UsageError(f"{file}: program: {program}: no such file")
     overrides = [*pruning(sweep), *user_overrides]
-    base = compose_settings(overrides)
+    base = compose_settings(overrides, partial=True)  # the sweep sets the rest
     if lint:
         _lint(file, overrides)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), args.count, args.seed))
@@ -167,7 +167,8 @@ def read_sweep_folder(args: argparse.Namespace) -> Path:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
 
-    return _sweep_folder(compose_settings(args.overrides), load(_sweep_file(args.sweep)))
+    base = compose_settings(args.overrides, partial=True)
+    return _sweep_folder(base, load(_sweep_file(args.sweep)))
 
 
 def _sweep_folder(settings: Settings, sweep: Sweep) -> Path:

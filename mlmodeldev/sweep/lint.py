@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,20 @@ returns what is wrong with the value there, or None."""
 TrainerSettings = Mapping[str, Any] | Refusal
 """The trainer's settings: types or default values by dotted key, or a function that judges one."""
 
-TRAINER_METRICS = ("train/loss", "val/loss", "val/accuracy")
-"""What every trainer of this template logs."""
+TRAINER_METRICS = ("train/loss", "val/loss", "val/accuracy", "val/matthews")
+"""What the shipped models log."""
+
+CKA_METRICS = "cka/"
+"""How the names of what `callbacks.cka` logs begin."""
 
 HEADER = {"command": "Command:", "best": "Expected best value:", "cost": "Cost:"}
 """Words that the comment lines at the top of a sweep file must hold, and how to write them."""
 
 MAX_POINTS = 300
 """So many points of a sweep are looked at for the choices that stand beside a key."""
+
+_CHOICE = re.compile(r"[^.]+|callbacks\.[^.]+|.+\._target_")
+"""Keys on whose values it depends which other keys there are."""
 
 _TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
@@ -132,15 +139,17 @@ def _check_end(document: Document, definition: Definition) -> None:
 
 
 def _check_metric(document: Document, definition: Definition, metrics: Collection[str]) -> None:
-    """Report a metric that the trainer does not log: an error if it is a near miss."""
-    if definition.metric is None or definition.metric.name in metrics:
+    """Warn of a metric that only the user's own model can log."""
+    if definition.metric is None:
         return
-    name, keys = definition.metric.name, ("metric", "name")
-    message = f"{name!r} is not among what the trainer logs: {', '.join(sorted(metrics))}"
-    if difflib.get_close_matches(name, list(metrics), n=1, cutoff=0.7):
-        document.error(keys, message + nearest(name, metrics))
-    else:
-        document.warning(keys, f"{message}; a search or early stopping needs it logged")
+    name = definition.metric.name
+    if name in metrics or name.startswith(CKA_METRICS):
+        return
+    close = difflib.get_close_matches(name, list(metrics), n=1, cutoff=0.7)
+    hint = nearest(name, close) or "; a search or early stopping needs it logged"
+    listed = ", ".join(sorted(metrics))
+    message = f"{name!r} must be logged by your model; the shipped ones log {listed}{hint}"
+    document.warning(("metric", "name"), message)
 
 
 def _points(definition: Definition) -> Iterator[dict[str, Any]]:
@@ -171,8 +180,8 @@ def _check_settings(document: Document, definition: Definition, settings: Traine
 
 
 def _choices_beside(definition: Definition) -> dict[str, list[tuple[str, ...]]]:
-    """Return for each key the choices of files with which it is set; a group has no dot."""
-    groups = [p.name for p in definition.parameters if "." not in p.name]
+    """Return for each key the choices beside it: of files (a group has no dot), of classes."""
+    groups = [p.name for p in definition.parameters if _CHOICE.fullmatch(p.name)]
     choices: dict[str, dict[tuple[str, ...], None]] = {}
     for point in itertools.islice(_points(definition), MAX_POINTS) if groups else ():
         chosen = {name: point[name] for name in groups if name in point}

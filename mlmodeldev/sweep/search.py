@@ -263,7 +263,7 @@ def _run_worker(args: argparse.Namespace) -> int:
     from mlmodeldev.settings.composition import compose_settings
 
     sweep = load(args.sweep)
-    base = compose_settings(args.overrides)
+    base = compose_settings(args.overrides, partial=True)
     # The user's model and data, imported once before the forks; another project's program
     # imports its own.
     groups = () if args.root else (base.model, base.data)

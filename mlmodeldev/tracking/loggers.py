@@ -2,7 +2,7 @@
 
 Example::
 
-    make_loggers(settings, folder)      # metrics.csv first, then the trackers asked for
+    make_loggers(settings, folder)      # the trackers asked for, then metrics.csv
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from pytorch_lightning.loggers.logger import DummyExperiment, Logger
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.secrets import mask, warn_of_open_netrc
@@ -19,26 +22,62 @@ from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_api import host, key_for
 
 if TYPE_CHECKING:
-    from pytorch_lightning.loggers import Logger
-
     from mlmodeldev.settings.schema import Settings, WandbLogger
     from mlmodeldev.trial.folder import TrialFolder
 
 
 def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) -> list[Logger]:
-    """Return the trial's loggers; the first writes ``metrics.csv``.
+    """Return the trial's loggers; the first is what a model has as ``self.logger``.
+
+    That is a tracker where one is chosen, so that ``self.logger.experiment`` takes pictures; the
+    last one writes ``metrics.csv``.
+
+    Args:
+        settings: the trial's.
+        folder: the trial's.
+        first: whether this is the process that talks to trackers.
 
     Raises:
         UsageError: online tracking is demanded where there is no key or no network, or where the
             server does not take the run.
     """
-    loggers: list[Any] = [MetricsFile(folder.path / "metrics.csv")]
+    loggers: list[Any] = []
     chosen = settings.logger
     if chosen.tensorboard is not None:
         loggers.append(_tensorboard(folder))
-    if chosen.wandb is not None and first:
-        loggers.append(_wandb(chosen.wandb, settings, folder))
-    return loggers
+    if chosen.wandb is not None:
+        run = _wandb(chosen.wandb, settings, folder) if first else SilentLogger("wandb")
+        loggers.append(run)
+    return [*loggers, MetricsFile(folder.path / "metrics.csv")]
+
+
+class SilentLogger(Logger):
+    """Stands in for a tracker on the processes that do not talk to it: takes all, keeps nothing."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """Name of the tracker."""
+        return self._name
+
+    @property
+    def version(self) -> str:
+        """There is none here."""
+        return ""
+
+    @property
+    def experiment(self) -> Any:
+        """Takes any call."""
+        return DummyExperiment()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Nothing."""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
 
 
 def _tensorboard(folder: TrialFolder) -> Logger:

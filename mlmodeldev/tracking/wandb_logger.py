@@ -14,6 +14,7 @@ Example::
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import sys
@@ -52,6 +53,7 @@ class WandbTrialLogger(Logger):
         self.run, self.file = run, file
         self._rows = RunRows(run, monitor, mode)
         self._media: dict[str, Any] = {}
+        self._extra: dict[str, Any] = {}
         self._tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
         self._lost = False
         self._background = BackgroundCalls("wandb-rows")
@@ -70,20 +72,22 @@ class WandbTrialLogger(Logger):
 
     @property
     def experiment(self) -> Any:
-        """The run."""
-        return self.run
+        """The run, as a model reaches it by ``self.logger.experiment``."""
+        return RunOfModel(self.run, self._extra)
 
     # --- rows
 
     @rank_zero_only
     def resume_from(self, step: int) -> None:
-        """Send the rows of ``metrics.csv`` that W&B lacks; it was cut back to ``step`` before."""
-        self.catch_up()
+        """Send the rows of ``metrics.csv`` before ``step`` that W&B lacks; the others come anew."""
+        self.catch_up(before=step)
 
-    def catch_up(self) -> int:
+    def catch_up(self, before: float = math.inf) -> int:
         """Send rows that were written since the last call; return how many rows there are."""
         for metrics in self._rows.unnumbered(self.file):
-            self.log_metrics(metrics, int(metrics.pop("step")))
+            step = int(metrics.pop("step"))
+            if step < before:
+                self.log_metrics(metrics, step)
         return self._rows.count
 
     @rank_zero_only
@@ -92,11 +96,13 @@ class WandbTrialLogger(Logger):
         row = self._rows.number(metrics, int(step or 0))
         if row is not None:
             media, self._media = self._media, {}
-            self._background.add(partial(self._send_row, row, media))
+            extra = dict(self._extra)
+            self._extra.clear()
+            self._background.add(partial(self._send_row, row, media, extra))
 
-    def _send_row(self, row: Row, media: Mapping[str, Any]) -> None:
+    def _send_row(self, row: Row, media: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         with self._guarded():
-            self._rows.send(row, _pictures(media))
+            self._rows.send(row, {**extra, **_pictures(media)})
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run was begun with the settings."""
@@ -159,7 +165,7 @@ class WandbTrialLogger(Logger):
         if not self._background.drain(_patience()):
             self._lost = True
         with self._guarded():
-            for key, value in _pictures(self._media).items():
+            for key, value in {**self._extra, **_pictures(self._media)}.items():
                 self.run.summary[key] = value
             in_time = self._rows.finish(state, partial(self._send_extras, models))
         return in_time and not self._lost
@@ -213,6 +219,27 @@ def _pictures(media: Mapping[str, Any]) -> dict[str, Any]:
         ]
         for key, (images, options) in media.items()
     }
+
+
+class RunOfModel:
+    """The client's run, of which ``log`` adds to the next row instead of making one of its own.
+
+    A row's number is its step in W&B; rows that a model makes would shift all later ones.
+
+    Args:
+        run: of `wandb.init`.
+        extra: what travels with the next row, by name.
+    """
+
+    def __init__(self, run: Any, extra: dict[str, Any]) -> None:
+        self._run, self._extra = run, extra
+
+    def log(self, data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Show values, pictures or tables beside the next row of metrics."""
+        self._extra.update(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
 
 
 Call = Callable[[], None]

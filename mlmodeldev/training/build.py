@@ -19,6 +19,9 @@ from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.plain import take_over
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.conf_files import choices_of
+from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
+from mlmodeldev.settings.lightning_names import accept_both_names, of_the_other
+from mlmodeldev.settings.own_optimizer import unused_setting
 from mlmodeldev.settings.renamed import with_old_names
 from mlmodeldev.training.optimizer import attach
 
@@ -47,6 +50,9 @@ def datamodule(settings: Settings, world: World) -> LightningDataModule:
         made.setup("fit")
     else:
         take_over(made, settings, world)
+        if hasattr(type(made), "info"):  # read before there is a Trainer to set the data up
+            world.on_rank_zero(made.prepare_data, patience=_PREPARE_SECONDS)
+            made.setup("fit")
     return made
 
 
@@ -56,20 +62,23 @@ def model(settings: Settings, data: LightningDataModule) -> LightningModule:
     Raises:
         UsageError: its class is no model, refuses its arguments, or reads what the data lack.
     """
+    target = _locate("model", settings.model["_target_"])
     _check_reads(settings, data)
+    _check_optimizer(settings, target)
+    _check_complete(settings, target, data)
     # Weights depend on the seed and on nothing that was drawn before.
     seed_everything(key(settings.training.seed, "weights") % 2**32, verbose=False)
     made = _construct("model", settings.model, facts(data))
     if not isinstance(made, LightningModule):
-        raise UsageError(f"model._target_={settings.model['_target_']}: must be a LightningModule")
+        name = settings.model["_target_"]
+        raise UsageError(f"model._target_={name}: must be a LightningModule{of_the_other(made)}")
     attach(made, settings.optimizer)
     return made
 
 
 def facts(data: LightningDataModule) -> dict[str, Any]:
-    """Return the facts of the data that a model may take as arguments; none of plain data."""
-    structure: dict[str, Any] = getattr(data, "structure", {})
-    return structure
+    """Return the facts of the data that a model may take as arguments: its ``info``, if any."""
+    return {**getattr(data, "structure", {}), **(getattr(data, "info", None) or {})}
 
 
 def _check_reads(settings: Settings, data: LightningDataModule) -> None:
@@ -88,16 +97,49 @@ def _check_reads(settings: Settings, data: LightningDataModule) -> None:
         )
 
 
+def _check_optimizer(settings: Settings, target: Any) -> None:
+    """Refuse settings of the optimizer that would be without effect."""
+    own = getattr(target, "configure_optimizers", None)
+    if own in (None, LightningModule.configure_optimizers):
+        return
+    names = inspect.signature(target).parameters
+    line = unused_setting(settings.overrides, settings.model["_target_"], names)
+    if line:
+        raise UsageError(line)
+
+
+def _check_complete(settings: Settings, target: Any, data: LightningDataModule) -> None:
+    """Refuse a model with an argument that neither the settings nor the data give."""
+    given = _arguments(target, settings.model, facts(data))
+    if "_args_" in given:
+        return
+    for name, parameter in inspect.signature(target).parameters.items():
+        ordinary = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if ordinary and parameter.default is parameter.empty and name not in given:
+            facts = ", ".join(facts(data)) or "nothing"
+            raise UsageError(
+                f"model.{name}: is missing; {settings.model['_target_']} has no default for it,"
+                f" and {settings.data['_target_']} gives {given_by_data}"
+            )
+
+
 def model_arguments(settings: Settings, data: LightningDataModule) -> dict[str, Any]:
-    """Return all arguments that the model was made with, for making it again."""
+    """Return all arguments that the model was made with, for making it again.
+
+    They are plain: a mapping with ``_target_`` stands for the object that is made from it
+    (`mlmodeldev.settings.instantiation.instantiated`).
+    """
     target = _locate("model", settings.model["_target_"])
     return _arguments(target, settings.model, facts(data))
 
 
 def _construct(group: str, chosen: Mapping[str, Any], metadata: Mapping[str, Any]) -> Any:
     target = _locate(group, chosen["_target_"])
+    arguments = instantiated(group, _arguments(target, chosen, metadata))
+    positional = arguments.pop("_args_", ())
+    plain = {name: value for name, value in arguments.items() if name not in INSTRUCTIONS}
     try:
-        return target(**_arguments(target, chosen, metadata))
+        return target(*positional, **plain)
     except (TypeError, ValueError) as error:
         if error.__traceback__ and error.__traceback__.tb_next:
             raise  # from inside the class: the researcher wants to see where
@@ -107,6 +149,7 @@ def _construct(group: str, chosen: Mapping[str, Any], metadata: Mapping[str, Any
 def _locate(group: str, target: str) -> Any:
     from hydra.utils import get_class
 
+    accept_both_names()
     try:
         return get_class(target)
     except (ImportError, ValueError) as error:
@@ -121,4 +164,7 @@ def _arguments(
     """Return the chosen arguments, and of the data's those that the class names."""
     named = inspect.signature(target).parameters
     filled = {name: value for name, value in with_old_names(metadata).items() if name in named}
+    if "_args_" in chosen:  # each argument once: what is given by place has no need to be filled
+        for name in list(named)[: len(chosen["_args_"])]:
+            filled.pop(name, None)
     return {**filled, **{k: v for k, v in chosen.items() if k != "_target_"}}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MANUAL = {"gradient_clip_val": None, "accumulate_grad_batches": 1}
-"""What Lightning refuses for a model that steps its optimizers itself, and the value that is left."""
+"""What Lightning refuses where a model steps its optimizers itself, and the value that is left."""
 
 
 def suit(trainer: Trainer, model: LightningModule, settings: Settings) -> None:
@@ -43,7 +43,7 @@ def suit(trainer: Trainer, model: LightningModule, settings: Settings) -> None:
         if f"training.{name}" in settings.overrides:
             raise UsageError(
                 f"training.{name}={getattr(settings.training, name)}: {_name(model)} steps its"
-                f" optimizers itself (automatic_optimization is False) and must do that itself, too;"
+                f" optimizers itself (automatic_optimization is False), and must do that, too;"
                 f" {name}={'null' if value is None else value} leaves it to the model"
             )
         log.info("training.%s is left to %s, which steps its optimizers itself", name, _name(model))

@@ -28,9 +28,11 @@ def attach(model: LightningModule, settings: Optimizer) -> None:
     if is_overridden("configure_optimizers", model, parent=LightningModule):
         return
 
-    def configure_optimizers() -> dict[str, Any]:
-        # A loss scaler that hands gradients to a fused optimizer leaves none to be clipped.
-        fused = model.trainer.precision != "16-mixed"
+    def configure_optimizers() -> dict[str, Any] | None:
+        if not any(p.requires_grad for p in model.parameters()):
+            return None
+        # In mixed precision Lightning does not clip what a fused optimizer may unscale by itself.
+        fused = not str(model.trainer.precision).endswith("-mixed")
         optimizer = make_optimizer(model, settings, fused)
         steps = int(model.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(settings, steps))

@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.plugins.environments import ClusterEnvironment
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.training.checkpoint_io import AtomicCheckpointIO
@@ -37,41 +38,56 @@ def make_trainer(
     """Return a Trainer that does as it was told, or refuses.
 
     Raises:
-        UsageError: the hardware lacks the accelerator or the precision that was asked for.
+        UsageError: the hardware lacks the accelerator or the precision that was asked for, or
+            Lightning refuses an argument.
     """
     training = settings.training
+    if training.deterministic and training.trainer.get("benchmark"):
+        raise UsageError(
+            "training.trainer.benchmark=True: chooses operations by their speed of the moment;"
+            " it needs training.deterministic=false"
+        )
     accelerator = choose_accelerator(training.accelerator)
     check_precision(training.precision, accelerator)
     # Determinism would fill all new memory with NaN, which only shows defects of torch itself.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return Trainer(
-        accelerator=accelerator,
-        devices=world.local_size,
-        num_nodes=world.nodes,
-        strategy=_strategy(training, world),
-        precision=training.precision,
-        max_epochs=training.max_epochs,
-        max_steps=training.max_steps,
-        gradient_clip_val=training.gradient_clip_val,
-        accumulate_grad_batches=training.accumulate_grad_batches,
-        deterministic=training.deterministic,
-        limit_train_batches=training.limit_train_batches,
-        limit_val_batches=training.limit_val_batches,
-        overfit_batches=training.overfit_batches,
-        check_val_every_n_epoch=training.check_val_every_n_epoch,
-        log_every_n_steps=training.log_every_n_steps,
-        detect_anomaly=training.detect_anomaly,
-        num_sanity_val_steps=0,
-        profiler=_profiler(training, folder),
-        logger=list(loggers),
-        callbacks=list(callbacks),
-        plugins=[AtomicCheckpointIO(), WorldEnvironment(world)],
-        default_root_dir=str(folder),
-        use_distributed_sampler=False,  # ExactLoader shares the batches
-        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
-        enable_model_summary=False,
-        enable_checkpointing=True,
-    )
+    arguments: dict[str, Any] = {
+        "accelerator": accelerator,
+        "devices": world.local_size,
+        "num_nodes": world.nodes,
+        "strategy": _strategy(training, world),
+        "precision": training.precision,
+        "max_epochs": training.max_epochs,
+        "max_steps": training.max_steps,
+        "gradient_clip_val": training.gradient_clip_val,
+        "accumulate_grad_batches": training.accumulate_grad_batches,
+        "deterministic": training.deterministic,
+        "limit_train_batches": training.limit_train_batches,
+        "limit_val_batches": training.limit_val_batches,
+        "overfit_batches": training.overfit_batches,
+        "check_val_every_n_epoch": training.check_val_every_n_epoch,
+        "log_every_n_steps": training.log_every_n_steps,
+        "detect_anomaly": training.detect_anomaly,
+        "num_sanity_val_steps": 0,
+        "profiler": _profiler(training, folder),
+        "logger": list(loggers),
+        "callbacks": list(callbacks),
+        "plugins": [AtomicCheckpointIO(), WorldEnvironment(world)],
+        "default_root_dir": str(folder),
+        "use_distributed_sampler": False,  # ExactLoader shares the batches
+        "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+        "enable_model_summary": False,
+        "enable_checkpointing": True,
+    }
+    try:
+        return Trainer(**{**arguments, **training.trainer})
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        if training.trainer:
+            raise UsageError(f"training.trainer={training.trainer}: {text}") from None
+        if isinstance(error, MisconfigurationException):
+            raise UsageError(f"training: {text}") from None
+        raise
 
 
 def choose_accelerator(accelerator: str) -> str:
@@ -123,7 +139,9 @@ def _strategy(training: Training, world: World) -> Any:
     # ranks in another order than an undisturbed one (two ranks can't differ). Looking for unused
     # parameters keeps the first layout.
     keep_layout = training.deterministic and world.size > 2
-    return DDPStrategy(gradient_as_bucket_view=True, find_unused_parameters=keep_layout)
+    wanted = {"ddp_find_unused_parameters_true": True, "ddp_find_unused_parameters_false": False}
+    find = wanted.get(training.strategy, keep_layout)
+    return DDPStrategy(gradient_as_bucket_view=True, find_unused_parameters=find)
 
 
 def _profiler(training: Training, folder: Path) -> Any:

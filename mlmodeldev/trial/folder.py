@@ -54,7 +54,8 @@ LOCK_SECONDS = 60.0
 MAY_CHANGE = (
     "artefacts",
     "logger",
-    "callbacks",
+    *(f"callbacks.{name}" for name in ("cka", "export", "progress", "pruning")),
+    *(f"callbacks.{name}" for name in ("samples", "throughput")),
     "cluster",
     "overrides",
     "processing.num_workers",
@@ -397,4 +398,6 @@ def first_difference(
             if difference:
                 return difference
         return ""
-    return "" if old == new else f"{key}={old} (asked now: {new})"
+    if old == new or (old is None and new == {}):  # a mapping that an earlier version lacked
+        return ""
+    return f"{key}={old} (asked now: {new})"

@@ -23,7 +23,7 @@ from mlmodeldev.trial.worker import PRELOAD
 
 # What is wrong with them the trial itself will say.
 with contextlib.suppress(Exception):
-    compose_settings(json.loads(os.environ.get(PRELOAD, "[]")))
+    compose_settings(json.loads(os.environ.get(PRELOAD, "[]")), partial=True)
 
 # What is edited from now on does not reach the trials that are forked from here.
 with contextlib.suppress(Exception):

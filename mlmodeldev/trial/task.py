@@ -172,7 +172,7 @@ def _chosen(groups: tuple[str, ...]) -> dict[str, Any]:
     from mlmodeldev.settings.composition import compose_settings
 
     try:
-        training = compose_settings(groups).training
+        training = compose_settings(groups, partial=True).training
     except UsageError:
         return dict.fromkeys(ALONE, "auto")
     return {key: getattr(training, key.rpartition(".")[2]) for key in ALONE}

@@ -1,4 +1,4 @@
-"""Loaders that users wrote, taken over: order and random numbers are functions of epoch and batch."""
+"""Loaders that users wrote, taken over: order and draws are functions of epoch and batch."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from mlmodeldev.data.loader import Position, Shard
 from mlmodeldev.data.takeover import Place, ResumableLoader, StreamLoader
 
 SIZE = 23
+BEGINNING = Position(0, 0)
 
 
 class Numbers(Dataset[int]):
@@ -119,7 +120,7 @@ LOADERS: dict[str, Callable[[], DataLoader[Any]]] = {
 }
 
 
-def loader(name: str, at: Position = Position(0, 0), workers: int = 0, **place: Any) -> Any:
+def loader(name: str, at: Position = BEGINNING, workers: int = 0, **place: Any) -> Any:
     return ResumableLoader(
         LOADERS[name](), Place(seed=7, position=lambda: at, **place), workers=workers
     )
@@ -231,7 +232,7 @@ def test_a_distributed_sampler_is_left_its_share() -> None:
 def test_a_shorter_loader_begins_a_new_pass() -> None:
     """Lightning iterates over it again within the epoch; the place is counted in batches of it."""
     passes = [values(loader("subset", Position(0, 3 * n))) for n in range(3)]
-    assert all(sorted(sum(each, [])) == list(range(9)) for each in passes)
+    assert all(sorted(i for batch in each for i in batch) == list(range(9)) for each in passes)
     assert passes[0] != passes[1] != passes[2]
     assert values(loader("subset", Position(0, 4))) == passes[1][1:]
 

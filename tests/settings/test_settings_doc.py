@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "settings.md").read_text()
@@ -48,3 +52,29 @@ def test_files_and_table_are_what_the_schema_says() -> None:
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "| `optimizer.lr` | `0.002` | Peak learning rate |" in TEXT
+
+
+def test_the_command_lines_run(tmp_path, data_dir) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(ROOT / "conf", project / "conf")
+    for name in ("trainer.py", "model.py", "datamodule.py"):
+        shutil.copy(ROOT / name, project)
+    (addition,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    with (project / "conf/config.yaml").open("a") as file:
+        file.write(f"\n{addition}")
+    lines = re.findall(r"```bash\npython trainer.py (.*?)\n```", TEXT)
+    assert len(lines) == 3
+    small = ["logger=csv", "callbacks.export.enabled=false", "callbacks.cka.enabled=false"]
+    for number, line in enumerate(lines):
+        where = [f"artefacts.data_dir={data_dir}", f"artefacts.trial=line{number}"]
+        done = subprocess.run(
+            [sys.executable, "trainer.py", *shlex.split(line), *small, *where],
+            cwd=project,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    stored = yaml.safe_load((project / "runs/single/line2/config.yaml").read_text())
+    assert stored["size"] == stored["model"]["hidden_size"] == 16

@@ -41,6 +41,11 @@ def line_of(lr="{values: [0.001, 0.01]}", name="{values: [sgd, adamw]}"):
     return GOOD.replace("{values: [0.001, 0.01]}", lr).replace("{values: [sgd, adamw]}", name)
 
 
+def foreign(name):
+    """Of a program that sees its values as text only."""
+    return line_of(name=name).replace("trainer.py", "main.py")
+
+
 MISTAKES = {
     "float as text": (line_of("{values: [1e-5, 0.1]}"), 8, "error", "1e-5 is read as text"),
     "float as a bound": (line_of("{min: 1e-5, max: 0.1}"), 8, "error", "write 1.0e-5"),
@@ -68,16 +73,16 @@ MISTAKES = {
         "the program would never see its values",
     ),
     "no program": (change("program: trainer.py\n", ""), 4, "warning", "will not know what to run"),
-    "metric, near": (change("name: val/accuracy", "name: val/acc"), 6, "error", "val/accuracy"),
-    "metric, far": (change("name: val/accuracy", "name: my/f1"), 6, "warning", "not among what"),
+    "metric, near": (change("name: val/accuracy", "name: val/acc"), 6, "warning", "val/accuracy"),
+    "metric, far": (change("name: val/accuracy", "name: my/f1"), 6, "warning", "by your model"),
     "no setting": (change("optimizer.lr", "optimizer.lrr"), 8, "error", "mean 'optimizer.lr'"),
     "type": (line_of("{values: [fast]}"), 8, "error", "'fast' is refused: optimizer.lr takes a"),
     "bool for text": (line_of(name="{values: [on]}"), 9, "warning", "on is read as true"),
     "bool is refused": (line_of(name="{values: [on]}"), 9, "error", "True is refused"),
-    "null": (line_of(name="{values: [null]}"), 9, "error", "reads as the text 'None'"),
-    "text list": (line_of(name='{values: ["a,b"]}'), 9, "error", "which Hydra cannot read"),
-    "text number": (line_of(name='{values: ["10"]}'), 9, "warning", "as the number 10, not as the"),
-    "mapping": (line_of(name="{values: [{a: 1}]}"), 9, "error", "which Hydra cannot read"),
+    "null": (foreign("{values: [null]}"), 9, "error", "reads as the text 'None'"),
+    "text list": (foreign('{values: ["a,b"]}'), 9, "error", "which Hydra cannot read"),
+    "text number": (foreign('{values: ["10"]}'), 9, "warning", "as the number 10, not as the"),
+    "mapping": (foreign("{values: [{a: 1}]}"), 9, "error", "which Hydra cannot read"),
     "octal": (line_of("{values: [010]}"), 8, "warning", "read as octal, which is 8"),
     "base 60": (line_of("{values: [1:30]}"), 8, "warning", "base 60, which is 90"),
     "value twice": (line_of("{values: [1, 1.0]}"), 8, "warning", "lists a value twice"),
@@ -143,6 +148,19 @@ def test_settings_may_be_a_function(write):
 def test_metrics_may_be_given(write):
     text = change("name: val/accuracy", "name: val/f1")
     assert check(write(text), SETTINGS, metrics=["val/f1"]) == []
+
+
+@pytest.mark.parametrize("name", ["val/matthews", "cka/towers/mean", "val_loss", "val/acc"])
+def test_any_metric_is_taken(name, write):
+    problems = check(write(change("name: val/accuracy", f"name: {name}")), SETTINGS)
+    assert [problem.severity for problem in problems] == ["warning"] * (
+        name in ("val_loss", "val/acc")
+    )
+
+
+def test_the_trainer_reads_values_that_no_command_line_can_say(write):
+    text = line_of(name='{values: [null, {a: 1}, "a,b", "10"]}')
+    assert check(write(text)) == []
 
 
 def test_ties_are_not_taken_for_values(write):

@@ -14,6 +14,7 @@ import pytest
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.tracking.metadata import models_to_keep
 from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
+from mlmodeldev.trial.record import STEP
 
 
 class Client:
@@ -120,3 +121,36 @@ def test_of_a_sweep_only_the_best_so_far_is_kept(tmp_path: Path, mode: str, keep
     result = {folder.name: kept(folder, *of_sweep) for folder in (low, high)}
     assert result == {"low": [], "high": []} | {keeps: ["best"]}
     assert kept(low, *of_sweep, "logger.wandb.models=all") == ["best", "last"]
+
+
+def test_what_a_model_logs_travels_with_the_next_row(tracker: WandbTrialLogger, client: Client):
+    client.open.set()
+    tracker.experiment.log({"mine/picture": "a picture"})
+    tracker.experiment.log({"mine/count": 3}, step=900, commit=True)
+    tracker.log_metrics({"val/loss": 1.0}, 1)
+    tracker.log_metrics({"val/loss": 2.0}, 2)
+    tracker.experiment.log({"mine/last": 4})
+    assert tracker.experiment.id == "run1"  # all else is the client's
+    tracker.end("done")
+    assert client.rows == [
+        (0, {"mine/picture": "a picture", "mine/count": 3, "val/loss": 1.0, STEP: 1}),
+        (1, {"val/loss": 2.0, STEP: 2}),
+    ]
+    assert client.summary["mine/last"] == 4
+
+
+def test_rows_that_come_anew_are_not_sent_from_the_file(
+    tracker: WandbTrialLogger, client: Client, tmp_path: Path
+):
+    """Whether or not the file has been cut back before: the tracker is the first logger."""
+    client.open.set()
+    lines = [f",{step},{float(step)}\n" for step in (1, 2, 3, 4)]
+    (tmp_path / "metrics.csv").write_text("epoch,step,val/loss\n" + "".join(lines))
+    tracker.resume_from(step=3)
+    tracker.log_metrics({"val/loss": 0.5}, 3)
+    tracker.end("done")
+    assert [(number, row[STEP], row["val/loss"]) for number, row in client.rows] == [
+        (0, 1, 1.0),
+        (1, 2, 2.0),
+        (2, 3, 0.5),
+    ]

@@ -118,8 +118,8 @@ def test_data_of_another_kind_are_reported(mine):
 
 def test_arguments_that_do_not_fit_are_reported_in_one_line(mine):
     data = build.datamodule(settings(), World())
-    with pytest.raises(UsageError, match=r"^model: .*width") as error:
-        build.model(settings({"_target_": "minefile.Net"}), data)
+    with pytest.raises(UsageError, match=r"^model: .*widht") as error:
+        build.model(settings({"_target_": "minefile.Net", "width": 1, "widht": 2}), data)
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"^data: .*sise"):
         build.datamodule(settings(data={"_target_": "minefile.Data", "sise": 1}), World())
@@ -152,3 +152,79 @@ def test_the_default_model_takes_its_sizes_from_the_digits(data_dir):
     made = build.model(chosen, data)
     assert made.text.config.vocab_size == len(data.tokenizer)
     assert made.image.config.hidden_size == 8
+
+
+OWN = """
+import torch
+from lightning.pytorch import LightningModule
+
+class Net(LightningModule):
+    def __init__(self, classes: int, width: int, learning_rate=0.1, body=None, heads=()):
+        super().__init__()
+        self.body, self.heads, self.made_with = body, heads, (classes, width)
+        self.layer = torch.nn.Linear(width, classes)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.hparams.learning_rate)
+"""
+
+
+@pytest.fixture
+def own(mine, tmp_path):
+    (tmp_path / "ownfile.py").write_text(OWN)
+    yield {"_target_": "ownfile.Net", "width": 4}
+    sys.modules.pop("ownfile", None)
+
+
+def test_objects_inside_of_the_arguments_are_made_and_the_record_stays_plain(own):
+    linear = {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 3}
+    chosen = settings({**own, "body": linear, "heads": [linear, {**linear, "_partial_": True}]})
+    data = build.datamodule(settings(), World())
+    net = build.model(chosen, data)
+    assert net.body.weight.shape == (3, 2)
+    assert net.heads[0].out_features == net.heads[1]().out_features == 3
+    assert build.model_arguments(chosen, data)["body"] == linear
+    again = build.model(chosen, data)  # what is inside is drawn from the seed too
+    assert torch.equal(again.body.weight, net.body.weight)
+
+
+def test_arguments_by_place(own):
+    data = build.datamodule(settings(), World())
+    net = build.model(settings({"_target_": "ownfile.Net", "_args_": [5], "width": 4}), data)
+    assert net.made_with == (5, 4)
+
+
+def test_an_argument_that_nobody_gives_is_named_with_what_the_data_give(own):
+    data = build.datamodule(settings(), World())
+    with pytest.raises(UsageError) as error:
+        build.model(settings({"_target_": "ownfile.Net"}), data)
+    assert str(error.value) == (
+        "model.width: is missing; ownfile.Net has no default for it, and minefile.Data gives"
+        " classes, vocabulary, unknown"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            {"optimizer.lr": 0.3},
+            "optimizer.lr=0.3: ownfile.Net makes its own optimizer; set mod",
+        ),
+        ({"optimizer": "sgd"}, "optimizer=sgd: ownfile.Net makes its own optimizer; it has no arg"),
+        (
+            {"optimizer.momentum": 0.3},
+            "optimizer.momentum=0.3: ownfile.Net makes its own opti",
+        ),
+        ({"training.max_epochs": 3}, None),
+    ],
+)
+def test_settings_of_an_optimizer_that_the_model_makes_itself(own, overrides, line):
+    data = build.datamodule(settings(), World())
+    chosen = settings(own).model_copy(update={"overrides": overrides})
+    if line is None:
+        assert build.model(chosen, data)
+        return
+    with pytest.raises(UsageError) as error:
+        build.model(chosen, data)
+    assert str(error.value).startswith(line)

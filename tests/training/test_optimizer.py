@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
@@ -180,3 +180,43 @@ def test_a_model_without_one_gets_ours_over_the_estimated_steps(monkeypatch):
         optimizer.step()
         scheduler.step()
     assert seen == pytest.approx([LR, LR * 0.75, LR / 2, LR / 4, 0])
+
+
+class Regression(LightningModule):
+    def __init__(self, trainable: bool = True):
+        super().__init__()
+        self.linear = nn.Linear(3, 1).requires_grad_(trainable)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        self.steps += 1
+        loss = self.linear(batch).square().mean()
+        return loss if loss.requires_grad else None
+
+
+def trained(model: LightningModule, settings: Optimizer, **options) -> Trainer:
+    attach(model, settings)
+    trainer = Trainer(
+        max_steps=3, max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, **options,
+    )  # fmt: skip
+    trainer.fit(model, torch.utils.data.DataLoader(torch.ones(8, 3), batch_size=4))
+    return trainer
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "32-true", "64-true"])
+def test_it_trains_in_each_precision_with_and_without_clipping(precision, name, clip):
+    model = Regression()
+    before = model.linear.weight.detach().clone()
+    trained(model, Optimizer(name=name), precision=precision, gradient_clip_val=clip)
+    assert not torch.equal(model.linear.weight.detach().float(), before)
+    assert model.linear.weight.isfinite().all()
+
+
+def test_a_model_with_nothing_to_train_is_run_without_an_optimizer():
+    model = Regression(trainable=False)
+    trained(model, Optimizer())
+    assert model.configure_optimizers() is None
+    assert int(model.steps) == 3

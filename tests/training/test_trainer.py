@@ -132,3 +132,36 @@ def test_a_profile_goes_to_the_trials_folder(make, tmp_path, name):
     profiler = make(f"training.profiler={name}").profiler
     assert name in type(profiler).__name__.lower()
     assert str(profiler.dirpath) == str(tmp_path)
+
+
+def test_any_other_argument_reaches_the_trainer(make):
+    trainer = make("training.trainer={min_epochs: 2, num_sanity_val_steps: 3}")
+    assert (trainer.min_epochs, trainer.num_sanity_val_steps) == (2, 3)
+    assert make().num_sanity_val_steps == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.trainer.val_check_interval=7.5", "invalid value 7.5 for val_check_interval"),
+        ("training.trainer.benchmark=true", "it needs training.deterministic=false"),
+    ],
+)
+def test_what_lightning_refuses_is_one_line(make, override, message):
+    with pytest.raises(UsageError, match=message) as error:
+        make(override)
+    assert str(error.value).startswith("training.trainer")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "find"),
+    [
+        ("ddp", False),
+        ("ddp_find_unused_parameters_true", True),
+        ("ddp_find_unused_parameters_false", False),
+    ],
+)
+def test_strategies_by_lightnings_names(make, strategy, find):
+    made = make(f"training.strategy={strategy}").strategy
+    assert made._ddp_kwargs["find_unused_parameters"] is find

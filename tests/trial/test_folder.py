@@ -10,7 +10,7 @@ import yaml
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.settings.identity import identity
-from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.folder import TrialFolder, first_difference
 
 
 @pytest.fixture
@@ -182,3 +182,13 @@ def test_a_trial_of_an_earlier_version_goes_on_under_todays_names(open_trial, ca
     assert "model.width is called model.hidden_size now" in capsys.readouterr().err
     with pytest.raises(UsageError, match=r"model\.hidden_size=32 \(asked now: 64\)"):
         open_trial("artefacts.trial=old")
+
+
+def test_a_mapping_that_an_earlier_version_lacked_is_no_difference():
+    old = {"training": {"seed": 1}, "callbacks": {"cka": {"enabled": True}}}
+    new = {"training": {"seed": 1, "trainer": {}}, "callbacks": {"cka": {"enabled": False}}}
+    assert first_difference(old, new) == ""
+    new["training"]["trainer"] = {"min_epochs": 2}
+    assert first_difference(old, new) == ("training.trainer=None (asked now: {'min_epochs': 2})")
+    own = {**old, "callbacks": {"ema": {"_target_": "mine.EMA"}}}
+    assert first_difference(old, own).startswith("callbacks.ema=None")

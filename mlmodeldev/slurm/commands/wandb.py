@@ -75,7 +75,7 @@ def run_sync(args: argparse.Namespace) -> int:
 def _sync_runs_dir(option: str | None) -> Path:
     from mlmodeldev.settings.composition import compose_settings
 
-    path = Path(option or compose_settings().artefacts.runs_dir).expanduser()
+    path = Path(option or compose_settings(partial=True).artefacts.runs_dir).expanduser()
     if option and not path.is_dir():
         raise UsageError(f"--runs-dir {option}: there is no such folder")
     return path

@@ -1,0 +1,198 @@
+"""Places that take a user's own names: callbacks, Trainer arguments, groups; and typos in them."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+
+import pytest
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.project import project_root
+from mlmodeldev.settings.composition import compose_settings, refusal
+from mlmodeldev.settings.identity import identity
+from mlmodeldev.settings.open_places import open_overrides
+from mlmodeldev.settings.trainer_arguments import PASSED_ON, REFUSED
+
+EMA = "callbacks.ema={_target_: zoo.EMA, decay: 0.9}"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A copy of the project's settings, to be changed."""
+    root = tmp_path / "project"
+    shutil.copytree(project_root() / "conf", root / "conf")
+    for name in ("model.py", "datamodule.py"):
+        shutil.copy(project_root() / name, root)
+    monkeypatch.setenv("MLMODELDEV_PROJECT", str(root))
+    return root
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(UsageError) as error:
+        compose_settings(overrides)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+# --- callbacks
+
+
+def test_a_callback_is_added_and_changed_by_name():
+    settings = compose_settings([EMA, "callbacks.ema.decay=0.5"])
+    assert settings.callbacks.added == {"ema": {"_target_": "zoo.EMA", "decay": 0.5}}
+    assert settings.overrides["callbacks.ema.decay"] == 0.5
+    assert type(settings).model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_with_or_without_a_plus_it_is_the_same_trial():
+    both = [compose_settings([f"{plus}{EMA}"]).overrides for plus in ("", "+", "++")]
+    assert len({identity(overrides) for overrides in both}) == 1
+    assert identity(both[0]) != identity({})
+
+
+def test_a_callback_of_a_file_takes_arguments_that_the_file_lacks(project):
+    file = project / "conf/callbacks/mine.yaml"
+    file.parent.mkdir()
+    file.write_text("ema:\n  _target_: zoo.EMA\n")
+    settings = compose_settings(["callbacks=mine", "callbacks.ema.decay=0.5"])
+    assert settings.callbacks.added == {"ema": {"_target_": "zoo.EMA", "decay": 0.5}}
+    assert compose_settings(["callbacks=mine", "callbacks.ema=null"]).callbacks.added == {}
+
+
+def test_a_callback_of_the_projects_own_is_checked_against_its_class(project):
+    (project / "zoo.py").write_text("class EMA:\n    def __init__(self, decay: float): ...\n")
+    assert compose_settings([EMA]).callbacks.added
+    assert refused(EMA, "callbacks.ema.decay=x") == (
+        "callbacks.ema.decay='x': must be a valid number [command line]"
+    )
+    assert "did you mean 'decay'?" in refused(EMA, "callbacks.ema.decy=1")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["callbacks.cak.enabled=false", "callbacks.cak=3", "callbacks.cak={enabled: true}"],
+)
+def test_a_name_without_a_target_is_a_typo(override):
+    text = refused(override)
+    assert "callbacks.cak" in text
+    assert "no such setting; did you mean 'cka'?" in text
+    assert text.endswith("[command line]")
+
+
+def test_a_sweep_may_set_them():
+    assert refusal("callbacks.ema", {"_target_": "zoo.EMA"}) is None
+    assert refusal("callbacks.ema.decay", 0.5, [EMA]) is None
+    assert "no such setting" in (refusal("callbacks.ema.decay", 0.5) or "")
+    assert refusal("training.trainer.min_epochs", 2) is None
+
+
+# --- the Trainer's arguments
+
+
+def test_every_argument_of_the_trainer_is_listed_once():
+    from pytorch_lightning import Trainer
+
+    names = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+    assert {*PASSED_ON, *REFUSED} == names
+    assert not set(PASSED_ON) & set(REFUSED)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["training.trainer={val_check_interval: 0.5}", "training.trainer.val_check_interval=0.5"],
+)
+def test_an_argument_of_the_trainer(override):
+    settings = compose_settings([override])
+    assert settings.training.trainer == {"val_check_interval": 0.5}
+    assert identity(settings.overrides) == identity({"training.trainer.val_check_interval": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("max_epochs", "is the setting training.max_epochs"),
+        ("fast_dev_run", "is debug=fast here"),
+        ("callbacks", "callbacks.NAME={_target_: ...}"),
+        ("logger", "trackers are chosen by logger="),
+        ("use_distributed_sampler", "shared out already"),
+        ("val_check_intervall", "did you mean 'val_check_interval'?"),
+    ],
+)
+def test_an_argument_that_has_a_setting_or_breaks_a_promise(name, message):
+    text = refused(f"training.trainer.{name}=1")
+    assert text.startswith(f"training.trainer.{name}: ")
+    assert message in text
+
+
+def test_a_name_among_the_settings_is_there():
+    fields = type(compose_settings().training).model_fields
+    named = [text.rpartition("training.")[2] for text in REFUSED.values() if "training." in text]
+    assert [name for name in named if name.split()[0] not in fields] == []
+
+
+@pytest.mark.parametrize("name", ["ddp_spawn", "ddp_fork", "ddp_notebook", "deepspeed_stage_2"])
+def test_a_strategy_that_can_not_be_says_why(name):
+    assert name in refused(f"training.strategy={name}")
+    assert "must be one of" not in refused(f"training.strategy={name}")
+
+
+# --- groups and settings of one's own
+
+
+def test_a_group_and_a_setting_of_ones_own(project):
+    (project / "conf/mine").mkdir()
+    (project / "conf/mine/default.yaml").write_text("size: 5\n")
+    (project / "conf/mine/large.yaml").write_text("size: 50\n")
+    config = project / "conf/config.yaml"
+    text = config.read_text().replace("  - _self_\n", "  - mine: default\n  - _self_\n")
+    config.write_text(f"{text}\nheads: 2\nmodel:\n  hidden_size: ${{mine.size}}\n")
+    settings = compose_settings()
+    assert settings.model["hidden_size"] == 5
+    assert settings.model_dump()["mine"] == {"size": 5}
+    assert settings.model_dump()["heads"] == 2
+    changed = compose_settings(["mine=large", "heads=3"])
+    assert (changed.model["hidden_size"], changed.model_dump()["heads"]) == (50, 3)
+    assert compose_settings(["+mine.more=1"]).model_dump()["mine"] == {"size": 5, "more": 1}
+    assert refusal("mine.size", 6) is None
+    assert "did you mean 'mine'?" in refused("mien.size=3")
+    assert "did you mean 'size'?" in refused("mine.sise=3")
+
+
+def test_a_name_like_a_group_of_ours_is_doubted(project, capsys):
+    config = project / "conf/config.yaml"
+    config.write_text(f"{config.read_text()}\noptimizr:\n  lr: 0.5\n")
+    compose_settings()
+    assert (
+        "optimizr is kept as a setting of your own; is optimizer meant?" in capsys.readouterr().err
+    )
+
+
+# --- what is mandatory
+
+
+def test_a_mandatory_setting_must_be_set(project):
+    file = project / "conf/data/digits.yaml"
+    file.write_text(file.read_text().replace("val_fraction: ", "val_fraction: ??? # "))
+    assert refused() == (
+        "data.val_fraction: is mandatory (???) and not set; set data.val_fraction=VALUE"
+        " [conf/data/digits.yaml]"
+    )
+    assert compose_settings(["data.val_fraction=0.5"]).data["val_fraction"] == 0.5
+    assert refusal("optimizer.lr", 0.1) is None  # another parameter of the sweep may set it
+    assert "must be greater than 0" in (refusal("data.val_fraction", -1.0) or "")
+    assert compose_settings(partial=True).training.max_epochs
+
+
+def test_other_settings_are_named_as_they_are_given():
+    assert open_overrides(["optimizer.lr=1", "-m", "callbacks=none", "~callbacks.x", "x"]) == [
+        *("optimizer.lr=1", "-m", "callbacks=none", "~callbacks.x", "x")
+    ]
+
+
+def test_an_argument_that_no_file_lists_is_offered():
+    text = refused("model=text_classifier", "model.vocab_size=7")
+    assert (
+        text == "model.vocab_size: no file sets it; +model.vocab_size=VALUE adds it [command line]"
+    )
