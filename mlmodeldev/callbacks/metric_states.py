@@ -145,7 +145,10 @@ def _results_of(trainer: Trainer) -> dict[str, Any]:
             continue
         kept = {name: getattr(meta, name) for name in _KEPT}
         sync = {"should": meta.sync.should, "rank_zero_only": meta.sync.rank_zero_only}
-        entry = {"meta": {**kept, "reduce_fx": meta.reduce_fx.__name__}, "sync": sync}
+        entry: dict[str, Any] = {
+            "meta": {**kept, "reduce_fx": meta.reduce_fx.__name__},
+            "sync": sync,
+        }
         if result.is_tensor:
             entry["value"] = _copied(result.value)
             if meta.is_mean_reduction:

@@ -152,6 +152,7 @@ class Order:
 
     def _drawn(self, sampler: Any, number: int, epoch: int) -> Iterator[Any]:
         """Iterate over a sampler, its random numbers a function of ``number``."""
+        each: Any
         for each in (sampler, getattr(sampler, "sampler", None)):
             if hasattr(each, "set_epoch"):
                 each.set_epoch(epoch)
@@ -184,6 +185,7 @@ def _with_generator(sampler: Any, number: int) -> Iterator[Any]:
 
 def _apart(sampler: Any, number: int) -> Iterator[Any]:
     """Iterate in chunks under generators of its own; what others draw between has no effect."""
+    each: Any
     for each in (sampler, getattr(sampler, "sampler", None)):
         if isinstance(getattr(each, "generator", None), torch.Generator):
             each.generator.manual_seed(number)

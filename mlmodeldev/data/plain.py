@@ -119,9 +119,9 @@ class TakenOver:
         if is_overridden("prepare_data", module, parent=LightningDataModule):
             module.prepare_data = prepare_data  # type: ignore[method-assign]
         if is_overridden("setup", module, parent=LightningDataModule):
-            module.setup = set_up  # type: ignore[method-assign,assignment]
+            module.setup = set_up  # type: ignore[method-assign]
         if is_overridden("teardown", module, parent=LightningDataModule):
-            module.teardown = tear_down  # type: ignore[method-assign,assignment]
+            module.teardown = tear_down  # type: ignore[method-assign]
 
     # --- loaders
 
@@ -188,7 +188,7 @@ class TakenOver:
     def _position(self) -> Position:
         trainer = self.module.trainer
         assert trainer is not None
-        epochs = trainer.fit_loop.epoch_progress.current
+        epochs: Any = trainer.fit_loop.epoch_progress.current
         if self._overfit:
             epoch = 0  # the same augmentation, too
         elif epochs.processed > epochs.completed:  # restored from an epoch's end

@@ -97,7 +97,7 @@ def _python_state() -> Callable[[], Any]:
     `random.getstate` makes a tuple of 625 numbers (8 µs). In CPython the same words lie behind the
     object's header; that is used only if a trial shows that it is so.
     """
-    shared: Any = random._inst  # type: ignore[attr-defined]
+    shared: Any = random._inst
     address = id(shared) + object.__basicsize__
 
     def peek() -> bytes:

@@ -186,7 +186,7 @@ class StreamLoader(_Loader):
 
     def _seeded(self, epoch: int, cycle: int) -> Iterator[Any]:
         place, loader = self.place, self.loader
-        dataset = getattr(loader, "dataset", None)
+        dataset: Any = getattr(loader, "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(epoch)
         if isinstance(loader, DataLoader):

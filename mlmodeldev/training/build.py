@@ -116,10 +116,10 @@ def _check_complete(settings: Settings, target: Any, data: LightningDataModule) 
     for name, parameter in inspect.signature(target).parameters.items():
         ordinary = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if ordinary and parameter.default is parameter.empty and name not in given:
-            facts = ", ".join(facts(data)) or "nothing"
+            offered = ", ".join(facts(data)) or "nothing"
             raise UsageError(
                 f"model.{name}: is missing; {settings.model['_target_']} has no default for it,"
-                f" and {settings.data['_target_']} gives {given_by_data}"
+                f" and {settings.data['_target_']} gives {offered}"
             )
 
 

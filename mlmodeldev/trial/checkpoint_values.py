@@ -59,7 +59,7 @@ def _harmless() -> tuple[Any, ...]:
 
     kinds = {type(np.dtype(name)) for name in (*"?bhilqBHILQefdFD", "U1", "S1", "M8[s]", "m8[s]")}
     return (
-        *(multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *kinds),  # type: ignore[attr-defined]
+        *(multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *kinds),
         *(pathlib.PosixPath, pathlib.PurePosixPath, pathlib.Path),
         *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
         *(collections.deque, collections.Counter, collections.defaultdict),
@@ -101,10 +101,10 @@ def unreadable(value: Any, path: str = "") -> str | None:
 
 
 @functools.cache
-def _harmless_instances() -> frozenset[type]:
+def _harmless_instances() -> frozenset[Any]:
     import numpy as np
 
-    numbers = {np.dtype(name).type for name in "?bhilqBHILQefdFD"}
+    numbers: set[Any] = {np.dtype(name).type for name in "?bhilqBHILQefdFD"}
     return frozenset(
         {np.ndarray, *numbers, pathlib.PosixPath, datetime.datetime, datetime.date}
         | {datetime.time, datetime.timedelta, slice, range, bytearray, collections.Counter}

@@ -5,8 +5,11 @@
     python inference.py ab12cd34 seven.png --text "a seven" --text "a one"
     python inference.py ab12cd34 --file sentences.txt --json   one input a line
     python inference.py ab12cd34                               asks for one input after the other
+    python inference.py ab12cd34 example.npy                   any other model: an example
 
-Prints label and probability of each input. Exit status: 0 done, 2 bad input.
+Prints label and probability of each input. A model without `predict` takes an example in a .pt,
+.npy or .json file, as the data give it, and what it gives (predict_step, forward) is printed as
+JSON. Exit status: 0 done, 2 bad input.
 """
 
 from __future__ import annotations
@@ -34,26 +37,25 @@ class Predictor:
     """
 
     def __init__(self, folder: Path) -> None:
-        state_file = folder / "training_state.json"
-        if not state_file.is_file():
-            raise UsageError(f"{folder}: no export here (a trial writes it when it is done)")
-        self.folder = folder
-        self.state = _read_state(state_file)
         from inspect import signature
 
-        from hydra.utils import get_class
+        from mlmodeldev.settings.renamed import current_arguments
+        from mlmodeldev.training.load import find_class, load, read_state
 
-        from mlmodeldev.project import project_root
-        from mlmodeldev.settings.renamed import current_arguments, current_target
+        if not (folder / "training_state.json").is_file():
+            raise UsageError(f"{folder}: no export here (a trial writes it when it is done)")
+        self.folder = folder
+        self.state = read_state(folder)
         from mlmodeldev.training.quiet import quiet
 
         quiet()
-        target = current_target(self.state["settings"]["model"]["_target_"], project_root())
-        kind: Any = get_class(target)
-        if not (hasattr(kind, "load") and hasattr(kind, "predict")):
-            raise UsageError(f"{target}: has no load and predict, which inference needs")
-        arguments = current_arguments(self.state["model_arguments"], signature(kind).parameters)
-        self.model = kind.load(folder, arguments)
+        kind: Any = find_class(folder, self.state["settings"]["model"]["_target_"])
+        self.labels = hasattr(kind, "load") and hasattr(kind, "predict")
+        if self.labels:
+            arguments = current_arguments(self.state["model_arguments"], signature(kind).parameters)
+            self.model = kind.load(folder, arguments)
+        else:
+            self.model = load(folder)
 
     def __call__(self, inputs: list[str], texts: list[str]) -> list[dict[str, float]]:
         """Return the probabilities of each input; texts beside images are candidate captions."""
@@ -65,18 +67,6 @@ class Predictor:
             images, sentences, self.folder, self.state["data"]
         )
         return result
-
-
-def _read_state(file: Path) -> dict[str, Any]:
-    needed = {"settings", "model_arguments", "data"}
-    try:
-        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if needed <= set(state) and "_target_" in state["settings"].get("model", {}):
-            return state
-        reason = f"it must have {', '.join(sorted(needed))}"
-    except (ValueError, AttributeError) as error:
-        reason = str(error)
-    raise UsageError(f"{file}: is damaged ({reason}); start the trial again to write it anew")
 
 
 def find_export(trial: str, runs_dir: Path, weights: str) -> Path:
@@ -104,7 +94,16 @@ def _listed(paths: Iterable[Path]) -> str:
 
 
 def predict(predictor: Predictor, inputs: list[str], texts: list[str], as_json: bool) -> None:
-    """Print label and probability of each input."""
+    """Print label and probability of each input, or what a model without labels gives."""
+    if not predictor.labels:
+        from mlmodeldev.training.predict_example import read_example, run_example
+
+        if texts:
+            raise UsageError("--text: captions are for models that have predict; this one has not")
+        for item in inputs:
+            answer = run_example(predictor.model, read_example(item))
+            print(json.dumps({"input": item, "output": answer}), flush=True)
+        return
     for item, row in zip(inputs or texts, predictor(inputs, texts), strict=True):
         label = max(row, key=lambda name: row[name])
         if as_json:
@@ -134,7 +133,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("trial", help="folder of a trial or of its export, or a trial's id")
-    parser.add_argument("inputs", nargs="*", help="texts, or paths of images")
+    parser.add_argument("inputs", nargs="*", help="texts, or paths of images or examples")
     parser.add_argument("--text", action="append", default=[], help="candidate caption of images")
     parser.add_argument("--file", type=Path, help="file with an input on each line")
     parser.add_argument("--weights", choices=["best", "last"], default="best")

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 
 from mlmodeldev.data.cache import CachedArrays, new_array
 from mlmodeldev.data.datasets import Examples, as_long
-from mlmodeldev.data.images import decode_all, normalised
+from mlmodeldev.data.images import READER, decode_all, normalised
 from mlmodeldev.data.loader import EpochIndex, keys
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.tokens import make_tokenizer, tokenized, tokenizer_key
@@ -73,7 +73,11 @@ class CachedCoco(ExactDataModule):
         """Return ``images``, (records, stored, stored, 3) bytes, and what is corrupt."""
         source = self._source()
         files = [splits_file(source), source / f"train{self.year}", source / f"val{self.year}"]
-        key = {"files": [self.digest(file) for file in files], "size": self.image_size}
+        key = {
+            "files": [self.digest(file) for file in files],
+            "size": self.image_size,
+            "reader": READER,
+        }
         made = self.cached_arrays(f"coco_{self.year}/images", key, self._make_images)
         self._refuse_corrupt(made.metadata["corrupt"])
         return made
