@@ -144,6 +144,7 @@ def _results_of(trainer: Trainer) -> dict[str, Any]:
         if not meta.on_epoch or result.has_reset:
             continue
         kept = {name: getattr(meta, name) for name in _KEPT}
+        kept["reduce_fx"] = meta.reduce_fx.__name__
         sync = {"should": meta.sync.should, "rank_zero_only": meta.sync.rank_zero_only}
         entry: dict[str, Any] = {
             "meta": {**kept, "reduce_fx": meta.reduce_fx.__name__},

@@ -112,10 +112,7 @@ def rehearse(
         folder = Path(temporary)
         watch = _Watch(settings, type(model))
         callbacks = [SeedSteps(settings.training.seed), MetricStates(), *make_cka(folder), watch]
-        changed = {
-            **_ONE_BATCH,
-            **({"trainer": {}} if hasattr(settings.training, "trainer") else {}),
-        }
+        changed: dict[str, Any] = {**_ONE_BATCH, "trainer": {}}
         short = settings.model_copy(
             update={"training": settings.training.model_copy(update=changed)}
         )
@@ -205,9 +202,8 @@ class _Watch(Callback):
         Raises:
             UsageError: naming the setting and what is logged.
         """
-        validates = trainer.enable_validation and sum(
-            trainer.fit_loop.epoch_loop.val_loop.max_batches or (0,)
-        )
+        batches: Any = trainer.fit_loop.epoch_loop.val_loop.max_batches or [0]
+        validates = trainer.enable_validation and sum(batches) > 0
         for name, text in self._monitors():
             required = validates or "training.monitor" in self.settings.overrides
             if name not in trainer.callback_metrics and required:
