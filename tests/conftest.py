@@ -127,6 +127,7 @@ class Trials:
             f"artefacts.runs_dir={self.runs}",
             f"artefacts.data_dir={self.data}",
             f"artefacts.trial={name}",
+            "artefacts.rehearsal=false",  # its steps would count; tests/training has its own
             *overrides,
         ]
         number, call = signal_at or (signal.SIGKILL, kill_at)
@@ -196,13 +197,13 @@ def _run_trial(
     settings = validate(container, ROOT)  # type: ignore[arg-type]
     for kind in (model.DualEncoder, text_classifier.TextClassifier):
         if call is not None:
-            setattr(kind, method, _dying(getattr(kind, method), number, call))
+            setattr(kind, method, dying(getattr(kind, method), number, call))
     if patch:
         patch()
     trainer.train(settings)
 
 
-def _dying(function: Any, number: int, call: int) -> Any:
+def dying(function: Any, number: int, call: int) -> Any:
     calls = 0
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:

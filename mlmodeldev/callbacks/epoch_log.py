@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from mlmodeldev.atomic import write_json
 from mlmodeldev.callbacks.figures import loss_of, rate_of
+from mlmodeldev.callbacks.of_ranks import gather, own_part
 
 
 class EpochLog(Checkpoint):
@@ -33,6 +34,8 @@ class EpochLog(Checkpoint):
     def __init__(self, file: Path) -> None:
         self.file = file
         self._sums: torch.Tensor | None = None  # of the losses; of how many they are
+        self._loaded: Any = None
+        self._trainer: Trainer | None = None
         self._validated = False
         self._of_validation: set[str] = set()
         self._before: set[str] = set()
@@ -43,14 +46,24 @@ class EpochLog(Checkpoint):
         return "EpochLog"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self._sums}
+        return {
+            "sums": gather(self._trainer, None if self._sums is None else self._sums.cpu()),
+            "validated": self._validated,
+            "of_validation": sorted(self._of_validation),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sums = state_dict["sums"]
+        self._loaded = state_dict["sums"]
+        self._validated = state_dict.get("validated", False)
+        self._of_validation = set(state_dict.get("of_validation", ()))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._trainer = trainer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._sums is not None:
-            self._sums = self._sums.to(pl_module.device)
+        sums, self._loaded = own_part(trainer, self._loaded), None
+        if sums is not None:
+            self._sums = sums.to(pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

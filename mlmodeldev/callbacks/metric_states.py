@@ -26,6 +26,8 @@ from pytorch_lightning.trainer.connectors.logger_connector.result import (
 from torch import Tensor
 from torchmetrics import Metric
 
+from mlmodeldev.callbacks.of_ranks import gather, own_part
+
 _KEPT = (
     *("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph"),
     *("add_dataloader_idx", "dataloader_idx", "metric_attribute"),
@@ -60,7 +62,7 @@ class MetricStates(Callback):
         if states is None:
             states = _states_of(model, reset)
         last = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
-        return {"metrics": states, "logged": results, "last": last}
+        return {"of_ranks": gather(trainer, {"metrics": states, "logged": results, "last": last})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._saved = state_dict
@@ -71,7 +73,7 @@ class MetricStates(Callback):
         self._trainer, self._model = trainer, pl_module
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        saved, self._saved = self._saved, {}
+        saved, self._saved = own_part(trainer, self._saved.get("of_ranks")), {}
         if not saved:
             return
         metrics = dict(_metrics_of(pl_module))
@@ -81,6 +83,9 @@ class MetricStates(Callback):
         trainer._logger_connector._callback_metrics.update(saved["last"])
         for key, entry in saved["logged"].items():
             _register(trainer, pl_module, key, entry)
+        if saved["logged"]:
+            # Lightning empties what was logged at the first batch that it sees of an epoch
+            trainer._logger_connector._first_loop_iter = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_over = False
@@ -141,7 +146,7 @@ def _results_of(trainer: Trainer) -> dict[str, Any]:
     entries = {}
     for key, result in trainer.fit_loop.epoch_loop._results.items():
         meta = result.meta
-        if not meta.on_epoch or result.has_reset:
+        if result.has_reset:
             continue
         kept = {name: getattr(meta, name) for name in _KEPT}
         kept["reduce_fx"] = meta.reduce_fx.__name__
@@ -150,6 +155,8 @@ def _results_of(trainer: Trainer) -> dict[str, Any]:
             "meta": {**kept, "reduce_fx": meta.reduce_fx.__name__},
             "sync": sync,
         }
+        if isinstance(result._forward_cache, Tensor):  # shown again by a step that logs nothing
+            entry["step"] = _copied(result._forward_cache)
         if result.is_tensor:
             entry["value"] = _copied(result.value)
             if meta.is_mean_reduction:
@@ -179,6 +186,8 @@ def _register(trainer: Trainer, model: LightningModule, key: str, entry: dict[st
         if metric is None:
             return
         result.value, result._update_count = metric, 1
+    if "step" in entry:
+        result._forward_cache = entry["step"].to(model.device)
     result.has_reset = False
     results[key] = result
 

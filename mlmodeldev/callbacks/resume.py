@@ -217,9 +217,9 @@ class ResumeCheckpoint(Checkpoint):
             self._judge(trainer)
             return
         loop = trainer.fit_loop.epoch_loop
-        validates = trainer.enable_validation and sum(loop.val_loop.max_batches or (0,)) > 0
-        if validates and not loop._should_check_val_epoch():
+        if trainer.enable_validation and not loop._should_check_val_epoch():
             return  # in a later epoch
+        validates = trainer.enable_validation and sum(loop.val_loop.max_batches or (0,)) > 0
         if validates or self.required:
             raise UsageError(not_logged(self.monitor, metrics))
 

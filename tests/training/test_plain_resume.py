@@ -1,0 +1,153 @@
+"""Plain Lightning code, killed anywhere: the same weights, rows and metrics as undisturbed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mlmodeldev.trial.checkpoint_values import read_checkpoint
+from tests.conftest import ROOT, TrialResult, dying, in_fork
+
+CASES: dict[str, tuple[str, str, list[str]]] = {
+    "everything": ("Everything", "Plain", ["training.monitor=val_loss", "training.mode=min"]),
+    "validates within the epoch": (
+        "Everything",
+        "Plain",
+        ["training.monitor=val_MulticlassAccuracy", "training.trainer={val_check_interval: 2}"],
+    ),
+    "validates each second epoch": (
+        "Everything",
+        "Plain",
+        ["training.monitor=val_best", "training.check_val_every_n_epoch=2"],
+    ),
+    "two loaders": ("OfTwo", "Two", ["training.monitor=train_loss", "training.mode=min"]),
+    "stream": ("OfStream", "Stream", []),
+    "game": ("Game", "Plain", []),
+}
+COMMON = [
+    "logger=csv",
+    "training.max_epochs=4",
+    "training.checkpoint_every_n_steps=1",
+    "training.log_every_n_steps=1",
+    "callbacks.cka.enabled=false",
+]
+
+
+def run_classes(
+    model: str, data: dict[str, Any], overrides: list[str], at: tuple[str, int] | None
+) -> None:
+    """Train one of `plain_classes`; die in the call of a method of the model."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    import trainer
+    from mlmodeldev.settings import validate
+    from tests.training import plain_classes
+
+    torch.set_num_threads(1)
+    if at:
+        kind, (method, call) = getattr(plain_classes, model), at
+        setattr(kind, method, dying(getattr(kind, method), 9, call))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose(
+            "config", overrides=[f"++{o}" if "trainer=" in o else o for o in overrides]
+        )
+    container: Any = OmegaConf.to_container(config, resolve=True)
+    container["model"] = {"_target_": f"tests.training.plain_classes.{model}"}
+    container["data"] = data
+    container["overrides"] = {o.partition("=")[0]: o.partition("=")[2] for o in overrides}
+    trainer.train(validate(container, ROOT))
+
+
+Run = Callable[..., TrialResult]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def start(
+        case: str, name: str, *more: str, at: tuple[str, int] | None = None, **data: Any
+    ) -> TrialResult:
+        model, kind, own = CASES[case]
+        place = [f"artefacts.runs_dir={tmp_path}", f"artefacts.trial={name}"]
+        target = {"_target_": f"tests.training.plain_classes.{kind}", **data}
+        printed = tmp_path / f"{name}.txt"
+        overrides = [*COMMON, "artefacts.rehearsal=false", *place, *own, *more]
+        code = in_fork(printed, run_classes, model, target, overrides, at)
+        return TrialResult(code, tmp_path / "single" / name, printed.read_text())
+
+    return start
+
+
+def outcome(trial: TrialResult) -> dict[str, Any]:
+    """Return what must be the same: weights, optimizers, schedulers, rows, the log."""
+    last = read_checkpoint(trial.checkpoint)
+    kept = {name: last[name] for name in ("state_dict", "optimizer_states", "lr_schedulers")}
+    strip = [{k: v for k, v in entry.items() if "time" not in k} for entry in trial.log]
+    return {"weights": _text(kept), "rows": trial.rows, "log": strip}
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {k: _text(v) for k, v in value.items()}
+    return [_text(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_anywhere_it_ends_the_same(case: str, run: Run) -> None:
+    whole = run(case, "whole")
+    assert whole.code == 0, whole.output
+    expected = outcome(whole)
+    for number, call in enumerate((2, 5, 12)):
+        name = f"killed-{number}"
+        assert run(case, name, at=("training_step", call)).code == -9
+        again = run(case, name)
+        assert again.code == 0, again.output
+        assert outcome(again) == expected, f"killed in step {call}"
+        assert (again.folder / "last" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("method", ["on_validation_epoch_end", "on_train_epoch_end"])
+@pytest.mark.parametrize("call", [1, 2])
+def test_killed_between_epochs(method: str, call: int, run: Run) -> None:
+    expected = outcome(run("everything", "whole"))
+    assert run("everything", "killed", at=(method, call)).code == -9
+    again = run("everything", "killed")
+    assert again.code == 0, again.output
+    assert outcome(again) == expected
+
+
+def test_workers_change_nothing(run: Run) -> None:
+    assert outcome(run("everything", "none")) == outcome(run("everything", "two", workers=2))
+
+
+def test_the_test_is_measured_and_says_nothing_of_the_training_data(run: Run) -> None:
+    """A split drawn in setup without a seed is the same split for fit and test."""
+    trial = run("everything", "whole")
+    assert set(trial.record["test"]) == {"test_acc"}
+    assert trial.record["metric"]["name"] == "val_loss"
+
+
+def test_steps_that_end_within_an_epoch_are_validated(run: Run) -> None:
+    trial = run("everything", "short", "training.max_steps=3")
+    assert trial.code == 0, trial.output
+    assert trial.record["metric"]["value"] is not None
+    assert (trial.folder / "best" / "model.safetensors").is_file()
+    assert trial.record["step"] == 3
+    assert json.loads((trial.folder / "trial.json").read_text())["state"] == "done"
+
+
+def test_what_has_no_part_is_said_once(run: Run) -> None:
+    stream = run("stream", "whole")
+    assert stream.output.count("has no order that can be asked for") == 1
+    assert "Stream.Numbers" in stream.output
+    assert "OfStream has no validation_step" in stream.output
+    assert "OfStream has no test_step" in stream.output
+    game = run("game", "whole")
+    assert "steps its optimizers itself" not in game.output or game.code == 0
