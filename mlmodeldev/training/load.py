@@ -9,6 +9,7 @@ The class comes from the project that the folder lies in, or that ``MLMODELDEV_P
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.callbacks.export_files import ARGUMENTS, ARRAY, CONFIG, EXTRA, WEIGHTS
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
+from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
+from mlmodeldev.settings.lightning_names import accept_both_names
 from mlmodeldev.settings.renamed import current_arguments, current_target
 
 if TYPE_CHECKING:
@@ -119,6 +122,8 @@ def find_class(folder: Path, target: str) -> Any:
         target = current_target(target, root)
     name, _, attribute = target.rpartition(".")
     file = (root or Path()) / f"{name.replace('.', '/')}.py"
+    with contextlib.suppress(UsageError):  # a notebook may well have the other one
+        accept_both_names()
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -163,29 +168,17 @@ def _project(folder: Path) -> Path | None:
 
 def _made(kind: Any, arguments: Mapping[str, Any], folder: Path) -> LightningModule:
     """Return a module of the class; nested mappings with ``_target_`` are made by Hydra."""
+    built = instantiated("model", arguments)
+    positional = built.get("_args_", ())
+    named = {name: value for name, value in built.items() if name not in INSTRUCTIONS}
     try:
-        made: LightningModule = kind(**{name: _built(value) for name, value in arguments.items()})
+        made: LightningModule = kind(*positional, **named)
     except (TypeError, ValueError) as error:
         name = getattr(kind, "__name__", kind)
         raise UsageError(f"{folder}: {name} refuses its arguments: {error}") from error
     if hasattr(made, "configure_model"):
         made.configure_model()
     return made
-
-
-def _built(value: Any) -> Any:
-    if not _has_target(value):
-        return value
-    from hydra.utils import instantiate
-    from omegaconf import OmegaConf
-
-    return instantiate(OmegaConf.create(value), _convert_="all")
-
-
-def _has_target(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return "_target_" in value or any(map(_has_target, value.values()))
-    return isinstance(value, list | tuple) and any(map(_has_target, value))
 
 
 def _fill(module: nn.Module, folder: Path) -> None:
