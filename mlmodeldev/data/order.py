@@ -88,16 +88,6 @@ class Order:
         if isinstance(self._sampler, DistributedSampler):
             self._shard = ALONE  # it takes this rank's part itself
 
-    @property
-    def unique(self) -> bool:
-        """Whether no index comes twice in an epoch, so that it names its example."""
-        sampler = self._sampler
-        if self._batches is not None:
-            return False
-        if isinstance(sampler, RandomSampler):
-            return not sampler.replacement and sampler.num_samples <= len(sampler.data_source)
-        return isinstance(sampler, SequentialSampler | SubsetRandomSampler | DistributedSampler)
-
     def __len__(self) -> int:
         """Batches of this rank in an epoch.
 

@@ -1,9 +1,9 @@
 """Loaders that users wrote, made to resume: the same batches, whatever process makes them.
 
-A map-style `torch.utils.data.DataLoader` becomes a `ResumableLoader`: order and random numbers of
-each example, of the collate function and of the hooks that move a batch are functions of (seed,
-epoch, index or batch), on any number of workers. What has no order to ask for (IterableDataset, an
-iterable of one's own) is read and dropped up to the place where training stood.
+A map-style `torch.utils.data.DataLoader` becomes a `ResumableLoader`: its order, and the random
+numbers of its examples, of the collate function and of the hooks that move a batch are functions of
+(seed, epoch, number of the batch), on any number of workers. What has no order to ask for
+(IterableDataset, an iterable of one's own) is read and dropped up to the place where training stood.
 
 Example::
 
@@ -12,8 +12,10 @@ Example::
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler, get_worker_
 
 from mlmodeldev.data.loader import ALONE, Position, Shard, key, outlive_sigterm
 from mlmodeldev.data.order import Order, Request
-from mlmodeldev.data.randomness import GENERATORS, OwnGenerators, Watch, seed_all
+from mlmodeldev.data.randomness import OwnGenerators, seed_all, seed_cpu
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class ResumableLoader(_Loader):
     ) -> None:
         super().__init__(loader, place)
         self.order = Order(loader, place.seed, place.name, place.shard, place.train, place.in_order)
-        self._source = SeededDataset(loader, place, self.order.unique)
+        self._source = SeededDataset(loader, place)
         self._workers = loader.num_workers if workers is None else workers
         self._prefetch = loader.prefetch_factor if prefetch is None else prefetch
         self._pin = loader.pin_memory if pin is None else pin
@@ -254,55 +256,33 @@ def _unchanged(batch: Any) -> Any:
 class SeededDataset(Dataset[Any]):
     """A loader's data set and collate function in one: a whole batch for each `Request`.
 
-    A batch is made without seeds first. If that has moved a global generator, it is made again with
-    that one seeded for each example, before anybody sees it, and so are all later batches.
+    All generators are seeded by the batch's number before it is made. Seeds for each example would
+    cost as much as most examples do, and a batch is what is made again after a resume.
 
     Args:
         loader: its dataset and collate function are used.
         place: of the seeds.
-        unique: whether an index names its example in an epoch; else its place in the batch does.
     """
 
-    def __init__(self, loader: DataLoader[Any], place: Place, unique: bool) -> None:
+    def __init__(self, loader: DataLoader[Any], place: Place) -> None:
         self.dataset: Any = loader.dataset
         self._collate: Callable[[Any], Any] = loader.collate_fn
         self._batched = loader.batch_sampler is not None
-        self._seed, self._name = place.seed, place.name
-        self._rank, self._unique = place.shard.rank, unique
-        self._drawn: set[str] = set()
-        self._watch: Watch | None = None
+        self._key = place.key("batch", place.shard.rank)
         self._own: OwnGenerators | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process."""
-        return {**self.__dict__, "_watch": None, "_own": None}
+        return {**self.__dict__, "_own": None}
 
     def __getitem__(self, request: Request) -> Any:
-        if self._watch is None:
-            seed_all(self._key("first", request))  # forgets halves of pairs of normal numbers
-            self._watch, self._own = Watch(), OwnGenerators([self.dataset, self._collate])
-        while True:
-            before = self._watch.states() if len(self._drawn) < len(GENERATORS) else None
-            batch = self._make(request)
-            moved = self._watch.moved(before) - self._drawn if before else set()
-            if not moved:
-                return batch
-            self._drawn |= moved
-
-    def _make(self, request: Request) -> Any:
-        assert self._own is not None
-        if not self._drawn and not self._own.count:
-            return self._collate(self._examples(request.indices))
-        if not self._batched:
-            self._seed_for(self._key("example", request))
-            return self._collate(self.dataset[request.indices])
-        if _makes_batches(self.dataset):
-            self._seed_for(self._key("example", request))
-            examples = self.dataset.__getitems__(request.indices)
-        else:
-            examples = [self._example(request, n, i) for n, i in enumerate(request.indices)]
-        self._seed_for(self._key("collate", request))
-        return self._collate(examples)
+        where = struct.pack("<qqq", self._key, request.epoch, request.number)
+        number = int.from_bytes(blake2b(where, digest_size=8).digest(), "little") >> 1
+        seed_cpu(number)
+        if self._own is None:  # not before: a worker's function may have put some there
+            self._own = OwnGenerators([self.dataset, self._collate])
+        self._own.seed(number)
+        return self._collate(self._examples(request.indices))
 
     def _examples(self, indices: Any) -> Any:
         if not self._batched:
@@ -310,26 +290,3 @@ class SeededDataset(Dataset[Any]):
         if getattr(self.dataset, "__getitems__", None):
             return self.dataset.__getitems__(indices)
         return [self.dataset[index] for index in indices]
-
-    def _example(self, request: Request, number: int, index: Any) -> Any:
-        if self._unique:
-            self._seed_for(key(self._seed, "example", self._name, request.epoch, int(index)))
-        else:
-            self._seed_for(self._key("example", request, number))
-        return self.dataset[index]
-
-    def _key(self, purpose: str, request: Request, *path: int) -> int:
-        where = (self._rank, request.epoch, request.number, *path)
-        return key(self._seed, purpose, self._name, *where)
-
-    def _seed_for(self, number: int) -> None:
-        seed_all(number, self._drawn)
-        if self._own is not None and self._own.count:
-            self._own.seed(number)
-
-
-def _makes_batches(dataset: Any) -> bool:
-    """Whether a data set makes batches by a method of its own; torch's Subset only passes on."""
-    if isinstance(dataset, torch.utils.data.Subset):
-        return _makes_batches(dataset.dataset)
-    return callable(getattr(dataset, "__getitems__", None))

@@ -170,23 +170,9 @@ def test_an_epoch_has_each_example_once() -> None:
     assert seen != sorted(seen)
 
 
-def test_the_first_draws_are_seeded_too() -> None:
-    """The batch that shows that the data draw is made again before anybody sees it."""
-    torch.manual_seed(1)
-    one = values(loader("noisy"))
-    torch.manual_seed(2)
-    random.seed(2)
-    assert values(loader("noisy")) == one
-
-
-def test_augmentation_depends_on_the_example_not_on_the_batch() -> None:
-    noise = {}
-    for size in (3, 7):
-        made = ResumableLoader(
-            DataLoader(Noisy(), batch_size=size, shuffle=True), Place(seed=7, train=True)
-        )
-        noise[size] = {row[0]: row for batch in values(made) for row in batch}
-    assert noise[3] == noise[7]
+def test_examples_of_a_batch_draw_different_numbers() -> None:
+    rows = [row for batch in values(loader("noisy")) for row in batch]
+    assert len({row[-1] for row in rows} | {row[1] for row in rows}) > SIZE
 
 
 def test_plain_data_are_what_torch_gives() -> None:
