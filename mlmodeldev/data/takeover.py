@@ -3,7 +3,7 @@
 A map-style `torch.utils.data.DataLoader` becomes a `ResumableLoader`: its order, and the random
 numbers of its examples, of the collate function and of the hooks that move a batch are functions of
 (seed, epoch, number of the batch), on any number of workers. What has no order to ask for
-(IterableDataset, an iterable of one's own) is read and dropped up to the place where training stood.
+(IterableDataset, an iterable of one's own) is read and dropped up to where training stood.
 
 Example::
 
