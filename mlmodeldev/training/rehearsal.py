@@ -222,7 +222,13 @@ class _Watch(Callback):
         if "train" in name.lower():
             return True
         sources = (kind for kind in self.kind.__mro__ if issubclass(kind, LightningModule))
-        return any(name in _source(kind) for kind in sources if kind is not LightningModule)
+        literals = (f'"{name}"', f"'{name}'")
+        return any(
+            literal in _source(kind)
+            for kind in sources
+            if kind is not LightningModule
+            for literal in literals
+        )
 
 
 def _source(kind: type) -> str:

@@ -39,27 +39,26 @@ COMMON = [
 
 
 def run_classes(
-    model: str, data: dict[str, Any], overrides: list[str], at: tuple[str, int] | None
+    model: dict[str, Any], data: dict[str, Any], overrides: list[str], at: tuple[str, int] | None
 ) -> None:
-    """Train one of `plain_classes`; die in the call of a method of the model."""
+    """Train a model on data, each by ``_target_``; die in the call of a method of the model."""
     from hydra import compose, initialize_config_dir
+    from hydra.utils import get_class
     from omegaconf import OmegaConf
 
     import trainer
     from mlmodeldev.settings import validate
-    from tests.training import plain_classes
 
     torch.set_num_threads(1)
     if at:
-        kind, (method, call) = getattr(plain_classes, model), at
+        kind, (method, call) = get_class(model["_target_"]), at
         setattr(kind, method, dying(getattr(kind, method), 9, call))
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose(
             "config", overrides=[f"++{o}" if "trainer=" in o else o for o in overrides]
         )
     container: Any = OmegaConf.to_container(config, resolve=True)
-    container["model"] = {"_target_": f"tests.training.plain_classes.{model}"}
-    container["data"] = data
+    container |= {"model": model, "data": data}
     container["overrides"] = {o.partition("=")[0]: o.partition("=")[2] for o in overrides}
     trainer.train(validate(container, ROOT))
 
@@ -74,10 +73,13 @@ def run(tmp_path: Path) -> Run:
     ) -> TrialResult:
         model, kind, own = CASES[case]
         place = [f"artefacts.runs_dir={tmp_path}", f"artefacts.trial={name}"]
-        target = {"_target_": f"tests.training.plain_classes.{kind}", **data}
+        classes = "tests.training.plain_classes"
+        target = {"_target_": f"{classes}.{kind}", **data}
         printed = tmp_path / f"{name}.txt"
         overrides = [*COMMON, "artefacts.rehearsal=false", *place, *own, *more]
-        code = in_fork(printed, run_classes, model, target, overrides, at)
+        code = in_fork(
+            printed, run_classes, {"_target_": f"{classes}.{model}"}, target, overrides, at
+        )
         return TrialResult(code, tmp_path / "single" / name, printed.read_text())
 
     return start

@@ -1,0 +1,118 @@
+"""The rehearsal: what fails after an epoch otherwise fails before it, once, and leaves no trace."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.conftest import TrialResult, in_fork
+from tests.training.plain_classes import Everything
+from tests.training.test_plain_resume import COMMON, outcome, run_classes
+
+MONITOR = ["training.monitor=val_loss", "training.mode=min"]
+
+
+def start(folder: Path, model: str, *overrides: str, name: str = "trial") -> TrialResult:
+    place = [f"artefacts.runs_dir={folder}", f"artefacts.trial={name}"]
+    chosen = {"_target_": f"tests.training.test_rehearsal.{model}"}
+    if model == "Counting":
+        chosen["steps"] = str(folder / "steps.txt")
+    data = {"_target_": "tests.training.plain_classes.Plain"}
+    printed = folder / f"{name}.txt"
+    code = in_fork(printed, run_classes, chosen, data, [*COMMON, *place, *overrides], None)
+    return TrialResult(code, folder / "single" / name, printed.read_text())
+
+
+class Counting(Everything):
+    """Writes down each training step."""
+
+    def __init__(self, steps: str) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        with Path(self.steps).open("a") as file:
+            file.write("s")
+        return super().training_step(batch, batch_idx)
+
+
+class Unreadable(Everything):
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["mine"] = {"activation": nn.ReLU()}
+
+
+class Mistaken(Everything):
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        raise ValueError("a mistake of mine")
+
+
+class Restless(Everything):
+    """Makes other weights each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net[0].bias.data.fill_(time.monotonic())  # type: ignore[union-attr,operator]
+
+
+class Lossy(Everything):
+    def export(self, folder: Path) -> None:
+        torch.save({}, folder / "weights.pt")
+
+    @classmethod
+    def load(cls, folder: Path, arguments: Any) -> Lossy:
+        return cls()
+
+
+def test_a_monitor_that_is_not_logged(tmp_path: Path) -> None:
+    trial = start(tmp_path, "Counting", "training.monitor=val_los")
+    assert trial.code == 2
+    line = trial.output.strip().splitlines()[-1]
+    assert line.startswith("training.monitor=val_los: the model logs no such metric")
+    assert "did you mean 'val_loss'?" in line
+    assert not (tmp_path / "steps.txt").exists()
+    assert not (trial.folder / "metrics.csv").exists()
+
+
+def test_a_metric_of_training_may_be_the_monitor(tmp_path: Path) -> None:
+    trial = start(tmp_path, "Everything", "training.monitor=mean_so_far", "training.mode=min")
+    assert trial.code == 0, trial.output
+    assert trial.record["metric"]["name"] == "mean_so_far"
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "text"),
+    [
+        ("Unreadable", 2, "checkpoint: mine.activation (ReLU): can't be read back"),
+        ("Mistaken", 1, "ValueError: a mistake of mine"),
+        ("Lossy", 2, "export: loaded again"),
+    ],
+)
+def test_what_would_fail_later(model: str, code: int, text: str, tmp_path: Path) -> None:
+    trial = start(tmp_path, model, *MONITOR)
+    assert (trial.code, text in trial.output) == (code, True), trial.output
+    assert not list((trial.folder / "checkpoints").iterdir())
+    assert trial.record["state"] == "failed"
+
+
+def test_weights_that_are_not_the_seeds(tmp_path: Path) -> None:
+    trial = start(tmp_path, "Restless", *MONITOR, "training.max_epochs=1")
+    assert "has other weights (net.0.bias)" in trial.output
+
+
+def test_it_changes_nothing_and_runs_once(tmp_path: Path) -> None:
+    without = start(tmp_path, "Counting", *MONITOR, "artefacts.rehearsal=false", name="without")
+    steps = len((tmp_path / "steps.txt").read_text())
+    first = start(tmp_path, "Counting", *MONITOR, name="first")
+    assert len((tmp_path / "steps.txt").read_text()) == 2 * steps + 1
+    second = start(tmp_path, "Counting", *MONITOR, "optimizer.lr=0.5", name="second")
+    assert second.code == 2, "a rate that the model would not use"
+    third = start(tmp_path, "Counting", *MONITOR, "training.seed=1", name="third")
+    assert third.code == 0
+    assert len((tmp_path / "steps.txt").read_text()) == 3 * steps + 1
+    assert outcome(first) == outcome(without)
+    assert len(list((tmp_path / "single" / ".rehearsed").iterdir())) == 1
