@@ -186,7 +186,7 @@ class _Watch(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
             return
-        logged = trainer.callback_metrics
+        logged = _names_logged(trainer)
         for name, text in self._monitors():
             if name not in logged and not self._may_come(name):
                 raise UsageError(text(logged))
@@ -229,6 +229,19 @@ class _Watch(Callback):
             if kind is not LightningModule
             for literal in literals
         )
+
+
+def _names_logged(trainer: Trainer) -> set[str]:
+    """Return the names under which the validation at hand has logged, of all its loaders.
+
+    While Lightning checks its sanity, it has the metrics of the last loader only.
+    """
+    results: Any = trainer._results
+    names = set(trainer.callback_metrics)
+    for result in results.result_metrics:
+        if result.meta.on_epoch:
+            names |= set(results._forked_name(result, on_step=False))
+    return names
 
 
 def _source(kind: type) -> str:
