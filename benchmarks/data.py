@@ -4,10 +4,11 @@ Example::
 
     python -m benchmarks data
 
-Both read the same files and make the same tensors: tokens as int64; images cut at random,
+All read the same files and make the same tensors: tokens as int64; images cut at random,
 mirrored, and normalised. torch's way is a dataset that makes one example at a time, with torch's
 own collate function and random order. Ours makes whole batches, and draws order and augmentation
-from (seed, epoch, index), so that any batch can be made again. Epochs of each run in turn.
+from (seed, epoch, index), so that any batch can be made again. "Taken over" is torch's DataLoader as a
+user writes it, made to resume (`ResumableLoader`). Epochs of each run in turn.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.table import Goal, Table
 from examples.coco import ImageCaptions
 from mlmodeldev.data.datasets import Rows
 from mlmodeldev.data.loader import ExactLoader
+from mlmodeldev.data.takeover import Place, ResumableLoader
 
 BATCH = 64
 SIZE, STORED, LENGTH = 64, 72, 64
@@ -90,33 +92,40 @@ def run(rows: int = 20_000, images: int = 3_000, epochs: int = 5) -> Table:
         ways = {"tokens": _tokens(Path(folder), rows), "images": _images(Path(folder), images)}
         for name, (ours, plain) in ways.items():
             for workers in (0, 2):
-                rates = _measure(ours, plain, workers, epochs)
-                ratio = rates[0] / rates[1]
-                table.add(name, workers, *(f"{rate:,.0f}" for rate in rates), f"{ratio:.2f}")
-                goal = f"time beside DataLoader, {name}, {workers} workers"
-                table.goals.append(Goal(goal, 1 / ratio, 1.0))
+                exact = ExactLoader(ours, BATCH, 0, shuffle=True, drop_last=True, workers=workers)
+                taken = ResumableLoader(_torchs(plain, workers), Place())
+                for kind, loader in ((name, exact), (f"{name}, taken over", taken)):
+                    rates = _measure(loader, _torchs(plain, workers), len(ours), epochs)
+                    ratio = rates[0] / rates[1]
+                    table.add(kind, workers, *(f"{rate:,.0f}" for rate in rates), f"{ratio:.2f}")
+                    goal = f"time beside DataLoader, {kind}, {workers} workers"
+                    table.goals.append(Goal(goal, 1 / ratio, 1.0))
     return table
 
 
-def _measure(ours: Any, plain: Dataset[Any], workers: int, epochs: int) -> list[float]:
-    exact = ExactLoader(ours, BATCH, seed=0, shuffle=True, drop_last=True, workers=workers)
-    theirs = DataLoader(
-        plain,
+def _torchs(data: Dataset[Any], workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        data,
         BATCH,
         shuffle=True,
         drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
     )
+
+
+def _measure(
+    ours: ExactLoader | ResumableLoader, theirs: DataLoader[Any], count: int, epochs: int
+) -> list[float]:
+    """Return the examples a second of both."""
     taken: tuple[list[float], list[float]] = ([], [])
     for turn in range(epochs + 1):
-        for loader, times in zip((exact, theirs), taken, strict=True):
+        for loader, times in zip((ours, theirs), taken, strict=True):
             seconds = _epoch(loader)
             if turn:  # the first one starts workers and fills the disk's cache
                 times.append(seconds)
-    exact.close()
-    count = len(ours) // BATCH * BATCH
-    return [count / statistics.median(times) for times in taken]
+    ours.close()
+    return [count // BATCH * BATCH / statistics.median(times) for times in taken]
 
 
 def _epoch(loader: Iterable[Any]) -> float:
