@@ -7,8 +7,8 @@ Example::
 All read the same files and make the same tensors: tokens as int64; images cut at random,
 mirrored, and normalised. torch's way is a dataset that makes one example at a time, with torch's
 own collate function and random order. Ours makes whole batches, and draws order and augmentation
-from (seed, epoch, index), so that any batch can be made again. "Taken over" is torch's DataLoader as a
-user writes it, made to resume (`ResumableLoader`). Epochs of each run in turn.
+from (seed, epoch, index), so that any batch can be made again. "Taken over" is torch's DataLoader
+as a user writes it, made to resume (`ResumableLoader`). Epochs of each run in turn.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class ExactDataModule(LightningDataModule):
     """LightningDataModule whose loaders are functions of seed, epoch and batch number.
 
     Attributes:
-        train_set, val_set, test_set: datasets asked as ``dataset[EpochIndex(index, epoch)]``.
+        train_set, val_set, test_set: datasets asked as ``dataset[EpochIndex(index, epoch)]``; a
+            module without a val_set or test_set goes without.
         label_names: names of the classes, by number.
         in_memory: examples cost nothing to load, so worker processes would only slow them down.
     """
@@ -124,8 +125,9 @@ class ExactDataModule(LightningDataModule):
     def train_dataloader(self) -> ExactLoader:
         return self._loader(self.train_set, train=True)
 
-    def val_dataloader(self) -> ExactLoader:
-        return self._loader(self.train_set if self.overfit else self.val_set)
+    def val_dataloader(self) -> ExactLoader | list[ExactLoader]:
+        dataset = self.train_set if self.overfit else getattr(self, "val_set", None)
+        return [] if dataset is None else self._loader(dataset)
 
     def test_dataloader(self) -> ExactLoader:
         assert self.test_set is not None
