@@ -220,7 +220,7 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.enable_validation and not loop._should_check_val_epoch():
             return  # in a later epoch
         validates = trainer.enable_validation and sum(loop.val_loop.max_batches or (0,)) > 0
-        if validates or self.required:
+        if self.required or (validates and own_names(metrics)):
             raise UsageError(not_logged(self.monitor, metrics))
 
     def _take(
@@ -296,9 +296,14 @@ class ResumeCheckpoint(Checkpoint):
             )
 
 
+def own_names(metrics: Collection[str]) -> list[str]:
+    """Return the names among these that the model itself has logged."""
+    return sorted(name for name in metrics if not name.startswith(("time/", "cka/")))
+
+
 def not_logged(monitor: str, metrics: Collection[str], setting: str = "training.monitor") -> str:
     """Return what to say of a metric that a setting names and nothing logs."""
-    logged = sorted(metrics)
+    logged = own_names(metrics)
     return (
         f"{setting}={monitor}: the model logs no such metric in validation"
         f"{nearest(monitor, logged)} (logged: {', '.join(logged) or 'none'})"

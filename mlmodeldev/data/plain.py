@@ -210,6 +210,28 @@ class TakenOver:
             )
 
 
+class OfTheModel(LightningDataModule):
+    """No data of its own: the loaders are methods of the model (``data=of_model``)."""
+
+    def take_from(self, model: LightningModule, settings: Settings, world: Ranks) -> None:
+        """Hand on the model's loaders, taken over.
+
+        Raises:
+            UsageError: the model has no ``train_dataloader``.
+        """
+        for hook in LOADERS.values():
+            vars(self).pop(hook, None)  # of another model, that was rehearsed
+            if is_overridden(hook, model, parent=LightningModule):
+                setattr(self, hook, functools.partial(getattr(type(model), hook), model))
+        if not is_overridden(LOADERS["train"], self, parent=LightningDataModule):
+            kind = type(model)
+            raise UsageError(
+                f"data=of_model: {kind.__module__}.{kind.__qualname__} has no train_dataloader;"
+                " choose data"
+            )
+        take_over(self, settings, world)
+
+
 def take_over(module: Module, settings: Settings, world: Ranks) -> TakenOver:
     """Wrap the hooks of a module that gives loaders; `taken_over` returns the same again."""
     taken = TakenOver(module, settings, world)

@@ -16,7 +16,7 @@ from pytorch_lightning import LightningDataModule, LightningModule, seed_everyth
 
 from mlmodeldev.data.loader import EpochIndex, key
 from mlmodeldev.data.module import ExactDataModule
-from mlmodeldev.data.plain import take_over
+from mlmodeldev.data.plain import OfTheModel, take_over
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.conf_files import choices_of
 from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
@@ -44,6 +44,8 @@ def datamodule(settings: Settings, world: World) -> LightningDataModule:
         raise UsageError(
             f"data._target_={settings.data['_target_']}: must be a LightningDataModule"
         )
+    if isinstance(made, OfTheModel):
+        return made  # the model is not there yet
     if isinstance(made, ExactDataModule):
         made.attach(settings, world)
         world.on_rank_zero(made.prepare_data, patience=_PREPARE_SECONDS)

@@ -29,7 +29,7 @@ from pytorch_lightning.loggers.logger import DummyLogger
 
 from mlmodeldev.atomic import write_json
 from mlmodeldev.callbacks.metric_states import MetricStates
-from mlmodeldev.callbacks.resume import not_logged
+from mlmodeldev.callbacks.resume import not_logged, own_names
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.data.randomness import global_states, restore_globals
 from mlmodeldev.errors import UsageError
@@ -188,7 +188,8 @@ class _Watch(Callback):
             return
         logged = _names_logged(trainer)
         for name, text in self._monitors():
-            if name not in logged and not self._may_come(name):
+            may_be_missing = not logged and "training.monitor" not in self.settings.overrides
+            if name not in logged and not may_be_missing and not self._may_come(name):
                 raise UsageError(text(logged))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -205,9 +206,10 @@ class _Watch(Callback):
         batches: Any = trainer.fit_loop.epoch_loop.val_loop.max_batches or [0]
         validates = trainer.enable_validation and sum(batches) > 0
         for name, text in self._monitors():
-            required = validates or "training.monitor" in self.settings.overrides
-            if name not in trainer.callback_metrics and required:
-                raise UsageError(text(trainer.callback_metrics))
+            metrics = trainer.callback_metrics
+            chosen = "training.monitor" in self.settings.overrides
+            if name not in metrics and (chosen or (validates and own_names(metrics))):
+                raise UsageError(text(metrics))
 
     def _monitors(self) -> list[tuple[str, Callable[[Any], str]]]:
         monitor, pruning = self.settings.training.monitor, self.settings.callbacks.pruning

@@ -119,9 +119,11 @@ class Attempt:
         )
 
     def _meet(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
-        from mlmodeldev.data.plain import taken_over
+        from mlmodeldev.data.plain import OfTheModel, taken_over
         from mlmodeldev.training.model_kind import say_what_is_left_out, suit
 
+        if isinstance(data, OfTheModel):
+            data.take_from(model, self.settings, self.world)
         suit(trainer, model, self.settings)
         if (taken := taken_over(data)) is not None:
             taken.meet(model)

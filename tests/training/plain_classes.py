@@ -193,6 +193,13 @@ class OfStream(LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.7)]
 
 
+class Alone(OfStream):
+    """Brings its own loaders, as old examples do."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(Jittered(points(40)), batch_size=8, shuffle=True)
+
+
 class Game(LightningModule):
     """A generator and a judge: manual optimization, one scheduler, no validation."""
 

@@ -28,6 +28,7 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "two loaders": ("OfTwo", "Two", ["training.monitor=train_loss", "training.mode=min"]),
     "stream": ("OfStream", "Stream", []),
     "game": ("Game", "Plain", []),
+    "own loaders": ("Alone", "mlmodeldev.data.plain.OfTheModel", []),
 }
 COMMON = [
     "logger=csv",
@@ -77,7 +78,7 @@ def run(tmp_path: Path) -> Run:
         model, kind, own = CASES[case]
         place = [f"artefacts.runs_dir={tmp_path}", f"artefacts.trial={name}"]
         classes = "tests.training.plain_classes"
-        target = {"_target_": f"{classes}.{kind}", **data}
+        target = {"_target_": kind if "." in kind else f"{classes}.{kind}", **data}
         printed = tmp_path / f"{name}.txt"
         overrides = [*COMMON, "artefacts.rehearsal=false", *place, *own, *more]
         code = in_fork(
