@@ -218,6 +218,7 @@ def _gpt2(sizes: Mapping[str, Any], **others: Any) -> GPT2LMHeadModel:
             resid_pdrop=dropout,
             embd_pdrop=dropout,
             attn_pdrop=dropout,
+            initializer_range=sizes["initializer_range"],
             **others,
         )
     )

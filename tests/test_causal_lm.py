@@ -166,7 +166,8 @@ def test_the_byte_tokenizer_of_an_export_gives_bytes(trial) -> None:
 
 def test_bpe_is_the_same_in_another_process(tmp_path) -> None:
     code = (
-        "import sys; from pathlib import Path; from mlmodeldev.data.token_file import bpe_tokenizer;"
+        "import sys; from pathlib import Path;"
+        "from mlmodeldev.data.token_file import bpe_tokenizer;"
         f"text = Path({str(BUNDLED)!r}).read_text();"
         "bpe_tokenizer([text], 300).save_pretrained(sys.argv[1])"
     )
@@ -238,11 +239,11 @@ def test_uneven_batches_weigh_by_their_tokens(trials, texts) -> None:
             *TINY,
             f"data.files={texts}",
             "data.split_by=documents",
-            "training.trainer.limit_train_batches=2",
+            "training.limit_train_batches=2",
             "training.max_epochs=1",
             "training.test=false",
             f"processing.batch_size={size}",
-            "optimizer.lr=0.0",
+            "optimizer.lr=1e-12",
             name=f"size-{size}",
         ).log[-1]
         for size in (3, 16)
@@ -276,7 +277,7 @@ def test_a_pretrained_model_goes_on_from_its_weights(trials, trial, texts) -> No
         *TINY,
         f"data.files={texts}",
         f"model.pretrained={trial.folder / 'best'}",
-        "optimizer.lr=0.0",
+        "optimizer.lr=1e-12",
         "training.max_epochs=1",
         name="further",
     )

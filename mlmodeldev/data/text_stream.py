@@ -88,8 +88,9 @@ def _split(chunks: Iterable[str], separator: str | None, size: int) -> Iterator[
             *whole, rest = rest.split(separator)
             for text in whole:
                 yield text, True
-        if len(rest) > size:
-            cut = _place_to_cut(rest, len(rest) - len(separator or ""))
+        limit = len(rest) - len(separator or "")  # a separator may have begun after it
+        if limit >= size:
+            cut = _place_to_cut(rest, limit)
             yield rest[:cut], False
             rest = rest[cut:]
     yield rest, True
