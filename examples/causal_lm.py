@@ -143,6 +143,7 @@ class CausalLM(LightningModule):
             temperature: 0: the most probable token; 1: as the model has it.
         """
         how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        network: Any = self.network  # `generate` has no types
         context, made = prompts, prompts[:, :0]
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
@@ -152,7 +153,7 @@ class CausalLM(LightningModule):
                 # the model sees `max_length` tokens: what is longer goes on from the later half
                 context = context[:, -max(self.max_length - wanted, self.max_length // 2, 1) :]
                 room = max(1, self.max_length - context.shape[1])
-                longer = self.network.generate(
+                longer = network.generate(
                     context,
                     attention_mask=torch.ones_like(context),
                     max_new_tokens=min(wanted, room),

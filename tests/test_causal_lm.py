@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+import shlex
 import subprocess
 import sys
 import tracemalloc
@@ -21,9 +23,11 @@ from mlmodeldev.data.text_stream import read_pieces
 from mlmodeldev.data.token_blocks import TokenBlocks
 from mlmodeldev.data.token_file import bpe_tokenizer, encode_bytes, write_tokens
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.composition import compose_settings
 from tests.small_data import set_up
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "language-models.md").read_text(encoding="utf-8")
 END = 256
 TINY = (
     "experiment=causal_lm",
@@ -324,3 +328,38 @@ def test_bad_input_to_inference(trial, arguments, capsys) -> None:
     with pytest.raises(UsageError) as caught:
         ask(trial, *arguments, capsys=capsys)
     assert "\n" not in str(caught.value)
+
+
+# --- docs/language-models.md
+
+
+def test_the_commands_of_the_page(trial, tmp_path, monkeypatch, capsys) -> None:
+    import inference
+
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.txt").write_text("file 01\n\nfile 02\n")
+    lines = re.findall(r"^python (\S+) (.*)$", PAGE, re.M)
+    assert {script for script, _ in lines} == {"trainer.py", "inference.py"}
+    for script, rest in lines:
+        words = shlex.split(rest, comments=True)
+        if script == "trainer.py":
+            assert compose_settings(words).training.monitor == "val/loss"
+        else:
+            inference.main([str(trial.folder), *words[1:]])
+            assert capsys.readouterr().out
+    for setting in re.findall(r"`data\.(\w+)`", PAGE.partition("## Perplexity")[0]):
+        assert setting in compose_settings(["experiment=causal_lm"]).data
+
+
+def test_the_python_of_the_page(trial) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    there: dict[str, object] = {}
+    exec(code.replace("runs/single/TRIAL", str(trial.folder)), there)
+    tokens = there["tokenizer"]("Once", return_tensors="pt")  # type: ignore[operator]
+    assert there["model"](**tokens).logits.shape == (1, 4, 257)  # type: ignore[operator]
+
+
+def test_a_pretrained_model_brings_its_tokenizer() -> None:
+    settings = compose_settings(["experiment=causal_lm", "model.pretrained=some/gpt"])
+    assert settings.data["tokenizer"] == "some/gpt"
+    assert compose_settings(["experiment=causal_lm"]).data["tokenizer"] is None

@@ -45,8 +45,9 @@ class TokenBlocks(Examples):
         index: np.ndarray | None = None,
     ) -> None:
         self.tokens, self.size, self.end = tokens, size, end
-        self.begins = spans[:, 0]
-        self.ends = np.cumsum(spans[:, 1] - spans[:, 0])  # in the stream of these documents
+        lengths = spans[:, 1] - spans[:, 0]
+        self.ends = np.cumsum(lengths)  # in the stream of these documents
+        self.moves = spans[:, 0] - (self.ends - lengths)  # from the stream to the file
         self.length = int(self.ends[-1])
         super().__init__(np.arange(block_count(self.length, size)) if index is None else index)
 
@@ -67,8 +68,7 @@ class TokenBlocks(Examples):
     def _read(self, places: np.ndarray) -> np.ndarray:
         """Return the tokens at these places of the stream, int64."""
         document = np.searchsorted(self.ends, places, side="right")
-        before = np.concatenate([[0], self.ends])[document]
-        values: np.ndarray = self.tokens[self.begins[document] + places - before].astype(np.int64)
+        values: np.ndarray = self.tokens[places + self.moves[document]].astype(np.int64)
         return values
 
 

@@ -119,6 +119,7 @@ def write_tokens(
         UsageError: there is no text.
     """
     kind = np.dtype(np.uint16 if count <= 1 << 16 else np.uint32)
+    closing = np.array([end], kind).tobytes()
     ends = array("q")
     written = 0
     with (folder / "tokens.npy").open("wb+") as file:
@@ -126,7 +127,7 @@ def write_tokens(
         for texts, last in _batches(pieces):
             for tokens, is_last in zip(encode(texts), last, strict=True):
                 values = np.asarray(tokens, kind)
-                file.write(values.tobytes() + (kind.type(end).tobytes() if is_last else b""))
+                file.write(values.tobytes() + (closing if is_last else b""))
                 written += len(values) + is_last
                 if is_last:
                     ends.append(written)
