@@ -101,10 +101,10 @@ class TextFiles(ExactDataModule):
         """Return which documents, or blocks, are for training, validation and test."""
         fewest = min(round(count * fraction) for fraction in self.fractions.values())
         if fewest < 1 or count - sum(round(count * f) for f in self.fractions.values()) < 1:
-            shares = ", ".join(f"data.{name}={value}" for name, value in self.fractions.items())
+            chosen = ", ".join(f"data.{name}={value}" for name, value in self.fractions.items())
             smaller = "data.block_size" if self.split_by == "blocks" else "data.split_by=blocks"
             raise UsageError(
-                f"{shares}: {count} {self.split_by} are too few to be split so"
+                f"{chosen}: {count} {self.split_by} are too few to be split so"
                 f" (more text, other shares, or {smaller})"
             )
         return split(count, self.split_seed, *self.fractions.values())

@@ -188,7 +188,7 @@ def test_bpe_is_the_same_in_another_process(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "reason"),
     [
         ({"files": "nowhere/*.txt"}, "data.files=nowhere/"),
         ({"files": []}, "data.files="),
@@ -197,17 +197,17 @@ def test_bpe_is_the_same_in_another_process(tmp_path) -> None:
         ({"tokenizer": "nobody/none"}, "'nobody/none' can't be loaded"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, arguments, said) -> None:
+def test_bad_input_is_one_line(tmp_path, arguments, reason) -> None:
     with pytest.raises(UsageError) as caught:
         set_up(TextFiles, tmp_path, **arguments)
-    assert said in str(caught.value)
+    assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"abc\xff", "no UTF-8"), (b"", "no text")])
-def test_a_file_that_is_no_text(tmp_path, content, said) -> None:
+@pytest.mark.parametrize(("content", "reason"), [(b"abc\xff", "no UTF-8"), (b"", "no text")])
+def test_a_file_that_is_no_text(tmp_path, content, reason) -> None:
     (tmp_path / "x.txt").write_bytes(content)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=reason):
         set_up(TextFiles, tmp_path, files=str(tmp_path / "x.txt"))
     assert not list(tmp_path.rglob("tokens.npy"))
 

@@ -31,7 +31,7 @@ def text_files(patterns: str | Sequence[str]) -> list[Path]:
     Raises:
         UsageError: a pattern names no file.
     """
-    found: dict[Path, None] = {}
+    result: dict[Path, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         files = _matches(Path(pattern).expanduser())
         if not files:
@@ -39,10 +39,10 @@ def text_files(patterns: str | Sequence[str]) -> list[Path]:
                 f"data.files={pattern}: no such text file (a file, a folder with .txt or .md files,"
                 " or a glob such as 'texts/**/*.txt')"
             )
-        found.update(dict.fromkeys(files))
-    if not found:
+        result.update(dict.fromkeys(files))
+    if not result:
         raise UsageError("data.files=[]: must name a text file")
-    return list(found)
+    return list(result)
 
 
 def _matches(path: Path) -> list[Path]:
