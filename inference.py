@@ -5,11 +5,13 @@
     python inference.py ab12cd34 seven.png --text "a seven" --text "a one"
     python inference.py ab12cd34 --file sentences.txt --json   one input a line
     python inference.py ab12cd34                               asks for one input after the other
+    python inference.py ab12cd34 "Once upon" --tokens 200      a language model goes on
     python inference.py ab12cd34 example.npy                   any other model: an example
 
-Prints label and probability of each input. A model without `predict` takes an example in a .pt,
-.npy or .json file, as the data give it, and what it gives (predict_step, forward) is printed as
-JSON. Exit status: 0 done, 2 bad input.
+Prints label and probability of each input; of a language model the input and how it goes on (the
+same again for the same --seed). A model with neither `predict` nor `continue_texts` takes an
+example in a .pt, .npy or .json file, as the data give it, and what it gives (predict_step, forward)
+is printed as JSON. Exit status: 0 done, 2 bad input.
 """
 
 from __future__ import annotations
@@ -18,12 +20,22 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, nearest
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a language model goes on: how many tokens, from which seed, how freely (0: greedily)."""
+
+    tokens: int
+    seed: int
+    temperature: float
 
 
 class Predictor:
@@ -51,7 +63,8 @@ class Predictor:
         quiet()
         kind: Any = find_class(folder, self.state["settings"]["model"]["_target_"])
         self.labels = hasattr(kind, "load") and hasattr(kind, "predict")
-        if self.labels:
+        self.writes = hasattr(kind, "load") and hasattr(kind, "continue_texts")
+        if self.labels or self.writes:
             arguments = current_arguments(self.state["model_arguments"], signature(kind).parameters)
             self.model = kind.load(folder, arguments)
         else:
@@ -67,6 +80,13 @@ class Predictor:
             images, sentences, self.folder, self.state["data"]
         )
         return result
+
+    def continued(self, text: str, writing: Writing) -> str:
+        """Return how a language model goes on after a text."""
+        if Path(text).suffix.lower() in IMAGE_ENDINGS:
+            raise UsageError(f"{text}: this model continues texts, and takes no images")
+        (result,) = self.model.continue_texts([text], self.folder, **asdict(writing))
+        return str(result)
 
 
 def find_export(trial: str, runs_dir: Path, weights: str) -> Path:
@@ -93,16 +113,25 @@ def _listed(paths: Iterable[Path]) -> str:
     return ", ".join(map(str, sorted(paths)))
 
 
-def predict(predictor: Predictor, inputs: list[str], texts: list[str], as_json: bool) -> None:
+def predict(
+    predictor: Predictor, inputs: list[str], texts: list[str], as_json: bool, writing: Writing
+) -> None:
     """Print label and probability of each input, or what a model without labels gives."""
+    if predictor.writes and not predictor.labels:
+        for item in [*inputs, *texts]:
+            continuation = predictor.continued(item, writing)
+            answer = {"input": item, "continuation": continuation, **asdict(writing)}
+            text = json.dumps(answer, ensure_ascii=False) if as_json else item + continuation
+            print(text, flush=True)
+        return
     if not predictor.labels:
         from mlmodeldev.training.predict_example import read_example, run_example
 
         if texts:
             raise UsageError("--text: captions are for models that have predict; this one has not")
         for item in inputs:
-            answer = run_example(predictor.model, read_example(item))
-            print(json.dumps({"input": item, "output": answer}), flush=True)
+            output = run_example(predictor.model, read_example(item))
+            print(json.dumps({"input": item, "output": output}), flush=True)
         return
     for item, row in zip(inputs or texts, predictor(inputs, texts), strict=True):
         label = max(row, key=lambda name: row[name])
@@ -136,6 +165,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("inputs", nargs="*", help="texts, or paths of images or examples")
     parser.add_argument("--text", action="append", default=[], help="candidate caption of images")
     parser.add_argument("--file", type=Path, help="file with an input on each line")
+    parser.add_argument(
+        "--tokens", type=int, default=100, help="of a language model, at most (100)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of a language model's draws (0)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.8, help="of its draws (0.8); 0: the likeliest token"
+    )
     parser.add_argument("--weights", choices=["best", "last"], default="best")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -145,6 +181,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Answer the command line."""
     args = parse(arguments)
+    if args.tokens < 1 or args.seed < 0 or not 0 <= args.temperature < float("inf"):
+        raise UsageError("--tokens must be at least 1, --seed and --temperature at least 0")
+    writing = Writing(args.tokens, args.seed, args.temperature)
     export = find_export(args.trial, args.runs_dir, args.weights)
     inputs = list(args.inputs)
     if args.file:
@@ -155,11 +194,11 @@ def main(arguments: list[str] | None = None) -> None:
         inputs += [line for line in lines if line.strip()]
     predictor = Predictor(export)
     if inputs or args.file:
-        predict(predictor, inputs, args.text, args.json)
+        predict(predictor, inputs, args.text, args.json, writing)
         return
     for line in input_lines():
         try:
-            predict(predictor, [line], args.text, args.json)
+            predict(predictor, [line], args.text, args.json, writing)
         except UsageError as error:  # a slip at the prompt is no reason to leave
             print(error, file=sys.stderr)
 

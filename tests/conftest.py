@@ -58,7 +58,15 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["torch", "pytorch_lightning", "trainer", "model", "datamodule", "examples.cola"]
+    [
+        "torch",
+        "pytorch_lightning",
+        "trainer",
+        "model",
+        "datamodule",
+        "examples.cola",
+        "examples.causal_lm",
+    ]
 )
 
 
@@ -187,7 +195,7 @@ def _run_trial(
 
     import model
     import trainer
-    from examples import text_classifier
+    from examples import causal_lm, text_classifier
     from mlmodeldev.settings import validate
 
     torch.set_num_threads(1)
@@ -195,7 +203,8 @@ def _run_trial(
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         container = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
     settings = validate(container, ROOT)  # type: ignore[arg-type]
-    for kind in (model.DualEncoder, text_classifier.TextClassifier):
+    kinds = (model.DualEncoder, text_classifier.TextClassifier, causal_lm.CausalLM)
+    for kind in kinds:
         if call is not None:
             setattr(kind, method, dying(getattr(kind, method), number, call))
     if patch:

@@ -104,9 +104,10 @@ def _facts_of(datamodule: Any) -> dict[str, Any]:
 
 
 def inference_of(module: LightningModule) -> str | None:
-    """Return what inference.py can call: predict, predict_step or forward; None: nothing."""
-    if all(hasattr(module, name) for name in ("load", "predict")):
-        return "predict"
+    """Return what inference.py can call, None for nothing: a method of the model."""
+    for name in ("predict", "continue_texts"):
+        if hasattr(module, "load") and hasattr(module, name):
+            return name
     for name in ("predict_step", "forward"):
         first = next((kind for kind in type(module).__mro__ if name in vars(kind)), None)
         if first is not None and first.__name__ not in _BASES:

@@ -1,7 +1,9 @@
 """A table of validation examples with truth and prediction, the most confident mistakes first.
 
 The model's ``validation_step`` returns ``{"index", "label", "prediction", "probability"}``, each of
-shape (batch,); the DataModule tells what an example looks like by ``describe(index)``.
+shape (batch,); the DataModule tells what an example looks like by ``describe(index)``. A model that
+does not classify, such as one that generates, may have ``sample_rows(count)``: it returns the
+table's rows, each a dict of one set of columns, and draws no random numbers but its own.
 
 Example::
 
@@ -52,10 +54,18 @@ class Samples(Callback):
             self._parts.append({name: outputs[name].detach() for name in _COLUMNS})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not self._parts:
+        if trainer.sanity_checking:
             return
-        rows = self._rows(trainer)
-        self._parts = []
+        if self._parts:
+            rows = self._rows(trainer)
+            self._parts = []
+        else:  # on every process: a model that is sharded generates with all of them
+            make: Any = getattr(pl_module, "sample_rows", None)
+            rows = make(self.count) if make is not None else []
+        if rows and trainer.is_global_zero:
+            self._write(trainer, rows)
+
+    def _write(self, trainer: Trainer, rows: list[dict[str, Any]]) -> None:
         with atomic_write(self.file, "w") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()

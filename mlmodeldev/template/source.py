@@ -33,6 +33,7 @@ TOP_LEVEL = (
     "slurm/*.py",
     "slurm/*.sh",
     "examples/*.py",
+    "examples/*.txt",
     "tests/test_mine.py",
 )
 """What of the top level goes into a project; pyproject.toml puts the same into the wheel."""
@@ -96,7 +97,9 @@ class Template:
         """The names that ``--example`` takes."""
         paths = [PurePosixPath(name) for name in self.files]
         return sorted(
-            path.stem for path in paths if path.parts[0] == "examples" and path.stem[0] != "_"
+            path.stem
+            for path in paths
+            if path.parts[0] == "examples" and path.suffix == ".py" and path.stem[0] != "_"
         )
 
     @property

@@ -344,6 +344,8 @@ def _ways_to_use(folder: Path) -> list[str]:
         return []
     if way == "predict":
         return [f"python inference.py {folder} IMAGE_OR_TEXT"]
+    if way == "continue_texts":
+        return [f'python inference.py {folder} "Once upon"']
     lines = [f"python inference.py {folder} EXAMPLE.npy"] if way else []
     return [*lines, f'mlmodeldev.load("{folder / "best"}")  # in Python']
 
