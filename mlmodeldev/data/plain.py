@@ -105,6 +105,9 @@ class TakenOver:
             prepare()
 
         def set_up(stage: str | None = None) -> None:
+            # many a module makes its validation set for "fit" only, and Lightning's own fit asks
+            # for no more
+            stage = "fit" if stage == "validate" else stage
             if stage in self._setups:
                 return
             # one seed for all stages: a split drawn in each of them is the same split
@@ -171,7 +174,7 @@ class TakenOver:
             full,
             train,
             self._shard,
-            self._position if train else _beginning,
+            self._position if train else _at_the_start,
             train and self._overfit,
             self._moves,
         )
@@ -181,7 +184,7 @@ class TakenOver:
         else:
             made = StreamLoader(loader, place)
             if train:
-                self._tell_of_stream(loader)
+                self._warn_of_stream(loader)
         self._open.append(made)
         return made
 
@@ -197,7 +200,7 @@ class TakenOver:
             epoch = epochs.completed
         return Position(epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
-    def _tell_of_stream(self, loader: Any) -> None:
+    def _warn_of_stream(self, loader: Any) -> None:
         kind = type(getattr(loader, "dataset", loader))
         name = f"{kind.__module__}.{kind.__qualname__}"
         if self._shard.rank == 0 and name not in self._warnings:
@@ -245,7 +248,7 @@ def taken_over(module: Any) -> TakenOver | None:
     return taken
 
 
-def _beginning() -> Position:
+def _at_the_start() -> Position:
     return Position(0, 0)
 
 

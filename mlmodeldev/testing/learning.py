@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
 
 _FIXED = (
-    "optimizer.schedule=constant",
-    "optimizer.warmup_fraction=0.0",
     "training.max_epochs=1",
     "training.limit_train_batches=null",
     "training.accumulate_grad_batches=1",
@@ -35,7 +33,7 @@ def losses_of_one_batch(overrides: Sequence[str], steps: int) -> dict[str, list[
     from mlmodeldev.training.ranks import World
     from mlmodeldev.training.trainer import make_trainer
 
-    settings = compose_settings([*overrides, *_FIXED])
+    settings = _at_a_steady_rate(compose_settings([*overrides, *_FIXED]))
     data, model = build(settings)
     whole: Any = data.train_dataloader
     data.train_dataloader = lambda: FirstBatch(whole(), steps)  # type: ignore[method-assign]
@@ -46,6 +44,13 @@ def losses_of_one_batch(overrides: Sequence[str], steps: int) -> dict[str, list[
     trainer.fit(model, datamodule=data)
     losses: dict[str, list[float]] = recorder.losses
     return losses
+
+
+def _at_a_steady_rate(settings: Settings) -> Settings:
+    """Change what is no override: those are refused for a model with an optimizer of its own."""
+    steady = {"schedule": "constant", "warmup_fraction": 0.0}
+    optimizer = settings.optimizer.model_copy(update=steady)
+    return settings.model_copy(update={"optimizer": optimizer})
 
 
 def build(settings: Settings) -> tuple[LightningDataModule, LightningModule]:

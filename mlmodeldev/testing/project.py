@@ -130,6 +130,7 @@ class Project:
 
     def _settings(self, name: str) -> list[str]:
         given = [f"artefacts.runs_dir={self.runs}", f"artefacts.trial={name}"]
+        given.append("artefacts.rehearsal=false")  # these checks are one
         return [*given, *self.overrides]
 
     def _folder(self, name: str) -> Path:

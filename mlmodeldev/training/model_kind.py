@@ -60,7 +60,7 @@ def can_test(model: LightningModule, data: LightningDataModule) -> bool:
     return taken is not None and taken.gives("test")
 
 
-def say_what_is_left_out(
+def log_what_is_left_out(
     model: LightningModule, data: LightningDataModule, settings: Settings
 ) -> None:
     """Log what a trial will not do since its classes have no part for it."""

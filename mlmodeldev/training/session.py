@@ -120,7 +120,7 @@ class Attempt:
 
     def _meet(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         from mlmodeldev.data.plain import OfTheModel, taken_over
-        from mlmodeldev.training.model_kind import say_what_is_left_out, suit
+        from mlmodeldev.training.model_kind import log_what_is_left_out, suit
 
         if isinstance(data, OfTheModel):
             data.take_from(model, self.settings, self.world)
@@ -128,7 +128,7 @@ class Attempt:
         if (taken := taken_over(data)) is not None:
             taken.meet(model)
         if self.world.is_rank_zero:
-            say_what_is_left_out(model, data, self.settings)
+            log_what_is_left_out(model, data, self.settings)
 
     def test(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         """Measure the best weights on the test set; not those of a trial that fell behind.

@@ -106,7 +106,7 @@ def test_a_notebook_composes_settings_and_trains(tmp_path) -> None:
     from tests.conftest import in_fork
 
     assert in_fork(tmp_path / "printed", run_documented_lines, str(tmp_path)) == 0
-    (folder,) = (tmp_path / "runs" / "single").iterdir()
+    (folder,) = (tmp_path / "runs" / "single").glob("[!.]*")
     record = json.loads((folder / "trial.json").read_text())
     assert record["state"] == "done"
     assert record["overrides"]["optimizer.lr"] == 0.003

@@ -27,7 +27,7 @@ from mlmodeldev.data.loader import Position, Shard
 from mlmodeldev.data.takeover import Place, ResumableLoader, StreamLoader
 
 SIZE = 23
-BEGINNING = Position(0, 0)
+START = Position(0, 0)
 
 
 class Numbers(Dataset[int]):
@@ -120,7 +120,7 @@ LOADERS: dict[str, Callable[[], DataLoader[Any]]] = {
 }
 
 
-def loader(name: str, at: Position = BEGINNING, workers: int = 0, **place: Any) -> Any:
+def loader(name: str, at: Position = START, workers: int = 0, **place: Any) -> Any:
     return ResumableLoader(
         LOADERS[name](), Place(seed=7, position=lambda: at, **place), workers=workers
     )

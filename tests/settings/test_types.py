@@ -107,7 +107,7 @@ def test_accepted_as_it_is(key, value):
     for part in key.split("."):
         node = node[part]  # type: ignore[index]
     if isinstance(value, dict):
-        assert node == {"x": {"a": ["*.layer.*"], "b": None, "against": "start"}}
+        assert node == {"x": {"a": ["*.layer.*"], "b": None, "against": "start", "inputs": None}}
     else:
         assert node == value
 

@@ -78,7 +78,7 @@ def test_trials_run_once_and_new_values_are_added(sweep, tmp_path) -> None:
     run = ("--sweep", str(sweep), *fixed(tmp_path))
     first = slurm_train(*run, cwd=tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
-    folders = sorted((tmp_path / "runs" / "two").iterdir())
+    folders = sorted((tmp_path / "runs" / "two").glob("[!.]*"))
     records = [json.loads((folder / "trial.json").read_text()) for folder in folders]
     assert [record["state"] for record in records] == ["done", "done"]
     assert {folder.name for folder in folders} == {trial.id for trial in load(sweep).trials()}
@@ -127,7 +127,7 @@ def test_an_interrupted_sweep_goes_on(sweep, tmp_path) -> None:
     assert process.returncode == 75
     record = json.loads(log.with_name("trial.json").read_text())
     assert record["state"] == "interrupted"
-    assert len(list((tmp_path / "runs" / "two").iterdir())) == 1, "no other trial was begun"
+    assert len(list((tmp_path / "runs" / "two").glob("[!.]*"))) == 1, "no other trial was begun"
     done = slurm_train("--sweep", str(sweep), *longer, "training.max_epochs=1")
     assert done.returncode == 0, done.stdout + done.stderr
 

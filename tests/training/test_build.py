@@ -112,7 +112,7 @@ def test_a_target_that_is_no_model_is_reported(mine, target, message):
 
 
 def test_data_of_another_kind_are_reported(mine):
-    with pytest.raises(UsageError, match="must be a subclass of ExactDataModule"):
+    with pytest.raises(UsageError, match="must be a LightningDataModule"):
         build.datamodule(settings(data={"_target_": "minefile.Net", "width": 1}), World())
 
 

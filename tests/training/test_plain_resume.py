@@ -153,7 +153,7 @@ def test_steps_that_end_within_an_epoch_are_validated(run: Run) -> None:
     assert json.loads((trial.folder / "trial.json").read_text())["state"] == "done"
 
 
-def test_what_has_no_part_is_said_once(run: Run) -> None:
+def test_what_has_no_part_is_logged_once(run: Run) -> None:
     stream = run("stream", "whole")
     assert stream.output.count("has no order that can be asked for") == 1
     assert "Stream.Numbers" in stream.output

@@ -56,7 +56,7 @@ def shown(server: Server, tmp_path_factory: Any, data_dir: Path) -> Iterator[Sho
     process = launch("tests.wandb.changed", overrides, folder / "log.txt", given)
     process.join(200)
     assert process.exitcode == 0, (folder / "log.txt").read_text()
-    (path,) = (folder / "runs" / "single").iterdir()
+    (path,) = (folder / "runs" / "single").glob("[!.]*")
     run = next(run for run in server.store.runs.values() if run.path.startswith("loopback/shown/"))
     yield Shown(server, run, TrialResult(0, path), begun)
     assert server.store.unknown[before:] == []
