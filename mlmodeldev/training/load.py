@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.callbacks.export_files import ARGUMENTS, ARRAY, CONFIG, EXTRA, WEIGHTS
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.project import PROJECT_VARIABLE, project_root
+from mlmodeldev.project import PROJECT_VARIABLE, project_root, put_on_path
 from mlmodeldev.settings.renamed import current_arguments, current_target
 
 if TYPE_CHECKING:
@@ -113,9 +113,7 @@ def find_class(folder: Path, target: str) -> Any:
     """
     root = _project(folder)
     if root is not None:
-        for place in (root / "src", root):
-            if place.is_dir() and str(place) not in sys.path:
-                sys.path.insert(0, str(place))
+        put_on_path(root)
         target = current_target(target, root)
     name, _, attribute = target.rpartition(".")
     file = (root or Path()) / f"{name.replace('.', '/')}.py"

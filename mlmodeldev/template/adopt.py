@@ -1,0 +1,356 @@
+"""Make an existing repository run here: ``mlmodeldev adopt REPO``.
+
+It writes trainer.py, inference.py, slurm/, conf/, sweep/ and tests/test_mine.py into the
+repository, with settings of the constructors' own arguments; nothing that is there is changed. Then
+it runs one batch of each stage, chooses the monitor among what is logged, and prints the plan of
+the first sweep.
+
+Example::
+
+    mlmodeldev adopt their-repo --model net.model:Net --data net.data:Digits
+    mlmodeldev adopt their-repo model.num_classes=10
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlmodeldev.arguments import OneLineParser
+from mlmodeldev.atomic import write_text
+from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, nearest
+from mlmodeldev.secrets import refuse_in_arguments
+from mlmodeldev.template import adopt_rehearsal as rehearsal
+from mlmodeldev.template.adopt_conf import Group, config_text, own_yaml, with_monitor
+from mlmodeldev.template.adopt_find import DATA_MODULE, MODULE, find_classes
+from mlmodeldev.template.adopt_sweep import parameters, sweep_text
+from mlmodeldev.template.origin import requirement
+from mlmodeldev.template.source import TRACKERS, Answers, load_template
+from mlmodeldev.template.swap import FOLDER, finish, write_all
+
+CONFIG, SWEEP = "conf/config.yaml", "sweep/config.yaml"
+_EPOCHS = 5
+_COPIED = ("trainer.py", "inference.py", "tests/test_mine.py")
+_REQUIRED = re.compile(r"trainer\.py|slurm/.*|conf/.*")
+"""Without these of ours nothing runs; the others may be the repository's own."""
+_MONITOR = ("val/accuracy", "max")
+"""As conf/training/default.yaml has it."""
+
+
+@dataclass
+class Adoption:
+    """What is written into a repository, and what is told of it."""
+
+    root: Path
+    name: str
+    model: Group
+    data: Group
+    files: dict[str, bytes]
+    sweep: Mapping[str, list[Any]]
+    kept: list[str]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer the command line; return the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        refuse_in_arguments(given)
+        return _adopt(parser().parse_args(given))
+    except UsageError as error:
+        print(f"mlmodeldev adopt: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except (KeyboardInterrupt, EOFError):
+        print("mlmodeldev adopt: stopped", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    result = OneLineParser(
+        prog="mlmodeldev adopt", description="Make an existing Lightning repository run here."
+    )
+    add = result.add_argument
+    add("folder", metavar="REPO", type=Path, help="the repository; it may have any layout")
+    add("values", metavar="KEY=VALUE", nargs="*", help="such as model.num_classes=10 data.size=8")
+    add("--model", metavar="PKG.MOD:CLASS", help="the LightningModule (default: the only one)")
+    add("--data", metavar="PKG.MOD:CLASS", help="the LightningDataModule (default: the only one)")
+    add("--cluster", metavar="PROFILE", default="local", help="where trials run (default: local)")
+    add("--tracker", default="csv", help=f"{', '.join(TRACKERS)} (default: csv)")
+    add("--dry-run", action="store_true", help="print what would be written, write nothing")
+    add("--yes", action="store_true", help="ask nothing")
+    return result
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    root: Path = options.folder.expanduser().resolve()
+    if not root.is_dir():
+        raise UsageError(f"{options.folder}: is no folder")
+    with contextlib.suppress(NotADirectoryError):
+        finish(root)
+    adoption = plan(root, options)
+    new = _new_files(adoption)
+    if options.dry_run:
+        return _print_files(adoption, new)
+    if sys.stdin.isatty() and sys.stdout.isatty() and not options.yes:
+        print(f"{root}: to be written: {', '.join(sorted(new))}")
+        if input("go on? [Y/n]: ").strip().lower() not in ("", "y", "yes"):
+            raise UsageError("nothing was written")
+    if new:
+        write_all(root, new)
+        with contextlib.suppress(OSError):  # ours alone, and empty; what init has written stays
+            (root / FOLDER).rmdir()
+    print(f"{root}: written: {', '.join(sorted(new)) or 'nothing new'}")
+    _print_notes(adoption)
+    return _try_out(adoption, options)
+
+
+def plan(root: Path, options: argparse.Namespace) -> Adoption:
+    """Return what there is to write, from the repository's source and its classes.
+
+    Raises:
+        UsageError: a class can't be found, told or imported, or does not take a value.
+    """
+    found = find_classes(root)
+    chosen = [
+        found.choose("--model", options.model),
+        found.choose("--data", options.data),
+    ]
+    template = load_template()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip("-._") or "project"
+    answers = Answers(name, options.cluster, options.tracker)
+    template.check(answers)
+    given = _given(options.values)
+    model, data = _groups(root, chosen, given)
+    rendered = template.render(answers)
+    files = {
+        name: content
+        for name, content in rendered.items()
+        if name in _COPIED or name.startswith("slurm/") or name == "conf/logger/wandb.yaml"
+    }
+    config = config_text(rendered[CONFIG].decode(), model.name, data.name)
+    sweep = parameters(
+        {"model": model.values, "data": data.values}, model.described["makes_optimizer"]
+    )
+    text = sweep_text(answers.name, sweep, *_MONITOR, _EPOCHS)
+    texts = {CONFIG: config, SWEEP: text, model.place: model.text(), data.place: data.text()}
+    files |= {name: content.encode() for name, content in texts.items()}
+    return Adoption(root, answers.name, model, data, files, sweep, [])
+
+
+def _given(values: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the values of the command line by their group."""
+    result: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
+    for item in values:
+        key, mark, text = item.partition("=")
+        group, _, name = key.partition(".")
+        if not mark or group not in result or not name.isidentifier():
+            raise UsageError(f"{item}: must be model.NAME=VALUE or data.NAME=VALUE")
+        try:
+            result[group][name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"{item}: the value is no YAML") from None
+    return result
+
+
+def _groups(
+    root: Path, chosen: Sequence[str], given: Mapping[str, Mapping[str, Any]]
+) -> tuple[Group, Group]:
+    described = _describe(root, chosen)
+    wanted = (("--model", MODULE, "model"), ("--data", DATA_MODULE, "data"))
+    groups = []
+    for target, one, (option, kind, group) in zip(chosen, described, wanted, strict=True):
+        if "error" in one:
+            hint = nearest(target.rpartition(":")[2], one.get("names", ()))
+            raise UsageError(f"{option} {target}: {one['error']}{_install(one)}{hint}")
+        if kind not in one["kinds"]:
+            raise UsageError(f"{option} {target}: is no {kind} ({', '.join(one['kinds'][1:3])})")
+        filled = group == "model" and described[1].get("fills", False)
+        own = own_yaml(root, target)
+        groups.append(Group(group, target, one, own, given[group], filled))
+        if name := groups[-1].unexpected():
+            names = [each["name"] for each in one["arguments"]]
+            raise UsageError(f"{group}.{name}: {target} takes no such argument{nearest(name, names)}")
+    return groups[0], groups[1]
+
+
+def _describe(root: Path, targets: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what the constructors take; the repository is imported in another process."""
+    with tempfile.TemporaryDirectory(prefix="adopt-") as folder:
+        out = Path(folder) / "out.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "mlmodeldev.template.adopt_signature", root, out, *targets],
+            cwd=root,
+            env=rehearsal.environment(root),
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        if not out.is_file():
+            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            raise UsageError(f"{', '.join(targets)}: can't be imported: {lines[-1]}")
+        result: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))
+        return result
+
+
+def _install(described: Mapping[str, Any]) -> str:
+    missing = described.get("missing")
+    if not missing or importlib.util.find_spec("pip") is None:
+        return ""
+    return f"; is it a package? python -m pip install {missing.partition('.')[0]}"
+
+
+def _new_files(adoption: Adoption) -> dict[str, bytes]:
+    """Return the files that are not there yet; note those that the repository keeps.
+
+    Raises:
+        UsageError: naming files in places that only ours can have.
+    """
+    new, foreign = {}, []
+    for name, content in adoption.files.items():
+        path = adoption.root / name
+        if not path.exists() and not path.is_symlink():
+            new[name] = content
+        elif not path.is_file():
+            foreign.append(name)
+        elif path.read_bytes() != content:
+            is_ours = b"mlmodeldev" in path.read_bytes() or name.count("/") == 2
+            (adoption.kept if is_ours or not _REQUIRED.fullmatch(name) else foreign).append(name)
+    if foreign:
+        raise UsageError(
+            f"{adoption.root}: has {', '.join(sorted(foreign))}, where mlmodeldev's must be: rename"
+            " yours first; nothing was written"
+        )
+    return new
+
+
+def _print_files(adoption: Adoption, new: Mapping[str, bytes]) -> int:
+    for name in sorted(new):
+        print(f"would write {name}")
+    for name in (adoption.model.place, adoption.data.place, SWEEP):
+        if name in new:
+            print(f"\n--- {name}\n{new[name].decode()}", end="")
+    print()
+    _print_notes(adoption)
+    return 0
+
+
+def _print_notes(adoption: Adoption) -> None:
+    """Say what was left as it is, what could not be written, and what is missing."""
+    for name in adoption.kept:
+        print(f"  kept as it is: {name}")
+    for group in (adoption.model, adoption.data):
+        for name, reason in group.unwritten.items():
+            print(f"  could not write {group.group}.{name}: {reason}; the constructor's default holds")
+        if group.described["of_bases"]:
+            names = ", ".join(one["name"] for one in group.described["of_bases"])
+            print(f"  {group.place}: **kwargs may take {names}: uncomment what you need")
+    for line in _missing_parts(adoption.root):
+        print(f"  left alone: {line}")
+
+
+def _missing_parts(root: Path) -> list[str]:
+    """Return what the repository's own files lack, which only their owner can add."""
+    lines = []
+    places = ("requirements*.txt", "pyproject.toml", "environment*.y*ml", "setup.py", "setup.cfg")
+    files = [file for place in places for file in sorted(root.glob(place))]
+    if not any("mlmodeldev" in file.read_text(errors="replace") for file in files):
+        try:
+            line = requirement()
+        except UsageError:
+            line = "mlmodeldev"
+        where = files[0].name if files else "no requirements.txt or pyproject.toml"
+        lines.append(f"{where}: does not ask for {line}")
+    ignore = root / ".gitignore"
+    if (root / ".git").exists() and "runs" not in (
+        ignore.read_text(errors="replace") if ignore.is_file() else ""
+    ):
+        lines.append(".gitignore: has no line runs/, where trials will lie")
+    return lines
+
+
+def _try_out(adoption: Adoption, options: argparse.Namespace) -> int:
+    """Run the rehearsal, choose a monitor if need be, print the plan."""
+    for group in (adoption.model, adoption.data):
+        text = (adoption.root / group.place).read_text(encoding="utf-8")
+        missing = [name for name in group.missing if re.search(rf"(?m)^{name}: \?\?\?", text)]
+        if missing:
+            raise UsageError(
+                f"{adoption.root / group.place}: {', '.join(missing)} has no default: fill in"
+                f" what is ??? there, then again: mlmodeldev adopt {options.folder}"
+                f" --model {adoption.model.target} --data {adoption.data.target}"
+            )
+    print("rehearsal: one batch of training, validation and test, exports and their reload ...")
+    monitor, _ = _present_monitor(adoption.root)
+    outcome = rehearsal.rehearse(adoption.root, monitor)
+    if outcome.logged is not None:
+        chosen = _take_monitor(adoption, outcome)
+        if chosen is not None:
+            outcome = rehearsal.rehearse(adoption.root, chosen)
+    if outcome.status:
+        print(
+            f"mlmodeldev adopt: all files are written, the rehearsal failed: {outcome.reason}",
+            file=sys.stderr,
+        )
+        print("  python trainer.py shows it whole; it is yours to change, then try that again")
+        return outcome.status
+    print(f"  passed in {outcome.seconds:.0f} seconds")
+    return _print_plan(adoption.root, options.folder)
+
+
+def _present_monitor(root: Path) -> tuple[str, str]:
+    content = yaml.safe_load((root / CONFIG).read_text(encoding="utf-8"))
+    training = content.get("training") or {}
+    return training.get("monitor", _MONITOR[0]), training.get("mode", _MONITOR[1])
+
+
+def _take_monitor(adoption: Adoption, outcome: rehearsal.Outcome) -> str | None:
+    """Write the metric that the model is judged by into conf/ and sweep/, and say so."""
+    logged = outcome.logged or ()
+    present, _ = _present_monitor(adoption.root)
+    chosen = rehearsal.choose_monitor(logged)
+    listed = ", ".join(logged) or "nothing"
+    if chosen is None:
+        print(f"  {present} is not logged, and none that is ({listed}) is plainly good or bad:")
+        print("  log one, self.log('val_loss', loss), or set training.monitor and training.mode")
+        return None
+    config, sweep = adoption.root / CONFIG, adoption.root / SWEEP
+    text = config.read_text(encoding="utf-8")
+    if re.search(r"(?m)^training:", text):
+        print(f"  {CONFIG}: training.monitor={present} is not logged (logged: {listed})")
+        return None
+    write_text(config, with_monitor(text, *chosen))
+    if sweep.read_bytes() == adoption.files[SWEEP]:
+        write_text(sweep, sweep_text(adoption.name, adoption.sweep, *chosen, _EPOCHS))
+    print(f"  monitor: {chosen[0]} ({chosen[1]}), of what is logged; written to {CONFIG}, {SWEEP}")
+    rest = rehearsal.others(logged, chosen[0])
+    if rest:
+        name, mode = next(iter(rest.items()))
+        print(f"  another: training.monitor={name} training.mode={mode} (all: {listed})")
+    return chosen[0]
+
+
+def _print_plan(root: Path, folder: Path) -> int:
+    status, printed = rehearsal.output(root, "slurm/SlurmTrain.py", "plan")
+    print(printed.rstrip())
+    print(f"next:\n  cd {folder}")
+    print("  python trainer.py                        one trial; again after a kill: it goes on")
+    print("  python slurm/SlurmTrain.py               the sweep of sweep/config.yaml")
+    print("  python -m pytest tests/test_mine.py      exact resume, exports, devices")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
