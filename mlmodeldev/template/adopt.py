@@ -43,7 +43,7 @@ from mlmodeldev.template.swap import FOLDER, finish, write_all
 CONFIG, SWEEP = "conf/config.yaml", "sweep/config.yaml"
 _EPOCHS = 5
 _COPIED = ("trainer.py", "inference.py", "tests/test_mine.py")
-_REQUIRED = re.compile(r"trainer\.py|slurm/.*|conf/.*")
+_REQUIRED = re.compile(r"trainer\.py|slurm/.*|conf/config\.yaml")
 """Without these of ours nothing runs; the others may be the repository's own."""
 _MONITOR = ("val/accuracy", "max")
 """As conf/training/default.yaml has it."""
@@ -123,22 +123,20 @@ def plan(root: Path, options: argparse.Namespace) -> Adoption:
         UsageError: a class can't be found, told or imported, or does not take a value.
     """
     found = find_classes(root)
-    chosen = [
-        found.choose("--model", options.model),
-        found.choose("--data", options.data),
-    ]
+    chosen = [found.choose("--model", options.model), found.choose("--data", options.data)]
     template = load_template()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip("-._") or "project"
     answers = Answers(name, options.cluster, options.tracker)
     template.check(answers)
     given = _given(options.values)
-    model, data = _groups(root, chosen, given)
     rendered = template.render(answers)
     files = {
         name: content
         for name, content in rendered.items()
         if name in _COPIED or name.startswith("slurm/") or name == "conf/logger/wandb.yaml"
     }
+    _refuse_foreign(root, [*files, CONFIG])
+    model, data = _groups(root, chosen, given)
     config = config_text(rendered[CONFIG].decode(), model.name, data.name)
     sweep = parameters(
         {"model": model.values, "data": data.values}, model.described["makes_optimizer"]
@@ -181,7 +179,9 @@ def _groups(
         groups.append(Group(group, target, one, own, given[group], filled))
         if name := groups[-1].unexpected():
             names = [each["name"] for each in one["arguments"]]
-            raise UsageError(f"{group}.{name}: {target} takes no such argument{nearest(name, names)}")
+            raise UsageError(
+                f"{group}.{name}: {target} takes no such argument{nearest(name, names)}"
+            )
     return groups[0], groups[1]
 
 
@@ -212,27 +212,35 @@ def _install(described: Mapping[str, Any]) -> str:
     return f"; is it a package? python -m pip install {missing.partition('.')[0]}"
 
 
-def _new_files(adoption: Adoption) -> dict[str, bytes]:
-    """Return the files that are not there yet; note those that the repository keeps.
+def _refuse_foreign(root: Path, names: Sequence[str]) -> None:
+    """Refuse a repository that has something in a place that only ours can have.
 
     Raises:
-        UsageError: naming files in places that only ours can have.
+        UsageError: naming the files.
     """
-    new, foreign = {}, []
+    foreign = []
+    for name in filter(_REQUIRED.fullmatch, names):
+        path = root / name
+        if (path.exists() or path.is_symlink()) and not (
+            path.is_file() and b"mlmodeldev" in path.read_bytes()
+        ):
+            foreign.append(name)
+    if foreign:
+        raise UsageError(
+            f"{root}: has {', '.join(sorted(foreign))}, where mlmodeldev's must be: rename yours"
+            " first; nothing was written"
+        )
+
+
+def _new_files(adoption: Adoption) -> dict[str, bytes]:
+    """Return the files that are not there yet; note those that the repository keeps."""
+    new = {}
     for name, content in adoption.files.items():
         path = adoption.root / name
         if not path.exists() and not path.is_symlink():
             new[name] = content
-        elif not path.is_file():
-            foreign.append(name)
-        elif path.read_bytes() != content:
-            is_ours = b"mlmodeldev" in path.read_bytes() or name.count("/") == 2
-            (adoption.kept if is_ours or not _REQUIRED.fullmatch(name) else foreign).append(name)
-    if foreign:
-        raise UsageError(
-            f"{adoption.root}: has {', '.join(sorted(foreign))}, where mlmodeldev's must be: rename"
-            " yours first; nothing was written"
-        )
+        elif not path.is_file() or path.read_bytes() != content:
+            adoption.kept.append(name)
     return new
 
 
@@ -253,7 +261,9 @@ def _print_notes(adoption: Adoption) -> None:
         print(f"  kept as it is: {name}")
     for group in (adoption.model, adoption.data):
         for name, reason in group.unwritten.items():
-            print(f"  could not write {group.group}.{name}: {reason}; the constructor's default holds")
+            print(
+                f"  could not write {group.group}.{name}: {reason}; the constructor's default holds"
+            )
         if group.described["of_bases"]:
             names = ", ".join(one["name"] for one in group.described["of_bases"])
             print(f"  {group.place}: **kwargs may take {names}: uncomment what you need")

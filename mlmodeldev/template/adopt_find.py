@@ -21,6 +21,9 @@ MODULE, DATA_MODULE = "LightningModule", "LightningDataModule"
 _PASSED_OVER = {"runs", "build", "dist", "docs", "tests", "test", "node_modules", "site-packages"}
 """Folders that hold no models of one's own; so are hidden ones and environments."""
 
+_MOST = 8
+"""So many candidates are named."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -50,7 +53,12 @@ class Found:
                 f"{option}: the repository has no {kind} of its own; name one: {option}"
                 " package.module:Class"
             )
-        raise UsageError(f"{option}: which? the repository has {', '.join(names)}")
+        raise UsageError(f"{option}: which? the repository has {_listed(names)}")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST} more" if names[_MOST:] else ""
+    return ", ".join(names[:_MOST]) + more
 
 
 def find_classes(root: Path) -> Found:
@@ -82,7 +90,7 @@ def _colon(option: str, given: str, names: list[str]) -> str:
     if not mark or not all(part.isidentifier() for part in parts):
         raise UsageError(
             f"{option} {given}: must be package.module:Class{nearest(given, names)}"
-            + (f" (the repository has {', '.join(names)})" if names else "")
+            + (f" (the repository has {_listed(names)})" if names else "")
         )
     return f"{module}:{name}"
 
@@ -136,9 +144,7 @@ def _bases(node: ast.ClassDef) -> Iterator[str]:
             yield inner.attr
 
 
-def _ancestry(
-    node: ast.ClassDef, by_name: dict[str, list[ast.ClassDef]]
-) -> Iterator[ast.ClassDef]:
+def _ancestry(node: ast.ClassDef, by_name: dict[str, list[ast.ClassDef]]) -> Iterator[ast.ClassDef]:
     """Yield a class and those it is made from, as far as the repository has them."""
     seen: set[int] = set()
     waiting = [node]

@@ -132,7 +132,9 @@ def _logged(runs: Path) -> tuple[str, ...]:
 def _metrics(names: Collection[str]) -> tuple[str, ...]:
     """Return the metrics among columns, without those that say how fast or how far it went."""
     other = re.compile(r"^(epoch|step|lr|time|throughput|cka|trainer|data|grad)|^lr-|_step$|/step$")
-    return tuple(name for name in names if not other.search(name) and name != "")
+    kept = [name for name in names if name and not other.search(name)]
+    twice = {f"{name}_epoch" for name in kept}  # Lightning's second name of the same number
+    return tuple(name for name in kept if name not in twice)
 
 
 def choose_monitor(logged: Collection[str]) -> tuple[str, str] | None:

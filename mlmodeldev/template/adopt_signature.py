@@ -137,7 +137,7 @@ def written(value: Any) -> Any:
     Raises:
         CannotWrite: it is neither.
     """
-    if value is None or isinstance(value, bool | int) and type(value) in (bool, int):
+    if value is None or (isinstance(value, bool | int) and type(value) in (bool, int)):
         return value
     if type(value) is float and math.isfinite(value):
         return value

@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import pickle
-import sys
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
