@@ -15,51 +15,32 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
-import json
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from mlmodeldev.arguments import OneLineParser
 from mlmodeldev.atomic import write_text
-from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, nearest
+from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 from mlmodeldev.secrets import refuse_in_arguments
 from mlmodeldev.template import adopt_rehearsal as rehearsal
-from mlmodeldev.template.adopt_conf import Group, config_text, own_yaml, with_monitor
-from mlmodeldev.template.adopt_find import DATA_MODULE, MODULE, find_classes
-from mlmodeldev.template.adopt_sweep import parameters, sweep_text
+from mlmodeldev.template.adopt_conf import with_monitor
+from mlmodeldev.template.adopt_plan import (
+    CONFIG,
+    EPOCHS,
+    MONITOR,
+    SWEEP,
+    Adoption,
+    new_files,
+    plan,
+)
+from mlmodeldev.template.adopt_sweep import sweep_text
 from mlmodeldev.template.origin import requirement
-from mlmodeldev.template.source import TRACKERS, Answers, load_template
+from mlmodeldev.template.source import TRACKERS
 from mlmodeldev.template.swap import FOLDER, finish, write_all
-
-CONFIG, SWEEP = "conf/config.yaml", "sweep/config.yaml"
-_EPOCHS = 5
-_COPIED = ("trainer.py", "inference.py", "tests/test_mine.py")
-_REQUIRED = re.compile(r"trainer\.py|slurm/.*|conf/config\.yaml")
-"""Without these of ours nothing runs; the others may be the repository's own."""
-_MONITOR = ("val/accuracy", "max")
-"""As conf/training/default.yaml has it."""
-
-
-@dataclass
-class Adoption:
-    """What is written into a repository, and what is told of it."""
-
-    root: Path
-    name: str
-    model: Group
-    data: Group
-    files: dict[str, bytes]
-    sweep: Mapping[str, list[Any]]
-    kept: list[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         refuse_in_arguments(given)
-        return _adopt(parser().parse_args(given))
+        return _adopt(parser().parse_intermixed_args(given))
     except UsageError as error:
         print(f"mlmodeldev adopt: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -100,7 +81,7 @@ def _adopt(options: argparse.Namespace) -> int:
     with contextlib.suppress(NotADirectoryError):
         finish(root)
     adoption = plan(root, options)
-    new = _new_files(adoption)
+    new = new_files(adoption)
     if options.dry_run:
         return _print_files(adoption, new)
     if sys.stdin.isatty() and sys.stdout.isatty() and not options.yes:
@@ -114,134 +95,6 @@ def _adopt(options: argparse.Namespace) -> int:
     print(f"{root}: written: {', '.join(sorted(new)) or 'nothing new'}")
     _print_notes(adoption)
     return _try_out(adoption, options)
-
-
-def plan(root: Path, options: argparse.Namespace) -> Adoption:
-    """Return what there is to write, from the repository's source and its classes.
-
-    Raises:
-        UsageError: a class can't be found, told or imported, or does not take a value.
-    """
-    found = find_classes(root)
-    chosen = [found.choose("--model", options.model), found.choose("--data", options.data)]
-    template = load_template()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip("-._") or "project"
-    answers = Answers(name, options.cluster, options.tracker)
-    template.check(answers)
-    given = _given(options.values)
-    rendered = template.render(answers)
-    files = {
-        name: content
-        for name, content in rendered.items()
-        if name in _COPIED or name.startswith("slurm/") or name == "conf/logger/wandb.yaml"
-    }
-    _refuse_foreign(root, [*files, CONFIG])
-    model, data = _groups(root, chosen, given)
-    config = config_text(rendered[CONFIG].decode(), model.name, data.name)
-    sweep = parameters(
-        {"model": model.values, "data": data.values}, model.described["makes_optimizer"]
-    )
-    text = sweep_text(answers.name, sweep, *_MONITOR, _EPOCHS)
-    texts = {CONFIG: config, SWEEP: text, model.place: model.text(), data.place: data.text()}
-    files |= {name: content.encode() for name, content in texts.items()}
-    return Adoption(root, answers.name, model, data, files, sweep, [])
-
-
-def _given(values: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the values of the command line by their group."""
-    result: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
-    for item in values:
-        key, mark, text = item.partition("=")
-        group, _, name = key.partition(".")
-        if not mark or group not in result or not name.isidentifier():
-            raise UsageError(f"{item}: must be model.NAME=VALUE or data.NAME=VALUE")
-        try:
-            result[group][name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(f"{item}: the value is no YAML") from None
-    return result
-
-
-def _groups(
-    root: Path, chosen: Sequence[str], given: Mapping[str, Mapping[str, Any]]
-) -> tuple[Group, Group]:
-    described = _describe(root, chosen)
-    wanted = (("--model", MODULE, "model"), ("--data", DATA_MODULE, "data"))
-    groups = []
-    for target, one, (option, kind, group) in zip(chosen, described, wanted, strict=True):
-        if "error" in one:
-            hint = nearest(target.rpartition(":")[2], one.get("names", ()))
-            raise UsageError(f"{option} {target}: {one['error']}{_install(one)}{hint}")
-        if kind not in one["kinds"]:
-            raise UsageError(f"{option} {target}: is no {kind} ({', '.join(one['kinds'][1:3])})")
-        filled = group == "model" and described[1].get("fills", False)
-        own = own_yaml(root, target)
-        groups.append(Group(group, target, one, own, given[group], filled))
-        if name := groups[-1].unexpected():
-            names = [each["name"] for each in one["arguments"]]
-            raise UsageError(
-                f"{group}.{name}: {target} takes no such argument{nearest(name, names)}"
-            )
-    return groups[0], groups[1]
-
-
-def _describe(root: Path, targets: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what the constructors take; the repository is imported in another process."""
-    with tempfile.TemporaryDirectory(prefix="adopt-") as folder:
-        out = Path(folder) / "out.json"
-        done = subprocess.run(
-            [sys.executable, "-m", "mlmodeldev.template.adopt_signature", root, out, *targets],
-            cwd=root,
-            env=rehearsal.environment(root),
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        if not out.is_file():
-            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise UsageError(f"{', '.join(targets)}: can't be imported: {lines[-1]}")
-        result: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))
-        return result
-
-
-def _install(described: Mapping[str, Any]) -> str:
-    missing = described.get("missing")
-    if not missing or importlib.util.find_spec("pip") is None:
-        return ""
-    return f"; is it a package? python -m pip install {missing.partition('.')[0]}"
-
-
-def _refuse_foreign(root: Path, names: Sequence[str]) -> None:
-    """Refuse a repository that has something in a place that only ours can have.
-
-    Raises:
-        UsageError: naming the files.
-    """
-    foreign = []
-    for name in filter(_REQUIRED.fullmatch, names):
-        path = root / name
-        if (path.exists() or path.is_symlink()) and not (
-            path.is_file() and b"mlmodeldev" in path.read_bytes()
-        ):
-            foreign.append(name)
-    if foreign:
-        raise UsageError(
-            f"{root}: has {', '.join(sorted(foreign))}, where mlmodeldev's must be: rename yours"
-            " first; nothing was written"
-        )
-
-
-def _new_files(adoption: Adoption) -> dict[str, bytes]:
-    """Return the files that are not there yet; note those that the repository keeps."""
-    new = {}
-    for name, content in adoption.files.items():
-        path = adoption.root / name
-        if not path.exists() and not path.is_symlink():
-            new[name] = content
-        elif not path.is_file() or path.read_bytes() != content:
-            adoption.kept.append(name)
-    return new
 
 
 def _print_files(adoption: Adoption, new: Mapping[str, bytes]) -> int:
@@ -323,7 +176,7 @@ def _try_out(adoption: Adoption, options: argparse.Namespace) -> int:
 def _present_monitor(root: Path) -> tuple[str, str]:
     content = yaml.safe_load((root / CONFIG).read_text(encoding="utf-8"))
     training = content.get("training") or {}
-    return training.get("monitor", _MONITOR[0]), training.get("mode", _MONITOR[1])
+    return training.get("monitor", MONITOR[0]), training.get("mode", MONITOR[1])
 
 
 def _take_monitor(adoption: Adoption, outcome: rehearsal.Outcome) -> str | None:
@@ -343,8 +196,11 @@ def _take_monitor(adoption: Adoption, outcome: rehearsal.Outcome) -> str | None:
         return None
     write_text(config, with_monitor(text, *chosen))
     if sweep.read_bytes() == adoption.files[SWEEP]:
-        write_text(sweep, sweep_text(adoption.name, adoption.sweep, *chosen, _EPOCHS))
-    print(f"  monitor: {chosen[0]} ({chosen[1]}), of what is logged; written to {CONFIG}, {SWEEP}")
+        write_text(sweep, sweep_text(adoption.name, adoption.sweep, *chosen, EPOCHS))
+    where = "validation" if outcome.status else "training (nothing is validated)"
+    print(
+        f"  monitor: {chosen[0]} ({chosen[1]}), of what {where} logs; written to {CONFIG}, {SWEEP}"
+    )
     rest = rehearsal.others(logged, chosen[0])
     if rest:
         name, mode = next(iter(rest.items()))

@@ -52,15 +52,14 @@ class Outcome:
         status: exit status of trainer.py.
         seconds: that it took.
         reason: a line, if it failed.
-        logged: metrics to choose a monitor from, where the present one is not logged.
-        validates: whether a validation logs anything.
+        logged: metrics to choose a monitor from, where the present one is not logged; with
+            status 0 they are of training: nothing is validated.
     """
 
     status: int
     seconds: float
     reason: str = ""
     logged: tuple[str, ...] | None = None
-    validates: bool = True
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -96,8 +95,7 @@ def rehearse(root: Path, monitor: str) -> Outcome:
         if done.returncode:
             return _failed(root, done.returncode, seconds, done.stderr)
         logged = _logged(Path(runs))
-    chosen = None if monitor in logged else logged
-    return Outcome(0, seconds, logged=chosen, validates=monitor in logged)
+    return Outcome(0, seconds, logged=None if monitor in logged else logged)
 
 
 def _failed(root: Path, status: int, seconds: float, printed: str) -> Outcome:

@@ -88,7 +88,7 @@ def signature_of(kind: type) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     own: dict[str, dict[str, Any]] = {}
     of_bases: dict[str, dict[str, Any]] | None = None
     for each in kind.__mro__:
-        if each.__module__.startswith(("pytorch_lightning.", "torch.")) or each is object:
+        if each.__module__.startswith(("pytorch_lightning.core.", "torch.")) or each is object:
             break
         if "__init__" not in vars(each):
             continue

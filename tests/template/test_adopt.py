@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mlmodeldev.template import adopt
+from mlmodeldev.template import adopt, adopt_plan
 from mlmodeldev.template.adopt_conf import Group, OwnYaml, own_yaml
 from mlmodeldev.template.adopt_find import find_classes
 from mlmodeldev.template.adopt_rehearsal import choose_monitor
@@ -211,7 +211,7 @@ def test_bad_input_is_one_line(
 
 def test_classes_that_are_not_there_are_named(repository: Path) -> None:
     targets = ["zoo.nets:LitNte", "zoo.gone:Net", "zoo.numbers:Numbers"]
-    misspelt, gone, data = adopt._describe(repository, targets)
+    misspelt, gone, data = adopt_plan.describe(repository, targets)
     assert "LitNet" in misspelt["names"]
     assert "No module named 'zoo.gone'" in gone["error"]
     assert "LightningDataModule" in data["kinds"] and "LightningModule" not in data["kinds"]
