@@ -263,7 +263,7 @@ def _mean(values: np.ndarray) -> float:
 
 def _log_one(result: Result, path: Path, logger: Any, step: int) -> None:
     key = f"cka/{result.name}"
-    experiment = getattr(logger, "experiment", None)  # of metrics.csv it is a path
+    experiment: Any = getattr(logger, "experiment", None)  # of metrics.csv it is a path
     if hasattr(logger, "log_image"):
         logger.log_image(f"{key}/heatmap", [str(path)], caption=[result.caption])
     elif hasattr(experiment, "add_figure") and not isinstance(experiment, Path):
