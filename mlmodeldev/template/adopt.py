@@ -151,7 +151,7 @@ def _try_out(adoption: Adoption, options: argparse.Namespace) -> int:
         missing = [name for name in group.missing if re.search(rf"(?m)^{name}: \?\?\?", text)]
         if missing:
             raise UsageError(
-                f"{adoption.root / group.place}: {', '.join(missing)} has no default: fill in"
+                f"{adoption.root / group.place}: {', '.join(missing)} without a default: fill in"
                 f" what is ??? there, then again: mlmodeldev adopt {options.folder}"
                 f" --model {adoption.model.target} --data {adoption.data.target}"
             )

@@ -26,7 +26,7 @@ _MOST = 8
 
 
 @dataclass(frozen=True)
-class Found:
+class Candidates:
     """The classes that can be adopted, each as ``package.module:Class``."""
 
     models: list[str]
@@ -61,7 +61,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:_MOST]) + more
 
 
-def find_classes(root: Path) -> Found:
+def find_classes(root: Path) -> Candidates:
     """Return the classes of a repository that Lightning can train and feed.
 
     Classes that only others are made from are left out: a base is not what is trained.
@@ -81,7 +81,7 @@ def find_classes(root: Path) -> Found:
             data.append(f"{module}:{name}")
         elif MODULE in kinds and any(_has(each, "training_step") for each in ancestry):
             models.append(f"{module}:{name}")
-    return Found(models, data)
+    return Candidates(models, data)
 
 
 def _colon(option: str, given: str, names: list[str]) -> str:

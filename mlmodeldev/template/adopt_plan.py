@@ -55,10 +55,13 @@ def plan(root: Path, options: argparse.Namespace) -> Adoption:
     """Return what there is to write, from the repository's source and its classes.
 
     Raises:
-        UsageError: a class can't be found, told or imported, or does not take a value.
+        UsageError: a class isn't there, is one of several or can't be imported, or does not take a value.
     """
-    found = find_classes(root)
-    chosen = [found.choose("--model", options.model), found.choose("--data", options.data)]
+    candidates = find_classes(root)
+    chosen = [
+        candidates.choose("--model", options.model),
+        candidates.choose("--data", options.data),
+    ]
     template = load_template()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).strip("-._") or "project"
     answers = Answers(name, options.cluster, options.tracker)
@@ -141,10 +144,10 @@ def describe(root: Path, targets: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _install(described: Mapping[str, Any]) -> str:
-    missing = described.get("missing")
-    if not missing or importlib.util.find_spec("pip") is None:
+    package = (described.get("missing") or "").partition(".")[0]
+    if not package or importlib.util.find_spec(package) is not None:
         return ""
-    return f"; is it a package? python -m pip install {missing.partition('.')[0]}"
+    return f"; is it a package? python -m pip install {package}"
 
 
 def _refuse_foreign(root: Path, names: Sequence[str]) -> None:

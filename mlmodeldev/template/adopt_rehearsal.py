@@ -171,4 +171,4 @@ def output(root: Path, *command: str) -> tuple[int, str]:
 def others(logged: Collection[str], chosen: str) -> Mapping[str, str]:
     """Return the other metrics that a monitor could be, each with its mode."""
     rest = {name: choose_monitor([name]) for name in logged if name != chosen}
-    return {name: found[1] for name, found in rest.items() if found}
+    return {name: best[1] for name, best in rest.items() if best}

@@ -50,16 +50,16 @@ def parameters(
         settings: of ``model`` and ``data``, nested objects included.
         own_optimizer: whether the model makes its own; else there is ``optimizer.lr``.
     """
-    found: list[tuple[int, str, list[Any]]] = []
+    tried_by_rank: list[tuple[int, str, list[Any]]] = []
     if not own_optimizer:
-        found.append((0, "optimizer.lr", [0.0006, 0.002, 0.006]))
+        tried_by_rank.append((0, "optimizer.lr", [0.0006, 0.002, 0.006]))
     for group, values in settings.items():
         for key, value in _numbers(group, values):
             rank, tried = _values(group, key.rpartition(".")[2], value)
             if tried:
-                found.append((rank, key, tried))
-    found.sort(key=lambda item: item[0])
-    return {key: values for _, key, values in found[:MOST]}
+                tried_by_rank.append((rank, key, tried))
+    tried_by_rank.sort(key=lambda item: item[0])
+    return {key: values for _, key, values in tried_by_rank[:MOST]}
 
 
 def _numbers(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

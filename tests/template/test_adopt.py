@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mlmodeldev.project import put_on_path
 from mlmodeldev.template import adopt, adopt_plan
 from mlmodeldev.template.adopt_conf import Group, OwnYaml, own_yaml
 from mlmodeldev.template.adopt_find import find_classes
@@ -138,13 +139,13 @@ def described(*arguments: dict[str, Any], of_bases: Any = None) -> dict[str, Any
 
 
 @pytest.mark.parametrize("layout", ["", "src/", "deep/pkg/"])
-def test_classes_are_found_in_any_layout(tmp_path: Path, layout: str) -> None:
+def test_classes_of_any_layout_are_candidates(tmp_path: Path, layout: str) -> None:
     root = write(tmp_path, {f"{layout}nets.py": NET, f"{layout}numbers.py": DATA})
     write(root, {"tests/nets.py": NET, ".venv/nets.py": NET, "broken.py": "class ("})
     prefix = layout.removeprefix("src/").replace("/", ".")
-    found = find_classes(root)
-    assert found.models == [f"{prefix}nets:LitNet"]  # not its base
-    assert found.data == [f"{prefix}numbers:Numbers"]
+    read = find_classes(root)
+    assert read.models == [f"{prefix}nets:LitNet"]  # not its base
+    assert read.data == [f"{prefix}numbers:Numbers"]
 
 
 def test_a_src_that_is_a_package_is_part_of_the_name(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_what_has_no_default_is_named_when_all_is_written(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = printed([str(repository), "--yes"], capsys)
-    assert "conf/model/lit_net.yaml: net has no default" in line
+    assert "conf/model/lit_net.yaml: net without a default" in line
     assert (repository / "trainer.py").is_file()
     assert not (repository / ".mlmodeldev").exists()
 
@@ -238,8 +239,8 @@ def test_what_has_no_default_is_named_when_all_is_written(
 def test_values_of_the_repositorys_own_settings_are_taken(tmp_path: Path) -> None:
     own = "_target_: zoo.nets.LitNet\nlr: 0.5\nroot: ${paths.root}\ndefaults: [a]\n"
     write(tmp_path, {"configs/model/net.yaml": own, "configs/model/a.yaml": "_target_: other.Net"})
-    found = own_yaml(tmp_path, "zoo.nets:LitNet")
-    assert (found.file, found.values, found.tied) == (
+    read = own_yaml(tmp_path, "zoo.nets:LitNet")
+    assert (read.file, read.values, read.tied) == (
         "configs/model/net.yaml",
         {"lr": 0.5},
         {"root": "${paths.root}"},
@@ -327,7 +328,7 @@ def test_an_adopted_repository_trains_and_sweeps(repository: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_mistake_in_the_repository_is_told_with_its_place(repository: Path) -> None:
+def test_a_mistake_in_the_repository_comes_with_its_place(repository: Path) -> None:
     file = repository / "src" / "zoo" / "nets.py"
     file.write_text(
         NET.replace(
@@ -340,3 +341,15 @@ def test_a_mistake_in_the_repository_is_told_with_its_place(repository: Path) ->
     (line,) = done.stderr.splitlines()
     assert "the rehearsal failed" in line and "optimizer_idx" in line
     assert (repository / "trainer.py").is_file()
+
+
+def test_src_comes_after_the_projects_own_folder(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", ["/other"])
+    put_on_path(repository)
+    put_on_path(repository)
+    assert sys.path == [str(repository), str(repository / "src"), "/other"]
+    monkeypatch.setattr(sys, "path", ["/other", str(repository)])
+    put_on_path(repository)
+    assert sys.path == ["/other", str(repository), str(repository / "src")]
