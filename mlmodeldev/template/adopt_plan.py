@@ -55,7 +55,7 @@ def plan(root: Path, options: argparse.Namespace) -> Adoption:
     """Return what there is to write, from the repository's source and its classes.
 
     Raises:
-        UsageError: a class isn't there, is one of several or can't be imported, or does not take a value.
+        UsageError: a class isn't there, is one of several, can't be imported or refuses a value.
     """
     candidates = find_classes(root)
     chosen = [
