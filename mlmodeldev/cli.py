@@ -47,6 +47,7 @@ class Command:
 _SLURM = "mlmodeldev.doctor.command"  # SlurmTrain.py's main, with doctor among its actions
 COMMANDS = {
     "init": Command("mlmodeldev.template.init", "write a new project"),
+    "adopt": Command("mlmodeldev.template.adopt", "make an existing Lightning repository run here"),
     "update": Command("mlmodeldev.template.update", "bring a project to the installed version"),
     "sweep": Command("mlmodeldev.sweep", "check a sweep file, or list its trials"),
     "search": Command("mlmodeldev.sweep.search", "run trials of an offline search"),

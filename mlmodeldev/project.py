@@ -1,6 +1,7 @@
 """The project: the folder of trainer.py, model.py and conf/; and what git says of it.
 
     project_root()                               # Path("/data/digits")
+    put_on_path(project_root())                  # its modules, also those below src/, import
     run_git(project_root(), "rev-parse", "HEAD")     # a commit, or None where there is none
 
 The library may be installed anywhere, so its own files never tell where the project is.
@@ -18,6 +19,9 @@ from mlmodeldev.errors import UsageError
 
 PROJECT_VARIABLE = "MLMODELDEV_PROJECT"
 """Names the project's folder, for a process that is started elsewhere; it comes before all else."""
+
+SOURCES = (Path(), Path("src"))
+"""Where a project's modules lie, below its folder; the first place that has one is taken."""
 
 _MARK = Path("conf") / "config.yaml"
 
@@ -58,6 +62,22 @@ def _candidates() -> Iterator[Path]:
         yield Path(trainer).resolve().parent
     here = Path.cwd()
     yield from (here, *here.parents)
+
+
+def import_places(root: Path) -> list[str]:
+    """Return the folders that a project's modules are imported from, the first one first."""
+    return [str(root / source) for source in SOURCES if (root / source).is_dir()]
+
+
+def put_on_path(root: Path) -> None:
+    """Let imports begin in the project; what is on ``sys.path`` already stays where it is."""
+    at = 0
+    for place in import_places(root):
+        if place in sys.path:
+            at = sys.path.index(place) + 1
+        else:
+            sys.path.insert(at, place)
+            at += 1
 
 
 def run_git(root: Path, *arguments: str, seconds: float = 60) -> str | None:

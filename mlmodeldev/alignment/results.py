@@ -263,10 +263,11 @@ def _mean(values: np.ndarray) -> float:
 
 def _log_one(result: Result, path: Path, logger: Any, step: int) -> None:
     key = f"cka/{result.name}"
+    experiment: Any = getattr(logger, "experiment", None)  # of metrics.csv it is a path
     if hasattr(logger, "log_image"):
         logger.log_image(f"{key}/heatmap", [str(path)], caption=[result.caption])
-    elif hasattr(getattr(logger, "experiment", None), "add_figure"):
-        logger.experiment.add_figure(f"{key}/heatmap", picture(result), step)
+    elif hasattr(experiment, "add_figure") and not isinstance(experiment, Path):
+        experiment.add_figure(f"{key}/heatmap", picture(result), step)
     if hasattr(logger, "log_table"):
         rows = [
             [row, *values] for row, values in zip(result.rows, result.matrix.tolist(), strict=True)

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter
 
+from mlmodeldev.project import SOURCES
+
 _STRICT = ConfigDict(strict=True)
 _FAR = 8
 """So many imports or bases are followed, one after the other."""
@@ -187,10 +189,10 @@ def _evaluate(annotation: ast.expr | None, names: Mapping[str, Any]) -> Any:
 
 
 def _read(root: Path, module: str) -> _File | None:
-    path = root / module.replace(".", "/")
-    for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
-        if module and file.is_file():
-            return _parse(file, file.stat().st_mtime_ns, module)
+    for path in (root / source / module.replace(".", "/") for source in SOURCES):
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
+            if module and file.is_file():
+                return _parse(file, file.stat().st_mtime_ns, module)
     return None
 
 

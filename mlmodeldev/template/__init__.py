@@ -1,8 +1,9 @@
-"""Projects: written by ``mlmodeldev init``, brought to a later version by ``mlmodeldev update``.
+"""Projects: written by ``mlmodeldev init``, adopted, brought to a later version by ``update``.
 
 source.py   the files of a new project, wherever this package lies
 origin.py   where this package came from, as a line of requirements.txt
 init.py     the command that writes a project
+adopt.py    the command that makes an existing repository run here; adopt_*.py are its parts
 update.py   the command that merges a later version into it
 renames.py  settings that got another name
 swap.py     several files that change together, or not at all

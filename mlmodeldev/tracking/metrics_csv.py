@@ -13,7 +13,9 @@ Example::
 from __future__ import annotations
 
 import csv
+import functools
 import io
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,7 +28,27 @@ from pytorch_lightning.utilities import rank_zero_only
 from mlmodeldev.atomic import write_text, writing_to
 from mlmodeldev.trial.record import TIME, read_text_rows
 
+log = logging.getLogger(__name__)
+
 _FIRST = ["epoch", "step"]
+
+
+class _NumbersOnly(type(Path())):  # type: ignore[misc]
+    """A path that passes over what a model hands to ``logger.experiment`` of a tracker.
+
+    A model that writes pictures to each of its loggers would otherwise end in an error here.
+    """
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if not name.startswith(("add_", "log")):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        _say_once(name)
+        return lambda *_, **__: None
+
+
+@functools.cache
+def _say_once(name: str) -> None:
+    log.warning("metrics.csv holds numbers of self.log: logger.experiment.%s is passed over", name)
 
 
 class MetricsFile(Logger):
@@ -57,8 +79,8 @@ class MetricsFile(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Path:
-        """The file."""
-        return self.file
+        """The file; of what a tracker has more, it passes ``add_...`` and ``log...`` over."""
+        return _NumbersOnly(self.file)
 
     @rank_zero_only
     def resume_from(self, step: int) -> None:

@@ -18,6 +18,7 @@ from mlmodeldev.data.loader import EpochIndex, key
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.plain import OfTheModel, take_over
 from mlmodeldev.errors import UsageError
+from mlmodeldev.project import project_root, put_on_path
 from mlmodeldev.settings.conf_files import choices_of
 from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
 from mlmodeldev.settings.lightning_names import accept_both_names, of_the_other
@@ -152,6 +153,7 @@ def _locate(group: str, target: str) -> Any:
     from hydra.utils import get_class
 
     accept_both_names()
+    put_on_path(project_root())
     try:
         return get_class(target)
     except (ImportError, ValueError) as error:

@@ -14,7 +14,6 @@ import importlib
 import json
 import os
 import pickle
-import sys
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.callbacks.export_files import ARGUMENTS, ARRAY, CONFIG, EXTRA, WEIGHTS
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.project import PROJECT_VARIABLE, project_root
+from mlmodeldev.project import PROJECT_VARIABLE, project_root, put_on_path
 from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
 from mlmodeldev.settings.lightning_names import accept_both_names
 from mlmodeldev.settings.renamed import current_arguments, current_target
@@ -116,9 +115,7 @@ def find_class(folder: Path, target: str) -> Any:
     """
     root = _project(folder)
     if root is not None:
-        for place in (root / "src", root):
-            if place.is_dir() and str(place) not in sys.path:
-                sys.path.insert(0, str(place))
+        put_on_path(root)
         target = current_target(target, root)
     name, _, attribute = target.rpartition(".")
     file = (root or Path()) / f"{name.replace('.', '/')}.py"

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlmodeldev.project import SOURCES
+
 _PROGRAM = "trainer.py"
 _NOT_OF_THE_PROJECT = {"mlmodeldev", "site-packages", "node_modules", "runs"}
-_SOURCES = (Path(), Path("src"))
-"""Where a project's modules lie, below its folder."""
 
 _loaded: dict[Path, str] = {}
 """Digests of the files that this process, or the one that it was forked from, runs already."""
@@ -107,7 +107,7 @@ def _targets(value: Any) -> Iterator[str]:
 def _files_of(name: str, root: Path) -> Iterator[Path]:
     """Yield the files that are run when a dotted name is imported: packages, then the module."""
     parts = name.split(".")
-    for source in _SOURCES:
+    for source in SOURCES:
         folder = root / source
         for part in parts:
             module, package = folder / f"{part}.py", folder / part

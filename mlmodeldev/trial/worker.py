@@ -29,7 +29,7 @@ from pathlib import Path
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.machine import share_cores
-from mlmodeldev.project import PROJECT_VARIABLE
+from mlmodeldev.project import PROJECT_VARIABLE, import_places
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.trial import signals
 
@@ -56,8 +56,8 @@ def start_server(modules: Sequence[str], root: Path) -> None:
         _server_environment[PROJECT_VARIABLE] = str(root)
     share_cores()
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(root) not in path:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, path)])
+    new = [place for place in import_places(root) if place not in path]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*new, *filter(None, path)])
     _context.set_forkserver_preload([*HEAVY, *modules, "mlmodeldev.trial.preload"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -159,3 +160,16 @@ def test_a_place_that_cannot_be_written_is_reported(logger, file):
     for metrics in ({"train/loss": 1.0}, {"brand/new": 1.0}):
         with pytest.raises(UsageError, match="is a file"):
             logger.log_metrics(metrics, 9)
+
+
+def test_pictures_for_a_tracker_are_passed_over_with_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = MetricsFile(tmp_path / "metrics.csv")
+    for _ in range(2):
+        logger.experiment.add_video("generated", [1], 0)  # type: ignore[attr-defined]
+    assert [record.getMessage() for record in caplog.records] == [
+        "metrics.csv holds numbers of self.log: logger.experiment.add_video is passed over"
+    ]
+    assert not hasattr(logger.experiment, "mkdirr")
+    assert (logger.experiment / "x").name == "x"
