@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.plain import taken_over
 from mlmodeldev.errors import UsageError
+from mlmodeldev.trial.checkpoint_values import LEFT_OUT
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -48,6 +49,22 @@ def suit(trainer: Trainer, model: LightningModule, settings: Settings) -> None:
             )
         log.info("training.%s is left to %s, which steps its optimizers itself", name, _name(model))
         setattr(trainer, name, value)
+
+
+def give_back_left_out(model: LightningModule) -> None:
+    """Let a model that resumes find what its checkpoint could not hold, as it makes it anew."""
+    save, load = model.on_save_checkpoint, model.on_load_checkpoint
+
+    def on_load_checkpoint(checkpoint: dict[str, Any]) -> None:
+        left_out = checkpoint.pop(LEFT_OUT, [])
+        if left_out:
+            fresh = dict(checkpoint)
+            save(fresh)
+            checkpoint.update({name: fresh[name] for name in left_out if name in fresh})
+        load(checkpoint)
+
+    if is_overridden("on_load_checkpoint", model, parent=LightningModule):
+        model.on_load_checkpoint = on_load_checkpoint  # type: ignore[method-assign]
 
 
 def can_test(model: LightningModule, data: LightningDataModule) -> bool:

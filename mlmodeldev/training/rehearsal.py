@@ -36,7 +36,12 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.training import build
 from mlmodeldev.training.model_kind import suit
 from mlmodeldev.training.trainer import make_trainer
-from mlmodeldev.trial.checkpoint_values import harmless_classes, unreadable, without_code
+from mlmodeldev.trial.checkpoint_values import (
+    LEFT_OUT,
+    harmless_classes,
+    unreadable,
+    without_code,
+)
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -254,12 +259,19 @@ def _source(kind: type) -> str:
 
 
 def check_readable(checkpoint: dict[str, Any]) -> None:
-    """Refuse a checkpoint that could not be read back safely.
+    """Refuse a checkpoint that could not be read back safely; log what it leaves out.
 
     Raises:
         UsageError: naming the entry and its type.
     """
     kept = without_code(checkpoint)
+    for name in kept.get(LEFT_OUT, ()):
+        log.warning(
+            "checkpoint: %s can't be read back without running code from the file; %s is left out,"
+            " and made anew by the model's on_save_checkpoint when a trial resumes",
+            unreadable(checkpoint[name], name),
+            name,
+        )
     problem = unreadable(kept)
     if problem is None:
         small = {k: v for k, v in kept.items() if k not in ("state_dict", "optimizer_states")}

@@ -120,11 +120,12 @@ class Attempt:
 
     def _meet(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         from mlmodeldev.data.plain import OfTheModel, taken_over
-        from mlmodeldev.training.model_kind import log_what_is_left_out, suit
+        from mlmodeldev.training.model_kind import give_back_left_out, log_what_is_left_out, suit
 
         if isinstance(data, OfTheModel):
             data.take_from(model, self.settings, self.world)
         suit(trainer, model, self.settings)
+        give_back_left_out(model)
         if (taken := taken_over(data)) is not None:
             taken.meet(model)
         if self.world.is_rank_zero:

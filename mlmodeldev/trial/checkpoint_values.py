@@ -69,17 +69,30 @@ def _harmless() -> tuple[Any, ...]:
 
 
 def without_code(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the checkpoint with hyper-parameters that can be read back; the others are left out.
+    """Return the checkpoint with values that can be read back; others are left out by their key.
 
-    A key stands for its whole value: ``layers=[Linear(...), 3]`` goes as one.
+    A hyper-parameter stands for its whole value: ``layers=[Linear(...), 3]`` goes as one. What a
+    model's ``on_save_checkpoint`` has added goes by its top key, which is noted under `LEFT_OUT`.
+    Lightning's own entries stay as they are.
     """
     kept = dict(checkpoint)
     for name in HYPER_PARAMETERS:
         values = kept.get(name)
         if isinstance(values, Mapping):
-            readable = {k: v for k, v in values.items() if unreadable(v) is None}
-            kept[name] = type(values)(readable) if type(values) is dict else readable
-    return kept
+            kept[name] = {k: v for k, v in values.items() if unreadable(v) is None}
+    left_out = [k for k, v in kept.items() if k not in _LIGHTNINGS and unreadable(v) is not None]
+    for name in left_out:
+        del kept[name]
+    return {**kept, LEFT_OUT: left_out} if left_out else kept
+
+
+LEFT_OUT = "left_out"
+"""Key of a checkpoint: the names of entries that could not be written."""
+
+_LIGHTNINGS = (
+    *("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "callbacks"),
+    *("optimizer_states", "lr_schedulers", "native_amp_scaling_state", *HYPER_PARAMETERS),
+)
 
 
 def unreadable(value: Any, path: str = "") -> str | None:

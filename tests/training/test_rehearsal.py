@@ -42,8 +42,24 @@ class Counting(Everything):
 
 
 class Unreadable(Everything):
+    """Its scheduler keeps an object."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+        schedule.mine = nn.ReLU()  # type: ignore[attr-defined]
+        return [optimizer], [schedule]
+
+
+class Objects(Everything):
+    """Adds an object to its checkpoint, and wants it back."""
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["mine"] = {"activation": nn.ReLU()}
+        checkpoint["hparams_type"] = dict
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        assert isinstance(checkpoint["mine"]["activation"], nn.ReLU)
 
 
 class Mistaken(Everything):
@@ -87,7 +103,7 @@ def test_a_metric_of_training_may_be_the_monitor(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "code", "text"),
     [
-        ("Unreadable", 2, "checkpoint: mine.activation (ReLU): can't be read back"),
+        ("Unreadable", 2, "mine (ReLU): can't be read back"),
         ("Mistaken", 1, "ValueError: a mistake of mine"),
         ("Lossy", 2, "export: loaded again"),
     ],
@@ -97,6 +113,15 @@ def test_what_would_fail_later(model: str, code: int, text: str, tmp_path: Path)
     assert (trial.code, text in trial.output) == (code, True), trial.output
     assert not list((trial.folder / "checkpoints").iterdir())
     assert trial.record["state"] == "failed"
+
+
+def test_objects_in_a_checkpoint_are_left_out_and_made_anew(tmp_path: Path) -> None:
+    first = start(tmp_path, "Objects", *MONITOR, "training.max_epochs=1")
+    assert first.code == 0, first.output
+    assert "checkpoint: mine.activation (ReLU) can't be read back" in first.output
+    more = start(tmp_path, "Objects", *MONITOR, "training.max_epochs=2")
+    assert more.code == 0, more.output
+    assert more.record["epoch"] == 2
 
 
 def test_weights_that_are_not_the_seeds(tmp_path: Path) -> None:
