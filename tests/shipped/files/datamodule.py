@@ -1,7 +1,8 @@
 """The data: what you replace.
 
-A DataModule makes its datasets in `setup`; the base class turns them into loaders that resume
-exactly and share batches among devices. A dataset answers ``dataset[EpochIndex(index, epoch)]``
+Any LightningDataModule will do: its loaders are made to resume exactly. The base class here does
+more: it shares each batch among devices, so that one device and eight train the same trial, and
+makes whole batches at once. A subclass makes its datasets in `setup`. A dataset answers ``dataset[EpochIndex(index, epoch)]``
 with a dict of tensors, and draws its augmentation from (seed, epoch, index) only
 (mlmodeldev/data/datasets.py has some). What takes long is prepared once, for all trials:
 ``self.cached_arrays(name, key, make)`` returns what ``make(folder)`` wrote for this key, as memory

@@ -1,8 +1,8 @@
 """The models: what you replace.
 
-A model is a LightningModule that takes structure only (sizes, names of encoders), never a learning
-rate or a batch size: those are settings of their own. Arguments that the DataModule's `structure`
-names (``vocabulary``, ``image_size``, ``classes`` ...) are filled in from the data.
+Any LightningModule will do, with an optimizer of its own or, as here, without: then optimizer and
+schedule are settings. These take structure only (sizes, names of encoders). Arguments that the
+DataModule's `structure` (or `info`) names (``image_size``, ``num_classes`` ...) are filled in.
 
 To add yours: write the class here, and conf/model/NAME.yaml with ``_target_: model.YourClass``;
 then ``python trainer.py model=NAME``. `export` writes best/ and last/; `load` and `predict` serve
