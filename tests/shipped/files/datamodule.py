@@ -2,11 +2,11 @@
 
 Any LightningDataModule will do: its loaders are made to resume exactly. The base class here does
 more: it shares each batch among devices, so that one device and eight train the same trial, and
-makes whole batches at once. A subclass makes its datasets in `setup`. A dataset answers ``dataset[EpochIndex(index, epoch)]``
-with a dict of tensors, and draws its augmentation from (seed, epoch, index) only
-(mlmodeldev/data/datasets.py has some). What takes long is prepared once, for all trials:
-``self.cached_arrays(name, key, make)`` returns what ``make(folder)`` wrote for this key, as memory
-maps.
+makes whole batches at once. A subclass makes its datasets in `setup`; a dataset answers
+``dataset[EpochIndex(index, epoch)]`` with a dict of tensors, and draws its augmentation from (seed,
+epoch, index) only (mlmodeldev/data/datasets.py has some). What takes long is prepared once, for all
+trials: ``self.cached_arrays(name, key, make)`` returns what ``make(folder)`` wrote for this key, as
+memory maps.
 
 To add yours: write the class here, and conf/data/NAME.yaml with ``_target_: datamodule.YourClass``;
 then ``python trainer.py data=NAME``.
