@@ -1,1 +1,1 @@
-"""LightningModules of other people's wheels, trained here as they are: the list, and what runs it."""
+"""LightningModules of public wheels, trained here as they are: the list, and what runs it."""

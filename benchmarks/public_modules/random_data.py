@@ -210,8 +210,6 @@ def series(shortest: int = 12, number: int = 0) -> Any:
         max_encoder_length=12,
         min_prediction_length=4,
         max_prediction_length=4,
-        target_normalizer=None,
-        scalers={"value": None},
     )
 
 
@@ -242,15 +240,13 @@ class Corrupted(Parts):
 
         values = torch.randn(ROWS, 6, generator=generator(number)).numpy()
         frame = pd.DataFrame(values, columns=list("abcdef"))
-        return SCARFDataset(
-            frame, config=scarf(), continuous_cols=list("abcdef"), category_cols=[]
-        )
+        return SCARFDataset(frame, config=scarf(), continuous_cols=list("abcdef"), category_cols=[])
 
 
 def scarf() -> Any:
     """Return ts3l's configuration of SCARF."""
-    from ts3l.utils.embedding_utils import IdentityEmbeddingConfig
     from ts3l.utils.backbone_utils import MLPBackboneConfig
+    from ts3l.utils.embedding_utils import IdentityEmbeddingConfig
     from ts3l.utils.scarf_utils import SCARFConfig
 
     return SCARFConfig(

@@ -1,4 +1,4 @@
-"""Train one module of another's wheel in a project: to the end, killed and resumed, swept, reloaded.
+"""Train one module of another's wheel: to the end, killed and resumed, swept, loaded again.
 
     python -m benchmarks.public_modules.trials NAME PROJECT    # writes PROJECT/outcomes/NAME.json
 
@@ -84,20 +84,22 @@ class Check:
     def overrides(self) -> list[str]:
         """Return the settings of all trials of this module."""
         monitor = self.entry["monitor"]
+        mode = "min" if monitor and "loss" in monitor else "max"
+        watched = [f"training.monitor={monitor}", f"training.mode={mode}"] if monitor else []
         return [
             f"model={self.name}",
             f"data={self.name}",
             "logger=csv",
             f"training.max_epochs={EPOCHS}",
-            f"training.monitor={monitor}",
-            f"training.mode={'min' if 'loss' in monitor else 'max'}",
+            *watched,
             *self.entry.get("settings", []),
         ]
 
     def run(self) -> None:
         """Write what comes of it, as far as it is known, into ``outcomes/``."""
-        compare = f"+callbacks.cka.compare.drift={{a: {json.dumps(self.entry['cka'])}, against: start}}"
-        status, text = self._trial("whole", [compare])
+        layers = json.dumps(self.entry.get("cka"))
+        compare = f"+callbacks.cka.compare.drift={{a: {layers}, against: start}}"
+        status, text = self._trial("whole", [compare] if "cka" in self.entry else [])
         outcome: dict[str, Any] = {"trained": status == 0, "notes": _notes(text)}
         if status:
             self._write({**outcome, "error": text[-3000:]})
@@ -127,7 +129,7 @@ class Check:
 
         files = sorted((self.runs / "whole" / "cka" / "drift").glob("*.npz"))
         if not files:
-            return "no"
+            return "no validation"
         with np.load(files[-1], allow_pickle=False) as content:
             matrix = next(content[k] for k in content.files if content[k].ndim == 2)
         return f"{np.isfinite(np.diagonal(matrix)).sum()} layers"
@@ -137,7 +139,9 @@ class Check:
         places, same = {}, 0
         for number, (name, place) in enumerate(PLACES.items()):
             trial = f"killed-{number}"
-            status, text = self._trial(trial, ["callbacks.cka.enabled=false"], place)
+            validates = self.entry["monitor"] is not None or place[0] != "on_validation_end"
+            where = place if validates else ("on_train_batch_start", 2, 0)
+            status, text = self._trial(trial, ["callbacks.cka.enabled=false"], where)
             if status != -signal.SIGKILL:
                 places[name] = f"not killed: {status} {text[-600:]}"
                 continue
@@ -155,23 +159,19 @@ class Check:
         return "equal" if done.stdout.strip().endswith("same") else f"no: {done.stderr[-800:]}"
 
     def _swept(self) -> str:
-        parameters = {
-            **dict(text.split("=", 1) for text in self.overrides()),
-            "training.monitor": self.entry["monitor"],
-        }
+        parameters = dict(text.split("=", 1) for text in self.overrides())
         fixed = {name: {"value": yaml.safe_load(value)} for name, value in parameters.items()}
         fixed["training.max_epochs"] = {"value": 1}
-        sweep = {
+        sweep: dict[str, Any] = {
             "name": f"{self.name}-sweep",
             "program": "trainer.py",
             "method": "grid",
-            "metric": {
-                "name": self.entry["monitor"],
-                "goal": "minimize" if fixed["training.mode"]["value"] == "min" else "maximize",
-            },
             "parameters": {**fixed, "training.seed": {"values": [0, 1]}},
             "command": ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"],
         }
+        if self.entry["monitor"]:
+            goal = "minimize" if parameters["training.mode"] == "min" else "maximize"
+            sweep["metric"] = {"name": self.entry["monitor"], "goal": goal}
         file = self.project / "sweep" / f"{self.name}.yaml"
         file.write_text(yaml.safe_dump(sweep, sort_keys=False))
         done = _python("slurm/SlurmTrain.py", "--sweep", str(file), "--yes")
@@ -214,9 +214,9 @@ def _status(function: Callable[[], int]) -> int:
 
 
 def _train(overrides: list[str], place: tuple[str, int, int | None] | None) -> int:
-    import trainer
     from pytorch_lightning import Trainer
 
+    import trainer
     from mlmodeldev.errors import UsageError
     from mlmodeldev.settings.composition import compose_settings
 
