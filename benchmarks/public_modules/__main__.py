@@ -29,15 +29,23 @@ PAGE = ROOT / "docs" / "public-modules.md"
 HEAD = """# Modules of others
 
 LightningModules of public wheels, trained here as they are, on plain LightningDataModules
-(`benchmarks/public_modules/random_data.py`; where a wheel brings data sets or collate functions, these
-are used). Written by `python -m benchmarks.public_modules`, from trials of {epochs} epochs on a CPU; not by
-hand. "Resumed": of trials killed by `kill -9` ({places}) and started again, those that ended with the
-weights of an undisturbed trial, bit for bit. "Swept": of a local sweep of two trials, those done. "CKA":
-layers compared with the start of training. "Reloaded": `mlmodeldev.load` in a fresh process, all
-weights equal.
+(`benchmarks/public_modules/random_data.py`; where a wheel brings data sets or collate functions,
+these are used). Written by `python -m benchmarks.public_modules`, not by hand, from trials of
+three epochs on a CPU.
 
-"""
+| column | |
+|---|---|
+| resumed | of trials killed by `kill -9` and started again, those that ended with the weights of an undisturbed one, bit for bit ({places}) |
+| swept | of a local sweep of two trials, those done |
+| CKA | layers compared with the start of training |
+| reloaded | `mlmodeldev.load` of `last/` in a fresh process: all weights equal, or not |
+
+"""  # noqa: E501
 TAIL = """
+Not in the list: lightning-bolts imports names that Lightning 2.6 no longer has; lightning-uq-box,
+prototorch, solo-learn, lightning-nets and torch-uncertainty import torchvision, which was not at
+hand. So two optimizers and several validation loaders are not shown here, but by the tests.
+
 ## To run it
 
 ```bash
@@ -45,10 +53,8 @@ python -m venv env && env/bin/pip install -e . {wheels}
 env/bin/python -m benchmarks.public_modules /tmp/others
 ```
 
-A minute or two for each module on two idle cores. `--only NAME` runs one, `--table` writes this page from
-what is there. lightning-bolts imports names that Lightning 2.6 no longer has, so it is not in the list;
-lightning-uq-box, prototorch, solo-learn, lightning-nets and torch-uncertainty import torchvision, which was
-not at hand.
+It takes about a minute of CPU time for each module. `--only NAME` runs one, `--table` writes this
+page from what is there.
 """
 
 
@@ -82,7 +88,7 @@ def page(project: Path) -> str:
             rows.append(row(entry, json.loads(file.read_text())))
     wheels = sorted({entry["wheel"] for entry in modules().values()})
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
-    head = HEAD.format(epochs=3, places=", ".join(PLACES))
+    head = HEAD.format(places=", ".join(PLACES))
     return head + table + "\n" + TAIL.format(wheels=" ".join(wheels))
 
 

@@ -122,7 +122,7 @@ class Vectors(Parts):
     def val_dataloader(self) -> Any:
         """Return as many loaders as asked for."""
         loaders = [self.loader(1 + number) for number in range(self.loaders)]
-        return loaders if len(loaders) > 1 else loaders[0]
+        return loaders[0] if len(loaders) == 1 else loaders
 
 
 class Events(Parts):
@@ -211,6 +211,11 @@ def series(shortest: int = 12, number: int = 0) -> Any:
         min_prediction_length=4,
         max_prediction_length=4,
     )
+
+
+def normalizer() -> Any:
+    """Return what scales the values of `series`, fitted."""
+    return series().target_normalizer
 
 
 class Tables(Parts):
