@@ -80,7 +80,7 @@ def main() -> None:
 def page(project: Path) -> str:
     """Return the page for the outcomes that lie in a project."""
     columns = ["module", "of", "what is special", "lines changed", "trained", "resumed"]
-    columns += ["swept", "CKA", "reloaded"]
+    columns += ["swept", "CKA", "reloaded", "why not, or what it says"]
     rows = [columns, ["---"] * len(columns)]
     for name, entry in modules().items():
         file = project / "outcomes" / f"{name}.json"
@@ -105,7 +105,16 @@ def row(entry: dict[str, Any], outcome: dict[str, Any]) -> list[str]:
         _short(outcome.get("swept", "–")),
         outcome.get("cka", "–"),
         _short(outcome.get("reloaded", "–")),
+        _note(outcome),
     ]
+
+
+def _note(outcome: dict[str, Any]) -> str:
+    """Return the last line of the error, or what was said about resuming."""
+    lines = outcome.get("error", "").strip().splitlines()[-1:]
+    lines += [line for line in outcome["notes"] if line.startswith("data: ")]
+    other = [f"{place}: {text}" for place, text in outcome.get("places", {}).items()]
+    return " ".join("; ".join(lines + other).split())[:240].replace("|", "/")
 
 
 def _short(text: str) -> str:
