@@ -62,8 +62,8 @@ def weights(trial: Path) -> dict[str, Any]:
 
     newest = max((trial / "checkpoints").glob("step-*.ckpt"))
     state = torch.load(newest, map_location="cpu", weights_only=False)
-    found: dict[str, Any] = state["state_dict"]
-    return found
+    matching: dict[str, Any] = state["state_dict"]
+    return matching
 
 
 class Check:
