@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.connectors.logger_connector.result import (
     _Metadata,
@@ -116,20 +115,28 @@ def _states_of(model: LightningModule, reset: set[int]) -> dict[str, Any]:
     states = {}
     for name, metric in _metrics_of(model):
         if metric._update_count and id(metric) not in reset:
-            values = apply_to_collection(dict(metric.metric_state), Tensor, _copied)
-            values = {k: list(v) if isinstance(v, list) else v for k, v in values.items()}
+            values = {k: _copied(v) for k, v in metric.metric_state.items()}
             states[name] = {"count": metric._update_count, "values": values}
     return states
 
 
-def _copied(value: Tensor) -> Tensor:
-    return value.detach().clone().cpu()
+def _copied(value: Any) -> Any:
+    """Return a copy of a tensor, or of a metric's list of tensors, on the CPU."""
+    if isinstance(value, list | tuple):
+        return [_copied(each) for each in value]
+    return value.detach().clone().cpu() if isinstance(value, Tensor) else value
+
+
+def _on(value: Any, device: Any) -> Any:
+    if isinstance(value, list):
+        return [_on(each, device) for each in value]
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _restore(metric: Metric, state: dict[str, Any], device: Any) -> None:
     for name, value in state["values"].items():
         if hasattr(metric, name):
-            setattr(metric, name, apply_to_collection(value, Tensor, lambda t: t.to(device)))
+            setattr(metric, name, _on(value, device))
     metric._update_count = state["count"]
     metric._computed = None
 
