@@ -44,7 +44,8 @@ three epochs on a CPU.
 TAIL = """
 Not in the list: lightning-bolts imports names that Lightning 2.6 no longer has; lightning-uq-box,
 prototorch, solo-learn, lightning-nets and torch-uncertainty import torchvision, which was not at
-hand. So two optimizers and several validation loaders are not shown here, but by the tests.
+hand. So two optimizers and several validation loaders are not shown here, but by
+`tests/training/test_plain_resume.py`.
 
 ## To run it
 
