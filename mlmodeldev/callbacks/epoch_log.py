@@ -86,6 +86,7 @@ class EpochLog(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         mean = self._mean(trainer)
+        metrics = trainer.callback_metrics  # on all ranks: an epoch's metrics are computed together
         if trainer.is_global_zero:
             entry: dict[str, Any] = {
                 "epoch": trainer.current_epoch + 1,
@@ -95,7 +96,7 @@ class EpochLog(Checkpoint):
                 entry["lr"] = rate
             if self._sums is not None:
                 entry["train/loss"] = mean
-            for name, value in sorted(trainer.callback_metrics.items()):
+            for name, value in sorted(metrics.items()):
                 # the values of an earlier epoch's validation are still there: not this epoch's
                 stale = name in self._of_validation and not self._validated
                 if not stale and not name.startswith("time/"):

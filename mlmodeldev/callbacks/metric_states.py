@@ -104,6 +104,8 @@ class MetricStates(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_over = True
+        # On all ranks before any of them looks alone: torchmetrics gather when they are computed.
+        _ = trainer.callback_metrics
 
 
 def _metrics_of(model: LightningModule) -> Iterator[tuple[str, Metric]]:

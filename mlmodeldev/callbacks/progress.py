@@ -61,9 +61,10 @@ class ProgressReport(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close()
+        logged = self._logged(trainer)  # on all ranks: an epoch's metrics are computed together
         if not self._enabled or sys.stdout.isatty():
             return
-        self._line("  ".join([self._epoch(trainer), *self._logged(trainer), *_rate(trainer)]))
+        self._line("  ".join([self._epoch(trainer), *logged, *_rate(trainer)]))
 
     # --- validation
 

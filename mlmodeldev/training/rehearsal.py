@@ -12,11 +12,13 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import io
 import json
 import logging
+import pickle
 import tempfile
 import time
 from collections.abc import Callable
@@ -130,6 +132,7 @@ def rehearse(
             trainer.fit(actor, datamodule=data)
         finally:
             restore_globals(random_numbers)
+        watch.check_steps(trainer, data)
         watch.check_monitors(trainer)
         if export is not None and trainer.is_global_zero:
             export(actor, data, folder / "export")
@@ -185,8 +188,8 @@ class _Watch(Callback):
         kind: class of the model.
     """
 
-    def __init__(self, settings: Settings, kind: type) -> None:
-        self.settings, self.kind = settings, kind
+    def __init__(self, settings: Settings, kind: type[LightningModule]) -> None:
+        self.settings, self.kind, self._steps = settings, kind, 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -201,6 +204,29 @@ class _Watch(Callback):
         if trainer.is_global_zero or trainer.world_size > 1:
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
             check_readable(checkpoint)
+
+    def check_steps(self, trainer: Trainer, data: LightningDataModule) -> None:
+        """Refuse data that give no batch to train on: a trial of no step would be done at once.
+
+        Raises:
+            UsageError: naming the class of the data.
+        """
+        if self._steps or self.kind.training_step is LightningModule.training_step:
+            return
+        kind = type(data)
+        loader: Any = trainer.train_dataloader
+        sizes = [f"{n}={getattr(loader, n, None)}" for n in ("batch_size", "drop_last")]
+        with contextlib.suppress(TypeError, AttributeError):
+            sizes.insert(0, f"{len(loader.dataset)} examples")
+        raise UsageError(
+            f"data: the training loader of {kind.__module__}.{kind.__qualname__} gives no batch"
+            f" ({', '.join(sizes)})"
+        )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._steps += 1
 
     def check_monitors(self, trainer: Trainer) -> None:
         """Refuse metrics that neither validation nor training have logged.
@@ -281,7 +307,7 @@ def check_readable(checkpoint: dict[str, Any]) -> None:
         try:
             with harmless_classes():
                 torch.load(file, weights_only=True)
-        except Exception as error:
+        except pickle.UnpicklingError as error:
             problem = str(error).strip().splitlines()[0]
     if problem is not None:
         raise UsageError(

@@ -41,7 +41,9 @@ class Jittered(Dataset[Any]):
 class Plain(LightningDataModule):
     """Its own loaders, its own random split without a seed, two validation loaders, a test."""
 
-    def __init__(self, batch_size: int = 16, workers: int = 0, loaders: int = 2) -> None:
+    def __init__(
+        self, batch_size: int = 16, workers: int = 0, loaders: int = 2, drop_last: bool = False
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.loaders, self.workers = loaders, workers
@@ -52,7 +54,11 @@ class Plain(LightningDataModule):
     def train_dataloader(self) -> Any:
         size = self.hparams["batch_size"]
         return DataLoader(
-            Jittered(self.train), batch_size=size, shuffle=True, num_workers=self.workers
+            Jittered(self.train),
+            batch_size=size,
+            shuffle=True,
+            num_workers=self.workers,
+            drop_last=self.hparams["drop_last"],
         )
 
     def val_dataloader(self) -> Any:

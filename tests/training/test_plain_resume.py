@@ -133,6 +133,17 @@ def test_killed_between_epochs_or_after_a_checkpoint(run: Run) -> None:
         assert outcome(again) == expected, at
 
 
+def test_two_ranks_compute_their_metrics_together(run: Run) -> None:
+    """A metric that gathers, logged in training: no rank may look at it alone."""
+    whole = run("everything", "whole", "training.devices=2", "training.accelerator=cpu")
+    assert whole.code == 0, whole.output
+    again = [*("everything", "killed", "training.devices=2", "training.accelerator=cpu")]
+    assert run(*again, at=("training_step", 5)).code == -9
+    resumed = run(*again)
+    assert resumed.code == 0, resumed.output
+    assert outcome(resumed) == outcome(whole)
+
+
 def test_workers_change_nothing(run: Run) -> None:
     assert outcome(run("everything", "none")) == outcome(run("everything", "two", workers=2))
 

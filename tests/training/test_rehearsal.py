@@ -17,12 +17,14 @@ from tests.training.test_plain_resume import COMMON, outcome, run_classes
 MONITOR = ["training.monitor=val_loss", "training.mode=min"]
 
 
-def start(folder: Path, model: str, *overrides: str, name: str = "trial") -> TrialResult:
+def start(
+    folder: Path, model: str, *overrides: str, name: str = "trial", **arguments: Any
+) -> TrialResult:
     place = [f"artefacts.runs_dir={folder}", f"artefacts.trial={name}"]
     chosen = {"_target_": f"tests.training.test_rehearsal.{model}"}
     if model == "Counting":
         chosen["steps"] = str(folder / "steps.txt")
-    data = {"_target_": "tests.training.plain_classes.Plain"}
+    data = {"_target_": "tests.training.plain_classes.Plain", **arguments}
     printed = folder / f"{name}.txt"
     code = in_fork(printed, run_classes, chosen, data, [*COMMON, *place, *overrides], None)
     return TrialResult(code, folder / "single" / name, printed.read_text())
@@ -113,6 +115,12 @@ def test_what_would_fail_later(model: str, code: int, text: str, tmp_path: Path)
     assert (trial.code, text in trial.output) == (code, True), trial.output
     assert not list((trial.folder / "checkpoints").iterdir())
     assert trial.record["state"] == "failed"
+
+
+def test_data_without_a_batch(tmp_path: Path) -> None:
+    trial = start(tmp_path, "Everything", *MONITOR, batch_size=200, drop_last=True)
+    assert trial.code == 2, trial.output
+    assert "plain_classes.Plain gives no batch (80 examples, batch_size=200" in trial.output
 
 
 def test_objects_in_a_checkpoint_are_left_out_and_made_anew(tmp_path: Path) -> None:
