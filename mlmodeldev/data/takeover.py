@@ -105,6 +105,7 @@ class ResumableLoader(_Loader):
         self._pin = loader.pin_memory if pin is None else pin
         self._requests = _Requests()
         self._torch: DataLoader[Any] | None = None
+        self._running: Any = None
 
     @property
     def sampler(self) -> Any:
@@ -136,7 +137,9 @@ class ResumableLoader(_Loader):
         self._requests.requests = requests
         if self._torch is None:
             self._torch = self._make()
-        return iter(self._torch)
+        self._running = iter(self._torch)
+        batches: Iterator[Any] = self._running
+        return batches
 
     def _make(self) -> DataLoader[Any]:
         mine = self.loader
@@ -157,10 +160,9 @@ class ResumableLoader(_Loader):
 
     def close(self) -> None:
         """End the worker processes now; see `ExactLoader.close`."""
-        iterator = getattr(self._torch, "_iterator", None)
-        if iterator is not None:
-            iterator._shutdown_workers()
-            self._torch._iterator = None  # type: ignore[union-attr]
+        if hasattr(self._running, "_shutdown_workers"):
+            self._running._shutdown_workers()
+        self._running = self._torch = None
 
 
 class StreamLoader(_Loader):

@@ -170,14 +170,20 @@ def _check_loads(model: LightningModule, folder: Path) -> None:
     finally:
         restore_globals(states)
     for name, value in model.state_dict().items():
-        if isinstance(value, torch.Tensor) and not torch.equal(
-            value.cpu(), loaded.get(name, value.cpu()).cpu()
-        ):
+        if isinstance(value, torch.Tensor) and not _equal(value, loaded.get(name, value)):
             raise UsageError(
                 f"export: loaded again, {name} of {type(model).__qualname__} has other values;"
                 " its export and load methods don't match (callbacks.export.enabled=false trains"
                 " without best/ and last/)"
             )
+
+
+def _equal(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two tensors are the same, with NaN equal to NaN: a bad loss is another's subject."""
+    first, second = first.cpu(), second.cpu()
+    if first.shape != second.shape:
+        return False
+    return bool(((first == second) | ((first != first) & (second != second))).all())  # noqa: PLR0124
 
 
 class _Watch(Callback):

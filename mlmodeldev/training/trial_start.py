@@ -23,6 +23,7 @@ from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.code import changed_files, code_digests
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.provenance import changes, provenance
+from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.software import software, torch_difference
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def open_trial(settings: Settings) -> tuple[Path, dict[str, Any]]:
     Raises:
         UsageError: the folder can't be used, or its trial began with other code.
     """
+    _forget_settings_of_no_step(settings)
     folder = TrialFolder.open(settings)
     record = folder.read()
     changed = changed_files(record, project_root())
@@ -57,6 +59,20 @@ def open_trial(settings: Settings) -> tuple[Path, dict[str, Any]]:
     _record_code(folder, record, settings, bool(changed and goes_on))
     start = {"attempt": folder.attempt, "token": folder.token, "best": best_value(record)}
     return folder.path, {**start, **_start_from(folder, record)}
+
+
+def _forget_settings_of_no_step(settings: Settings) -> None:
+    """Let a named trial that failed before its first step begin with other settings.
+
+    Such as one that the rehearsal has refused: the next command corrects what it has named.
+    """
+    artefacts = settings.artefacts
+    if artefacts.trial is None:
+        return
+    path = Path(artefacts.runs_dir).expanduser().absolute() / artefacts.sweep / artefacts.trial
+    kept = any(path.glob("checkpoints/*.ckpt")) or (path / "metrics.csv").exists()
+    if not kept and read_record(path).get("state") == "failed":
+        (path / "config.yaml").unlink(missing_ok=True)
 
 
 def best_value(record: Mapping[str, Any]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -239,6 +240,18 @@ def test_the_users_worker_sees_the_users_data() -> None:
     made = ResumableLoader(plain, Place())
     assert values(made)[0] == [100, 101, 102, 103]
     made.close()
+
+
+def test_workers_end_when_a_loader_is_closed() -> None:
+    made = loader("noisy", workers=2)
+    batches = iter(made)
+    next(batches)
+    children = multiprocessing.active_children()
+    assert len(children) >= 2
+    made.close()
+    for child in children:
+        child.join(10)
+    assert not any(child.is_alive() for child in children)
 
 
 def test_overfitting_takes_the_order_of_the_data() -> None:

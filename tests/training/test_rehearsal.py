@@ -96,6 +96,14 @@ def test_a_monitor_that_is_not_logged(tmp_path: Path) -> None:
     assert not (trial.folder / "metrics.csv").exists()
 
 
+def test_what_was_refused_is_corrected_under_its_name(tmp_path: Path) -> None:
+    assert start(tmp_path, "Everything", "training.max_epochs=1").code == 2
+    assert start(tmp_path, "Everything", *MONITOR, "training.max_epochs=1").code == 0
+    other = start(tmp_path, "Everything", "training.monitor=mean_so_far", "training.max_epochs=1")
+    assert other.code == 2
+    assert "holds a trial with training.monitor=val_loss" in other.output
+
+
 def test_a_metric_of_training_may_be_the_monitor(tmp_path: Path) -> None:
     trial = start(tmp_path, "Everything", "training.monitor=mean_so_far", "training.mode=min")
     assert trial.code == 0, trial.output
