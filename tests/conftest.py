@@ -164,7 +164,10 @@ def in_fork(printed: Path | str, function: Callable[..., None], *args: Any) -> i
 
 def _call(printed: str, function: Callable[..., None], args: tuple[Any, ...]) -> None:
     from mlmodeldev.errors import TrialInterrupted, UsageError
+    from mlmodeldev.trial.signals import SIGNALS
 
+    # A pool that was first to start the fork server has done it with signals blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
