@@ -67,7 +67,7 @@ class DiesWhenPickled:
 
 
 def save_and_die(path: str) -> None:
-    IO.save_checkpoint({**checkpoint(2, 100_000), "end": DiesWhenPickled()}, path)
+    IO.save_checkpoint({**checkpoint(2, 100_000), "callbacks": DiesWhenPickled()}, path)
 
 
 def save_until_killed(path: str, ready) -> None:
@@ -145,7 +145,7 @@ def test_a_full_disk_is_reported(tmp_path, monkeypatch):
 
 def test_an_object_that_cannot_be_saved_is_no_bad_input(tmp_path):
     with pytest.raises(Exception, match="pickle") as error:
-        IO.save_checkpoint({"x": lambda: None}, tmp_path / "step.ckpt")
+        IO.save_checkpoint({"callbacks": lambda: None}, tmp_path / "step.ckpt")
     assert not isinstance(error.value, UsageError)
     assert [*tmp_path.iterdir()] == []
 
