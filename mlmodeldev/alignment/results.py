@@ -266,7 +266,7 @@ def _log_one(result: Result, path: Path, logger: Any, step: int) -> None:
     experiment: Any = getattr(logger, "experiment", None)  # of metrics.csv it is a path
     if hasattr(logger, "log_image"):
         logger.log_image(f"{key}/heatmap", [str(path)], caption=[result.caption])
-    elif hasattr(experiment, "add_figure") and not isinstance(experiment, Path):
+    elif not isinstance(experiment, Path) and hasattr(experiment, "add_figure"):
         experiment.add_figure(f"{key}/heatmap", picture(result), step)
     if hasattr(logger, "log_table"):
         rows = [
