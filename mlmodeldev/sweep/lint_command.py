@@ -57,7 +57,7 @@ def macro_message(item: str) -> str | None:
         if name not in MACROS:
             hint = nearest(name, MACROS)
             message = f"${{{name}}} is no macro of W&B, which drops it silently"
-            return f"{message}{hint}; known: {allowed}"
+            return f"{message}{hint}; allowed: {allowed}"
         if item != f"${{{name}}}":
             return f"{item!r}: W&B replaces ${{{name}}} only where it stands alone"
     return None

@@ -153,7 +153,7 @@ def _distribution(spec: dict[str, Any], keys: Keys, document: Document) -> str |
         if isinstance(given, str) and given in FIELDS:
             return given
         hint = nearest(str(given), FIELDS)
-        message = f"{shown(given)} is unknown{hint}; known: {', '.join(FIELDS)}"
+        message = f"{shown(given)} is unknown{hint}; allowed: {', '.join(FIELDS)}"
         document.error((*keys, "distribution"), message)
         return None
     if "values" in spec:

@@ -19,7 +19,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +39,7 @@ from mlmodeldev.secrets import mask
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.configuration import first_difference
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -49,37 +50,6 @@ State = Literal["pending", "running", "interrupted", "done", "failed", "pruned"]
 
 LOCK_SECONDS = 60.0
 """How long to wait for the record's lock, which is held for the moment of a change."""
-
-# Settings that say where, how long and how fast, not what: they may differ when a trial goes on.
-MAY_CHANGE = (
-    "artefacts",
-    "logger",
-    *(f"callbacks.{name}" for name in ("cka", "export", "progress", "pruning")),
-    *(f"callbacks.{name}" for name in ("samples", "throughput")),
-    "cluster",
-    "overrides",
-    "processing.num_workers",
-    "processing.pin_memory",
-    "processing.prefetch_factor",
-    "processing.stage",
-    "training.accelerator",
-    "training.checkpoint_every_n_steps",
-    "training.check_val_every_n_epoch",
-    "training.compile",
-    "training.detect_anomaly",
-    "training.devices",
-    "training.limit_val_batches",
-    "training.log_every_n_steps",
-    "training.max_epochs",
-    "training.max_steps",
-    "training.nonfinite",
-    "training.num_nodes",
-    "training.patience",
-    "training.profiler",
-    "training.strategy",
-    "training.test",
-)
-
 
 RECORD_VERSION = 2
 """Of ``trial.json``: 2 has the owner's token; records without a version are read as before."""
@@ -383,21 +353,3 @@ def _agents_run() -> dict[str, str]:
     if not os.environ.get("WANDB_SWEEP_ID") or not os.environ.get("WANDB_RUN_ID"):
         return {}
     return {"wandb_id": os.environ["WANDB_RUN_ID"], "wandb_sweep": os.environ["WANDB_SWEEP_ID"]}
-
-
-def first_difference(
-    old: Any, new: Any, key: str = "", ignored: Collection[str] = MAY_CHANGE
-) -> str:
-    """Return ``"optimizer.lr=0.1 (now 0.2)"`` for the first setting that must not change."""
-    if key in ignored:
-        return ""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(n for n in new if n not in old)]:
-            inner = f"{key}.{name}" if key else str(name)
-            difference = first_difference(old.get(name), new.get(name), inner, ignored)
-            if difference:
-                return difference
-        return ""
-    if old == new or (old is None and new == {}):  # a mapping that an earlier version lacked
-        return ""
-    return f"{key}={old} (asked now: {new})"

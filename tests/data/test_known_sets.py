@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from datamodule import Images
 from examples.coco import CocoCaptions
@@ -26,6 +23,7 @@ from mlmodeldev.data.loader import EpochIndex
 from mlmodeldev.data.readers import read_idx
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch import manifest
+from tests.data.published import SETS
 from tests.fetch.fault_server import Answer, FaultServer
 from tests.small_data import (
     COLOURS,
@@ -36,45 +34,10 @@ from tests.small_data import (
     photo,
     rows,
     set_up,
-    small_sets,
-    write_manifests,
     zipped,
 )
 
-SETS = small_sets()
-
-
-@pytest.fixture(scope="module")
-def manifests(tmp_path_factory):
-    return write_manifests(tmp_path_factory.mktemp("manifests"), SETS)
-
-
-@pytest.fixture(scope="module")
-def mirror():
-    with FaultServer() as server:
-        for name, files in SETS.items():
-            for file, body in files.items():
-                server.add(f"{name}/{file}", body)
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def sets(mirror, manifests, monkeypatch):
-    """Point the manifests at the mirror, as a laboratory would."""
-    use_mirror(mirror.url("").rstrip("/"), manifests, monkeypatch.setenv)
-    mirror.requests.clear()
-
-
-def use_mirror(url, folder, setenv=os.environ.__setitem__):
-    setenv("MLMODELDEV_MIRROR", url)
-    setenv("MLMODELDEV_MANIFESTS", str(folder))
-    setenv("HF_HUB_OFFLINE", "0")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """A data folder for tests that only read."""
-    return tmp_path_factory.mktemp("shared-data")
+pytestmark = pytest.mark.usefixtures("sets")
 
 
 def example(dataset, place, epoch=0):
@@ -323,79 +286,6 @@ def test_photographs_are_decoded_as_a_reader_sees_them(shared):
     image = Image.open(io.BytesIO(photo(colour, number))).convert("RGB")
     theirs = image.resize((36, 36), Image.Resampling.BOX, (10, 0, 50, 40))
     np.testing.assert_allclose(made.val_set.images[number], np.asarray(theirs), atol=2)
-
-
-# --- trials
-
-
-SMALL = (
-    "logger=csv",
-    "callbacks.cka.enabled=false",
-    "model.hidden_size=16",
-    "model.num_layers=1",
-    "optimizer.lr=0.01",
-)
-
-
-def test_a_trial_of_cola_from_nothing(mirror, manifests, tmp_path, trials):
-    trials.data = tmp_path / "data"
-    ended = trials.run(
-        "data=cola",
-        "model=text_classifier",
-        "model.dropout=0",
-        "training.max_epochs=4",
-        *SMALL,
-        patch=partial(use_mirror, mirror.url("").rstrip("/"), manifests),
-    )
-    assert ended.code == 0, ended.output
-    assert ended.record["metric"]["value"] > 0.9  # the grammar is learned
-    assert [request.path for request in mirror.requests] == ["/cola_public/cola_public_1.1.zip"]
-    assert set(ended.record["data"]["inputs"]) == {
-        f"cola_public/cola_public/raw/in_domain_{part}.tsv" for part in ("train", "dev")
-    }
-
-
-def test_a_trial_of_coco_captions_from_nothing(mirror, manifests, tmp_path, trials):
-    trials.data = tmp_path / "data"
-    ended = trials.run(
-        "data=coco_captions",
-        "data.image_size=16",
-        "processing.batch_size=9",
-        "training.max_epochs=2",
-        *SMALL,
-        patch=partial(use_mirror, mirror.url("").rstrip("/"), manifests),
-    )
-    assert ended.code == 0, ended.output
-    assert 0 <= ended.record["test"]["test/accuracy"] <= 1
-    samples = (ended.folder / "samples.csv").read_text()
-    assert "COCO_val2014" in samples
-    assert (ended.folder / "best" / "model.safetensors").is_file()
-
-
-def test_a_killed_trial_of_coco_captions_ends_with_the_same_weights(manifests, shared, trials):
-    """Cutting, mirroring and captions are drawn in two worker processes."""
-    trials.data = shared
-    overrides = (
-        "data=coco_captions",
-        "data.image_size=16",
-        "processing.batch_size=9",
-        "processing.num_workers=2",
-        "training.max_epochs=3",
-        "training.checkpoint_every_n_steps=1",
-        "training.test=false",
-        *SMALL,
-    )
-    patch = partial(use_mirror, "file:///nowhere", manifests)  # all is there already
-    whole = trials.run(*overrides, name="whole", patch=patch)
-    assert whole.code == 0, whole.output
-    trials.run(*overrides, name="killed", patch=patch, kill_at=5)
-    killed = trials.run(*overrides, name="killed", patch=patch)
-    assert killed.code == 0, killed.output
-    assert killed.record["attempts"] == 2
-    weights = [load_file(each.folder / "last" / "model.safetensors") for each in (whole, killed)]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
-    assert whole.rows == killed.rows
 
 
 def test_the_stage_setting_reaches_the_data(shared, tmp_path):

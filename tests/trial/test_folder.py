@@ -10,7 +10,8 @@ import yaml
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.settings.identity import identity
-from mlmodeldev.trial.folder import TrialFolder, first_difference
+from mlmodeldev.trial.configuration import first_difference
+from mlmodeldev.trial.folder import TrialFolder
 
 
 @pytest.fixture
