@@ -73,10 +73,8 @@ class TakenOver:
 
     def gives(self, stage: str) -> bool:
         """Whether the module has loaders for a stage: train, val or test."""
-        parent: type
-        parent = (
-            LightningModule if isinstance(self.module, LightningModule) else LightningDataModule
-        )
+        is_model = isinstance(self.module, LightningModule)
+        parent: type = LightningModule if is_model else LightningDataModule
         return is_overridden(LOADERS[stage], self.module, parent=parent)
 
     def meet(self, model: LightningModule) -> None:
@@ -281,8 +279,7 @@ def _given(settings: Settings) -> dict[str, Any]:
 
 
 def _overridden(settings: Settings) -> set[str]:
-    names = (name.lstrip("+~").removeprefix("processing.") for name in settings.overrides)
-    return {name for name in names if name in _OURS}
+    return {name for name in _OURS if f"processing.{name}" in settings.overrides}
 
 
 def _check_batch_size(settings: Settings, module: Module) -> None:

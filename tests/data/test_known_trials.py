@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from examples.coco import CocoCaptions
 from tests.data.published import use_mirror
+from tests.small_data import set_up
 
 pytestmark = pytest.mark.usefixtures("sets")
 
@@ -59,6 +61,7 @@ def test_a_trial_of_coco_captions_from_nothing(mirror, manifests, tmp_path, tria
 def test_a_killed_trial_of_coco_captions_ends_with_the_same_weights(manifests, shared, trials):
     """Cutting, mirroring and captions are drawn in two worker processes."""
     trials.data = shared
+    set_up(CocoCaptions, shared, image_size=16)  # fetched and prepared beforehand
     overrides = (
         "data=coco_captions",
         "data.image_size=16",
