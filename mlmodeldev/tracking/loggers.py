@@ -48,7 +48,8 @@ def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) ->
     if chosen.wandb is not None:
         run = _wandb(chosen.wandb, settings, folder) if first else SilentLogger("wandb")
         loggers.append(run)
-    return [*loggers, MetricsFile(folder.path / "metrics.csv")]
+    rows = MetricsFile(folder.path / "metrics.csv", check_owner=folder.check_owner)
+    return [*loggers, rows]
 
 
 class SilentLogger(Logger):

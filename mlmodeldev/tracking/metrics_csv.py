@@ -8,18 +8,24 @@ Example::
 
     logger = MetricsFile(folder / "metrics.csv")
     logger.resume_from(step=120)          # rows of steps 120 and later are dropped
+
+Where two attempts are alive at once (Slurm gave a node up whose processes live on), the earlier one
+keeps writing for the moment until it looks who owns the trial. Its rows go to the file that it has
+open, which the later attempt has replaced: they are never seen.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import io
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers.logger import Logger
@@ -59,12 +65,20 @@ class MetricsFile(Logger):
     Args:
         file: the CSV file.
         clock: seconds since 1970.
+        check_owner: raises where the trial belongs to another attempt; called before the file is
+            written anew, and where it was replaced by someone else.
     """
 
-    def __init__(self, file: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        file: Path,
+        clock: Callable[[], float] = time.time,
+        check_owner: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__()
-        self.file, self.clock = file, clock
+        self.file, self.clock, self.check_owner = file, clock, check_owner
         self._columns: list[str] = []
+        self._open: IO[str] | None = None
 
     @property
     def name(self) -> str:
@@ -94,21 +108,47 @@ class MetricsFile(Logger):
         row = {name: _text(value) for name, value in metrics.items()}
         row = {"epoch": "", **row, "step": str(step or 0), TIME: f"{self.clock():.3f}"}
         new = [name for name in row if name not in self._columns]
-        if new:
+        if new or not self._is_current():
+            self.check_owner()
             columns, rows = read_text_rows(self.file)
             self._columns = [*_FIRST, *sorted({*self._columns, *columns, *new} - set(_FIRST))]
             self._write_all([*rows, row])
             return
-        with writing_to(self.file), self.file.open("a", encoding="utf-8") as file:
-            file.write(_lines([row], self._columns))
+        assert self._open is not None
+        with writing_to(self.file):
+            self._open.write(_lines([row], self._columns))
+            self._open.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Close the file."""
+        self._close()
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: ``config.yaml`` holds them."""
 
+    def _is_current(self) -> bool:
+        """Whether the file that is open still has its name."""
+        if self._open is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._open.fileno()), self.file.stat())
+        except OSError:
+            return False
+
     def _write_all(self, rows: list[dict[str, str]]) -> None:
+        self._close()
         if self._columns:
             header = _lines([{name: name for name in self._columns}], self._columns)
             write_text(self.file, header + _lines(rows, self._columns))
+            with writing_to(self.file):
+                self._open = self.file.open("a", encoding="utf-8")
+
+    def _close(self) -> None:
+        if self._open is not None:
+            with contextlib.suppress(OSError):  # every row was flushed, and NFS may have lost it
+                self._open.close()
+            self._open = None
 
 
 def _text(value: Any) -> str:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metrics_csv import MetricsFile
 
 
@@ -173,3 +174,38 @@ def test_pictures_for_a_tracker_are_passed_over_with_a_word(
     ]
     assert not hasattr(logger.experiment, "mkdirr")
     assert (logger.experiment / "x").name == "x"
+
+
+def test_an_attempt_that_was_taken_over_writes_no_row_beside_its_successor(logger, file):
+    """Its processes live on for a moment after Slurm has given their node up."""
+    successor = metrics_file(file)
+    successor.resume_from(3)
+    logger.log_metrics({"train/loss": 1.0 / 4, "epoch": 0}, 3)  # what it had open was replaced
+    assert [row["step"] for row in rows(file)] == ["0", "1", "2", "2", "3"], "it may still own it"
+    successor.resume_from(3)
+
+    def lost() -> None:
+        raise LostLease("taken over")
+
+    logger.check_owner = lost
+    for name in ("train/loss", "a/new"):
+        with pytest.raises(LostLease):
+            logger.log_metrics({name: 0.25, "epoch": 0}, 3)
+    successor.log_metrics({"train/loss": 1.0 / 4, "epoch": 0}, 3)
+    assert [row["step"] for row in rows(file)] == ["0", "1", "2", "2", "3"]
+
+
+def test_a_file_that_someone_has_saved_anew_keeps_its_rows(logger, file):
+    text = file.read_text()
+    (file.parent / "edited").write_text(text)
+    (file.parent / "edited").replace(file)
+    logger.log_metrics({"train/loss": 7.0, "epoch": 0}, 5)
+    assert file.read_text().startswith(text)
+    assert rows(file)[-1] == {"epoch": "0", "step": "5", "train/loss": "7.0"}
+
+
+def test_rows_after_the_file_was_closed_are_written(logger, file):
+    before = rows(file)
+    logger.finalize("success")
+    logger.log_metrics({"train/loss": 7.0, "epoch": 0}, 5)
+    assert rows(file) == [*before, {"epoch": "0", "step": "5", "train/loss": "7.0"}]
