@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -123,6 +123,7 @@ class Sentences(CachedSentences):
     """Sentences with one of two labels; tokenized once. A subclass says where the files are."""
 
     in_memory = True
+    labels: ClassVar[list[str]]
 
     def __init__(
         self,
@@ -148,15 +149,14 @@ class Sentences(CachedSentences):
         self.val_set = Rows(dev, np.arange(len(dev["label"])))
 
     @property
-    def structure(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
+        """Facts that the model's arguments and inference need."""
         return {
             "num_classes": 2,
             "vocab_size": len(self.tokenizer),
             "max_length": self.max_length,
+            "labels": self.labels,
         }
-
-    def card(self) -> dict[str, Any]:
-        return {"labels": self.label_names, "max_length": self.max_length}
 
     def describe(self, index: int) -> dict[str, str]:
         """Show a validation sentence in the samples table."""
@@ -172,7 +172,7 @@ class Cola(Sentences):
     """
 
     name = "cola"
-    label_names: list[str] = ["unacceptable", "acceptable"]  # noqa: RUF012
+    labels: ClassVar[list[str]] = ["unacceptable", "acceptable"]
     read = staticmethod(read_cola)
 
     def __init__(
@@ -212,7 +212,7 @@ class Sst2(Sentences):
     """SST-2, sentences of film reviews (Socher 2013), as GLUE distributes them."""
 
     name = "sst2"
-    label_names: list[str] = ["negative", "positive"]  # noqa: RUF012
+    labels: ClassVar[list[str]] = ["negative", "positive"]
     read = staticmethod(read_sst2)
 
     def files(self) -> dict[str, Path]:

@@ -110,15 +110,13 @@ class TextFiles(ExactDataModule):
         return split(count, self.split_seed, *self.fractions.values())
 
     @property
-    def structure(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
+        """Facts that the model's arguments and inference need."""
         return {
             "vocab_size": len(self.tokenizer),
             "max_length": self.block_size,
             "end_of_text": self.end,
         }
-
-    def card(self) -> dict[str, Any]:
-        return {"max_length": self.block_size}
 
     def files(self) -> Sequence[Path]:
         """Return the text files, in the order in which they are read."""

@@ -180,7 +180,7 @@ def test_bpe_is_the_same_in_another_process(tmp_path) -> None:
     first, second = ((tmp_path / name / "tokenizer.json").read_bytes() for name in "ab")
     assert first == second
     made = set_up(TextFiles, tmp_path, tokenizer="bpe", vocab_size=300)
-    assert made.structure["vocab_size"] == 300
+    assert made.info["vocab_size"] == 300
     whole = [token for part in (made.train_set, made.val_set) for token in targets_of(part)]
     assert max(whole) < 300
     named = set_up(TextFiles, tmp_path, tokenizer=str(tmp_path / "a"))

@@ -142,7 +142,7 @@ def test_an_image_gets_the_probabilities_of_validation(
     with torch.inference_mode():
         image = model.embed_images(module.val_set.images[number][None])
         logits = model.logit_scale.exp() * image @ model.embed_classes(module.prompts).T
-    assert list(answer["all"]) == module.label_names
+    assert list(answer["all"]) == module.labels
     # 16 grey levels in 8 bits: half a level of 255 is all that may differ
     np.testing.assert_allclose(list(answer["all"].values()), logits.softmax(-1)[0], atol=5e-3)
 

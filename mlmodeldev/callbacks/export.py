@@ -21,6 +21,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from mlmodeldev.atomic import replace_folder, write_json
 from mlmodeldev.callbacks.export_files import write_card, write_config, write_weights
 from mlmodeldev.callbacks.resume import ResumeCheckpoint
+from mlmodeldev.data.info import data_info
 from mlmodeldev.trial.checkpoint_values import read_checkpoint
 from mlmodeldev.trial.record import read_record
 
@@ -70,7 +71,7 @@ class Export(Callback):
             **self.state,
             **done,
             "metric": {**metric, "epoch": self.recovery.best_epoch + 1},
-            "data": _facts_of(datamodule),
+            "data": data_info(datamodule),
             "inference": inference_of(module),
         }
 
@@ -95,12 +96,6 @@ class Export(Callback):
             tokenizer.save_pretrained(target)
         write_json(target / "training_state.json", state)
         write_card(target, state, read_record(self.folder))
-
-
-def _facts_of(datamodule: Any) -> dict[str, Any]:
-    """Return what inference needs of the data: its ``card()``, or its ``info``."""
-    card: Any = getattr(datamodule, "card", None)
-    return dict(card()) if card is not None else dict(getattr(datamodule, "info", None) or {})
 
 
 def inference_of(module: LightningModule) -> str | None:

@@ -20,6 +20,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlmodeldev.atomic import atomic_write
+from mlmodeldev.data.info import label_names
 
 _COLUMNS = ("index", "label", "prediction", "probability")
 
@@ -82,7 +83,7 @@ class Samples(Callback):
         # mistakes first, then by confidence; stable, so that equal ones keep the data's order
         order = torch.argsort(wrong * 2.0 + whole["probability"], descending=True, stable=True)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        names = getattr(datamodule, "label_names", None)
+        names = label_names(datamodule)
         describe: Any = getattr(datamodule, "describe", None)
         if describe is None or trainer.overfit_batches:  # type: ignore[attr-defined]
             describe = _nothing  # the examples of overfitting are not of the validation set

@@ -48,18 +48,17 @@ class ExactDataModule(LightningDataModule):
     Attributes:
         train_set, val_set, test_set: datasets asked as ``dataset[EpochIndex(index, epoch)]``; a
             module without a val_set or test_set goes without.
-        label_names: names of the classes, by number.
+        info: optional facts of the data (`mlmodeldev.data.info`).
         in_memory: examples cost nothing to load, so worker processes would only slow them down.
     """
 
     train_set: Sized
     val_set: Sized
     test_set: Sized | None = None
-    label_names: list[str]
     in_memory = False
 
     def attach(self, settings: Settings, world: Ranks) -> None:
-        """Take what is not structure: batch size, workers, seed, folders, place among ranks."""
+        """Take what makes no other data: batch size, workers, seed, folders, place among ranks."""
         self._open: list[ExactLoader] = []
         self.processing = settings.processing
         self.seed = settings.training.seed
@@ -71,15 +70,6 @@ class ExactDataModule(LightningDataModule):
         log_progress()
         self.shard = Shard(world.rank, world.size)
         self.on_gpu = settings.training.accelerator != "cpu" and torch.cuda.is_available()
-
-    @property
-    def structure(self) -> dict[str, Any]:
-        """Facts of the data that a model may take as arguments, such as ``classes``."""
-        return {}
-
-    def card(self) -> dict[str, Any]:
-        """Facts of the data that inference needs; written into ``training_state.json``."""
-        return {"labels": getattr(self, "label_names", [])}
 
     def dataset(self, name: str, only: Sequence[str] | None = None, **options: Any) -> Path:
         """Return the folder of a dataset with a manifest, fetched if it is not there.

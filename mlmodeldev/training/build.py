@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import LightningDataModule, LightningModule, seed_everything
 
-from mlmodeldev.data.loader import EpochIndex, key
+from mlmodeldev.data.info import data_info
+from mlmodeldev.data.loader import key
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.plain import OfTheModel, take_over
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root, put_on_path
-from mlmodeldev.settings.conf_files import choices_of
 from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
 from mlmodeldev.settings.lightning_names import accept_both_names, of_the_other
 from mlmodeldev.settings.own_optimizer import unused_setting
@@ -63,41 +63,19 @@ def model(settings: Settings, data: LightningDataModule) -> LightningModule:
     """Make the model, its weights drawn from the seed, with arguments filled in from the data.
 
     Raises:
-        UsageError: its class is no model, refuses its arguments, or reads what the data lack.
+        UsageError: its class is no model, or refuses its arguments.
     """
     target = _locate("model", settings.model["_target_"])
-    _check_reads(settings, data)
     _check_optimizer(settings, target)
     _check_complete(settings, target, data)
     # Weights depend on the seed and on nothing that was drawn before.
     seed_everything(key(settings.training.seed, "weights") % 2**32, verbose=False)
-    made = _construct("model", settings.model, facts(data))
+    made = _construct("model", settings.model, data_info(data))
     if not isinstance(made, LightningModule):
         name = settings.model["_target_"]
         raise UsageError(f"model._target_={name}: must be a LightningModule{of_the_other(made)}")
     attach(made, settings.optimizer)
     return made
-
-
-def facts(data: LightningDataModule) -> dict[str, Any]:
-    """Return the facts of the data that a model may take as arguments: its ``info``, if any."""
-    return {**getattr(data, "structure", {}), **(getattr(data, "info", None) or {})}
-
-
-def _check_reads(settings: Settings, data: LightningDataModule) -> None:
-    """Refuse data whose examples lack what the model's class says that it reads (``READS``)."""
-    target = settings.model["_target_"]
-    reads = getattr(_locate("model", target), "READS", ())
-    if not reads or not isinstance(data, ExactDataModule):
-        return
-    given = list(data.train_set[EpochIndex(0, 0)])
-    missing = [name for name in reads if name not in given]
-    if missing:
-        raise UsageError(
-            f"model._target_={target}: reads {', '.join(map(repr, missing))}, which"
-            f" {settings.data['_target_']} does not give (it gives {', '.join(given)}); choose"
-            f" other data, or another model (model={', '.join(choices_of('model'))})"
-        )
 
 
 def _check_optimizer(settings: Settings, target: Any) -> None:
@@ -113,13 +91,13 @@ def _check_optimizer(settings: Settings, target: Any) -> None:
 
 def _check_complete(settings: Settings, target: Any, data: LightningDataModule) -> None:
     """Refuse a model with an argument that neither the settings nor the data give."""
-    given = _arguments(target, settings.model, facts(data))
+    given = _arguments(target, settings.model, data_info(data))
     if "_args_" in given:
         return
     for name, parameter in inspect.signature(target).parameters.items():
         ordinary = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if ordinary and parameter.default is parameter.empty and name not in given:
-            offered = ", ".join(facts(data)) or "nothing"
+            offered = ", ".join(data_info(data)) or "nothing"
             raise UsageError(
                 f"model.{name}: is missing; {settings.model['_target_']} has no default for it,"
                 f" and {settings.data['_target_']} gives {offered}"
@@ -133,7 +111,7 @@ def model_arguments(settings: Settings, data: LightningDataModule) -> dict[str, 
     (`mlmodeldev.settings.instantiation.instantiated`).
     """
     target = _locate("model", settings.model["_target_"])
-    return _arguments(target, settings.model, facts(data))
+    return _arguments(target, settings.model, data_info(data))
 
 
 def _construct(group: str, chosen: Mapping[str, Any], metadata: Mapping[str, Any]) -> Any:

@@ -21,7 +21,7 @@ import logging
 import pickle
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from mlmodeldev.callbacks.resume import not_logged, own_names
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.data.randomness import global_states, restore_globals
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.conf_files import choices_of
 from mlmodeldev.training import build
 from mlmodeldev.training.model_kind import suit
 from mlmodeldev.training.trainer import make_trainer
@@ -130,6 +131,9 @@ def rehearse(
         suit(trainer, actor, short)
         try:
             trainer.fit(actor, datamodule=data)
+        except (KeyError, AttributeError) as error:
+            watch.check_fit(error, data)
+            raise
         finally:
             restore_globals(random_numbers)
         watch.check_steps(trainer, data)
@@ -196,6 +200,7 @@ class _Watch(Callback):
 
     def __init__(self, settings: Settings, kind: type[LightningModule]) -> None:
         self.settings, self.kind, self._steps = settings, kind, 0
+        self._batch: Any = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -232,7 +237,39 @@ class _Watch(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._steps += 1
+        self._steps, self._batch = self._steps + 1, batch
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._batch = batch
+
+    def check_fit(self, error: KeyError | AttributeError, data: LightningDataModule) -> None:
+        """Say in one line that the model reads what the batch, or the DataModule, does not have.
+
+        Raises:
+            UsageError: that is what the error was.
+        """
+        settings, given = self.settings, ""
+        if isinstance(error, AttributeError):
+            missing: Any = error.name if error.obj is data else None
+        else:
+            missing = error.args[0] if error.args else None
+            if not isinstance(self._batch, Mapping) or missing in self._batch:
+                return
+            given = f" (it gives {', '.join(map(str, self._batch))})"
+        if not isinstance(missing, str) or "_target_" not in settings.data:
+            return
+        raise UsageError(
+            f"model._target_={settings.model['_target_']}: reads {missing!r}, which"
+            f" {settings.data['_target_']} does not give{given}; choose other data, or another"
+            f" model (model={', '.join(choices_of('model'))})"
+        ) from error
 
     def check_monitors(self, trainer: Trainer) -> None:
         """Refuse metrics that neither validation nor training have logged.

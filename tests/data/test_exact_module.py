@@ -21,8 +21,6 @@ from mlmodeldev.training.ranks import World
 
 
 class Few(ExactDataModule):
-    label_names = ["a", "b"]  # noqa: RUF012
-
     def setup(self, stage: str | None = None) -> None:
         self.train_set, self.val_set = [*range(10)], [*range(7)]
 
@@ -147,7 +145,7 @@ def test_captions_say_what_the_label_is(digits):
     for index in range(30):
         example = digits.train_set[EpochIndex(index, 0)]
         text = digits.tokenizer.decode(example["input_ids"], skip_special_tokens=True)
-        assert digits.label_names[example["label"]] in text.replace(" ##", "")
+        assert digits.labels[example["label"]] in text.replace(" ##", "")
 
 
 def test_pixels_are_centred_and_scaled(digits):

@@ -147,14 +147,14 @@ def test_grey_images_are_those_of_the_files(shared, name):
     pixels = np.concatenate([grey_images(200, 0)[0], grey_images(50, 1)[0]])
     assert [len(part) for part in (made.train_set, made.val_set, made.test_set)] == [180, 20, 50]
     training = pixels[:200] / 255
-    assert made.structure["image_size"] == 28
+    assert made.info["image_size"] == 28
     for dataset, place in ((made.val_set, 3), (made.test_set, 49)):
         sample = example(dataset, place)
         theirs = (pixels[sample["index"]] / 255 - training.mean()) / training.std()
         np.testing.assert_allclose(sample["image"][0].numpy(), theirs, atol=1e-5)
         assert int(sample["label"]) == int(sample["index"]) % 10
         caption = made.tokenizer.decode(sample["input_ids"], skip_special_tokens=True)
-        word = made.label_names[sample["label"]]
+        word = made.labels[sample["label"]]
         assert word.replace("-", "") in caption.replace("-", "")
     assert sorted(made.test_set.index) == list(range(200, 250))
     assert not set(made.train_set.index) & set(made.val_set.index)
@@ -167,7 +167,7 @@ def test_colours_of_cifar_are_in_their_planes(shared):
     assert (sample["image"].shape, int(sample["label"])) == ((3, 32, 32), 7)
     planes = sample["image"].numpy() * made.std + made.mean
     np.testing.assert_allclose(planes * 255, raw[1:].reshape(3, 32, 32), atol=1e-2)
-    assert made.structure["channels"] == 3
+    assert made.info["channels"] == 3
 
 
 def test_a_damaged_idx_file_is_named(tmp_path):

@@ -143,7 +143,7 @@ class ByIndex:
 
 class Data(ExactDataModule):
     in_memory = True
-    label_names = ["a", "b", "c"]
+    info = {"labels": ["a", "b", "c"]}
 
     def setup(self, stage=None):
         x = torch.randn(192, 8, generator=torch.Generator().manual_seed(7))

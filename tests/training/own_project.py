@@ -30,11 +30,7 @@ class ByIndex:
 
 class Points(ExactDataModule):
     in_memory = True
-    label_names = ("a", "b", "c")
-
-    @property
-    def structure(self):
-        return {"classes": 3}
+    info = {"classes": 3, "labels": ["a", "b", "c"]}
 
     def setup(self, stage=None):
         generator = torch.Generator().manual_seed(7)

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from mlmodeldev.data.loader import EpochIndex
+from mlmodeldev.data.info import data_info
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.settings.schema import Settings
@@ -16,7 +16,7 @@ from mlmodeldev.training.ranks import World
 
 MINE = """
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import LightningDataModule, LightningModule
 from mlmodeldev.data.module import ExactDataModule
 
 class Data(ExactDataModule):
@@ -27,7 +27,7 @@ class Data(ExactDataModule):
     def prepare_data(self): self.log.append("prepare")
     def setup(self, stage=None): self.log.append(f"setup {stage} {self.seed} {self.shard}")
     @property
-    def structure(self): return {"classes": 3, "vocabulary": 99, "unknown": 1}
+    def info(self): return {"classes": 3, "vocabulary": 99, "unknown": 1}
 
 class Net(LightningModule):
     def __init__(self, width: int, classes: int = 2, vocabulary: int = 5):
@@ -35,8 +35,15 @@ class Net(LightningModule):
         self.made_with = (width, classes, vocabulary)
         self.layer = torch.nn.Linear(width, classes)
 
-class Reader(Net):
-    READS = ("image", "label")
+class Earlier(ExactDataModule):
+    label_names = ["a", "b"]
+    def setup(self, stage=None): ...
+    @property
+    def structure(self): return {"classes": 3}
+    def card(self): return {"image": {"size": 8}}
+
+class Unlike(LightningDataModule):
+    def info(self): return "a method of the researcher's own"
 
 class Broken(LightningModule):
     def __init__(self):
@@ -65,7 +72,7 @@ def settings(model: dict | None = None, data: dict | None = None, seed: int = 0)
     )
 
 
-def test_data_are_prepared_and_set_up_once_with_what_is_not_structure(mine):
+def test_data_are_prepared_and_set_up_once_with_what_makes_no_other_data(mine):
     made = build.datamodule(settings(seed=5), World())
     assert made.log == ["prepare", "setup fit 5 Shard(rank=0, size=1)"]
     assert made.processing.batch_size == 32
@@ -125,14 +132,16 @@ def test_arguments_that_do_not_fit_are_reported_in_one_line(mine):
         build.datamodule(settings(data={"_target_": "minefile.Data", "sise": 1}), World())
 
 
-def test_data_without_what_the_model_reads_are_refused(mine):
-    data = build.datamodule(settings(), World())
-    chosen = settings({"_target_": "minefile.Reader", "width": 6})
-    data.train_set = {EpochIndex(0, 0): {"text": 0, "label": 1}}
-    with pytest.raises(UsageError, match=r"'image'.*Data does not give \(it gives text, label\)"):
-        build.model(chosen, data)
-    data.train_set[EpochIndex(0, 0)]["image"] = 2
-    assert build.model(chosen, data).made_with == (6, 3, 99)
+def test_facts_of_data_that_were_written_for_an_earlier_version(mine):
+    data = build.datamodule(settings(data={"_target_": "minefile.Earlier"}), World())
+    assert data_info(data) == {"labels": ["a", "b"], "classes": 3, "image": {"size": 8}}
+    assert build.model(settings(), data).made_with == (6, 3, 5)
+
+
+def test_an_info_of_another_meaning_is_left_alone(mine):
+    data = build.datamodule(settings(data={"_target_": "minefile.Unlike"}), World())
+    assert data_info(data) == {}
+    assert build.model(settings(), data).made_with == (6, 2, 5)
 
 
 def test_a_defect_inside_of_the_class_keeps_its_traceback(mine):

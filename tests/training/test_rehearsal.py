@@ -18,13 +18,18 @@ MONITOR = ["training.monitor=val_loss", "training.mode=min"]
 
 
 def start(
-    folder: Path, model: str, *overrides: str, name: str = "trial", **arguments: Any
+    folder: Path,
+    model: str,
+    *overrides: str,
+    name: str = "trial",
+    kind: str = "Plain",
+    **arguments: Any,
 ) -> TrialResult:
     place = [f"artefacts.runs_dir={folder}", f"artefacts.trial={name}"]
     chosen = {"_target_": f"tests.training.test_rehearsal.{model}"}
     if model == "Counting":
         chosen["steps"] = str(folder / "steps.txt")
-    data = {"_target_": "tests.training.plain_classes.Plain", **arguments}
+    data = {"_target_": f"tests.training.plain_classes.{kind}", **arguments}
     printed = folder / f"{name}.txt"
     code = in_fork(printed, run_classes, chosen, data, [*COMMON, *place, *overrides], None)
     return TrialResult(code, folder / "single" / name, printed.read_text())
@@ -62,6 +67,20 @@ class Objects(Everything):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert isinstance(checkpoint["mine"]["activation"], nn.ReLU)
+
+
+class Reader(Everything):
+    """Reads an entry that the batches do not have."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step(batch["image"], batch_idx)
+
+
+class Asker(Everything):
+    """Reads an attribute that the DataModule does not have."""
+
+    def on_train_start(self) -> None:
+        assert self.trainer.datamodule.prompts  # type: ignore[attr-defined]
 
 
 class Mistaken(Everything):
@@ -123,6 +142,20 @@ def test_what_would_fail_later(model: str, code: int, text: str, tmp_path: Path)
     assert (trial.code, text in trial.output) == (code, True), trial.output
     assert not list((trial.folder / "checkpoints").iterdir())
     assert trial.record["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "text"),
+    [
+        ("Reader", "Two", "reads 'image', which tests.training.plain_classes.Two does not give"),
+        ("Asker", "Plain", "reads 'prompts', which tests.training.plain_classes.Plain does not"),
+    ],
+)
+def test_data_of_another_model(model: str, kind: str, text: str, tmp_path: Path) -> None:
+    trial = start(tmp_path, model, *MONITOR, kind=kind)
+    assert (trial.code, text in trial.output) == (2, True), trial.output
+    assert ("(it gives a, b)" in trial.output) == (model == "Reader")
+    assert "Traceback" not in trial.output
 
 
 def test_data_without_a_batch(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Digits(ExactDataModule):
     """
 
     in_memory = True
-    label_names: list[str] = WORDS
+    labels: list[str] = WORDS
     phrasings: ClassVar[list[str]] = PHRASINGS
     name = "digits"
     size, channels = 8, 1
@@ -93,21 +93,22 @@ class Digits(ExactDataModule):
 
     def captions(self) -> list[list[str]]:
         """Return the phrasings of each class."""
-        return [[phrasing.format(w) for phrasing in self.phrasings] for w in self.label_names]
+        return [[phrasing.format(w) for phrasing in self.phrasings] for w in self.labels]
 
     @property
-    def structure(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
+        """Facts that the model's arguments and inference need."""
+        image = {"size": self.size, "channels": self.channels, "mean": self.mean, "std": self.std}
         return {
             "image_size": self.size,
             "channels": self.channels,
-            "num_classes": len(self.label_names),
+            "num_classes": len(self.labels),
             "vocab_size": len(self.tokenizer),
             "max_length": self.prompts["input_ids"].shape[-1],
+            "labels": self.labels,
+            "captions": self.captions(),
+            "image": image,
         }
-
-    def card(self) -> dict[str, Any]:
-        image = {"size": self.size, "channels": self.channels, "mean": self.mean, "std": self.std}
-        return {"labels": self.label_names, "captions": self.captions(), "image": image}
 
     def describe(self, index: int) -> dict[str, str]:
         """Show an example as a line of text in the samples table."""
@@ -150,7 +151,7 @@ class Images(Digits):
         split_seed: Seed = 0,
     ) -> None:
         super().__init__(tokenizer, augment, val_fraction, split_seed=split_seed)
-        self.name, self.label_names = name, self.names[name]
+        self.name, self.labels = name, self.names[name]
         self.phrasings = PHRASINGS if name == "mnist" else PHOTOS  # type: ignore[misc]
 
     def prepare_data(self) -> None:

@@ -2,12 +2,11 @@
 
 Any LightningModule will do, with an optimizer of its own or, as here, without: then optimizer and
 schedule are settings. These take structure only (sizes, names of encoders). Arguments that the
-DataModule's `structure` (or `info`) names (``image_size``, ``num_classes`` ...) are filled in.
+DataModule's `info` names (``image_size``, ``num_classes`` ...) are filled in.
 
 To add yours: write the class here, and conf/model/NAME.yaml with ``_target_: model.YourClass``;
 then ``python trainer.py model=NAME``. `export` writes best/ and last/; `load` and `predict` serve
-inference.py; ``READS`` names what a batch must hold, so that data without it are refused in one
-line; a model works without the four.
+inference.py; a model works without the three.
 """
 
 from __future__ import annotations
@@ -48,7 +47,6 @@ class DualEncoder(LightningModule):
     of a class. Validation is zero-shot: an image belongs to the class whose captions are nearest.
     """
 
-    READS: ClassVar[tuple[str, ...]] = ("image", "input_ids", "attention_mask", "label")
     # What CKA compares in validation, unless callbacks.cka.compare says otherwise.
     ALIGNMENT: ClassVar[dict[str, Any]] = {
         "towers": {
@@ -172,15 +170,15 @@ class DualEncoder(LightningModule):
 
     @torch.inference_mode()
     def predict(
-        self, images: Sequence[Path], texts: Sequence[str], folder: Path, card: Mapping[str, Any]
+        self, images: Sequence[Path], texts: Sequence[str], folder: Path, info: Mapping[str, Any]
     ) -> list[dict[str, float]]:
         """Return for each image the probability of each class, or of each given caption."""
         if not images:
             raise UsageError("this model labels images: give the path of one (texts are captions)")
-        names = list(texts) or card["labels"]
+        names = list(texts) or info["labels"]
         if not names:
             raise UsageError("this model knows no classes: give candidate captions by --text")
-        captions = [[text] for text in texts] or card["captions"]
+        captions = [[text] for text in texts] or info["captions"]
         tokenizer = AutoTokenizer.from_pretrained(folder)
         flat = [caption for group in captions for caption in group]
         longest = self.text.config.max_position_embeddings
@@ -189,7 +187,7 @@ class DualEncoder(LightningModule):
         )
         shape = (len(captions), len(captions[0]), -1)
         prompts = {n: tokens[n].view(shape) for n in ("input_ids", "attention_mask")}
-        pixels = torch.stack([read_image(path, **card["image"]) for path in images])
+        pixels = torch.stack([read_image(path, **info["image"]) for path in images])
         logits = self.logit_scale.exp() * self.embed_images(pixels) @ self.embed_classes(prompts).T
         return [dict(zip(names, row, strict=True)) for row in logits.softmax(-1).tolist()]
 

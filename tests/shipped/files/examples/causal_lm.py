@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +42,6 @@ class CausalLM(LightningModule):
     whose target is -100 count nowhere. Metrics are means over tokens: perplexity is the exponential
     of the mean loss of all tokens of a stage, on any batch size and any number of devices.
     """
-
-    READS: ClassVar[tuple[str, ...]] = ("input_ids", "targets")
 
     def __init__(
         self,

@@ -186,18 +186,18 @@ class CocoCaptions(CachedCoco):
         return self._prompts["test" if testing else "val"]
 
     @property
-    def structure(self) -> dict[str, Any]:
+    def info(self) -> dict[str, Any]:
+        """Facts that the model's arguments and inference need."""
+        image = {"size": self.image_size, "channels": 3, "mean": self.mean, "std": self.std}
         return {
             "image_size": self.image_size,
             "channels": 3,
             "num_classes": max(len(prompts["input_ids"]) for prompts in self._prompts.values()),
             "vocab_size": len(self.tokenizer),
             "max_length": self.max_length,
+            "labels": [],
+            "image": {**image, "crop": True},
         }
-
-    def card(self) -> dict[str, Any]:
-        scale = {"mean": self.mean, "std": self.std, "crop": True}
-        return {"labels": [], "image": {"size": self.image_size, "channels": 3, **scale}}
 
     def describe(self, index: int) -> dict[str, str]:
         """Name the file of a validation image."""

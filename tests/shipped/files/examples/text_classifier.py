@@ -35,7 +35,6 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class TextClassifier(LightningModule):
     """Any transformers encoder with a classification head on top."""
 
-    READS: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask", "label")
     ALIGNMENT: ClassVar[dict[str, Any]] = {
         "drift": {"a": "encoder.*.encoder.layer.*", "against": "start"},
     }
@@ -97,7 +96,7 @@ class TextClassifier(LightningModule):
 
     @torch.inference_mode()
     def predict(
-        self, images: Sequence[Path], texts: Sequence[str], folder: Path, card: Mapping[str, Any]
+        self, images: Sequence[Path], texts: Sequence[str], folder: Path, info: Mapping[str, Any]
     ) -> list[dict[str, float]]:
         """Return for each text the probability of each class."""
         if images or not texts:
@@ -107,11 +106,11 @@ class TextClassifier(LightningModule):
             list(texts),
             padding=True,
             truncation=True,
-            max_length=card["max_length"],
+            max_length=info["max_length"],
             return_tensors="pt",
         )
         return [
-            dict(zip(card["labels"], row, strict=True)) for row in self(tokens).softmax(-1).tolist()
+            dict(zip(info["labels"], row, strict=True)) for row in self(tokens).softmax(-1).tolist()
         ]
 
 
