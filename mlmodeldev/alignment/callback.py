@@ -11,11 +11,14 @@ Layers are read by forward hooks during the model's own `validation_step`: the l
 extra forward. Other models (`others`) run on the same batches. Nothing the run computes changes:
 not weights, modes, `requires_grad`, or random numbers. The first validation loader is measured, its
 first `max_batches` batches, which should be in random order; the sanity check is not. Compiled
-modules run those batches uncompiled, the one thing that may move their last digit.
+modules run those batches uncompiled, the one thing that may move their last digit. Where devices
+share a batch, its features are brought together (`of_ranks`): any number of devices measures what
+one does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -25,11 +28,13 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
 
-from mlmodeldev.alignment import results
+from mlmodeldev.alignment import of_ranks, results
 from mlmodeldev.alignment.capture import Capture, check_poolings, match_layers
 from mlmodeldev.alignment.comparison import Comparison, read_comparisons
 from mlmodeldev.alignment.hsic import Gram, gram
+from mlmodeldev.alignment.of_ranks import Part
 from mlmodeldev.alignment.present import PresentCKA, size_of_batch
 from mlmodeldev.alignment.reference_models import ReferenceModels
 from mlmodeldev.alignment.replay import Moment
@@ -84,16 +89,14 @@ class CKACallback(Callback):
             PresentCKA, kernel=kernel, estimator=estimator, weighting=weighting
         )
         self._new_metric(["checks", "settings"])
-        self._reduce = partial(gram, kernel=kernel)
-        self._references = ReferenceModels(
-            self.comparisons,
-            self.directory,
-            reduce=self._reduce,
-            pooling=pooling,
-        )
+        self._gram = partial(gram, kernel=kernel)
+        self._references = ReferenceModels(self.comparisons, self.directory)
         self._metrics: dict[str, PresentCKA] = {}
         self._live: list[str] = []
-        self._capture: Capture[Gram] | None = None
+        self._ranks = 1
+        self._common_batches = 0
+        self._waiting: list[Part[Tensor]] = []
+        self._capture: Capture[Any] | None = None
         self._batch_size: int | None = None
         self._open = ExitStack()
         self._moment: Moment | None = None
@@ -122,6 +125,11 @@ class CKACallback(Callback):
             self._prepare(trainer, pl_module)
 
     def _prepare(self, trainer: Trainer, module: LightningModule) -> None:
+        self._ranks = of_ranks.rank_count()
+        alone = self._ranks == 1
+        self._reduce: Any = self._gram if alone else of_ranks.copied
+        self._pooled = self.pooling if alone else of_ranks.unflattened(self.pooling)
+        self._references.reads(self._reduce, self._pooled)
         rows = {n: match_layers(module, c.patterns_a) for n, c in self.comparisons.items()}
         columns = self._references.prepare(trainer, module, self._resumed)
         live: dict[str, None] = {}
@@ -147,6 +155,11 @@ class CKACallback(Callback):
             metric.reset()
             metric.to(pl_module.device)
         self._references.to(pl_module.device)
+        self._waiting = []
+        if self._ranks > 1 and self._measures(trainer):
+            batches: Any = trainer.num_val_batches
+            fewest = min(of_ranks.gathered(batches[0] if batches else 0))
+            self._common_batches = int(fewest) if math.isfinite(fewest) else 0
 
     def on_validation_batch_start(
         self,
@@ -163,7 +176,7 @@ class CKACallback(Callback):
             self._batch_size = size_of_batch(batch)
             # A compiled module skips hooks that came after its compilation.
             self._open.enter_context(torch.compiler.set_stance("force_eager"))
-            capture = Capture(pl_module, self._live, self._reduce, self.pooling)
+            capture = Capture(pl_module, self._live, self._reduce, self._pooled)
             self._capture = self._open.enter_context(capture)
 
     def on_validation_batch_end(
@@ -180,11 +193,34 @@ class CKACallback(Callback):
             return
         live, moment = self._capture.take_usable(), self._moment
         self._release()
-        seen = self._references.run(trainer, moment) if moment else {}
+        others = self._references.run(trainer, moment) if moment else {}
+        part: Part[Any] = Part({"self": live, **others}, self._batch_size)
+        if self._ranks == 1:
+            self._add(part)
+        elif batch_idx < self._common_batches:
+            self._join(part, batch_idx, pl_module.device)
+        else:  # another rank may have no such batch: it would wait for this one elsewhere
+            self._waiting.append(part)
+
+    def _join(self, part: Part[Tensor], batch_idx: int, device: torch.device) -> None:
+        whole = of_ranks.join(part, batch_idx % self._ranks, self._gram, device)
+        if whole is not None:
+            self._add(whole)
+
+    def _join_rest(self, device: torch.device) -> None:
+        """Add the batches that not all ranks have a share of; all ranks call this."""
+        for number in range(max(of_ranks.gathered(len(self._waiting)))):
+            part = self._waiting[number] if number < len(self._waiting) else Part.empty()
+            self._join(part, self._common_batches + number, device)
+        self._waiting = []
+
+    def _add(self, batch: Part[Gram]) -> None:
+        seen = batch.seen
         for name, metric in self._metrics.items():
             against = self.comparisons[name].against
-            if against == "self" or against in seen:
-                metric.update(live, seen.get(against), self._batch_size)
+            if "self" in seen and against in seen:
+                other = None if against == "self" else seen[against]
+                metric.update(seen["self"], other, batch.batch_size)
 
     def _release(self) -> None:
         self._capture = self._moment = None
@@ -199,7 +235,7 @@ class CKACallback(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hooks off and let go of the models."""
         self._release()
-        self._metrics = {}
+        self._metrics, self._waiting = {}, []
         self._references.clear()
 
     # Results
@@ -208,6 +244,8 @@ class CKACallback(Callback):
         """Divide, write, log, and move `previous` on."""
         if not self._measures(trainer):
             return
+        if self._ranks > 1:
+            self._join_rest(pl_module.device)
         logged: dict[str, float] = {}
         for name, metric in self._metrics.items():
             if self._references.is_ready(self.comparisons[name].against):

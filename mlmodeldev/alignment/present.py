@@ -20,6 +20,7 @@ from torch import Tensor
 from mlmodeldev.alignment.capture import Seen
 from mlmodeldev.alignment.hsic import Gram, gram
 from mlmodeldev.alignment.metric import CKA
+from mlmodeldev.alignment.of_ranks import gathered
 
 _NAMED = 12
 """So many layers are named in the one line; the .npz has all."""
@@ -93,6 +94,8 @@ class PresentCKA(CKA):
     def result(self) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
         """Return the matrix of the layers that are there, and their names; all ranks call this."""
         matrix = self.compute()
+        for of_rank in gathered(self.reasons):
+            self.reasons = {**of_rank, **self.reasons}
         rows, columns = self._absent[: len(self.layers_a)], self._absent[len(self.layers_a) :]
         if self.paired:
             rows = columns = [a or b for a, b in zip(rows, columns, strict=True)]

@@ -1,6 +1,7 @@
 """The other models of the comparisons: the frozen start, the epoch before, a checkpoint, a Hub one.
 
-    references = ReferenceModels(comparisons, folder, …)
+    references = ReferenceModels(comparisons, folder)
+    references.reads(reduce=gram, pooling="mean")
     columns = references.prepare(trainer, module, resumed=False)     # layers by comparison
     seen = references.run(trainer, moment)                  # what each model's layers gave
 
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 
 from mlmodeldev.alignment.capture import Capture, Seen, match_layers
 from mlmodeldev.alignment.comparison import OWN_PAST, Comparison
-from mlmodeldev.alignment.hsic import Gram
+from mlmodeldev.alignment.hsic import gram
 from mlmodeldev.alignment.loaded_models import load_model, run_model
 from mlmodeldev.alignment.replay import (
     Moment,
@@ -46,17 +48,18 @@ class ReferenceModels:
         self,
         comparisons: Mapping[str, Comparison],
         directory: Path,
-        *,
-        reduce: Callable[[Tensor], Gram],
-        pooling: str | Mapping[str, str],
     ) -> None:
         self._comparisons = comparisons
-        self._reduce = reduce
-        self._pooling = pooling
+        self._reduce: Callable[[Tensor], Any] = gram
+        self._pooling: str | Mapping[str, str] = "mean"
         self._start_file = directory / "cka" / "start.safetensors"
         self._as_built: dict[str, Tensor] | None = None
         self._models: dict[str, ReferenceModel] = {}
         self.previous: dict[str, Tensor] | None = None
+
+    def reads(self, reduce: Callable[[Tensor], Any], pooling: str | Mapping[str, str]) -> None:
+        """Say how layers are read: as those of the live model (see `capture.Capture`)."""
+        self._reduce, self._pooling = reduce, pooling
 
     def setup(self, module: LightningModule) -> None:
         """Keep the weights as built: a checkpoint loaded later must not pass for the start."""
@@ -98,7 +101,7 @@ class ReferenceModels:
         """Let go of the models."""
         self._models = {}
 
-    def run(self, trainer: Trainer, moment: Moment) -> dict[str, Seen[Gram]]:
+    def run(self, trainer: Trainer, moment: Moment) -> dict[str, Seen[Any]]:
         """Run every model that is ready on the batch of that moment; return its reduced layers."""
         return {
             against: self._run_one(reference, trainer, moment)
@@ -119,7 +122,7 @@ class ReferenceModels:
             load_weights(reference.module, self.previous)
             reference.ready = True
 
-    def _run_one(self, reference: ReferenceModel, trainer: Trainer, moment: Moment) -> Seen[Gram]:
+    def _run_one(self, reference: ReferenceModel, trainer: Trainer, moment: Moment) -> Seen[Any]:
         module = reference.module
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
