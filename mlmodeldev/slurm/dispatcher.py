@@ -21,7 +21,12 @@ from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.entrypoint import Job
 from mlmodeldev.slurm.query import Queued, array_of, read_queue, run_command
 from mlmodeldev.slurm.snapshot import take_snapshot
-from mlmodeldev.slurm.submission import Submission, jobs_of, reattach_arrays
+from mlmodeldev.slurm.submission import (
+    Submission,
+    jobs_of,
+    reattach_arrays,
+    trials_without_number,
+)
 from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.tracking.upload import state_of, wait
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
@@ -51,6 +56,8 @@ class _Dispatched:
     missed: int = 0
     """How often in a row the queue did not have the job."""
     submit_at: float = 0.0
+    is_unsure: bool = False
+    """Whether sbatch may have taken it, though it did not say so."""
 
 
 class Dispatcher:
@@ -81,6 +88,7 @@ class Dispatcher:
         self._queue: dict[str, Queued] = {}
         self._queue_read_at = 0.0
         self._submission: Submission | None = None
+        self._has_submitted = False
         self._states: list[str] = []
 
     def run(self) -> int:
@@ -115,13 +123,26 @@ class Dispatcher:
         for each in self._dispatched:
             if each.job is None and now >= each.submit_at and not _is_over(each.work):
                 try:
-                    each.job = self._submit(each.work)
+                    self._submit_or_reattach(each)
                     self._queue_read_at = 0.0
                 except UsageError as error:
-                    if self._submission is None or not self._submission.arrays:
+                    each.is_unsure = bool(self._submission and self._submission.intent)
+                    if not each.is_unsure and not self._has_submitted:
                         raise
+                    if each.is_unsure:  # its files are that job's
+                        self._submission = None
                     print(f"{error}; trying again", file=sys.stderr, flush=True)
                     each.submit_at = now + RETRY_SECONDS
+
+    def _submit_or_reattach(self, each: _Dispatched) -> None:
+        if each.is_unsure:
+            each.job = self._live_job(each.work)
+            if each.job or each.work.folder.name in trials_without_number(self.folder):
+                each.submit_at = time.monotonic() + RETRY_SECONDS
+                return
+            each.is_unsure = False
+        each.job = self._submit(each.work)
+        self._has_submitted = True
 
     def _submit(self, work: TrialTask) -> str:
         from mlmodeldev.slurm.submit import submit
