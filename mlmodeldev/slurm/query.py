@@ -85,7 +85,7 @@ def queued_scripts(users: Collection[int] | None = None) -> dict[str, str]:
     Raises:
         UsageError: Slurm does not answer.
     """
-    return {job: script for job, script in _squeue("%F|%o", users=users, is_all=True)}
+    return {line[0]: line[1] for line in _squeue("%F|%o", users=users, is_all=True)}
 
 
 def _squeue(

@@ -212,7 +212,7 @@ def trial_jobs(sweep_folder: Path) -> dict[str, TrialJob]:
     jobs = jobs_of(sweep_folder)
     queue = _queue_of(sweep_folder, jobs.values())
     queued = {trial: TrialJob(job, queue.get(job)) for trial, job in jobs.items()}
-    return {**queued, **{trial: _WITHOUT_NUMBER for trial in trials_without_number(sweep_folder)}}
+    return {**queued, **dict.fromkeys(trials_without_number(sweep_folder), _WITHOUT_NUMBER)}
 
 
 NO_NUMBER = "?"
