@@ -42,6 +42,8 @@ POLL_SECONDS = 1.0
 """Between two looks at the trials' folders."""
 QUEUE_SECONDS, LEAVING_SECONDS = 10.0, 2.0
 """Between two questions to squeue; shorter while a job is about to leave and another waits."""
+STUCK_SECONDS = 120.0
+"""How long a job that has ended may keep its slot; its node may be stuck."""
 RETRY_SECONDS = 30.0
 """Until a job is submitted again that Slurm has not taken."""
 
@@ -85,6 +87,7 @@ class Dispatcher:
         self.modules, self.slots = modules, slots
         self._dispatched: list[_Dispatched] = []
         self._leaving: set[str] = set()  # jobs whose trial has ended, and that still have a node
+        self._completing_since: dict[str, float] = {}
         self._queue: dict[str, Queued] = {}
         self._queue_read_at = 0.0
         self._submission: Submission | None = None
@@ -182,8 +185,17 @@ class Dispatcher:
             return False
         finally:
             self._queue_read_at = time.monotonic()
-        self._leaving &= self._queue.keys()
+        self._leaving = {job for job in self._leaving if self._is_on_a_node(job)}
         return True
+
+    def _is_on_a_node(self, job: str) -> bool:
+        """Return whether a job still counts, which a stuck node may keep in the queue for days."""
+        if job not in self._queue:
+            return False
+        if self._queue[job].state != "COMPLETING":
+            return True
+        now = time.monotonic()
+        return now - self._completing_since.setdefault(job, now) < STUCK_SECONDS
 
     def _result(self, each: _Dispatched, fresh: bool) -> TrialResult | None:
         seconds = time.monotonic() - each.begun

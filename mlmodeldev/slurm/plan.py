@@ -180,7 +180,12 @@ def state(entry: TrialEntry, job: TrialJob | None) -> str:
         return recorded
     if recorded == "running":
         gone = job is not None and not queued and job.runs(entry.record)
-        return recorded if queued or (owned(entry.record) and not gone) else "lost"
+        # a node that can't let a job go keeps it in the queue, though its trial is dead
+        leaves = queued and job is not None and job.is_leaving
+        alive = owned(entry.record) and not gone
+        return recorded if (queued and not leaves) or alive else "lost"
+    if job is not None and job.is_given_up and not queued:
+        return "failed"
     return "queued" if queued else recorded
 
 

@@ -189,6 +189,10 @@ def jobs_of(sweep_folder: Path) -> dict[str, str]:
 # --- and what the queue says of them
 
 
+MAX_FAILED_STARTS = 3
+"""Jobs in a row that may end before their trial begins."""
+
+
 @dataclass(frozen=True)
 class TrialJob:
     """A trial's newest job, or a search's worker."""
@@ -196,6 +200,20 @@ class TrialJob:
     job: str
     queued: Queued | None
     """None: no longer in the queue."""
+    failed_starts: int = 0
+    """Jobs in a row that ended before the trial began (`mlmodeldev.slurm.failed_starts`)."""
+    note: str = ""
+    """How the last one ended, where there is something to say of it."""
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the trial is not submitted again by itself."""
+        return self.failed_starts >= MAX_FAILED_STARTS
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the job has ended, and its node has not let it go yet."""
+        return self.queued is not None and self.queued.state == "COMPLETING"
 
     def runs(self, record: Mapping[str, Any]) -> bool:
         """Return whether this is the job that a trial's record tells of."""
@@ -242,11 +260,17 @@ def search_workers(sweep_folder: Path) -> dict[str, TrialJob]:
     return {name: TrialJob(name, queue[name]) for name in names if name in queue}
 
 
-def live_arrays(sweep_folder: Path) -> list[str]:
-    """Return the numbers of the sweep's arrays that are still in the queue."""
+def live_arrays(sweep_folder: Path, leaving: bool = True) -> list[str]:
+    """Return the numbers of the sweep's arrays that are still in the queue.
+
+    Args:
+        leaving: whether those count that have ended, and that their nodes have not let go yet; a
+            job that must come after them would wait as long as such a node is stuck.
+    """
     reattach_arrays(sweep_folder)
     numbers = [job for made in submissions(sweep_folder) for job, _ in made.arrays]
-    live = {array_of(task) for task in _queue_of(sweep_folder, numbers)}
+    queue = _queue_of(sweep_folder, numbers)
+    live = {array_of(t) for t, q in queue.items() if leaving or q.state != "COMPLETING"}
     return [number for number in numbers if number in live]
 
 

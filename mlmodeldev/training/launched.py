@@ -12,7 +12,7 @@ Example::
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,17 @@ _ALONE = "to train alone: unset RANK WORLD_SIZE"
 def is_launched(variables: Mapping[str, str] = os.environ) -> bool:
     """Return whether this process has a number; empty variables count as none."""
     return bool(variables.get("RANK") and variables.get("WORLD_SIZE"))
+
+
+def forget_left_over(variables: MutableMapping[str, str] = os.environ) -> None:
+    """Drop a launcher's variables that are empty, or of which the half is missing.
+
+    Lightning reads them one by one, and would take a process that is alone for the third.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    for name in names:
+        if not is_launched(variables) or not variables.get(name):
+            variables.pop(name, None)
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.machine import cores
+from mlmodeldev.fetch import lock
+from mlmodeldev.machine import cores, shorten_socket_paths
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.command_line import SETTINGS_VARIABLE
 from mlmodeldev.training import srun
-from mlmodeldev.training.launched import Launched, is_launched
+from mlmodeldev.training.launched import Launched, forget_left_over, is_launched
 from mlmodeldev.training.meeting import Wait, host_name, meet, serve, wait_for_key
 from mlmodeldev.training.places import choose_gpu, local_place, visible_ids
+from mlmodeldev.trial import signals
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -136,6 +138,10 @@ def join(settings: Settings) -> World:
     Raises:
         UsageError: as many devices were asked for as there are not, or a strategy that can't be.
     """
+    forget_left_over()
+    shorten_socket_paths()
+    if signals.raise_if_requested not in lock.on_wait:
+        lock.on_wait.append(signals.raise_if_requested)
     if settings.training.strategy == "fsdp":
         _check_sharding(settings)
     devices, nodes = settings.training.devices, settings.training.num_nodes

@@ -58,7 +58,7 @@ def test_options_of_sbatch_are_written_as_they_are_given(
     [
         (None, [sys.executable]),
         ("/opt/my python", ["/opt/my", "python"]),
-        ("apptainer exec --nv image.sif python", ["apptainer", "exec", "--nv", "image.sif", "python"]),
+        ("apptainer exec --nv i.sif python", ["apptainer", "exec", "--nv", "i.sif", "python"]),
         ("uv run python", ["uv", "run", "python"]),
         ("~/env/bin/python", [f"{Path.home()}/env/bin/python"]),
     ],
