@@ -105,7 +105,7 @@ def outlive_sigterm(worker: int) -> None:
     trial does, such as saving. The other signals only set a flag here, as in the trial itself.
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))
-    queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[method-assign,assignment]
+    queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
 
 
 def _end_worker(error: Exception, batch: object) -> NoReturn:
