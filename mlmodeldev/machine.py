@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,34 @@ def share_cores() -> None:
     costs on an idle machine is a few percent for small models, and nothing for large ones.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+_SOCKET_ROOM = 34
+"""Letters that multiprocessing adds to the folder of temporary files for a socket's name."""
+_SOCKET_PATH = 107
+"""Letters of a socket's path at most (unix(7))."""
+
+
+def shorten_socket_paths() -> None:
+    """Let multiprocessing keep its sockets elsewhere, where TMPDIR is too long a name for them.
+
+    A loader's worker could not hand its batches over otherwise, nor the pool start a trial. Other
+    temporary files stay where they are.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) + _SOCKET_ROOM <= _SOCKET_PATH:
+        return
+    from multiprocessing import util
+
+    before = tempfile.tempdir
+    for short in ("/tmp", "/var/tmp", "/dev/shm"):
+        tempfile.tempdir = short
+        try:
+            util.get_temp_dir()  # makes one, and keeps to it in this process and its children
+            return
+        except OSError:
+            continue
+        finally:
+            tempfile.tempdir = before
 
 
 def cores() -> int:

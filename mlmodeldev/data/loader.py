@@ -16,11 +16,14 @@ Example::
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from multiprocessing import queues
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -102,6 +105,22 @@ def outlive_sigterm(worker: int) -> None:
     trial does, such as saving. The other signals only set a flag here, as in the trial itself.
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))
+    queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+
+
+def _end_worker(error: Exception, batch: object) -> NoReturn:
+    """End a worker that can't hand a batch over: it would be waited for, for ever.
+
+    Where the node's shared memory is full, or a socket can't be opened; by default the queue's
+    thread prints that and goes on.
+    """
+    print(
+        f"a loader's worker can't hand over a batch: {error}; /dev/shm may be full,"
+        " processing.num_workers=0 needs none",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -22,7 +22,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.limits import read_limits
 from mlmodeldev.slurm.preflight import check_cluster, file_system, local_disk_warning
 from mlmodeldev.slurm.query import slurm_is_here
-from mlmodeldev.slurm.script import python_of
+from mlmodeldev.slurm.script import python_words
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -95,16 +95,16 @@ def _slurm(settings: Settings) -> Finding:
             return Finding(False, problem, "artefacts.runs_dir=... there")
     except UsageError as error:
         return Finding(False, str(error), f"cluster.KEY=VALUE, or conf/cluster/{cluster.name}.yaml")
-    partition = limits.partition(cluster.partition)
-    gpus = sum(n.gpus for n in limits.nodes if partition and partition.name in n.partitions)
-    return Finding(True, f"partition {partition.name if partition else '?'}: {gpus} GPUs in all")
+    names = ",".join(partition.name for partition in limits.partitions_of(cluster.partition))
+    gpus = sum(node.gpus for node in limits.nodes_of(cluster.partition))
+    return Finding(True, f"partition {names or '?'}: {gpus} GPUs in all")
 
 
 def _jobs_python(settings: Settings) -> Finding:
-    python = python_of(settings.cluster)
-    if shutil.which(python) is None:
-        return Finding(False, f"{python}: no such interpreter", "cluster.python=PATH")
-    return Finding(True, f"jobs run {python}")
+    python = python_words(settings.cluster)
+    if shutil.which(python[0]) is None:
+        return Finding(False, f"{python[0]}: no such interpreter", "cluster.python=PATH")
+    return Finding(True, f"jobs run {' '.join(python)}")
 
 
 def _tracker(settings: Settings) -> Finding:

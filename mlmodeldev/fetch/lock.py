@@ -43,6 +43,9 @@ _FIRST_RETRY_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 _DOOR_SECONDS = 1.0
 
+on_wait: list[Callable[[], None]] = []
+"""Called while another is waited for; they may raise to give up, as where a signal has come."""
+
 
 class ClaimLost(LostLease):
     """Another worker holds the claim now: leave the result to it."""
@@ -96,6 +99,8 @@ def _acquire(
             return lease
         waited = time.monotonic() - start
         waiting(waited)
+        for look in on_wait:
+            look()
         # A tenth of the time waited: little delay for the short, few look-ups for the long.
         time.sleep(min(max(waited / 10, _FIRST_POLL_SECONDS), _LAST_POLL_SECONDS))
     return None

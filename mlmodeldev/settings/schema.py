@@ -12,10 +12,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from mlmodeldev.settings.open_types import AddedCallback, Strategy, TrainerArguments
 
+
+def _number_as_text(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+Text = Annotated[str, BeforeValidator(_number_as_text)]
+"""A name that may look like a number: an account 12345, GPUs of type 3090."""
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
@@ -287,13 +295,13 @@ class Cluster(Group):
     """Name of the profile under conf/cluster/."""
     launcher: Literal["local", "slurm"] = "local"
     """Where `SlurmTrain.py` runs trials: on this machine, or in Slurm jobs."""
-    partition: str | None = None
+    partition: Text | None = None
     """Partition (queue); null: the cluster's default."""
-    account: str | None = None
+    account: Text | None = None
     """Account or project that is charged; null: yours."""
-    qos: str | None = None
+    qos: Text | None = None
     """Quality of service; null: the default."""
-    constraint: str | None = None
+    constraint: Text | None = None
     """Features that nodes must have, such as a100."""
     minutes: Positive = 60
     """Time limit of a job; a trial that needs longer goes on in the next one."""
@@ -301,14 +309,14 @@ class Cluster(Group):
     """Nodes of one trial."""
     tasks_per_node: Positive = 1
     """Processes (ranks) of one trial on each node."""
-    cpus_per_task: Positive = 4
-    """CPU cores of each process."""
+    cpus_per_task: Positive | Literal["auto"] = "auto"
+    """CPU cores of each process; auto: the node's share of its GPUs, or 4."""
     gpus_per_task: Annotated[int, Field(ge=0)] = 1
     """GPUs of each process; 0: none."""
-    gpu_type: str | None = None
+    gpu_type: Text | None = None
     """Type of GPU as the cluster names it (gres), such as a100."""
-    mem_gb: Annotated[float, Field(gt=0)] | None = None
-    """Memory on each node; null: the cluster's default."""
+    mem_gb: Annotated[float, Field(gt=0)] | Literal["auto"] | None = "auto"
+    """Memory on each node; auto: the node's share of its GPUs; null: the cluster's default."""
     max_gpus: Positive = 8
     """GPUs of this sweep at once, all jobs together."""
     max_jobs: Positive = 32
@@ -324,7 +332,7 @@ class Cluster(Group):
     confirm_gpu_hours: Annotated[float, Field(ge=0)] = 4.0
     """More GPU-hours than this are submitted only after a yes."""
     python: str | None = None
-    """Interpreter of the jobs; null: the one that submits."""
+    """Interpreter of the jobs, or a command; null: the one that submits."""
     setup: list[str] = []
     """Lines of shell that a job runs first, such as "module load cuda/12.4"."""
     sbatch: dict[str, str | int | bool] = {}

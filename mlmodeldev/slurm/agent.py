@@ -156,7 +156,9 @@ def trial_start(sweep: RemoteSweep, fixed: Sequence[str] = ()) -> Start | None:
     if own or tasks == 1:
         return own
     program = str(project_root() / sweep.program)
-    srun = ["srun", f"--ntasks={tasks}", "--kill-on-bad-exit=1", "--unbuffered"]
+    srun = ["srun", f"--ntasks={tasks}", "--kill-on-bad-exit=1", "--unbuffered", "--export=ALL"]
+    if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):  # not inherited from Slurm 22.05 on
+        srun.append(f"--cpus-per-task={cpus}")
 
     def on_all_tasks(work: TrialTask, params: Mapping[str, Any]) -> TrialTask:
         line = [*srun, sys.executable, program, *work.overrides]

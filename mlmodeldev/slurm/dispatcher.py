@@ -21,7 +21,12 @@ from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.entrypoint import Job
 from mlmodeldev.slurm.query import Queued, array_of, read_queue, run_command
 from mlmodeldev.slurm.snapshot import take_snapshot
-from mlmodeldev.slurm.submission import Submission, jobs_of, reattach_arrays
+from mlmodeldev.slurm.submission import (
+    Submission,
+    jobs_of,
+    reattach_arrays,
+    trials_without_number,
+)
 from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.tracking.upload import state_of, wait
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
@@ -37,6 +42,8 @@ POLL_SECONDS = 1.0
 """Between two looks at the trials' folders."""
 QUEUE_SECONDS, LEAVING_SECONDS = 10.0, 2.0
 """Between two questions to squeue; shorter while a job is about to leave and another waits."""
+STUCK_SECONDS = 120.0
+"""How long a job that has ended may keep its slot; its node may be stuck."""
 RETRY_SECONDS = 30.0
 """Until a job is submitted again that Slurm has not taken."""
 
@@ -51,6 +58,8 @@ class _Dispatched:
     missed: int = 0
     """How often in a row the queue did not have the job."""
     submit_at: float = 0.0
+    is_unsure: bool = False
+    """Whether sbatch may have taken it, though it did not say so."""
 
 
 class Dispatcher:
@@ -78,9 +87,11 @@ class Dispatcher:
         self.modules, self.slots = modules, slots
         self._dispatched: list[_Dispatched] = []
         self._leaving: set[str] = set()  # jobs whose trial has ended, and that still have a node
+        self._completing_since: dict[str, float] = {}
         self._queue: dict[str, Queued] = {}
         self._queue_read_at = 0.0
         self._submission: Submission | None = None
+        self._has_submitted = False
         self._states: list[str] = []
 
     def run(self) -> int:
@@ -115,13 +126,26 @@ class Dispatcher:
         for each in self._dispatched:
             if each.job is None and now >= each.submit_at and not _is_over(each.work):
                 try:
-                    each.job = self._submit(each.work)
+                    self._submit_or_reattach(each)
                     self._queue_read_at = 0.0
                 except UsageError as error:
-                    if self._submission is None or not self._submission.arrays:
+                    each.is_unsure = bool(self._submission and self._submission.intent)
+                    if not each.is_unsure and not self._has_submitted:
                         raise
+                    if each.is_unsure:  # its files are that job's
+                        self._submission = None
                     print(f"{error}; trying again", file=sys.stderr, flush=True)
                     each.submit_at = now + RETRY_SECONDS
+
+    def _submit_or_reattach(self, each: _Dispatched) -> None:
+        if each.is_unsure:
+            each.job = self._live_job(each.work)
+            if each.job or each.work.folder.name in trials_without_number(self.folder):
+                each.submit_at = time.monotonic() + RETRY_SECONDS
+                return
+            each.is_unsure = False
+        each.job = self._submit(each.work)
+        self._has_submitted = True
 
     def _submit(self, work: TrialTask) -> str:
         from mlmodeldev.slurm.submit import submit
@@ -161,8 +185,17 @@ class Dispatcher:
             return False
         finally:
             self._queue_read_at = time.monotonic()
-        self._leaving &= self._queue.keys()
+        self._leaving = {job for job in self._leaving if self._is_on_a_node(job)}
         return True
+
+    def _is_on_a_node(self, job: str) -> bool:
+        """Return whether a job still counts, which a stuck node may keep in the queue for days."""
+        if job not in self._queue:
+            return False
+        if self._queue[job].state != "COMPLETING":
+            return True
+        now = time.monotonic()
+        return now - self._completing_since.setdefault(job, now) < STUCK_SECONDS
 
     def _result(self, each: _Dispatched, fresh: bool) -> TrialResult | None:
         seconds = time.monotonic() - each.begun

@@ -22,7 +22,7 @@ from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrialInterrupted
 from mlmodeldev.lease import LEASE_SECONDS, owned
 from mlmodeldev.project import PROJECT_VARIABLE
 from mlmodeldev.slurm.epilog import KILL_SIGNALS, may_restart
-from mlmodeldev.slurm.query import show_job, task_name
+from mlmodeldev.slurm.query import JOB_IS_OVER, show_job, task_name
 from mlmodeldev.slurm.submission import Submission, job_note
 from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.trial import signals
@@ -30,30 +30,30 @@ from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import WAIT, ListSource, TrialResult, TrialTask, Wait
 
-_JOB_IS_OVER = frozenset(
-    {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"}
-)
-"""States of a job that runs no more."""
-
 
 def main(file: Path) -> None:
     """Run this task's trials; never returns, the exit status is theirs."""
     signals.listen()
+    with file.open("rb") as opened:
+        jobs = pickle.load(opened)
+    is_array = len(jobs) > 1
     if os.environ.get("SLURM_PROCID", "0") == "0":
-        _note_job_number(file)
+        _note_job_number(file, is_array)
     # the copy of the code, wherever the job was submitted from
     snapshot = Submission.read(file.parent / "jobs.json").snapshot
     os.environ[PROJECT_VARIABLE] = str(snapshot)
-    index = int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
-    with file.open("rb") as opened:
-        job = pickle.load(opened)[index]
-    job()
+    jobs[int(os.environ["SLURM_ARRAY_TASK_ID"]) if is_array else 0]()
 
 
-def _note_job_number(file: Path) -> None:
-    """Write the job's number down, where the command that submitted it had no time to."""
+def _note_job_number(file: Path, is_array: bool) -> None:
+    """Write the job's number down, where the command that submitted it had no time to.
+
+    Args:
+        file: what the tasks run.
+        is_array: whether an array was submitted; else its variables are of some other job.
+    """
     note = job_note(file.parent, int(file.stem.rpartition("-")[2]))
-    number = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ["SLURM_JOB_ID"]
+    number = os.environ["SLURM_ARRAY_JOB_ID" if is_array else "SLURM_JOB_ID"]
     with contextlib.suppress(FileExistsError), note.open("x") as opened:
         opened.write(number)
 
@@ -185,7 +185,7 @@ def _wait_for_lease(folder: TrialFolder) -> None:
             if not owned(record):
                 return
             job = task_name(record.get("slurm") or {})
-            if job and show_job(job, tries=1).get("JobState", "") in _JOB_IS_OVER:
+            if job and show_job(job, tries=1).get("JobState", "") in JOB_IS_OVER:
                 folder.update(lease=0)
         except UsageError:
             return

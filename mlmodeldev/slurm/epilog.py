@@ -20,8 +20,14 @@ from typing import Any
 
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import EXIT_INTERRUPTED
-from mlmodeldev.slurm.query import own_task_name, requeue_job, seconds_of, show_job
-from mlmodeldev.slurm.script import SUBMISSION_VARIABLE
+from mlmodeldev.slurm.query import (
+    own_task_name,
+    read_fields,
+    requeue_job,
+    seconds_of,
+    show_job,
+)
+from mlmodeldev.slurm.script import EXIT_REQUEUE, JOB_VARIABLE, SUBMISSION_VARIABLE
 from mlmodeldev.slurm.submission import Submission
 from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.trial.folder import TrialFolder
@@ -49,14 +55,25 @@ def main(status: int) -> int:
     if not (_wants_back(status) or _has_saved()):
         _mark_failed(status)
         return status
-    fields = show_job(job)
+    fields = _job_fields(job)
     print(f"trials ended with {status}; the job is {fields.get('JobState', 'unknown')}", flush=True)
     if not is_ours_to_requeue(fields):
         return status
     if status not in _KILLED and _gave_up():
         return 1
+    if _is_in_container():
+        return EXIT_REQUEUE
     requeue_job(job)
     return status
+
+
+def _is_in_container() -> bool:
+    """Return whether the batch shell asks Slurm for this process, which has no scontrol."""
+    return JOB_VARIABLE in os.environ
+
+
+def _job_fields(job: str) -> dict[str, str]:
+    return read_fields(os.environ[JOB_VARIABLE]) if _is_in_container() else show_job(job)
 
 
 def is_ours_to_requeue(fields: Mapping[str, str]) -> bool:

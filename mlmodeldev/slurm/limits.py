@@ -11,13 +11,18 @@ Example::
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlmodeldev.slurm.query import ask_slurm, read_fields, run_command, seconds_of
+from mlmodeldev.slurm.query import (
+    ask_slurm,
+    read_fields,
+    run_command,
+    seconds_of,
+    user_name,
+)
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
@@ -36,6 +41,11 @@ class Partition:
     """Those with which a job may come in."""
     own_qos: str = ""
     """The one whose limits hold for all jobs in it."""
+    cpu_memory: int | None = None
+    node_memory: int | None = None
+    """MiB that a job may take for each CPU, and on each node."""
+    shares_memory: bool = False
+    """Whether Slurm itself gives a job memory by its GPUs."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,8 @@ class Node:
     """MiB."""
     gpus: int
     gpu_types: frozenset[str]
+    gpus_of_type: Mapping[str, int] = field(default_factory=dict)
+    features: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ class Rules:
         max_jobs: jobs at once.
         gpus_at_once: over all jobs of the user.
         gpus_per_job: of one job.
+        minutes: of one job.
     """
 
     accounts: frozenset[str] | None = None
@@ -71,6 +84,7 @@ class Rules:
     max_jobs: int | None = None
     gpus_at_once: int | None = None
     gpus_per_job: int | None = None
+    minutes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,16 +92,27 @@ class Limits:
     """What this cluster allows this user."""
 
     max_array: int = 1001
+    """Tasks of one array."""
     partitions: dict[str, Partition] = field(default_factory=dict)
     nodes: tuple[Node, ...] = ()
     rules: Rules = field(default_factory=Rules)
     """What accounting allows."""
 
-    def partition(self, name: str | None) -> Partition | None:
-        """Return a partition, or the default one."""
-        if name is not None:
-            return self.partitions.get(name)
-        return next((p for p in self.partitions.values() if p.default), None)
+    def partitions_of(self, names: str | None) -> list[Partition]:
+        """Return the partitions that ``gpu,long`` names, any of which may take a job.
+
+        Args:
+            names: None: the default one. Those that are not there are left out.
+        """
+        if names is None:
+            return [p for p in self.partitions.values() if p.default][:1]
+        wanted = [name.strip() for name in names.split(",")]
+        return [self.partitions[name] for name in wanted if name in self.partitions]
+
+    def nodes_of(self, names: str | None) -> list[Node]:
+        """Return the nodes of these partitions; all of the cluster where none is named."""
+        names_of = {partition.name for partition in self.partitions_of(names)}
+        return [node for node in self.nodes if not names_of or names_of & node.partitions]
 
 
 def read_limits(cluster: Cluster) -> Limits:
@@ -100,23 +125,32 @@ def read_limits(cluster: Cluster) -> Limits:
         UsageError: Slurm does not answer.
     """
     config = ask_slurm("scontrol", "show", "config")
-    match = re.search(r"(?m)^MaxArraySize\s*=\s*(\d+)", config)
     enforced = re.search(r"(?m)^AccountingStorageEnforce\s*=.*(limits|safe)", config)
     limits = Limits(
-        max_array=int(match[1]) if match else 1001,
+        max_array=_max_array(config),
         partitions={p.name: p for p in _partitions()},
         nodes=tuple(_nodes()),
     )
-    partition = limits.partition(cluster.partition)
-    names = {cluster.qos, *([partition.own_qos] if partition and partition.own_qos else [])}
-    return dataclasses.replace(limits, rules=read_rules(names, bool(enforced)))
+    partitions = limits.partitions_of(cluster.partition)
+    own = {partition.own_qos for partition in partitions if partition.own_qos}
+    names = {cluster.qos, *(own if len(partitions) == 1 else ())}
+    rules = read_rules(names, bool(enforced), cluster.account)
+    return dataclasses.replace(limits, rules=rules)
+
+
+def _max_array(config: str) -> int:
+    """Return how many tasks an array may have: MaxArraySize, or max_array_tasks below it."""
+    patterns = (r"(?m)^MaxArraySize\s*=\s*(\d+)", r"\bmax_array_tasks=(\d+)")
+    sizes = [int(match[1]) for each in patterns if (match := re.search(each, config))]
+    return max(1, min(sizes, default=1001))
 
 
 # --- scontrol
 
 
 def _partitions() -> Iterator[Partition]:
-    for entry in _records("scontrol", "-o", "show", "partition"):
+    # -a: they may be hidden, and take jobs all the same
+    for entry in _records("scontrol", "-a", "-o", "show", "partition"):
         yield Partition(
             name=entry["PartitionName"],
             default=entry.get("Default") == "YES",
@@ -125,30 +159,52 @@ def _partitions() -> Iterator[Partition]:
             accounts=_names(entry.get("AllowAccounts", "ALL")),
             qos=_names(entry.get("AllowQos", "ALL")),
             own_qos=entry.get("QoS", "N/A").removeprefix("N/A"),
+            cpu_memory=_number(entry.get("MaxMemPerCPU", "")),
+            node_memory=_number(entry.get("MaxMemPerNode", "")),
+            shares_memory="DefMemPerGPU" in entry.get("JobDefaults", ""),
         )
 
 
 def _nodes() -> Iterator[Node]:
-    for entry in _records("scontrol", "-o", "show", "node"):
-        gpus, types = _gres(entry.get("Gres", ""))
+    for entry in _records("scontrol", "-a", "-o", "show", "node"):
+        gpus = read_gres(entry.get("Gres", ""))
+        features = entry.get("ActiveFeatures", "").removeprefix("(null)")
         yield Node(
             name=entry["NodeName"],
             address=entry.get("NodeAddr", ""),
             partitions=frozenset(entry.get("Partitions", "").split(",")),
-            cpus=int(entry.get("CPUTot", "0")),
-            memory=int(entry.get("RealMemory", "0")),
-            gpus=gpus,
-            gpu_types=types,
+            # the effective ones: some may be kept for the system
+            cpus=_number(entry.get("CPUEfctv", "")) or int(entry.get("CPUTot", "0")),
+            memory=int(entry.get("RealMemory", "0"))
+            - (_number(entry.get("MemSpecLimit", "")) or 0),
+            gpus=sum(gpus.values()),
+            gpu_types=frozenset(name for name in gpus if name),
+            gpus_of_type=gpus,
+            features=frozenset(features.split(",")) - {""},
         )
 
 
-def _gres(text: str) -> tuple[int, frozenset[str]]:
-    """Read ``gpu:a100:4(S:0-1),gpu:v100:2``: their number and types."""
-    total, types = 0, set()
-    for name, count in re.findall(r"gpu(?::([A-Za-z][\w.-]*))?:(\d+)", text):
-        total += int(count)
-        types.update([name] if name else [])
-    return total, frozenset(types)
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
+
+
+def read_gres(text: str) -> dict[str, int]:
+    """Read the GPUs of a node by their types; those without a type under an empty name.
+
+    A type may begin with a digit, and sockets and indices in brackets hold commas.
+
+    >>> read_gres("gpu:3090:4(S:0-1),gpu:3g.20gb:2(S:0,2),shard:8")
+    {'3090': 4, '3g.20gb': 2}
+    """
+    gpus: dict[str, int] = {}
+    for part in re.sub(r"\([^)]*\)", "", text).split(","):
+        kind, *fields = part.strip().split(":")
+        if kind != "gpu":
+            continue
+        *names, count = fields or ["1"]
+        name = ":".join(names)
+        gpus[name] = gpus.get(name, 0) + (_number(count) or 0)
+    return gpus
 
 
 def minutes_of(text: str) -> int | None:
@@ -167,25 +223,28 @@ def _records(*command: str) -> Iterator[dict[str, str]]:
 
 # --- sacctmgr
 
-_QOS = ("Name", "MaxSubmitPU", "MaxJobsPU", "MaxTRESPU", "MaxTRES")
-_ASSOCIATION = ("Account", "DefaultQOS", "MaxSubmit", "MaxJobs", "MaxTRES")
+_QOS = ("Name", "MaxSubmitPU", "MaxJobsPU", "MaxTRESPU", "MaxTRES", "MaxWall")
+_ASSOCIATION = ("Account", "DefaultQOS", "MaxSubmit", "MaxJobs", "MaxTRES", "MaxWall")
 DEFAULT_QOS = "normal"
 """The QOS of jobs for which neither the user nor the association names one."""
 
 
-def read_rules(names: Collection[str | None], enforced: bool) -> Rules:
+def read_rules(names: Collection[str | None], enforced: bool, account: str | None = None) -> Rules:
     """Ask sacctmgr; nothing is known where there is no accounting.
 
     Args:
         names: the QOS that will count: the one asked for (None: the default), the partition's.
         enforced: whether Slurm holds users to the limits.
+        account: that is charged; None: any of the user's.
     """
-    mine = _table("assoc", _ASSOCIATION, f"user={getpass.getuser()}")
+    user = user_name()
+    mine = _table("assoc", _ASSOCIATION, f"user={user}") if user else []
     qos_rows = _table("qos", _QOS)
     accounts = frozenset(row["Account"] for row in mine if row["Account"]) or None
     qos = frozenset(row["Name"] for row in qos_rows) or None
     if not enforced:
         return Rules(accounts, qos)
+    mine = [row for row in mine if row["Account"] == account] or mine
     defaults = {row["DefaultQOS"] for row in mine} - {""} or {DEFAULT_QOS}
     wanted = {name for name in names if name} | (defaults if None in names else set())
     rows = [row for row in qos_rows if row["Name"] in wanted]
@@ -196,6 +255,7 @@ def read_rules(names: Collection[str | None], enforced: bool) -> Rules:
         max_jobs=_least([r["MaxJobs"] for r in mine] + [r["MaxJobsPU"] for r in rows]),
         gpus_at_once=_least(_gpus(r["MaxTRESPU"]) for r in rows),
         gpus_per_job=_least(_gpus(r["MaxTRES"]) for r in [*mine, *rows]),
+        minutes=min(filter(None, (minutes_of(r["MaxWall"]) for r in [*mine, *rows])), default=None),
     )
 
 

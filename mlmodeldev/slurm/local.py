@@ -161,4 +161,5 @@ def _outcome(entry: TrialEntry, ended: TrialResult) -> str:
         return f"{ended.state}  {entry.record['metric']['name']} {entry.value:.4f}"
     if ended.state == "done":
         return ended.state
-    return f"{ended.state} ({ended.reason}; see log.txt)"
+    log = "; see log.txt" if (entry.folder / "log.txt").is_file() else ""
+    return f"{ended.state} ({ended.reason}{log})"

@@ -16,6 +16,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import owned
 from mlmodeldev.slurm.limits import Limits
 from mlmodeldev.slurm.script import batch_script
+from mlmodeldev.slurm.share import with_share
 from mlmodeldev.slurm.sweep_state import ENDED
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Plan:
         basis: where that comes from.
         states: of the trials, as `state` tells them.
         searched: of a search: trials that its workers still draw; the jobs' lists are empty.
+        resources: the cluster's settings, with numbers where those say ``auto``.
     """
 
     sweep_state: SweepState
@@ -50,11 +52,12 @@ class Plan:
     basis: str
     states: dict[str, str] = field(default_factory=dict)
     searched: int = 0
+    resources: Cluster | None = None
 
     @property
     def cluster(self) -> Cluster:
-        """The settings."""
-        return self.sweep_state.base.cluster
+        """What a job asks for."""
+        return self.resources or with_share(self.sweep_state.base.cluster, None)
 
     @property
     def trials(self) -> int:
@@ -111,9 +114,10 @@ def make_plan(
     Raises:
         UsageError: a search without a number of trials.
     """
+    resources = with_share(sweep_state.base.cluster, limits)
     limits = limits or Limits()
     if sweep_state.is_search and only is None:
-        return _search_plan(sweep_state, len(jobs), limits)
+        return _search_plan(sweep_state, len(jobs), limits, resources)
     cluster, rules = sweep_state.base.cluster, limits.rules
     states = {e.trial.id: state(e, jobs.get(e.trial.id)) for e in sweep_state.entries}
     due = [e for e in sweep_state.entries if is_due(e, states[e.trial.id], only)]
@@ -125,10 +129,11 @@ def make_plan(
     left = sum(len(task) for task in later)
     throttle = min(at_once(cluster, rules), max(1, len(now)))
     arrays = _cut(now, limits.max_array)
-    return Plan(sweep_state, now, arrays, left, throttle, *estimate(sweep_state), states)
+    hours, basis = estimate(sweep_state)
+    return Plan(sweep_state, now, arrays, left, throttle, hours, basis, states, resources=resources)
 
 
-def _search_plan(sweep_state: SweepState, workers: int, limits: Limits) -> Plan:
+def _search_plan(sweep_state: SweepState, workers: int, limits: Limits, resources: Cluster) -> Plan:
     """Plan workers for a search.
 
     Args:
@@ -147,7 +152,10 @@ def _search_plan(sweep_state: SweepState, workers: int, limits: Limits) -> Plan:
     tasks: list[list[TrialEntry]] = [[] for _ in range(wanted)]
     arrays, throttle = _cut(tasks, limits.max_array), max(1, wanted)
     states = {e.trial.id: e.state for e in sweep_state.entries}
-    return Plan(sweep_state, tasks, arrays, 0, throttle, *estimate(sweep_state), states, left)
+    hours, basis = estimate(sweep_state)
+    return Plan(
+        sweep_state, tasks, arrays, 0, throttle, hours, basis, states, left, resources=resources
+    )
 
 
 def _cut(items: Sequence[Any], size: int) -> list[list[Any]]:
@@ -172,7 +180,12 @@ def state(entry: TrialEntry, job: TrialJob | None) -> str:
         return recorded
     if recorded == "running":
         gone = job is not None and not queued and job.runs(entry.record)
-        return recorded if queued or (owned(entry.record) and not gone) else "lost"
+        # a node that can't let a job go keeps it in the queue, though its trial is dead
+        leaves = queued and job is not None and job.is_leaving
+        alive = owned(entry.record) and not gone
+        return recorded if (queued and not leaves) or alive else "lost"
+    if job is not None and job.is_given_up and not queued:
+        return "failed"
     return "queued" if queued else recorded
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.slurm.plan import concurrent_jobs
-from mlmodeldev.slurm.script import python_of
+from mlmodeldev.slurm.script import cpus_per_task, memory_gb, python_words
+from mlmodeldev.slurm.share import gpus_on, with_share
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
-    from mlmodeldev.slurm.limits import Limits, Node
+    from mlmodeldev.slurm.limits import Limits, Node, Partition
 
 START_SECONDS = 30
 """A trial begins, and makes a step, in no less."""
@@ -67,41 +68,61 @@ def check_settings(cluster: Cluster) -> None:
 
 
 def _partition(cluster: Cluster, limits: Limits) -> None:
-    partition = limits.partition(cluster.partition)
-    if cluster.partition is not None and partition is None:
-        raise _unknown("cluster.partition", cluster.partition, limits.partitions)
-    if partition is None:
+    for name in (cluster.partition or "").split(",") if cluster.partition else ():
+        if name.strip() not in limits.partitions:
+            raise _unknown("cluster.partition", name.strip(), limits.partitions)
+    partitions = limits.partitions_of(cluster.partition)
+    if not partitions:
         names = ", ".join(sorted(limits.partitions))
         raise UsageError(f"cluster.partition=null: this cluster has no default; one of {names}")
-    if not partition.up:
-        raise UsageError(f"cluster.partition={partition.name}: is down (scontrol show partition)")
+    if not any(partition.up for partition in partitions):
+        names = ",".join(partition.name for partition in partitions)
+        raise UsageError(f"cluster.partition={names}: is down (scontrol show partition)")
 
 
 def _account(cluster: Cluster, limits: Limits) -> None:
     choices = [("account", limits.rules.accounts), ("qos", limits.rules.qos)]
-    partition = limits.partition(cluster.partition)
-    if partition:
-        choices += [("account", partition.accounts), ("qos", partition.qos)]
+    partitions = limits.partitions_of(cluster.partition)
+    choices += [("account", _union([p.accounts for p in partitions]))]
+    choices += [("qos", _union([p.qos for p in partitions]))]
     for name, allowed in choices:
         key, value = f"cluster.{name}", getattr(cluster, name)
         if value is not None and allowed is not None and value not in allowed:
             raise _unknown(key, value, allowed)
 
 
+def _union(sets: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
+    """Return what any of the partitions allows; None: one of them allows all."""
+    limited = [each for each in sets if each is not None]
+    return frozenset().union(*limited) if limited and len(limited) == len(sets) else None
+
+
 def _time(cluster: Cluster, limits: Limits) -> None:
-    partition = limits.partition(cluster.partition)
-    most = partition.minutes if partition else None
-    if partition and most is not None and cluster.minutes > most:
-        longer = [p.name for p in limits.partitions.values() if p.minutes is None]
-        longer += [
-            f"{p.name} ({p.minutes})"
-            for p in limits.partitions.values()
-            if p.minutes is not None and p.minutes >= cluster.minutes
-        ]
+    most = limits.rules.minutes
+    if most is not None and cluster.minutes > most:
         raise UsageError(
-            f"cluster.minutes={cluster.minutes}: partition {partition.name} allows {most}"
-            + (f"; longer: {', '.join(longer)}" if longer else "")
+            f"cluster.minutes={cluster.minutes}: its QOS or account allows a job {most}; it would"
+            " wait for ever (sacctmgr show qos)"
         )
+    partitions = limits.partitions_of(cluster.partition)
+    allowed = [p.minutes for p in partitions if p.minutes is not None]
+    if len(allowed) < len(partitions) or not allowed or cluster.minutes <= max(allowed):
+        return
+    others = [p for p in limits.partitions.values() if p not in partitions]
+    longer = [p.name for p in others if p.minutes is None]
+    longer += [
+        f"{p.name} ({p.minutes})"
+        for p in others
+        if p.minutes is not None and p.minutes >= cluster.minutes
+    ]
+    raise UsageError(
+        f"cluster.minutes={cluster.minutes}: partition {_names(partitions)} allows {max(allowed)}"
+        + (f"; longer: {', '.join(longer)}" if longer else "")
+    )
+
+
+def _names(partitions: Sequence[Partition]) -> str:
+    return ",".join(partition.name for partition in partitions)
 
 
 def _gpus(cluster: Cluster, limits: Limits) -> None:
@@ -115,9 +136,8 @@ def _gpus(cluster: Cluster, limits: Limits) -> None:
 
 
 def _nodes(cluster: Cluster, limits: Limits) -> None:
-    partition = limits.partition(cluster.partition)
-    nodes = [n for n in limits.nodes if partition is None or partition.name in n.partitions]
-    where = f"partition {partition.name}" if partition else "this cluster"
+    partitions, nodes = limits.partitions_of(cluster.partition), limits.nodes_of(cluster.partition)
+    where = f"partition {_names(partitions)}" if partitions else "this cluster"
     if not nodes:
         return
     if cluster.nodes > len(nodes):
@@ -125,11 +145,11 @@ def _nodes(cluster: Cluster, limits: Limits) -> None:
     if cluster.gpu_type and not any(cluster.gpu_type in n.gpu_types for n in nodes):
         types = frozenset().union(*(n.gpu_types for n in nodes))
         raise _unknown("cluster.gpu_type", cluster.gpu_type, types)
-    each = cluster.tasks_per_node
+    each, settings = cluster.tasks_per_node, with_share(cluster, limits)
     for name, wanted, most in (
-        ("gpus_per_task", each * cluster.gpus_per_task, _most(nodes, lambda n: n.gpus)),
-        ("cpus_per_task", each * cluster.cpus_per_task, _most(nodes, lambda n: n.cpus)),
-        ("mem_gb", (cluster.mem_gb or 0) * 1024, _most(nodes, lambda n: n.memory)),
+        ("gpus_per_task", each * cluster.gpus_per_task, _most(nodes, _gpus_of(cluster))),
+        ("cpus_per_task", each * cpus_per_task(settings), _most(nodes, lambda n: n.cpus)),
+        ("mem_gb", memory_gb(settings) * 1024, _most(nodes, lambda n: n.memory)),
     ):
         if wanted > most:
             scale = 1024 if name == "mem_gb" else 1
@@ -139,14 +159,19 @@ def _nodes(cluster: Cluster, limits: Limits) -> None:
             )
 
 
+def _gpus_of(cluster: Cluster) -> Callable[[Node], int]:
+    return lambda node: gpus_on(node, cluster.gpu_type)
+
+
 def _most(nodes: Collection[Node], what: Callable[[Node], int]) -> int:
     return max(what(node) for node in nodes)
 
 
 def _python(cluster: Cluster) -> None:
-    python = python_of(cluster)
+    python, *more = python_words(cluster)
     if shutil.which(python) is None:
-        raise UsageError(f"cluster.python={python}: no such interpreter on this machine")
+        what = "command" if more else "interpreter"
+        raise UsageError(f"cluster.python={python}: no such {what} on this machine")
 
 
 def _unknown(key: str, value: str, allowed: Collection[str]) -> UsageError:

@@ -8,16 +8,17 @@ Example::
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.slurm.outer_job import slurm_environment
 
 COMMAND_MISSING = 127
 """Exit status, as a shell's, of a command that is not there or hangs."""
@@ -52,31 +53,73 @@ class Queued:
     node: str
 
 
-def read_queue(jobs: Collection[str] | None = None) -> dict[str, Queued]:
+def read_queue(
+    jobs: Collection[str] | None = None, users: Collection[int] | None = None
+) -> dict[str, Queued]:
     """Return the tasks in the queue, by ``1201_0`` or ``1201``; without arguments all of the user.
+
+    Args:
+        jobs: arrays and jobs; None: all.
+        users: ids of those whose jobs they are; None: this one alone. The controller is asked for
+            theirs only, a busy cluster's queue is long.
 
     Raises:
         UsageError: Slurm does not answer.
     """
-    mine = () if jobs is not None else ("-u", getpass.getuser())
-    lines = ask_slurm("squeue", "-h", "-r", *mine, "-o", "%i|%T|%r|%L|%N").splitlines()
     wanted = None if jobs is None else set(jobs)
+    form = "%i|%T|%r|%L|%N"
     queue = {}
-    for line in lines:
-        task, state, reason, left, node = line.split("|", 4)
+    for fields in _squeue(form, "-r", users=users, is_all=wanted is not None):
+        task, state, reason, left, node = fields
         if wanted is None or array_of(task) in wanted:
             queue[task] = Queued(state, reason, left, node)
     return queue
 
 
-def queued_scripts() -> dict[str, str]:
-    """Return the path of the script of each job and array of the user that is in the queue.
+def queued_scripts(users: Collection[int] | None = None) -> dict[str, str]:
+    """Return the path of the script of each job and array in the queue.
+
+    Args:
+        users: ids of those whose jobs they are; None: this one alone.
 
     Raises:
         UsageError: Slurm does not answer.
     """
-    lines = ask_slurm("squeue", "-h", "-u", getpass.getuser(), "-o", "%F|%o").splitlines()
-    return dict(line.split("|", 1) for line in lines)
+    return {line[0]: line[1] for line in _squeue("%F|%o", users=users, is_all=True)}
+
+
+def _squeue(
+    form: str, *options: str, users: Collection[int] | None = None, is_all: bool = False
+) -> Iterator[list[str]]:
+    """Yield the fields of each line; a site's own lines have others, and are passed over.
+
+    Args:
+        form: the fields, a ``|`` between them.
+        users: whose jobs; None: this process's.
+        is_all: others' jobs do no harm, where Slurm can't leave them out.
+    """
+    ids = {os.getuid()} if users is None else set(users)
+    names = [user_name(number) for number in sorted(ids)]
+    everyone = None in names  # squeue refuses a number that has no name, as in containers
+    whose = () if everyone else ("-u", ",".join(name for name in names if name))
+    extra = "|%U" if everyone and not is_all else ""
+    # -a: partitions may be hidden
+    lines = ask_slurm("squeue", "-a", "-h", *options, *whose, "-o", form + extra).splitlines()
+    count = form.count("|")
+    for line in lines:
+        fields = line.split("|", count + bool(extra))
+        if len(fields) != count + 1 + bool(extra):
+            continue
+        if not extra or fields.pop() in map(str, ids):
+            yield fields
+
+
+def user_name(number: int | None = None) -> str | None:
+    """Return the name of a user (this one by default); None: it has none, as in containers."""
+    try:
+        return pwd.getpwuid(os.getuid() if number is None else number).pw_name
+    except KeyError:
+        return None
 
 
 # --- a task
@@ -102,6 +145,13 @@ def own_task_name() -> str:
 def array_of(task: str) -> str:
     """Return the number of a task's array, or of the plain job."""
     return task.partition("_")[0]
+
+
+JOB_IS_OVER = frozenset(
+    {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"}
+    | {"DEADLINE", "REVOKED"}
+)
+"""States of a job that runs no more."""
 
 
 def show_job(job: str, tries: int = _TRIES) -> dict[str, str]:
@@ -168,9 +218,26 @@ def ask_slurm(*command: str) -> str:
     return done.stdout
 
 
-def run_command(*command: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run a command; one that is not there or hangs has failed, with `COMMAND_MISSING`."""
+def run_command(
+    *command: str, seconds: float = 60, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; one that is not there or hangs has failed, with `COMMAND_MISSING`.
+
+    Args:
+        command: its words.
+        seconds: how long to wait for it.
+        environment: None: this process's, without what Slurm has set in it.
+    """
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        return subprocess.run(
+            command,
+            env=dict(slurm_environment() if environment is None else environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, COMMAND_MISSING, "", str(error))

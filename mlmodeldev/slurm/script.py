@@ -1,16 +1,16 @@
 """The batch script of an array: what it asks of Slurm, and what its shell runs.
 
 submitit writes the script. Its public interface pickles a function and runs that by a command of
-its own; ours runs `mlmodeldev.slurm.entrypoint`, so that a job needs no submitit. This and
-`mlmodeldev.slurm.submit` are the only places that call what submitit does not promise to keep;
-tests/slurm/test_script.py fails where it is gone.
+its own; ours runs `mlmodeldev.slurm.entrypoint`, so that a job needs no submitit. This is the only
+place that calls what submitit does not promise to keep; tests/slurm/test_script.py fails where it
+is gone.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,23 @@ if TYPE_CHECKING:
 
 SUBMISSION_VARIABLE = "MLMODELDEV_SUBMISSION"
 """Names the file that says which trials a job runs (`mlmodeldev.slurm.submission`)."""
+JOB_VARIABLE = "MLMODELDEV_JOB"
+"""What scontrol shows of the job, for an epilog in a container, which has no scontrol."""
+EXIT_REQUEUE = 85
+"""ERESTART: by which such an epilog says that the job is to be requeued."""
 
 
 def batch_script(
-    cluster: Cluster, name: str, folder: Path, snapshot: Path, count: int, throttle: int
+    cluster: Cluster,
+    name: str,
+    folder: Path,
+    snapshot: Path,
+    count: int,
+    throttle: int,
+    number: int = 0,
+    after: Iterable[str] = (),
 ) -> str:
-    """Return the script of a submission's first array, as submitit writes it.
+    """Return the script of one of a submission's arrays, as submitit writes it.
 
     Args:
         name: of the jobs.
@@ -32,26 +43,36 @@ def batch_script(
         snapshot: the code.
         count: tasks of the array; one is a plain job.
         throttle: array tasks at once.
+        number: of the array in the submission, from 0.
+        after: jobs that must end first.
     """
     from submitit.slurm.slurm import _make_sbatch_string
 
+    values = parameters(cluster, name, folder, snapshot, count, throttle, after)
     return _make_sbatch_string(
-        command=command(cluster, folder, 0),
-        folder=folder,
+        command=command(cluster, folder, number, count),
+        folder="logs",  # its own name for the log; ours is among the parameters
         map_count=count if count > 1 else None,
-        **parameters(cluster, name, folder / "jobs.json", snapshot, throttle),
+        use_srun=False,
+        **values,
     )
 
 
-def command(cluster: Cluster, folder: Path, number: int) -> str:
+def command(cluster: Cluster, folder: Path, number: int, count: int = 1) -> str:
     """Return what each task of a submission's array runs.
 
     Args:
         folder: of the submission.
         number: of the array in it, from 0.
+        count: tasks of the array.
     """
+    output = log_pattern(folder, count, "%t")
+    # The script's environment reaches the step whatever SLURM_EXPORT_ENV says. And from
+    # Slurm 22.05 on srun no longer inherits the job's --cpus-per-task.
+    srun = ["srun", "--unbuffered", "--output", output, "--export=ALL", "--kill-on-bad-exit=1"]
+    srun.append(f"--cpus-per-task={cpus_per_task(cluster)}")
     module = ["-u", "-m", "mlmodeldev.slurm.entrypoint"]
-    return shlex.join([python_of(cluster), *module, str(tasks_file(folder, number))])
+    return shlex.join([*srun, *python_words(cluster), *module, str(tasks_file(folder, number))])
 
 
 def tasks_file(folder: Path, number: int) -> Path:
@@ -59,16 +80,43 @@ def tasks_file(folder: Path, number: int) -> Path:
     return folder / f"tasks-{number}.pkl"
 
 
-def python_of(cluster: Cluster) -> str:
-    """Return the interpreter of the jobs."""
-    return str(Path(cluster.python).expanduser()) if cluster.python else sys.executable
+def script_file(folder: Path, number: int) -> Path:
+    """Return the file that the script of a submission's array is written to."""
+    return folder / f"tasks-{number}.sh"
+
+
+def log_pattern(folder: Path, count: int, rank: str) -> str:
+    """Return the name of a job's log as Slurm reads it.
+
+    Args:
+        folder: of the submission; a ``%`` in it is doubled, for Slurm replaces such letters.
+        count: tasks of the array; one is a plain job.
+        rank: of the task in its step; ``%t`` where Slurm knows it.
+    """
+    name = f"{'%A_%a' if count > 1 else '%j'}_{rank}_log.out"
+    return f"{str(folder.absolute()).replace('%', '%%')}/{name}"
+
+
+def python_words(cluster: Cluster) -> list[str]:
+    """Return how the jobs start Python: an interpreter, or a command that ends with one.
+
+    The name of a file counts as such, spaces and all; anything else is split as a shell would.
+    """
+    if not cluster.python:
+        return [sys.executable]
+    file = Path(cluster.python).expanduser()
+    if file.is_file():
+        return [str(file)]
+    first, *others = shlex.split(cluster.python) or [cluster.python]
+    return [str(Path(first).expanduser()), *others]
 
 
 def parameters(
     cluster: Cluster,
     name: str,
-    submission: Path,
+    folder: Path,
     snapshot: Path,
+    count: int,
     throttle: int,
     after: Iterable[str] = (),
 ) -> dict[str, Any]:
@@ -76,8 +124,9 @@ def parameters(
 
     Args:
         name: of the jobs.
-        submission: file that says which trials the jobs run.
+        folder: of the submission.
         snapshot: the code.
+        count: tasks of the array; one is a plain job.
         throttle: array tasks at once.
         after: jobs that must end first.
     """
@@ -91,20 +140,56 @@ def parameters(
         "time": cluster.minutes,
         "nodes": cluster.nodes,
         "ntasks_per_node": cluster.tasks_per_node,
-        "cpus_per_task": cluster.cpus_per_task,
-        "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
+        "cpus_per_task": cpus_per_task(cluster),
+        "mem": _memory(cluster),
         **_gpus(cluster),
         "signal_delay_s": cluster.warn_seconds,
         "array_parallelism": throttle,
         "dependency": f"afterany:{waits}" if waits else None,
         "stderr_to_stdout": True,
-        # From Slurm 22.05 on srun no longer inherits the job's --cpus-per-task.
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}"],
-        "additional_parameters": {"requeue": True, **cluster.sbatch},
-        "setup": _setup(cluster, snapshot, submission),
-        "teardown": [f'exec {shlex.quote(python_of(cluster))} -m mlmodeldev.slurm.epilog "$?"'],
+        "wckey": None,  # submitit's own default is refused where wckeys are enforced
     }
-    return {key: value for key, value in values.items() if value is not None}
+    own = {_option(key): value for key, value in cluster.sbatch.items()}
+    requeue = {} if own.get("no_requeue") else {"requeue": True}
+    more = {"output": log_pattern(folder, count, "0"), **requeue, **own}
+    chosen = {
+        key: value
+        for key, value in values.items()
+        if value is not None and (key not in own or key in _NO_OPTIONS)
+    }
+    return {
+        **chosen,
+        "wckey": None,
+        "additional_parameters": {k: v for k, v in more.items() if v is not False},
+        "setup": _setup(cluster, snapshot, folder / "jobs.json", count),
+        "teardown": _teardown(python_words(cluster)),
+    }
+
+
+_NO_OPTIONS = {"array_parallelism", "signal_delay_s", "stderr_to_stdout"}
+"""Parameters of submitit that are no options of sbatch."""
+CPUS = 4
+"""CPUs of a process where the node's share of its GPUs is not known."""
+
+
+def cpus_per_task(cluster: Cluster) -> int:
+    """Return the CPUs of each process; where Slurm could not be asked for a share, a few."""
+    return CPUS if cluster.cpus_per_task == "auto" else cluster.cpus_per_task
+
+
+def memory_gb(cluster: Cluster) -> float:
+    """Return the memory on each node in GiB; 0: the cluster's default."""
+    return 0.0 if cluster.mem_gb in (None, "auto") else float(cluster.mem_gb or 0)
+
+
+def _memory(cluster: Cluster) -> str | None:
+    memory = memory_gb(cluster)
+    return f"{round(memory * 1024)}M" if memory else None
+
+
+def _option(name: str) -> str:
+    """Return an option's name as submitit has it, which writes ``_`` as ``-``."""
+    return name if name == "open-mode" else name.replace("-", "_")
 
 
 def _gpus(cluster: Cluster) -> dict[str, Any]:
@@ -116,14 +201,40 @@ def _gpus(cluster: Cluster) -> dict[str, Any]:
     return {"gpus_per_node": each}
 
 
-def _setup(cluster: Cluster, snapshot: Path, submission: Path) -> list[str]:
+def _setup(cluster: Cluster, snapshot: Path, submission: Path, count: int) -> list[str]:
     """Return the shell lines before the trials.
 
-    The shell outlives the signals that its trials get, to say afterwards what becomes of the job.
+    The shell outlives the signals that its trials get, and their exit status, to say afterwards
+    what becomes of the job: whatever the user's lines have set.
     """
+    mine = shlex.quote(str(snapshot))
+    # An array's numbers in a plain job are those of another job, which is not ours to requeue.
+    plain = ["unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID"] if count == 1 else []
     return [
+        *plain,
         "trap : USR1 USR2 TERM",
         *cluster.setup,
-        f"export PYTHONPATH={shlex.quote(str(snapshot))} PYTHONSAFEPATH=1",
+        *(["set +eu; trap - ERR; trap : USR1 USR2 TERM"] if cluster.setup else []),
+        f"export PYTHONPATH={mine}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1",
         f"export {SUBMISSION_VARIABLE}={shlex.quote(str(submission))}",
+    ]
+
+
+def _teardown(python: Sequence[str]) -> list[str]:
+    """Return the shell lines after the trials.
+
+    A container has no scontrol: there the shell asks it, and requeues.
+    """
+    epilog = shlex.join([*python, "-m", "mlmodeldev.slurm.epilog"])
+    if len(python) == 1:
+        return [f'exec {epilog} "$?"']
+    return [
+        "status=$?",
+        "task=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}",
+        "task=${task:-$SLURM_JOB_ID}",
+        f'export {JOB_VARIABLE}="$(scontrol -o show job "$task")"',
+        f'{epilog} "$status"',
+        "status=$?",
+        f'[ "$status" = {EXIT_REQUEUE} ] && scontrol requeue "$task" && sleep 120',
+        'exit "$status"',
     ]

@@ -11,7 +11,9 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,6 +45,7 @@ class Submission:
         overrides, count, seed: what was asked for, for `retry`.
         arrays: for each Slurm array its number and, by index, the trials of each task.
         intent: the tasks of an array that is being submitted, or was when the command was killed.
+        taken: whether sbatch has taken the intent, and did not say under which number.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class Submission:
     seed: int = 0
     arrays: list[tuple[str, Tasks]] = field(default_factory=list)
     intent: Tasks | None = None
+    taken: bool = False
 
     @property
     def file(self) -> Path:
@@ -91,6 +95,7 @@ class Submission:
         options = {key: content[key] for key in _OPTIONS if key in content}
         submission = cls(file.parent, Path(content["snapshot"]), arrays=arrays, **options)
         submission.intent = content.get("intent")
+        submission.taken = bool(content.get("taken"))
         note = job_note(file.parent, len(arrays))
         if submission.intent is not None and note.is_file() and (job := note.read_text().strip()):
             submission.reattach(job)
@@ -99,12 +104,18 @@ class Submission:
     def intend(self, tasks: Sequence[Sequence[str]] | None) -> None:
         """Note what is about to be submitted; None: it was not."""
         self.intent = None if tasks is None else [list(task) for task in tasks]
+        self.taken = False
+        self.save()
+
+    def note_taken(self) -> None:
+        """Note that sbatch has taken what was intended; it is not to be submitted again."""
+        self.taken = True
         self.save()
 
     def add(self, job: str, tasks: Sequence[Sequence[str]]) -> None:
         """Note an array that Slurm has taken; the file is replaced whole."""
         self.arrays.append((job, [list(task) for task in tasks]))
-        self.intent = None
+        self.intent, self.taken = None, False
         self.save()
 
     def reattach(self, job: str) -> None:
@@ -117,7 +128,7 @@ class Submission:
         if not note.exists():
             write_text(note, job)
         self.arrays.append((job, self.intent))
-        self.intent = None
+        self.intent, self.taken = None, False
 
     def save(self) -> None:
         """Write the file."""
@@ -132,6 +143,7 @@ class Submission:
                 **options,
                 "arrays": arrays,
                 "intent": self.intent,
+                **({"taken": True} if self.taken else {}),
             },
         )
 
@@ -177,6 +189,10 @@ def jobs_of(sweep_folder: Path) -> dict[str, str]:
 # --- and what the queue says of them
 
 
+MAX_FAILED_STARTS = 3
+"""Jobs in a row that may end before their trial begins."""
+
+
 @dataclass(frozen=True)
 class TrialJob:
     """A trial's newest job, or a search's worker."""
@@ -184,6 +200,20 @@ class TrialJob:
     job: str
     queued: Queued | None
     """None: no longer in the queue."""
+    failed_starts: int = 0
+    """Jobs in a row that ended before the trial began (`mlmodeldev.slurm.failed_starts`)."""
+    note: str = ""
+    """How the last one ended, where there is something to say of it."""
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the trial is not submitted again by itself."""
+        return self.failed_starts >= MAX_FAILED_STARTS
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the job has ended, and its node has not let it go yet."""
+        return self.queued is not None and self.queued.state == "COMPLETING"
 
     def runs(self, record: Mapping[str, Any]) -> bool:
         """Return whether this is the job that a trial's record tells of."""
@@ -198,30 +228,65 @@ def trial_jobs(sweep_folder: Path) -> dict[str, TrialJob]:
     """
     reattach_arrays(sweep_folder)
     jobs = jobs_of(sweep_folder)
-    queue = _queue_of(jobs.values())
-    return {trial: TrialJob(job, queue.get(job)) for trial, job in jobs.items()}
+    queue = _queue_of(sweep_folder, jobs.values())
+    queued = {trial: TrialJob(job, queue.get(job)) for trial, job in jobs.items()}
+    return {**queued, **dict.fromkeys(trials_without_number(sweep_folder), _WITHOUT_NUMBER)}
+
+
+NO_NUMBER = "?"
+"""Stands for a job's number that sbatch did not say."""
+_WITHOUT_NUMBER = TrialJob(NO_NUMBER, Queued("PENDING", "sbatch said no number", "", ""))
+
+
+def trials_without_number(sweep_folder: Path) -> set[str]:
+    """Return the trials of jobs that sbatch has taken, and whose number is still not to be had."""
+    intents = [made.intent for made in submissions(sweep_folder) if made.taken and made.intent]
+    return {trial for intent in intents for task in intent for trial in task}
+
+
+def forget_taken(sweep_folder: Path) -> list[Path]:
+    """Give the jobs up whose number is not to be had; return their submissions' folders."""
+    given_up = [made for made in submissions(sweep_folder) if made.taken]
+    for submission in given_up:
+        submission.intend(None)
+    return [submission.folder for submission in given_up]
 
 
 def search_workers(sweep_folder: Path) -> dict[str, TrialJob]:
     """Return a search's workers that are still in the queue, by their names."""
     reattach_arrays(sweep_folder)
     names = [task for made in submissions(sweep_folder) for task, _ in made.tasks()]
-    queue = _queue_of(names)
+    queue = _queue_of(sweep_folder, names)
     return {name: TrialJob(name, queue[name]) for name in names if name in queue}
 
 
-def live_arrays(sweep_folder: Path) -> list[str]:
-    """Return the numbers of the sweep's arrays that are still in the queue."""
+def live_arrays(sweep_folder: Path, leaving: bool = True) -> list[str]:
+    """Return the numbers of the sweep's arrays that are still in the queue.
+
+    Args:
+        leaving: whether those count that have ended, and that their nodes have not let go yet; a
+            job that must come after them would wait as long as such a node is stuck.
+    """
     reattach_arrays(sweep_folder)
     numbers = [job for made in submissions(sweep_folder) for job, _ in made.arrays]
-    live = {array_of(task) for task in _queue_of(numbers)}
+    queue = _queue_of(sweep_folder, numbers)
+    live = {array_of(t) for t, q in queue.items() if leaving or q.state != "COMPLETING"}
     return [number for number in numbers if number in live]
 
 
-def _queue_of(jobs: Iterable[str]) -> dict[str, Queued]:
+def _queue_of(sweep_folder: Path, jobs: Iterable[str]) -> dict[str, Queued]:
     """Return what is in the queue of these jobs' arrays; Slurm is not asked about none."""
     arrays = {array_of(job) for job in jobs}
-    return read_queue(arrays) if arrays else {}
+    return read_queue(arrays, submitters(sweep_folder)) if arrays else {}
+
+
+def submitters(sweep_folder: Path) -> set[int]:
+    """Return the ids of the users who have submitted trials of a sweep: who owns their notes."""
+    ids = {os.getuid()}
+    for file in (sweep_folder / FOLDER).glob("*/jobs.json"):
+        with contextlib.suppress(OSError):  # being removed
+            ids.add(file.stat().st_uid)
+    return ids
 
 
 def reattach_arrays(sweep_folder: Path) -> None:
@@ -233,11 +298,22 @@ def reattach_arrays(sweep_folder: Path) -> None:
     unfinished = [made for made in submissions(sweep_folder) if made.intent is not None]
     if not unfinished:
         return
-    scripts = queued_scripts()
+    scripts = queued_scripts(submitters(sweep_folder))
     for submission in unfinished:
-        noted = {job for job, _ in submission.arrays}
-        folder = f"{submission.folder}/"
-        for job, script in scripts.items():
-            if script.startswith(folder) and job not in noted:
-                submission.reattach(job)
-                break
+        if job := _number_among(scripts, submission):
+            submission.reattach(job)
+
+
+def queued_number(submission: Submission) -> str:
+    """Return the number that the queue has for what was just submitted; empty: none yet."""
+    try:
+        return _number_among(queued_scripts(), submission)
+    except UsageError:
+        return ""
+
+
+def _number_among(scripts: Mapping[str, str], submission: Submission) -> str:
+    noted = {job for job, _ in submission.arrays}
+    folder = f"{submission.folder}/"
+    mine = (job for job, script in scripts.items() if script.startswith(folder))
+    return next((job for job in mine if job not in noted), "")

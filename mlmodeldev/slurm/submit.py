@@ -1,4 +1,4 @@
-"""Submit a plan: one throttled array, or several one after the other, by submitit.
+"""Submit a plan: one throttled array, or several one after the other.
 
 Example::
 
@@ -11,28 +11,31 @@ from __future__ import annotations
 import pickle
 import re
 import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from submitit import SlurmExecutor
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-from mlmodeldev.atomic import atomic_write
+from mlmodeldev.atomic import atomic_write, write_text
 from mlmodeldev.errors import UsageError
-from mlmodeldev.secrets import warn_of_keys_left_out, without_keys
+from mlmodeldev.secrets import clean_environment, warn_of_keys_left_out
 from mlmodeldev.slurm.entrypoint import Job, SearchJob
 from mlmodeldev.slurm.local import trial_task
+from mlmodeldev.slurm.outer_job import left_out_choices, sbatch_environment
 from mlmodeldev.slurm.plan import trials_at_once
-from mlmodeldev.slurm.script import command, parameters, tasks_file
+from mlmodeldev.slurm.query import run_command
+from mlmodeldev.slurm.script import batch_script, script_file, tasks_file
 from mlmodeldev.slurm.snapshot import take_snapshot
-from mlmodeldev.slurm.submission import Submission
+from mlmodeldev.slurm.submission import Submission, queued_number
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
     from mlmodeldev.slurm.plan import Plan
     from mlmodeldev.slurm.sweep_state import TrialEntry
     from mlmodeldev.sweep.starter import Starter
+
+SBATCH_SECONDS = 600.0
+"""sbatch itself waits and tries again while the controller is busy or its queue is full."""
 
 
 def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
@@ -48,6 +51,7 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
     cluster, sweep_state = plan.cluster, plan.sweep_state
     code = take_snapshot(root, sweep_state.folder.parent)
     warn_of_keys_left_out()
+    _warn_of_choices(cluster)
     submission = Submission.new(
         sweep_state.folder,
         code,
@@ -66,6 +70,16 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
         name = sweep_state.folder.name
         after = [submit(submission, cluster, name, jobs, trials, plan.throttle, after)]
     return submission
+
+
+def _warn_of_choices(cluster: Cluster) -> None:
+    """Say which of the user's defaults are left out, since the outer job may have set them."""
+    for name in left_out_choices(cluster):
+        setting = f"cluster.{name.removeprefix('SBATCH_').lower()}"
+        print(
+            f"warning: submitted from inside of a job: {name} is left out; {setting}=VALUE sets it",
+            file=sys.stderr,
+        )
 
 
 def _job(
@@ -100,36 +114,74 @@ def submit(
         after: jobs that must end first.
 
     Raises:
-        UsageError: Slurm refuses.
+        UsageError: Slurm refuses, or has taken it and does not say under which number.
     """
     number = len(submission.arrays)
     with atomic_write(tasks_file(submission.folder, number)) as file:
         pickle.dump(list(jobs), file)
-    executor = ArrayExecutor(submission.folder)
-    executor.update_parameters(
-        **parameters(cluster, name, submission.file, submission.snapshot, throttle, after)
-    )
+    script = script_file(submission.folder, number)
+    write_text(
+        script,
+        batch_script(
+            cluster, name, submission.folder, submission.snapshot, len(jobs), throttle, number,
+            after,
+        ),
+    )  # fmt: skip
     submission.intend(trials)
-    try:
-        with without_keys():
-            job = executor.submit_command(command(cluster, submission.folder, number), len(jobs))
-    except (FailedJobError, FailedSubmissionError) as error:
-        submission.intend(None)
-        raise UsageError(f"sbatch refuses: {_reason(error)}") from None
+    job = _run_sbatch(script, cluster, submission)
     submission.add(job, trials)
     return job
 
 
-class ArrayExecutor(SlurmExecutor):
-    """submitit's, for a command instead of a pickled function and a file for each task."""
+def _run_sbatch(script: Path, cluster: Cluster, submission: Submission) -> str:
+    """Hand a script to sbatch; return the number that it says, or that the queue has for it.
 
-    def submit_command(self, command: str, count: int) -> str:
-        """Submit an array of this command (a plain job of one task); return its number."""
-        if count > 1:
-            self.parameters["map_count"] = count
-        return str(self._submit_command(command).job_id)
+    Raises:
+        UsageError: it refuses; or it has taken the jobs and their number is not to be had. The
+            intent is kept then, so that they are not submitted a second time.
+    """
+    environment = clean_environment(sbatch_environment(cluster))
+    command = ("sbatch", "--parsable", str(script))
+    done = run_command(*command, seconds=SBATCH_SECONDS, environment=environment)
+    if done.returncode:
+        if not any(text in done.stderr + done.stdout for text in _MAY_BE_QUEUED):
+            submission.intend(None)
+        raise UsageError(f"sbatch refuses: {refusal(done.stderr, done.stdout)}")
+    if job := job_number(done.stdout):
+        return job
+    submission.note_taken()
+    if job := queued_number(submission):
+        return job
+    raise UsageError(
+        f"sbatch has taken {script}, but says no number: {' '.join(done.stdout.split())[:200]!r};"
+        " status and cancel find the jobs as soon as the queue shows them, submit leaves them alone"
+    )
 
 
-def _reason(error: Exception) -> str:
-    errors = re.findall(r"error: (.+)", str(error))
-    return "; ".join(dict.fromkeys(errors)) or str(error).strip()
+_MAY_BE_QUEUED = ("imed out", "Unable to contact", "onnection reset", "Zero Bytes")
+"""Errors after which the jobs may be in the queue: an answer was lost, not the question."""
+
+
+def job_number(output: str) -> str:
+    """Read a job's number in what sbatch prints; empty where there is none.
+
+    A line of its own, ``12`` or ``12;cluster``, as ``--parsable`` makes it; else Slurm's sentence.
+    Sites wrap sbatch, and print lines of their own, whose numbers are no jobs.
+
+    >>> job_number("Welcome: see job 12 of 4\\n15786755;main")
+    '15786755'
+    """
+    for pattern in (r"(?m)^\s*(\d+)(?:;\S*)?\s*$", r"Submitted batch job (\d+)"):
+        if numbers := re.findall(pattern, output):
+            return str(numbers[-1])
+    return ""
+
+
+def refusal(errors: str, output: str) -> str:
+    """Return in a line why sbatch refuses: its errors, wherever a site's wrapper prints them."""
+    for text in (errors, output):
+        lines = re.findall(r"error: (.+)", text)
+        if lines := list(dict.fromkeys(line.strip() for line in lines)):
+            return "; ".join(lines)
+    lines = [line.strip() for line in (errors + "\n" + output).splitlines() if line.strip()]
+    return "; ".join(lines[-3:]) or "it says no reason"

@@ -16,29 +16,38 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.machine import cores
+from mlmodeldev.fetch import lock
+from mlmodeldev.machine import cores, shorten_socket_paths
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.command_line import SETTINGS_VARIABLE
 from mlmodeldev.training import srun
+from mlmodeldev.training.launched import Launched, forget_left_over, is_launched
+from mlmodeldev.training.meeting import Wait, host_name, meet, serve, wait_for_key
+from mlmodeldev.training.places import choose_gpu, local_place, visible_ids
+from mlmodeldev.trial import signals
 
 if TYPE_CHECKING:
+    from torch.distributed import Store
+
     from mlmodeldev.settings.schema import Settings
 
 
 T = TypeVar("T")
 
+DECISION_SECONDS = 1800.0
+"""How long processes wait for what the first decides."""
+_GRACE_SECONDS = 15.0
+"""How long after a signal: it has come to the first one, too."""
 _PARENT = "MLMODELDEV_PARENT"
 
 
@@ -54,6 +63,10 @@ class World:
     _waits: int = field(default=0, repr=False)
     shutdown: Callable[[], None] | None = None
     """Called when the group is left."""
+    store: Store | None = field(default=None, repr=False)
+    """Where the processes leave notes for each other."""
+    has_own_gpus: bool = False
+    """Whether each process sees its own GPUs alone, as srun's ``--gpus-per-task`` has it."""
 
     @property
     def is_rank_zero(self) -> bool:
@@ -69,8 +82,11 @@ class World:
         """Run ``decide`` on the first process; return its result, or raise its error, on all.
 
         Args:
-            patience: seconds that the others wait for it; None: as long as torch waits for any
-                message, which is ten minutes on GPUs. A dead first process is noticed at once.
+            patience: seconds that the others wait for it; None: `DECISION_SECONDS`. A dead first
+                process is noticed at once.
+
+        Raises:
+            TrialInterrupted: a signal came, and the first process did not say that it ends.
         """
         if self.size == 1:
             return decide()
@@ -82,8 +98,7 @@ class World:
                 box[0] = decide()
             except Exception as error:
                 box[1] = error
-        if patience is not None:
-            self._wait_for_rank_zero(patience)
+        self._wait_for_rank_zero(DECISION_SECONDS if patience is None else patience)
         dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
             raise box[1]
@@ -91,15 +106,15 @@ class World:
         return decided
 
     def _wait_for_rank_zero(self, seconds: float) -> None:
-        import torch.distributed as dist
-
+        if self.store is None:
+            return
         self._waits += 1
-        store = dist.distributed_c10d._get_default_store()
         key = f"mlmodeldev/decided/{self._waits}"
         if self.is_rank_zero:
-            store.set(key, "yes")
-        else:
-            store.wait([key], timedelta(seconds=seconds))
+            self.store.set(key, "yes")
+            return
+        what = "the first process, which prepares something for all"
+        wait_for_key(self.store, key, Wait(what, seconds, grace=_GRACE_SECONDS))
 
     def leave(self) -> None:
         """End the group and see the processes out that this one started.
@@ -123,14 +138,20 @@ def join(settings: Settings) -> World:
     Raises:
         UsageError: as many devices were asked for as there are not, or a strategy that can't be.
     """
+    forget_left_over()
+    shorten_socket_paths()
+    if signals.raise_if_requested not in lock.on_wait:
+        lock.on_wait.append(signals.raise_if_requested)
     if settings.training.strategy == "fsdp":
         _check_sharding(settings)
     devices, nodes = settings.training.devices, settings.training.num_nodes
-    place = srun.srun_rank()
-    if "WORLD_SIZE" in os.environ and "RANK" in os.environ:
-        world, place = _from_environment(), None
-    elif place:
+    if is_launched():
+        world = _join_launched(settings, devices, nodes)
+    elif place := srun.srun_rank():
         world = World(place.rank, place.size, place.local_rank, place.local_size)
+        _check_size(world, devices, nodes)
+        _check_tasks(settings, place.size)
+        _join_step(settings, world, place)
     elif nodes not in ("auto", 1):
         raise UsageError(
             f"training.num_nodes={nodes}: a process on each node must be started for it, by"
@@ -141,12 +162,7 @@ def join(settings: Settings) -> World:
         return World()
     else:
         world = _start_others(settings, int(devices))
-    _check_size(world, devices, nodes)
-    if place:
-        _check_tasks(settings, place.size)
-        _join_step(settings, world, place)
-    elif world.size > 1:
-        _form_group(settings)
+        _form_group(settings, world)
     return world
 
 
@@ -154,7 +170,8 @@ def _join_step(settings: Settings, world: World, place: srun.SrunRank) -> None:
     runs = Path(settings.artefacts.runs_dir).expanduser().absolute()
     os.environ["LOCAL_RANK"] = str(place.local_rank)
     store = srun.open_store(place, runs)
-    _form_group(settings, store=store, rank=place.rank, world_size=place.size)
+    world.store = store
+    _form_group(settings, world)
     world.shutdown = lambda: srun.leave_store(store, place, runs)
 
 
@@ -169,17 +186,20 @@ def _check_tasks(settings: Settings, started: int) -> None:
         )
 
 
-def _from_environment() -> World:
-    variables = os.environ
-    size = int(variables["WORLD_SIZE"])
-    world = World(
-        rank=int(variables["RANK"]),
-        size=size,
-        local_rank=int(variables.get("LOCAL_RANK", "0")),
-        local_size=int(variables.get("LOCAL_WORLD_SIZE", str(size))),
-    )
-    if parent := variables.get(_PARENT):
+def _join_launched(settings: Settings, devices: int | str, nodes: int | str) -> World:
+    """Join the processes that a launcher, or somebody by hand, has given numbers."""
+    launched = Launched.of(os.environ)
+    if parent := os.environ.get(_PARENT):
         _die_with(int(parent))
+    local_rank, local_size = launched.local_rank or 0, launched.local_size or launched.size
+    world = World(launched.rank, launched.size, local_rank, local_size)
+    is_placed = launched.local_size is not None
+    if is_placed or world.size == 1:
+        _check_size(world, devices, nodes)
+    if world.size > 1:
+        world.store = launched.open_store()
+        _form_group(settings, world, is_placed)
+        _check_size(world, devices, nodes)
     return world
 
 
@@ -196,15 +216,16 @@ def _check_size(world: World, devices: int | str, nodes: int | str) -> None:
 
 def _start_others(settings: Settings, count: int) -> World:
     _check_devices(settings, count)
+    store = serve("127.0.0.1", 0)
     environment = {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(store.port),
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // count))),
     }
     trainer = project_root() / "trainer.py"
-    world = World(0, count, 0, count)
+    world = World(0, count, 0, count, store=store)
     for rank in range(1, count):
         own = {
             "RANK": str(rank),
@@ -244,23 +265,39 @@ def _check_sharding(settings: Settings) -> None:
         )
 
 
-def _form_group(settings: Settings, **how: Any) -> None:
+def _form_group(settings: Settings, world: World, is_placed: bool = True) -> None:
+    """Wait for the others, choose this process's GPU, and form torch's group.
+
+    Args:
+        world: its store is there.
+        is_placed: whether the processes know their places on their machines; else they find them.
+    """
     import torch
     import torch.distributed as dist
 
+    assert world.store is not None
     gpu = settings.training.accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    note = {"host": host_name(), "gpus": visible_ids() if gpu else []}
+    notes = meet(world.store, world.rank, world.size, note, lambda: _check_children(world))
+    if not is_placed:
+        world.local_rank, world.local_size = local_place(notes, world.rank)
+        os.environ["LOCAL_RANK"] = str(world.local_rank)
     if gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        index, world.has_own_gpus = choose_gpu(notes, world.rank, world.local_rank)
+        torch.cuda.set_device(index)
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    dist.init_process_group("nccl" if gpu else "gloo", **how)
+    store = dist.PrefixStore("mlmodeldev/group", world.store)
+    dist.init_process_group(
+        "nccl" if gpu else "gloo", store=store, rank=world.rank, world_size=world.size
+    )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def _check_children(world: World) -> None:
+    """Notice that one of the processes started here has ended before it came."""
+    for rank, child in enumerate(world.children, 1):
+        if child.poll() is not None:
+            raise UsageError(f"the process of rank {rank} has ended with {child.returncode}")
 
 
 def _die_with(parent: int) -> None:

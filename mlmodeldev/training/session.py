@@ -216,9 +216,12 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
     Slurm has given this task up for dead, and knows its successor by the same job and step: an
     exit of this one would be taken for the other's, and end it.
     """
-    job = (folder.read().get("slurm") or {}).get("job_id")
+    slurm = folder.read().get("slurm") or {}
+    job, starts = slurm.get("job_id"), int(slurm.get("restart_count", "0"))
     if job is None or job != os.environ.get("SLURM_JOB_ID"):
         return
+    if starts <= int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+        return  # another process of this very start, as in an allocation's shells
     print(f"{error}; standing still until Slurm ends this task", file=sys.stderr, flush=True)
     for number in signals.SIGNALS:
         signal.signal(number, signal.SIG_IGN)

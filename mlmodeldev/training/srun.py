@@ -16,8 +16,7 @@ import contextlib
 import json
 import os
 import re
-import socket
-import time
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,13 +25,13 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
+from mlmodeldev.training.meeting import Wait, host_name, serve, try_to_connect
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
-SECONDS = 300.0
-"""How long ranks wait for each other to begin."""
 _LEFT = "mlmodeldev/left"
+_TOKEN = "mlmodeldev/token"
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,17 @@ class SrunRank:
 def srun_rank(variables: Mapping[str, str] = os.environ) -> SrunRank | None:
     """Return this task's place, or None outside of a step of several tasks.
 
+    In the shell that ``srun -n4 --pty bash`` opens, too: the other tasks of that step are shells
+    of their own, and start nothing.
+
     Raises:
         UsageError: the nodes have different numbers of tasks.
     """
-    size = int(variables.get("SLURM_STEP_NUM_TASKS", "1"))
+    size = int(variables.get("SLURM_STEP_NUM_TASKS") or "1")
     if size == 1 or "SLURM_PROCID" not in variables:
+        return None
+    if "SLURM_PTY_PORT" in variables and _is_from_a_shell():
+        print(f"srun --pty: training alone, not as one of {size} tasks", file=sys.stderr)
         return None
     counts = _tasks_per_node(variables.get("SLURM_STEP_TASKS_PER_NODE", str(size)))
     if len(set(counts)) > 1:
@@ -63,6 +68,11 @@ def srun_rank(variables: Mapping[str, str] = os.environ) -> SrunRank | None:
     return SrunRank(
         int(variables["SLURM_PROCID"]), size, int(variables["SLURM_LOCALID"]), counts[0]
     )
+
+
+def _is_from_a_shell() -> bool:
+    """Return whether somebody's shell has started this, not srun: shells give each job a group."""
+    return os.getpgrp() != os.getsid(0)
 
 
 def _tasks_per_node(text: str) -> list[int]:
@@ -79,25 +89,19 @@ def open_store(place: SrunRank, runs_dir: Path) -> TCPStore:
 
     Raises:
         UsageError: the first rank does not show up.
+        TrialInterrupted: a signal came meanwhile.
     """
-    from torch.distributed import TCPStore
-
     file = runs_dir / ".meeting" / _step_name()
     if place.rank == 0:
-        store = TCPStore("127.0.0.1", 0, place.size, is_master=True, wait_for_workers=False)
-        host = _host()
+        token, host = os.urandom(16).hex(), host_name()
+        store = serve("127.0.0.1", 0)
+        store.set(_TOKEN, token)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"host": host, "port": store.port})
+        write_json(file, {"host": host, "port": store.port, "token": token})
     else:
-        host, port = _read_address(file)
-        wait = timedelta(seconds=SECONDS)
-        store = TCPStore(host, port, place.size, is_master=False, timeout=wait)
+        host, store = _find_store(file)
     os.environ.update(MASTER_ADDR=host, MASTER_PORT=str(store.port))
     return store
-
-
-def _host() -> str:
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def _step_name() -> str:
@@ -105,18 +109,23 @@ def _step_name() -> str:
     return "-".join(os.environ.get(name, "0") for name in names) + ".json"
 
 
-def _read_address(file: Path) -> tuple[str, int]:
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, ValueError):
+def _find_store(file: Path) -> tuple[str, TCPStore]:
+    """Return the first rank's host and store.
+
+    A file that a killed step left, whose numbers have come again, is not trusted: nobody listens
+    there, or a store that does not know the file's token. The first rank will write another.
+    """
+    hint = "is the runs folder on a file system that all nodes share?"
+    wait = Wait(f"the first of the step's tasks to write {file}", hint=hint)
+    while True:
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             list(file.parent.iterdir())  # a network file system forgets that it was missing
             address = json.loads(file.read_text())
-            return str(address["host"]), int(address["port"])
-        time.sleep(0.2)
-    raise UsageError(
-        f"{file}: the first rank of this step did not write it within {SECONDS:.0f} s; is the runs"
-        " folder on a file system that all nodes share?"
-    )
+            host, token = str(address["host"]), str(address["token"])
+            store = try_to_connect(host, int(address["port"]))
+            if store and store.check([_TOKEN]) and store.get(_TOKEN) == token.encode():
+                return host, store
+        wait.pause()
 
 
 def leave_store(store: TCPStore, place: SrunRank, runs_dir: Path) -> None:

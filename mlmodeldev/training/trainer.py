@@ -53,8 +53,9 @@ def make_trainer(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     arguments: dict[str, Any] = {
         "accelerator": accelerator,
-        "devices": world.local_size,
-        "num_nodes": world.nodes,
+        # where each process sees its own GPUs alone, Lightning is to look for no more
+        "devices": 1 if world.has_own_gpus else world.local_size,
+        "num_nodes": world.size if world.has_own_gpus else world.nodes,
         "strategy": _strategy(training, world),
         "precision": training.precision,
         "max_epochs": training.max_epochs,
@@ -129,19 +130,28 @@ def check_precision(precision: str, accelerator: str) -> None:
 
 
 def _strategy(training: Training, world: World) -> Any:
-    if training.strategy == "fsdp":
+    if training.strategy == "fsdp" and not world.has_own_gpus:
         return "fsdp"
     if world.size == 1 and training.strategy == "auto":
         return "auto"
-    from pytorch_lightning.strategies import DDPStrategy
+    from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy
 
+    if training.strategy == "fsdp":
+        return _with_own_gpu(FSDPStrategy)()
     # DDP lays its gradient buckets out anew after the first step, so a resumed trial would add over
     # ranks in another order than an undisturbed one (two ranks can't differ). Looking for unused
     # parameters keeps the first layout.
     keep_layout = training.deterministic and world.size > 2
     wanted = {"ddp_find_unused_parameters_true": True, "ddp_find_unused_parameters_false": False}
     find = wanted.get(training.strategy, keep_layout)
-    return DDPStrategy(gradient_as_bucket_view=True, find_unused_parameters=find)
+    kind = _with_own_gpu(DDPStrategy) if world.has_own_gpus else DDPStrategy
+    return kind(gradient_as_bucket_view=True, find_unused_parameters=find)
+
+
+def _with_own_gpu(kind: type[Any]) -> type[Any]:
+    """Return a strategy whose process trains on the one GPU that it sees, whatever its number."""
+    first = property(lambda strategy: strategy.parallel_devices[0])
+    return type(kind.__name__, (kind,), {"root_device": first})
 
 
 def _profiler(training: Training, folder: Path) -> Any:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
+from mlmodeldev.errors import TrialInterrupted
+
 STOP_NOTE_VARIABLE = "MLMODELDEV_STOP_NOTE"
 """Names the file by which an agent of ours tells its trial to stop for good."""
 
@@ -47,6 +49,18 @@ def listen() -> None:
 def requested() -> str | None:
     """Return the name of the signal that asked for an end, if one did."""
     return _received[0] if _received else None
+
+
+def raise_if_requested() -> None:
+    """End a wait upon a signal.
+
+    Raises:
+        TrialInterrupted: one asked for an end.
+    """
+    if _received:
+        raise TrialInterrupted(
+            f"interrupted by {_received[0]} while another process was waited for"
+        )
 
 
 def ask_to_stop(who: str) -> None:

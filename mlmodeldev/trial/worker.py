@@ -28,7 +28,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.machine import share_cores
+from mlmodeldev.machine import share_cores, shorten_socket_paths
 from mlmodeldev.project import PROJECT_VARIABLE, import_places
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.trial import signals
@@ -55,6 +55,7 @@ def start_server(modules: Sequence[str], root: Path) -> None:
     if (root / "conf" / "config.yaml").is_file():  # the programs of a sweep need not lie in one
         _server_environment[PROJECT_VARIABLE] = str(root)
     share_cores()
+    shorten_socket_paths()
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     new = [place for place in import_places(root) if place not in path]
     os.environ["PYTHONPATH"] = os.pathsep.join([*new, *filter(None, path)])

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.settings.schema import Cluster
-from mlmodeldev.slurm.script import batch_script
-from mlmodeldev.slurm.submit import ArrayExecutor
+from mlmodeldev.slurm.script import batch_script, python_words
 from tests.slurm.scripts import check_golden
 
 
@@ -25,21 +24,50 @@ def test_the_script_is_written_where_there_is_no_slurm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_command_is_submitted_as_a_job_or_an_array(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    """By submitit's ``_submit_command``, to a stand-in for sbatch."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for name, line in {"srun": "exit 1", "sbatch": "echo Submitted batch job 12"}.items():
-        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
-        (tools / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    folder = tmp_path / "submission"
-    folder.mkdir()
-    executor = ArrayExecutor(folder)
-    executor.update_parameters(job_name="digits", array_parallelism=2)
-    assert executor.submit_command(f"{sys.executable} -V", count) == "12"
-    script = (folder / "12_submission.sh").read_text()
-    assert f"{sys.executable} -V" in script
+def test_one_task_is_a_plain_job_and_several_are_an_array(tmp_path: Path, count: int) -> None:
+    script = batch_script(Cluster(launcher="slurm"), "digits", tmp_path, tmp_path, count, 2)
     assert ("#SBATCH --array=0-2%2" in script) is (count > 1)
+    # what is left of another job's numbers is dropped before anything reads it
+    assert ("unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID" in script) is (count == 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "there", "missing"),
+    [
+        ({}, ["--requeue"], ["wckey"]),
+        ({"requeue": False}, [], ["requeue"]),
+        ({"no-requeue": True}, ["--no-requeue"], ["--requeue"]),
+        ({"no_requeue": True}, ["--no-requeue"], ["--requeue"]),
+        ({"wckey": "maths"}, ["--wckey=maths"], ["submitit"]),
+        ({"cpus-per-task": 3, "exclusive": True}, ["--cpus-per-task=3", "--exclusive"], ["=4\n"]),
+        ({"container-image": "nvcr.io#a/b:1"}, ["--container-image='nvcr.io#a/b:1'"], []),
+    ],
+)
+def test_options_of_sbatch_are_written_as_they_are_given(
+    tmp_path: Path, options: dict[str, str | int | bool], there: list[str], missing: list[str]
+) -> None:
+    cluster = Cluster(launcher="slurm", sbatch=options)
+    script = batch_script(cluster, "digits", tmp_path, tmp_path, 1, 1)
+    options_given = "".join(line for line in script.splitlines(True) if line.startswith("#SBATCH"))
+    assert [line for line in there if f"#SBATCH {line}\n" not in options_given] == []
+    assert [text for text in missing if text in options_given] == []
+
+
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [
+        (None, [sys.executable]),
+        ("/opt/my python", ["/opt/my", "python"]),
+        ("apptainer exec --nv i.sif python", ["apptainer", "exec", "--nv", "i.sif", "python"]),
+        ("uv run python", ["uv", "run", "python"]),
+        ("~/env/bin/python", [f"{Path.home()}/env/bin/python"]),
+    ],
+)  # fmt: skip
+def test_python_may_be_a_command(python: str | None, words: list[str]) -> None:
+    assert python_words(Cluster(python=python)) == words
+
+
+def test_a_file_with_spaces_in_its_name_is_one_word(tmp_path: Path) -> None:
+    file = tmp_path / "my python"
+    file.touch()
+    assert python_words(Cluster(python=str(file))) == [str(file)]

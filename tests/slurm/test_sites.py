@@ -18,9 +18,12 @@ from tests.slurm.sweeps import SmallSweep
 PARTITIONS = {"hec": "gpu-short", "bede": "gh", "mila": "long"}
 EXTRA = "\n".join(
     [
-        "AccountingStorageEnforce=associations,limits,qos",
+        "AccountingStorageEnforce=associations,limits,qos,wckeys",
+        "TrackWCKey=yes",
+        "SchedulerParameters=bf_interval=2,bf_resolution=1,batch_sched_delay=1,max_array_tasks=4",
         *(f"PartitionName={name} Nodes=ALL State=UP" for name in PARTITIONS.values()),
         "PartitionName=gated Nodes=ALL State=UP",
+        "PartitionName=unlisted Nodes=ALL State=UP Hidden=YES MaxTime=200",
     ]
 )
 
@@ -37,7 +40,9 @@ def site(request: pytest.FixtureRequest) -> Iterator[Cluster]:
             "add qos tight MaxSubmitJobsPerUser=3 MaxTRESPerUser=gres/gpu=2"
             " MaxTRESPerJob=gres/gpu=1",
             "add qos gate MaxSubmitJobsPerUser=2",
-            "modify user root set qos=normal,tight,gate",
+            "add qos brief MaxWall=00:10:00",
+            "modify user root set qos=normal,tight,gate,brief",
+            "add user root wckey=maths",
         ):
             cluster.run("sacctmgr", "-i", *words.split())
         cluster.wait_for(lambda: _has_qos(cluster), 60, "slurmctld to know the QOS")
@@ -98,3 +103,36 @@ def test_what_a_qos_does_not_take_is_left_for_later(
     done = sweep.train("plan", *tight, "cluster.gpus_per_task=2", check=False)
     assert done.returncode == 2
     assert "a job takes 2 GPUs; its QOS allows a job 1" in done.stderr
+
+
+def test_what_keeps_jobs_waiting_for_ever_is_told(site: Cluster) -> None:
+    """The real Slurm takes such a job, and never starts it: QOSMaxWallDurationPerJobLimit."""
+    done = plan(site, "cluster=generic", "cluster.qos=brief", "cluster.minutes=11", check=False)
+    assert done.returncode == 2
+    assert "cluster.minutes=11: its QOS or account allows a job 10" in done.stderr
+    job = site.sbatch("--qos=brief", "--time=11", "-o", "/dev/null", "--wrap", "true")
+    site.wait_for(lambda: site.job(job).get("Reason", "").startswith("QOSMaxWall"), 60, "a reason")
+    site.run("scancel", job)
+
+
+def test_arrays_are_cut_wckeys_left_alone_and_partitions_may_be_hidden(
+    site: Cluster, tmp_path: Path, data_dir: Path
+) -> None:
+    """sbatch refuses arrays above max_array_tasks, and any wckey but the user's own."""
+    sweep = SmallSweep(site, tmp_path, data_dir, 5)
+    settings = ("cluster=generic", "cluster.partition='unlisted,long'", "+cluster.sbatch.hold=true")
+    made = json.loads(sweep.train("submit", "--yes", *settings, "--json").stdout)
+    assert made["arrays"] == [4, 1]
+    fields = site.job(made["submitted"][0])
+    assert fields["Partition"] == "unlisted,long"
+    # the share of one of four GPUs
+    assert "--cpus-per-task=4" in made["script"]
+    assert "--mem=16000M" in made["script"]
+    rows = json.loads(sweep.train("status", "--json").stdout)["trials"]
+    assert {row["state"] for row in rows} == {"queued"}, "squeue hides what is hidden"
+    sweep.train("cancel")
+    site.wait_for(lambda: not site.run("squeue", "-a", "-h"), 60, "an empty queue")
+    other = (*settings, "+cluster.sbatch.wckey=submitit")
+    refused = sweep.train("submit", "--yes", *other, check=False)
+    assert "sbatch refuses" in refused.stderr, "enforced they are"
+    sweep.train("cancel")

@@ -89,6 +89,7 @@ def test_no_slurm_on_this_machine(tmp_path: Path, data_dir: Path) -> None:
 def test_the_plan_shows_the_script_and_submits_nothing(own_slurm: Slurm, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "plan", "--json"]
     settings = ["cluster=generic", "cluster.max_gpus=4", "cluster.mem_gb=2", "cluster.nodes=2"]
+    settings.append("cluster.cpus_per_task=4")
     done = subprocess.run(
         [*command, *settings, f"artefacts.runs_dir={tmp_path}/runs"],
         env=own_slurm.env,

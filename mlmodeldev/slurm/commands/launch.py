@@ -13,7 +13,13 @@ from typing import Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
-from mlmodeldev.slurm.commands.table import print_trials, ranked, read_jobs
+from mlmodeldev.slurm.commands.table import (
+    print_notes,
+    print_trials,
+    ranked,
+    read_ended_jobs,
+    read_jobs,
+)
 from mlmodeldev.slurm.older_code import begun_anew, move_aside, print_interrupted, to_run_anew
 from mlmodeldev.slurm.plan import Plan, make_plan, state
 from mlmodeldev.slurm.query import read_queue, slurm_is_here
@@ -22,7 +28,6 @@ from mlmodeldev.slurm.submission import (
     live_arrays,
     search_workers,
     submissions,
-    trial_jobs,
 )
 from mlmodeldev.slurm.sweep_diff import print_changes, print_orphans
 from mlmodeldev.slurm.sweep_state import (
@@ -202,7 +207,8 @@ def plan_on_cluster(sweep_state: SweepState, only: Collection[str] | None = None
     if problem := local_disk_warning(runs_dir, limits.nodes):
         print(problem, file=sys.stderr)
     searches = sweep_state.is_search and only is None
-    jobs = (search_workers if searches else trial_jobs)(sweep_state.folder)
+    jobs = search_workers(sweep_state.folder) if searches else read_ended_jobs(sweep_state)
+    print_notes(jobs)
     in_queue = len(read_queue()) if limits.rules.max_submit is not None else 0
     return make_plan(sweep_state, jobs, limits, in_queue, only)
 
@@ -257,7 +263,7 @@ def _launch_on_cluster(
         with _submit_lock(sweep_state):
             # workers of a search are counted instead
             move_aside(anew)
-            before = [] if sweep_state.is_search else live_arrays(sweep_state.folder)
+            before = [] if sweep_state.is_search else live_arrays(sweep_state.folder, leaving=False)
             jobs = [job for job, _ in launch(plan, project_root(), before).arrays]
     if as_json:
         print(json.dumps({**plan.as_dict(), "submitted": jobs}, indent=1))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.slurm.failed_starts import with_ends
 from mlmodeldev.slurm.older_code import older_code
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.submission import FOLDER, trial_jobs
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 ROWS = 100
 """Rows shown at most."""
+NOTES = 5
+"""Jobs told of at most."""
 _QUIET = {"done", "pruned", "missing", "queued"}
 _COLOURS = {
     "done": "green",
@@ -40,10 +43,30 @@ def read_jobs(sweep_state: SweepState) -> Jobs:
     if not (sweep_state.folder / FOLDER).is_dir():
         return {}
     try:
-        return trial_jobs(sweep_state.folder)
+        return read_ended_jobs(sweep_state)
     except UsageError as error:
         print(f"{error}; what follows is from the trials' folders alone", file=sys.stderr)
         return {}
+
+
+def read_ended_jobs(sweep_state: SweepState) -> Jobs:
+    """Return the trials' jobs, with what is to be said of those that ended badly.
+
+    Raises:
+        UsageError: Slurm does not answer.
+    """
+    folder = sweep_state.folder
+    return with_ends(sweep_state.entries, trial_jobs(folder), folder)
+
+
+def print_notes(jobs: Jobs) -> None:
+    """Say how jobs ended that are worth a word: a few of them, on standard error."""
+    notes = [(trial, job) for trial, job in jobs.items() if job.note]
+    for trial, job in notes[:NOTES]:
+        given_up = f"; given up after {job.failed_starts}, see retry" if job.is_given_up else ""
+        print(f"{trial}: {job.note}{given_up}", file=sys.stderr)
+    if len(notes) > NOTES:
+        print(f"and {len(notes) - NOTES} more; status --json has all", file=sys.stderr)
 
 
 def print_trials(
@@ -88,6 +111,7 @@ def _json_row(entry: TrialEntry, job: TrialJob | None) -> dict[str, Any]:
         "reason": queued and queued.reason,
         "time_left": queued and queued.time_left,
         "node": queued and queued.node,
+        **({"note": job.note} if job.note else {}),
     }
 
 
@@ -111,6 +135,7 @@ def _print_table(entries: Sequence[TrialEntry], title: str, jobs: Jobs) -> None:
     more = "" if len(entries) <= ROWS else f"; {ROWS} rows at most are shown, --json has all"
     summary += f" ({len(older)} with older code; retry --changed runs them anew)" if older else ""
     print(f"{len(entries)} trials: {summary or 'none'}{more}")
+    print_notes(jobs)
 
 
 def _shown(entries: Sequence[TrialEntry], states: Mapping[str, str]) -> list[TrialEntry]:
@@ -143,7 +168,8 @@ def _queue_cells(job: TrialJob | None) -> list[str]:
     if queued is None:
         return [job.job, "", ""]
     why = "" if queued.reason in ("None", "") else f"({queued.reason})"
-    return [job.job, queued.time_left if queued.node else "", queued.node or why]
+    place = f"{queued.node} (leaving)" if job.is_leaving else queued.node
+    return [job.job, queued.time_left if queued.node else "", place or why]
 
 
 def _epoch(record: Mapping[str, Any]) -> str:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.commands.table import print_trials, read_jobs
 from mlmodeldev.slurm.query import run_command
-from mlmodeldev.slurm.submission import FOLDER, live_arrays, submissions, trial_jobs
+from mlmodeldev.slurm.submission import (
+    FOLDER,
+    NO_NUMBER,
+    forget_taken,
+    live_arrays,
+    submissions,
+    trial_jobs,
+)
 from mlmodeldev.slurm.sweep_diff import print_changes
 from mlmodeldev.slurm.sweep_state import add_sweep_options, find_trial, read_sweep_state
 
@@ -85,13 +93,20 @@ def run_cancel(args: argparse.Namespace) -> int:
         wanted = {find_trial(sweep_state.entries, text).trial.id for text in args.trial}
         jobs_by_trial = trial_jobs(sweep_state.folder)
         queued = [job for trial, job in jobs_by_trial.items() if trial in wanted and job.queued]
-        jobs = sorted({job.job for job in queued})
+        jobs = sorted({job.job for job in queued} - {NO_NUMBER})
     else:
         jobs = live_arrays(sweep_state.folder)
     if jobs:
         done = run_command("scancel", *jobs, seconds=120)
         if done.returncode:
             raise UsageError(f"scancel: {done.stderr.strip()}")
+    if not args.trial:
+        for folder in forget_taken(sweep_state.folder):
+            print(
+                f"{folder}: sbatch had said no number for its jobs, and the queue has none of them;"
+                " submit may run their trials again",
+                file=sys.stderr,
+            )
     print(json.dumps({"cancelled": jobs}) if args.json else f"cancelled: {' '.join(jobs) or '-'}")
     return 0
 

@@ -14,16 +14,15 @@
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
 #SBATCH --time=720
-#SBATCH --wckey=submitit
 
 # setup
 trap : USR1 USR2 TERM
-export PYTHONPATH=/shared/runs/.snapshots/CODE PYTHONSAFEPATH=1
+export PYTHONPATH=/shared/runs/.snapshots/CODE${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
 export MLMODELDEV_SUBMISSION=/shared/runs/digits/.jobs/SUBMISSION/jobs.json
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /shared/runs/digits/.jobs/SUBMISSION/%A_%a_%t_log.out --kill-on-bad-exit=1 --cpus-per-task=4 /venv/python -u -m mlmodeldev.slurm.entrypoint /shared/runs/digits/.jobs/SUBMISSION/tasks-0.pkl
+srun --unbuffered --output /shared/runs/digits/.jobs/SUBMISSION/%A_%a_%t_log.out --export=ALL --kill-on-bad-exit=1 --cpus-per-task=4 /venv/python -u -m mlmodeldev.slurm.entrypoint /shared/runs/digits/.jobs/SUBMISSION/tasks-0.pkl
 
 
 # teardown
