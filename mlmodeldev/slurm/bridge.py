@@ -100,11 +100,10 @@ class BridgeSource(AgentSource):
             return None
         return note
 
-    def _begin(self, note: AgentNote) -> TrialTask:
-        path = self._path(note)
-        path.mkdir(parents=True, exist_ok=True)
-        self._claim_run(TrialFolder(path), note)
-        return super()._begin(note)
+    def _begin(self, note: AgentNote, work: TrialTask) -> None:
+        work.folder.mkdir(parents=True, exist_ok=True)
+        self._claim_run(TrialFolder(work.folder), note)
+        super()._begin(note, work)
 
     def _claim_run(self, folder: TrialFolder, note: AgentNote) -> None:
         """Write down which run the trial is; a point that was drawn twice counts for both."""
