@@ -259,8 +259,7 @@ class AgentSource:
         path = self._path(note)
         stop_note = path / STOP_NOTE
         environment = self._environment(note, stop_note)
-        if getattr(self.start, "foreign", False):
-            # another program: its names need no spelling of Hydra's
+        if not getattr(self.start, "hydra", True):  # its names need no spelling of Hydra's
             work = TrialTask(note.run, path, environment=environment)
         else:
             params = {name: value for name, value in note.params.items() if name not in _PLACES}
