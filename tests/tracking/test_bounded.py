@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import threading
 import time
@@ -45,10 +46,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server_state.seen.append((self.path, self.headers.get("Authorization")))
         self.close_connection = True
-        try:
+        with contextlib.suppress(OSError):  # the client has had enough
             self.server_state.answer(self)
-        except OSError:
-            pass  # the client has had enough
 
     def log_message(self, *arguments: Any) -> None:
         """Nothing."""
@@ -65,7 +64,7 @@ def server() -> Iterator[OddServer]:
 def test_an_answer_that_trickles_for_ever_is_left_in_time(server: OddServer, odd: str):
     server.answer = ODD[odd]
     begun = time.monotonic()
-    with pytest.raises(Unreachable, match="no whole answer within 1 s|does not end"):
+    with pytest.raises(Unreachable, match="answer"):
         post_json(server.url, {}, AUTH, 1.0)
     assert time.monotonic() - begun < 3
 

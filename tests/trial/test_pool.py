@@ -34,7 +34,7 @@ def train(settings):
     folder.claim()
     case = settings.training.monitor
     begun = time.time()
-    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_PORT")
+    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_PORT", "WANDB_RUN_ID")
     note = {"pid": os.getpid(), "begun": begun, **{n: os.environ.get(n) for n in names}}
     note |= {"module": __name__, "devices": settings.training.devices}
     write_json(folder.path / "note.json", note)
@@ -218,6 +218,16 @@ def test_a_foreign_program_is_ended_for_good_when_that_is_requested(tmp_path):
     status, results = pool.end()
     assert (status, results) == (0, {"t0": [-signal.SIGTERM, "pruned", "stopped by W&B"]})
     assert pool.record("t0")["state"] == "pruned"
+
+
+def test_no_trial_inherits_a_run_from_the_shell(tmp_path):
+    left = {"WANDB_RUN_ID": "left", "WANDB_SWEEP_ID": "left", "WANDB_SWEEP_PARAM_PATH": "left"}
+    seen = tmp_path / "seen"
+    pool = Pool(tmp_path, 1, ["done", ["sh", "-c", f"env > {seen}"]], **left)
+    assert pool.end()[0] == 0
+    assert pool.note("t0")["WANDB_RUN_ID"] is None
+    assert "left" not in seen.read_text().replace(str(tmp_path), "")
+    assert [pool.record(name).get("wandb_id") for name in ("t0", "t1")] == [None, None]
 
 
 def test_a_command_that_cannot_be_started_has_failed_and_says_why(tmp_path):
