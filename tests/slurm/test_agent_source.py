@@ -13,9 +13,11 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm import agent_source
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.slurm.agent_source import AgentSource
+from mlmodeldev.slurm.bridge import BridgeSource
 from mlmodeldev.sweep.starter import starter
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.sweep_commands import Command, read_commands, values_of
+from mlmodeldev.tracking.upload import Status
 from mlmodeldev.tracking.wandb_api import Refused, RemoteSweep
 from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask
 
@@ -61,12 +63,30 @@ def run(name: str, args: Any, kind: str = "run") -> list[dict[str, Any]]:
     return [{"type": kind, "run_id": name, "args": args}]
 
 
-@pytest.fixture
-def source_of(tmp_path: Path) -> Callable[..., AgentSource]:
+class NoSyncer:
+    """Stands in for the bridge's uploads."""
+
+    def visit(self) -> list[Status]:
+        return []
+
+    def visit_one(self, folder: Path) -> Status:
+        return Status(str(folder))
+
+
+@pytest.fixture(params=["agent"])
+def source_of(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., AgentSource]:
     def make(sweep: Sweep, **options: Any) -> AgentSource:
-        return AgentSource(sweep, tmp_path, print_line=lambda line: None, **options)
+        options = {"print_line": lambda line: None, **options}
+        if request.param == "bridge":
+            syncer: Any = NoSyncer()
+            return BridgeSource(sweep, tmp_path, syncer, reattach=False, **options)
+        return AgentSource(sweep, tmp_path, **options)
 
     return make
+
+
+both = pytest.mark.parametrize("source_of", ["agent", "bridge"], indirect=True)
+"""The bridge is an agent, too."""
 
 
 def take(source: AgentSource) -> TrialTask | None:
@@ -84,6 +104,7 @@ def notes(source: AgentSource) -> list[Path]:
     return list((source.folder / ".agents").glob("*.json"))
 
 
+@both
 def test_of_a_resumed_run_only_the_sweeps_parameters_count(source_of):
     work = take(source_of(Sweep.of(run("r1", WHOLE, "resume"))))
     fresh = take(source_of(Sweep.of(run("r2", GOOD))))
@@ -115,6 +136,7 @@ BAD = {
 }
 
 
+@both
 @pytest.mark.parametrize(("args", "reason"), BAD.values(), ids=BAD)
 def test_a_bad_run_fails_alone_and_the_next_agent_is_not_told_of_it(source_of, args, reason):
     declared = {} if "optimizer.lr" not in args else None
@@ -135,6 +157,7 @@ def test_a_resumed_run_without_its_values_fails(source_of):
     assert (source.failed, source.why) == (1, "the sweep is over")
 
 
+@both
 def test_a_note_that_ended_agents_before_ends_no_other(source_of):
     """Left behind by an older version, or by hand."""
     source = source_of(Sweep.of(run("good", GOOD)))
@@ -154,6 +177,7 @@ def test_the_names_of_another_program_need_no_spelling_of_hydras(source_of):
     assert take(source).command[-1] == '{"learning rate": 1}'
 
 
+@both
 @pytest.mark.parametrize("gone", [UsageError("the key is not accepted"), Refused("no such sweep")])
 def test_what_is_refused_for_good_ends_the_taking_and_nothing_under_way(
     source_of, gone, monkeypatch

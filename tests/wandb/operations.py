@@ -31,12 +31,6 @@ class NotFound(Refusal):
     status = 404
 
 
-class Conflict(Refusal):
-    """The run is not to be had any more."""
-
-    status = 409
-
-
 LONGEST = {"displayName": 128, "groupName": 128, "jobType": 128, "project": 128, "name": 128}
 """Characters that the server takes."""
 
@@ -113,7 +107,7 @@ def upsert_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     run = store.run(entity, project, given.get("name") or new_id())
     store.give_up_preempted()
     if run.given_up and store.refuses_given_up:
-        raise Conflict(f"run {run.name} was given up; use another id")
+        raise Refusal(f"run {run.name} was given up; use another id")
     inserted = run.starts == 0
     if given.get("config") is not None:
         run.config = json.loads(given["config"])
