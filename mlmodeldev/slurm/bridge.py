@@ -86,7 +86,11 @@ class BridgeSource(AgentSource):
 
     def upload(self) -> bool:
         """Upload what there is; return whether everything that has ended is up."""
-        statuses = self.syncer.visit()
+        try:
+            statuses = self.syncer.visit()
+        except Exception as error:  # the trials run on, and the next look may do
+            self._print_note(str(self.folder), f"{type(error).__name__}: {error}")
+            return False
         for status in statuses:
             self._print_note(status.folder, status.note)
         return all(status.up for status in statuses if status.final)

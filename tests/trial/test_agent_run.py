@@ -91,8 +91,8 @@ def test_a_second_trial_of_one_agent_claims_its_folder_without_the_run(tmp_path,
     assert record.get("wandb_sweep") is None
     assert record["wandb_place"][1] == "the-agents", "where the agent's runs are"
     assert given_run() is None
-    said = capsys.readouterr().out
-    assert said == "Weights & Biases: run given is that of trial s/one; this one gets its own\n"
+    output = capsys.readouterr().out
+    assert output == "Weights & Biases: run given is that of trial s/one; this one gets its own\n"
 
 
 def test_a_run_of_another_trial_gives_no_folder_a_second_name(tmp_path, agent):

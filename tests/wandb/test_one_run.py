@@ -53,7 +53,7 @@ def test_a_script_that_trains_twice_under_one_agent_makes_two_runs(client: Clien
 
 
 @pytest.mark.slow
-def test_a_run_of_another_machine_is_known_by_its_settings(client: Client):
+def test_a_run_of_another_machine_is_seen_in_its_settings(client: Client):
     """The variable is left over in the shell; the runs of the first trial lie elsewhere."""
     project = f"logger.wandb.project={client.project}"
     for number in (1, 2):

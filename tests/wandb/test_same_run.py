@@ -78,8 +78,8 @@ def test_a_run_that_is_not_to_be_had_again_is_begun_anew_with_all_rows(client: C
     steps_are_whole(second, len(rows(folder)))
     assert second.settings["trial"]["identity"] == first.settings["trial"]["identity"]
     assert (record(folder)["wandb_id"], record(folder)["uploaded"]) == (second.name, True)
-    said = f"takes run {first.name} no more"
-    assert client.output().count(said) == 1
+    line = f"takes run {first.name} no more"
+    assert client.output().count(line) == 1
     assert f"the trial goes on as run {second.name}, with all its rows" in client.output()
 
 
