@@ -11,6 +11,7 @@ Example::
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillWaiting
 from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
+
+from mlmodeldev.trial import signals
 
 MOST_BYTES = 16 * 2**20
 """Longest answer that is read; that of a sweep has some kilobytes."""
@@ -38,6 +41,8 @@ def in_background(call: Callable[[], T]) -> Future[T]:
     future: Future[T] = Future()
 
     def work() -> None:
+        # a signal that woke this thread would leave the main one waiting, which has the handlers
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
         try:
             result = call()
         except BaseException as error:
