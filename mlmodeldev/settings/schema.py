@@ -154,7 +154,7 @@ class Training(Group):
 class WandbLogger(Group):
     """Weights & Biases."""
 
-    project: Annotated[str, Field(min_length=1)] = "mlmodeldev"
+    project: Annotated[str, Field(min_length=1, max_length=128)] = "mlmodeldev"
     """Project that runs are filed under."""
     entity: str | None = None
     """Team or user; null: the account's default."""

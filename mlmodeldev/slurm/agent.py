@@ -33,13 +33,16 @@ from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.slurm.epilog import CRASH_LOOP_REASON, is_crash_loop
 from mlmodeldev.slurm.query import COMMAND_MISSING, own_task_name, requeue_job, run_command
 from mlmodeldev.sweep.starter import Start, starter
-from mlmodeldev.tracking.wandb_api import RemoteSweep, Unreachable, host
+from mlmodeldev.tracking.bounded import Unreachable
+from mlmodeldev.tracking.wandb_api import RemoteSweep, host
 from mlmodeldev.trial.pool import run_pool
 from mlmodeldev.trial.task import TrialTask
 
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 _MODULES = ("trainer", "model", "datamodule", "wandb", "mlmodeldev.tracking.wandb_logger")
 """What trials import, before they are forked."""
+WAITS = (2.0, 5.0, 15.0, 30.0, 60.0, 0.0)
+"""Seconds between two questions for the sweep, where the server does not answer; then the end."""
 REQUEUES = 5
 """How often a job moves on from a machine without a working GPU."""
 
@@ -58,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if problem:
             return _leave_node(problem, begun)
         source = _make_source(args, sweep)
-        status = run_pool(source, args.slots, _MODULES, on_signal=signals.note)
+        try:
+            status = run_pool(source, args.slots, _MODULES, on_signal=signals.note)
+        finally:
+            source.close()
     except UsageError as error:
         print(f"agent.sh: {error}", file=sys.stderr)
         _print_footer(begun, EXIT_BAD_INPUT, "bad input")
@@ -116,7 +122,7 @@ def _positive(text: str) -> int:
 
 def _find_sweep(path: str) -> RemoteSweep:
     """Find the sweep; a server that does not answer is waited for a little."""
-    for wait in (2, 5, 15, 30, 60, 0):
+    for wait in WAITS:
         try:
             return RemoteSweep.find(path)
         except Unreachable as error:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ from typing import Any
 
 from mlmodeldev.atomic import write_json
 from mlmodeldev.lease import new_owner, owned, owner_record
+from mlmodeldev.trial.agent_run import RUN_ID
 
 RESERVED_SECONDS = 900.0
 """How long a trial waits for the job that was interrupted in it before others may take it."""
@@ -76,6 +78,11 @@ class AgentNotes:
             file.unlink(missing_ok=True)
         return True
 
+    def params_of(self, run: str) -> dict[str, Any] | None:
+        """Return the values of a run as an agent has noted them, or None."""
+        notes = (note for _, note in self._records() if note["run"] == run)
+        return next((dict(note["params"]) for note in notes), None)
+
     def take_over(self) -> AgentNote | None:
         """Return a run to go on with: this job's own, or one that nobody comes back for."""
         for own in (True, False):
@@ -105,10 +112,19 @@ class AgentNotes:
 
     def _records(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for file in sorted(self.folder.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, RecursionError):
                 note = json.loads(file.read_text())
-                if isinstance(note, dict) and "run" in note and "params" in note:
+                if _is_note(note):
                     yield file, note
+
+
+def _is_note(note: Any) -> bool:
+    """Whether it has the shape of a note: what else lies there must end no agent."""
+    if not isinstance(note, dict):
+        return False
+    run, params, updated = (note.get(name) for name in ("run", "params", "updated"))
+    named = isinstance(run, str) and re.fullmatch(RUN_ID, run) is not None
+    return named and isinstance(params, dict) and isinstance(updated, int | float)
 
 
 def _live(note: dict[str, Any], mine: bool) -> bool:

@@ -2,7 +2,8 @@
 
 It says to the server what ``wandb agent`` says. Otherwise it differs: it first goes on with the
 trials it was interrupted in, asks for the next as soon as one ends, leaves as soon as the sweep is
-over, and says what failed.
+over, and says what failed. No answer of the server ends it while a trial is under way, and a run
+that can't be begun fails alone.
 
 Example::
 
@@ -12,19 +13,24 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import owned
 from mlmodeldev.settings.overrides import to_overrides
+from mlmodeldev.slurm.agent_channel import AgentChannel, Answer
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.starter import Start
-from mlmodeldev.tracking.wandb_api import Refused, RemoteSweep, Unreachable
+from mlmodeldev.tracking.bounded import Unreachable
+from mlmodeldev.tracking.sweep_commands import Command, values_of
+from mlmodeldev.tracking.wandb_api import NO_ANSWER, RemoteSweep
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
 from mlmodeldev.trial.folder import TrialFolder, own_path
 from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask, Wait
@@ -39,6 +45,8 @@ KILLS = 2
 """How often a trial that was killed from outside goes on before it counts as failed."""
 PATIENCE_SECONDS = 1800.0
 """How long an agent without work waits for a server that does not answer."""
+REFUSAL_SECONDS = 60.0
+"""How long one that refuses: a key that is gone, a sweep that was deleted."""
 
 
 class AgentSource:
@@ -79,11 +87,12 @@ class AgentSource:
         self.why = ""
         self.failed, self.lost, self.done = 0, False, 0
         self._in_a_row = self._taken = 0
-        self._agents: list[str] = []
-        self._running: dict[str, tuple[str, AgentNote, TrialTask]] = {}
+        self._channel = AgentChannel(sweep, _print_error)
+        self._running: dict[str, tuple[AgentNote, TrialTask]] = {}
         self._waiting: list[AgentNote] = []
         self._not_before = self._last_beat = self._last_renewal = 0.0
         self._silent_since: float | None = None
+        self._refused_since: float | None = None
         self._killed: list[str] = []
         self.interrupted: list[Path] = []
 
@@ -96,7 +105,7 @@ class AgentSource:
         note = self._next_interrupted()
         if note:
             self.print_line(f"going on with run {note.run}, which was interrupted")
-            return self._begin(note)
+            return self._start_run(note)
         if self._in_a_row >= self.patience:
             return self._stop_taking(f"{self._in_a_row} trials in a row have failed")
         if self.count is not None and self._taken >= self.count:
@@ -107,7 +116,8 @@ class AgentSource:
 
     def report(self, work: TrialTask, ended: TrialResult) -> str | None:
         """Note how a trial ended."""
-        _, note, _ = self._running.pop(work.id)
+        note, _ = self._running.pop(work.id)
+        self._channel.release(note.run)
         self._not_before = self._last_beat = 0.0  # the next may be asked for at once
         self.print_line(f"run {note.run}  {ended.state}{_because(ended)}  {ended.seconds:.1f} s")
         if ended.status == -signal.SIGKILL and self._killed.count(note.run) < KILLS:
@@ -116,26 +126,56 @@ class AgentSource:
             return "pending"
         if ended.state == "interrupted":
             self.interrupted.append(work.folder)
-            self.notes.write(note, active=False)
+            with self._keeping_notes():
+                self.notes.write(note, active=False)
             return None
-        self.notes.remove(note.run)
-        Path(work.environment[NOTE_VARIABLE]).unlink(missing_ok=True)
-        self.failed += ended.state == "failed"
-        self.done += ended.state != "failed"
-        self._in_a_row = self._in_a_row + 1 if ended.state == "failed" else 0
+        self._remove_note(note)
+        with self._keeping_notes():
+            Path(work.environment[NOTE_VARIABLE]).unlink(missing_ok=True)
+        self._count(failed=ended.state == "failed")
         return None
 
     def tick(self) -> None:
         """Send heartbeats for the runs that are under way, and do what the server answers."""
         now = time.monotonic()
-        if self._running and now - self._last_beat >= BEAT_SECONDS:
+        if now - self._last_beat >= BEAT_SECONDS:
             self._last_beat = now
-            for run, (agent, _, work) in list(self._running.items()):
-                self._send_heartbeat(agent, run, work)
+            for run in self._running:
+                self._channel.send_heartbeat(run)
+        for run, commands in self._channel.heartbeat_answers():
+            self._follow(run, commands)
         if now - self._last_renewal >= RENEW_SECONDS:
             self._last_renewal = now
-            for _, note, _ in self._running.values():
-                self.notes.write(note)
+            for note, _ in self._running.values():
+                with self._keeping_notes():
+                    self.notes.write(note)
+
+    def close(self) -> None:
+        """Keep a run that the server has given and that was not begun, for whoever comes next."""
+        answer = self._channel.last_answer()
+        for command in answer.commands if answer else ():
+            with contextlib.suppress(ValueError):
+                if command.begins:
+                    note = self._note_of(command)
+                    if self.notes.claim(note.run):
+                        self.notes.write(note, active=False)
+
+    def _count(self, failed: bool) -> None:
+        self.failed += failed
+        self.done += not failed
+        self._in_a_row = self._in_a_row + 1 if failed else 0
+
+    @contextlib.contextmanager
+    def _keeping_notes(self) -> Iterator[None]:
+        """Go on where a note can't be written for the moment: a disk is full, a server away."""
+        try:
+            yield
+        except (UsageError, OSError) as error:
+            self._channel.print_trouble(f"an agent's note: {error}")
+
+    def _remove_note(self, note: AgentNote) -> None:
+        with self._keeping_notes():
+            self.notes.remove(note.run)
 
     # --- the next run
 
@@ -144,62 +184,122 @@ class AgentSource:
         while note := self.notes.take_over():
             self._waiting.append(note)
         for note in list(self._waiting):
-            record = TrialFolder(self._path(note)).read() if self._path(note).is_dir() else {}
+            record = self._record(note)
             if owned(record):
                 continue
             self._waiting.remove(note)
             if record.get("state") in ("done", "pruned") and record.get("uploaded", True):
-                self.notes.remove(note.run)
+                self._remove_note(note)
                 continue
             return note
         return None
 
+    def _record(self, note: AgentNote) -> dict[str, Any]:
+        """Return the record of a run's trial; an empty one where there is none to be read."""
+        with contextlib.suppress(Exception):  # what is wrong with it its start will say
+            return TrialFolder(self._path(note)).read()
+        return {}
+
     def _ask_server(self) -> TrialTask | Wait | None:
         try:
-            agent = self._free_agent()
-            commands = self.sweep.heartbeat(agent, [])
-            self._silent_since = None
-            for command in commands:
-                if command["type"] in ("run", "resume"):
-                    return self._accept(command)
-                if command["type"] == "exit":
-                    return self._stop_taking("the sweep is over")
-            if self.sweep.over():
-                return self._stop_taking("the sweep is over")
-            return self._wait()
+            answer = self._channel.next_answer()
         except Unreachable as error:
             return self._note_silence(str(error))
-        except Refused as error:
-            self.lost = True
-            return self._stop_taking(f"the server refuses: {error}")
+        except NO_ANSWER as error:
+            return self._note_refusal(str(error))
+        if answer is None:
+            return WAIT
+        self._silent_since = self._refused_since = None
+        self._channel.print_end_of_trouble()
+        for command in answer.commands:
+            if command.begins:
+                return self._accept(command, answer)
+            if command.type == "exit":
+                return self._stop_taking("the sweep is over")
+        return self._stop_taking("the sweep is over") if answer.over else self._wait()
 
-    def _accept(self, command: dict[str, Any]) -> TrialTask | Wait:
-        params = {name: entry["value"] for name, entry in command["args"].items()}
-        note = AgentNote(str(command["run_id"]), params)
-        path = self._path(note)
-        runs = command["type"] == "resume" and path.is_dir() and owned(TrialFolder(path).read())
-        if runs or not self.notes.claim(note.run):
-            self.print_line(f"run {note.run} is under way elsewhere: left alone")
+    def _accept(self, command: Command, answer: Answer) -> TrialTask | Wait:
+        run = str(command.run_id)
+        try:
+            note, trouble = self._note_of(command), ""
+        except ValueError as error:
+            note, trouble = AgentNote(run), str(error)
+        record = {} if trouble or command.type == "run" else self._record(note)
+        self._channel.bind(run, answer.agent)
+        if owned(record) or not self.notes.claim(run):
+            self._channel.release(run)
+            self.print_line(f"run {run} is under way elsewhere: left alone")
             return self._wait()
         self._taken += 1
-        return self._begin(note)
+        return self._fail(note, trouble) if trouble else self._start_run(note)
 
-    def _begin(self, note: AgentNote) -> TrialTask:
+    def _note_of(self, command: Command) -> AgentNote:
+        """Return what a command begins: as an agent has noted it before, else as it says.
+
+        Raises:
+            ValueError: the server gives no usable values.
+        """
+        run = str(command.run_id)
+        noted = self.notes.params_of(run) if command.type == "resume" else None
+        return AgentNote(run, noted or values_of(command, self.sweep.parameters))
+
+    def _start_run(self, note: AgentNote) -> TrialTask | Wait:
+        """Begin a run; one that can't be fails alone, and keeps no agent from the next."""
+        try:
+            work = self._task(note)
+        except OSError:
+            raise  # of this machine, not of the run
+        except Exception as error:
+            return self._fail(note, str(error) or type(error).__name__)
+        self._begin(note, work)
+        return work
+
+    def _task(self, note: AgentNote) -> TrialTask:
+        """Return the trial of a run, from its values alone."""
         path = self._path(note)
+        stop_note = path / STOP_NOTE
+        environment = self._environment(note, stop_note)
+        if not getattr(self.start, "hydra", True):  # its names need no spelling of Hydra's
+            work = TrialTask(note.run, path, environment=environment)
+        else:
+            params = {name: value for name, value in note.params.items() if name not in _PLACES}
+            overrides = trial_arguments(params, path, self.fixed)
+            work = TrialTask(note.run, path, overrides, environment=environment)
+        return self.start(work, note.params) if self.start else work
+
+    def _begin(self, note: AgentNote, work: TrialTask) -> None:
+        path = work.folder
         path.mkdir(parents=True, exist_ok=True)
         self.notes.write(note)
         if not (path / "trial.json").is_file():
             TrialFolder(path).update(state="pending", wandb_id=note.run, wandb_sweep=self.sweep.id)
-        stop_note = path / STOP_NOTE
-        stop_note.unlink(missing_ok=True)
-        params = {name: value for name, value in note.params.items() if name not in _PLACES}
-        overrides = trial_arguments(params, path, self.fixed)
-        work = TrialTask(note.run, path, overrides, environment=self._environment(note, stop_note))
-        if self.start:
-            work = self.start(work, note.params)
-        self._running[note.run] = (self._free_agent_or_none(), note, work)
-        self.print_line(f"run {note.run}  {' '.join(to_overrides(params))}  in {path}")
-        return work
+        (path / STOP_NOTE).unlink(missing_ok=True)
+        self._running[note.run] = (note, work)
+        self.print_line(f"run {note.run}  {_shown(note.params)}  in {path}")
+
+    def _fail(self, note: AgentNote, reason: str) -> Wait:
+        """Note that a run can't be begun, where `sync` and people find it; go on with the next."""
+        self._channel.release(note.run)
+        self.print_line(f"run {note.run}  failed: {reason}")
+        with contextlib.suppress(Exception):
+            folder = TrialFolder(self._folder_of_failure(note))
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.update(
+                state="failed", reason=reason, wandb_id=note.run, wandb_sweep=self.sweep.id,
+                wandb_entity=self.sweep.entity or None, wandb_project=self.sweep.project,
+            )  # fmt: skip
+        self._remove_note(note)
+        self._count(failed=True)
+        self._not_before = 0.0
+        return WAIT
+
+    def _folder_of_failure(self, note: AgentNote) -> Path:
+        """Return the trial's folder, or one of the run's own where that can't be said or used."""
+        with contextlib.suppress(Exception):
+            path = self._path(note)
+            if note.params and TrialFolder(path).read().get("wandb_id") in (None, note.run):
+                return path
+        return self.folder / note.run
 
     def _environment(self, note: AgentNote, stop_note: Path) -> dict[str, str]:
         return {
@@ -214,38 +314,35 @@ class AgentSource:
     def _path(self, note: AgentNote) -> Path:
         return own_path(self.folder, {**note.params}, note.run)
 
-    def _free_agent(self) -> str:
-        """Return an agent without a run: the server knows one run at a time of each."""
-        busy = {agent for agent, _, _ in self._running.values()}
-        for agent in self._agents:
-            if agent not in busy:
-                return agent
-        self._agents.append(self.sweep.register())
-        return self._agents[-1]
-
-    def _free_agent_or_none(self) -> str:
-        try:
-            return self._free_agent()
-        except (Unreachable, Refused):
-            return ""  # a trial of one's own goes on without the server
-
-    def _send_heartbeat(self, agent: str, run: str, work: TrialTask) -> None:
-        try:
-            for command in self.sweep.heartbeat(agent, [run]) if agent else ():
-                if command["type"] in ("stop", "exit"):
-                    self.print_line(f"run {run}: the server says {command['type']}")
+    def _follow(self, run: str, commands: Sequence[Command]) -> None:
+        """Do what the server says of a run that is under way."""
+        if run not in self._running:
+            return
+        _, work = self._running[run]
+        for command in commands:
+            if command.type in ("stop", "exit") and command.run_id in (None, run):
+                self.print_line(f"run {run}: the server says {command.type}")
+                with self._keeping_notes():
                     Path(work.environment[NOTE_VARIABLE]).touch()
-                if command["type"] == "exit":
-                    self.why = "the sweep was cancelled"
-        except (Unreachable, Refused) as error:
-            print(f"heartbeat: {error}", file=sys.stderr)
+            if command.type == "exit":
+                self.why = "the sweep was cancelled"
 
     def _note_silence(self, what: str) -> TrialTask | Wait | None:
         now = time.monotonic()
         self._silent_since = self._silent_since or now
+        self._channel.print_trouble(what)
         if now - self._silent_since > PATIENCE_SECONDS:
             self.lost = True
             return self._stop_taking(f"the server does not answer ({what})")
+        return self._wait()
+
+    def _note_refusal(self, what: str) -> TrialTask | Wait | None:
+        now = time.monotonic()
+        self._refused_since = self._refused_since or now
+        self._channel.print_trouble(what)
+        if now - self._refused_since > REFUSAL_SECONDS:
+            self.lost = True
+            return self._stop_taking(f"the server refuses: {what}")
         return self._wait()
 
     def _wait(self) -> Wait:
@@ -262,3 +359,16 @@ class AgentSource:
 
 def _because(ended: TrialResult) -> str:
     return f": {ended.reason}" if ended.state == "failed" and ended.reason else ""
+
+
+def _shown(params: dict[str, Any]) -> str:
+    """Return a run's values for the log; as they are, where Hydra can't write them."""
+    values = {name: value for name, value in params.items() if name not in _PLACES}
+    try:
+        return " ".join(to_overrides(values))
+    except UsageError:
+        return str(values)
+
+
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

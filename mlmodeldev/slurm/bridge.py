@@ -86,7 +86,11 @@ class BridgeSource(AgentSource):
 
     def upload(self) -> bool:
         """Upload what there is; return whether everything that has ended is up."""
-        statuses = self.syncer.visit()
+        try:
+            statuses = self.syncer.visit()
+        except Exception as error:  # the trials run on, and the next look may do
+            self._print_note(str(self.folder), f"{type(error).__name__}: {error}")
+            return False
         for status in statuses:
             self._print_note(status.folder, status.note)
         return all(status.up for status in statuses if status.final)
@@ -100,11 +104,10 @@ class BridgeSource(AgentSource):
             return None
         return note
 
-    def _begin(self, note: AgentNote) -> TrialTask:
-        path = self._path(note)
-        path.mkdir(parents=True, exist_ok=True)
-        self._claim_run(TrialFolder(path), note)
-        return super()._begin(note)
+    def _begin(self, note: AgentNote, work: TrialTask) -> None:
+        work.folder.mkdir(parents=True, exist_ok=True)
+        self._claim_run(TrialFolder(work.folder), note)
+        super()._begin(note, work)
 
     def _claim_run(self, folder: TrialFolder, note: AgentNote) -> None:
         """Write down which run the trial is; a point that was drawn twice counts for both."""

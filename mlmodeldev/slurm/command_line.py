@@ -17,6 +17,7 @@ from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 from mlmodeldev.secrets import guard_output, refuse_in_arguments
+from mlmodeldev.trial.agent_run import leave_agent
 
 _HOME = "mlmodeldev.slurm.commands"
 COMMANDS = {
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | Non
     words = sys.argv[1:] if arguments is None else arguments
     commands = {**COMMANDS, **(others or {})}
     guard_output()
+    leave_agent()  # trials are this command's, not an agent's that the shell had to do with
     try:
         refuse_in_arguments(words)
         args = _parse(_with_action(words, commands), commands)

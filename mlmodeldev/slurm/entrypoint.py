@@ -26,6 +26,7 @@ from mlmodeldev.slurm.query import JOB_IS_OVER, show_job, task_name
 from mlmodeldev.slurm.submission import Submission, job_note
 from mlmodeldev.slurm.sweep_state import ENDED
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.agent_run import leave_agent
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import WAIT, ListSource, TrialResult, TrialTask, Wait
@@ -159,6 +160,7 @@ def _train_here(work: TrialTask) -> int:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.trial.worker import write_to
 
+    leave_agent()  # sbatch hands on what the submitting shell had
     os.environ.update(work.environment)
     share_cores()
     rank = int(os.environ.get("SLURM_PROCID", "0"))

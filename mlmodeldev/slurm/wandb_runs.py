@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.renamed import current_configuration
-from mlmodeldev.tracking.wandb_api import Refused, Unreachable, host, key_for, query_server
+from mlmodeldev.tracking.bounded import Unreachable
+from mlmodeldev.tracking.wandb_api import Refused, host, key_for, query_server
 from mlmodeldev.trial.configuration import MAY_CHANGE, first_difference
 
 if TYPE_CHECKING:

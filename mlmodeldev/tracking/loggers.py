@@ -104,9 +104,11 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
         try:
             run = open_run(settings, folder, offline=False)
         except Exception as error:  # whatever the client raises, a trial can train without it
-            _report_refusal(error, chosen.mode)
             _forget_client()
-            online = False
+            run = _begin_again(settings, folder, error)
+            online = run is not None
+            if not online:
+                _report_refusal(error, chosen.mode)
     if not online:  # `sync` and `bridge` hear from W&B what this trial can't
         os.environ.setdefault(NOTE_VARIABLE, str(folder.path / STOP_NOTE))
         run = open_run(settings, folder, offline=True)
@@ -114,9 +116,40 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
     return WandbTrialLogger(run, folder.path / "metrics.csv", training.monitor, training.mode)
 
 
+def _begin_again(settings: Settings, folder: TrialFolder, refusal: Exception) -> Any:
+    """Return a new run of a trial whose former one the server takes no more; None: nor that.
+
+    W&B gives a preempted run up that does not come back within an hour, and a requeue may wait for
+    longer. The new run gets all the rows that the trial has.
+    """
+    from mlmodeldev.tracking.wandb_api import answers
+    from mlmodeldev.tracking.wandb_init import open_run
+    from mlmodeldev.tracking.wandb_run_id import begin_again
+
+    record = folder.read()
+    if not record.get("wandb_path") or not answers():
+        return None  # there was none, or it is the server that is away
+    put_back = begin_again(folder)
+    try:
+        run = open_run(settings, folder, offline=False)
+    except Exception:
+        _forget_client()
+        put_back()
+        return None
+    print(
+        f"Weights & Biases: {host()} takes run {record['wandb_id']} no more"
+        f" ({_reason(refusal)}); the trial goes on as run {run.id}, with all its rows"
+    )
+    return run
+
+
+def _reason(error: Exception) -> str:
+    return mask(" ".join(str(error).split()))[:300]
+
+
 def _report_refusal(error: Exception, mode: str) -> None:
     """Say why a run can't be online; that is an error only where it has to be."""
-    reason = mask(" ".join(str(error).split()))[:300]
+    reason = _reason(error)
     if mode == "online":
         raise UsageError(
             f"logger.wandb.mode=online: {host()} does not take the run: {reason}"

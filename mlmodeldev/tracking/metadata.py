@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CHANGES = "changes.diff"
 """File of a trial's folder: how the code differed from its commit; absent where it did not."""
 
+LONGEST_NAME, LONGEST_TAG = 128, 64
+"""Characters that W&B takes of a run's name, group, job type and project; of a tag."""
 _ALIASES = ("best", "last")
 BY_HAND = "single"
 """The sweep that trials belong to which were started by hand."""
@@ -45,7 +47,7 @@ def description(
         sweep: id of the W&B sweep that it belongs to.
     """
     return {
-        "group": settings.artefacts.sweep,
+        "group": at_most(settings.artefacts.sweep, LONGEST_NAME),
         "job_type": "trial",
         "name": run_name(settings),
         "tags": _tags(settings),
@@ -80,7 +82,8 @@ def _point(overrides: dict[str, Any]) -> str | None:
 def _tags(settings: Settings) -> list[str]:
     model = str(settings.model.get("_target_", "")).rpartition(".")[2]
     data = str(settings.data.get("_target_", "")).rpartition(".")[2]
-    return [tag for tag in (model, data, settings.cluster.name) if tag]
+    names = (model, data, settings.cluster.name)
+    return [at_most(tag, LONGEST_TAG) for tag in names if tag]
 
 
 def _config(settings: Settings, record: dict[str, Any], sweep: str | None) -> dict[str, Any]:
@@ -107,12 +110,15 @@ def _data_digest(data: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def run_name(settings: Settings) -> str:
-    """Return a name made of the overrides; ``default`` when there are none."""
-    return short_name(settings.overrides) or "default"
+    """Return a name made of the overrides, as long as W&B takes it; ``default`` without any."""
+    return at_most(short_name(settings.overrides), LONGEST_NAME) or "default"
 
 
 def short_name(overrides: Mapping[str, Any]) -> str:
-    """Return ``lr=0.003 width=64``: the last part of each key, the whole key where ambiguous."""
+    """Return ``lr=0.003 width=64``: the last part of each key, the whole key where ambiguous.
+
+    Numbers have four digits; the trial's settings have them all.
+    """
     shown = {
         name: value
         for name, value in overrides.items()
@@ -120,9 +126,24 @@ def short_name(overrides: Mapping[str, Any]) -> str:
     }
     leaves = [name.rpartition(".")[2] for name in shown]
     return " ".join(
-        f"{leaf if leaves.count(leaf) == 1 else name}={value}"
+        f"{leaf if leaves.count(leaf) == 1 else name}={_short(value)}"
         for leaf, (name, value) in zip(leaves, shown.items(), strict=True)
     )
+
+
+def _short(value: Any) -> Any:
+    """Return a value with four digits, where it is no whole number."""
+    if isinstance(value, list):
+        return [_short(each) for each in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def at_most(text: str, count: int) -> str:
+    """Return the text, or its beginning and a digest of the whole, in so many characters."""
+    if len(text) <= count:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{text[: count - 9].rstrip()}~{digest}"
 
 
 def models_to_keep(settings: Settings, folder: Path, state: str) -> list[Path]:

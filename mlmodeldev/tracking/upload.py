@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,9 +29,10 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import ProcessLock, owned
 from mlmodeldev.secrets import mask
 from mlmodeldev.tracking.metadata import read_yaml
-from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
-from mlmodeldev.tracking.wandb_init import run_id, under_agent
+from mlmodeldev.tracking.wandb_api import answers
 from mlmodeldev.tracking.wandb_rows import RunWriter
+from mlmodeldev.tracking.wandb_run_id import choose_run
+from mlmodeldev.trial.agent_run import given_run
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_record
 
@@ -139,10 +139,10 @@ class Syncer:
         """Look at every trial once, and upload what is new."""
         folders = {*trials_to_upload(self.runs_dir, self.sweep)}
         for folder in set(self._open) - folders:
-            self._close(folder)  # it went online by itself, or was moved aside
+            self._forget(folder)  # it went online by itself, or was moved aside
         statuses = []
         for folder in sorted(folders):
-            if self._trouble and not _reachable():  # each would wait for its time-out in vain
+            if self._trouble and not answers():  # each would wait for its time-out in vain
                 statuses.append(_status(folder))
                 statuses[-1].note = "the server does not answer"
                 continue
@@ -208,26 +208,19 @@ class Syncer:
 
 def report(settings: Settings, folder: TrialFolder) -> None:
     """Tell W&B of a trial that is done already: its run is another, or was never finished."""
-    record = folder.read()
-    if settings.logger.wandb is None or not under_agent():
+    record, given = folder.read(), given_run()
+    if settings.logger.wandb is None or given is None:
         return
-    if record.get("wandb_id") == run_id(record) and record.get("uploaded"):
+    if record.get("wandb_id") == given.id and record.get("uploaded"):
         return
-    sweep = os.environ["WANDB_SWEEP_ID"]
-    folder.update(wandb_id=run_id(record), wandb_sweep=sweep, wandb_path=None, uploaded=False)
+    if choose_run(settings, folder, online=True).id != given.id:
+        return  # it is another trial's
+    folder.update(wandb_path=None, uploaded=False)
     (folder.path / MEMORY).unlink(missing_ok=True)
     with Syncer(folder.path.parents[1]) as syncer:
         status = syncer.visit_one(folder.path)
     if status.note:
         print(f"Weights & Biases: {status.note}; 'python slurm/SlurmTrain.py sync' uploads later")
-
-
-def _reachable() -> bool:
-    try:
-        query_server("query Viewer { viewer { entity } }", seconds=5)
-    except (Unreachable, Refused, UsageError):
-        return False
-    return True
 
 
 def _status(folder: Path, record: dict[str, Any] | None = None) -> Status:

@@ -2,6 +2,7 @@
 
 The key is read where it is used, from ``WANDB_API_KEY`` or ``.netrc``, and is neither kept nor
 shown. Questions go past the client, which answers none while it is not logged in.
+What a server may answer is bounded: in time, size, status and shape.
 
 Example::
 
@@ -25,17 +26,23 @@ from urllib.parse import urlsplit
 import yaml
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.tracking.bounded import Unreachable, post_json
+from mlmodeldev.tracking.sweep_commands import Command, read_commands
 
 DEFAULT_HOST = "https://api.wandb.ai"
 """Said explicitly, for the client's own default has changed between versions."""
 
 
-class Unreachable(Exception):
-    """The server did not answer; it may do so later."""
+ANSWER_SECONDS = 20.0
+"""How long a whole answer may take."""
 
 
 class Refused(Exception):
     """The server answered that it will not: there is no such thing, or no right to it."""
+
+
+NO_ANSWER = (Unreachable, Refused, UsageError)
+"""What a question raises that got no answer; the last: there is no key, or it is not accepted."""
 
 
 def host() -> str:
@@ -67,51 +74,71 @@ def key_for(address: str) -> str | None:
 
 
 def query_server(
-    query: str, variables: Mapping[str, Any] | None = None, seconds: float = 20
-) -> Any:
+    query: str, variables: Mapping[str, Any] | None = None, seconds: float | None = None
+) -> dict[str, Any]:
     """Return the answer's data.
 
     Args:
         query: GraphQL.
         variables: of the query.
-        seconds: to wait for the answer.
+        seconds: to wait for the whole answer; None: `ANSWER_SECONDS`.
 
     Raises:
         UsageError: there is no key, or the server takes it for none.
-        Unreachable: no answer, or an error of the server's own (5xx, 429).
+        Unreachable: no answer, none that can be read, or an error of the server's own (5xx, 429).
         Refused: any other error.
     """
-    import requests
-
     address = host()
     key = key_for(address)
     if not key:
         raise UsageError(f"{address}: there is no key (run 'wandb login', or set WANDB_API_KEY)")
+    content = {"query": query, "variables": dict(variables or {})}
     try:
-        answer = requests.post(
-            f"{address}/graphql",
-            json={"query": query, "variables": dict(variables or {})},
-            auth=("api", key),
-            timeout=seconds,
-        )
-    except requests.RequestException as error:
-        raise Unreachable(f"{address}: {type(error).__name__}") from None
-    if answer.status_code in (401, 403):
+        most = ANSWER_SECONDS if seconds is None else seconds
+        status, body = post_json(f"{address}/graphql", content, ("api", key), most)
+    except Unreachable as error:
+        raise Unreachable(f"{address}: {error}") from None
+    if status in (401, 403):
         raise UsageError(f"{address}: the key is not accepted; run 'wandb login --relogin'")
-    if answer.status_code >= 500 or answer.status_code == 429:
-        raise Unreachable(f"{address}: status {answer.status_code}")
-    return _data(address, answer)
+    if status >= 500 or status in (408, 429) or status < 200 or 300 <= status < 400:
+        raise Unreachable(f"{address}: status {status}")
+    return _data(address, status, body)
 
 
-def _data(address: str, answer: Any) -> Any:
+def _data(address: str, status: int, body: bytes) -> dict[str, Any]:
     try:
-        content = answer.json()
-    except ValueError:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
         raise Unreachable(f"{address}: answers no JSON") from None
-    if content.get("errors") or "data" not in content:
-        messages = [str(error.get("message")) for error in content.get("errors") or []]
-        raise Refused("; ".join(messages) or f"status {answer.status_code}")
-    return content["data"]
+    errors = content.get("errors") if isinstance(content, dict) else None
+    if errors or status >= 400:
+        raise Refused(_messages(errors) or f"{address}: status {status}")
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, dict):
+        raise Unreachable(f"{address}: answers without data")
+    return data
+
+
+def _messages(errors: Any) -> str:
+    listed = errors if isinstance(errors, list) else [errors]
+    messages = [each.get("message") if isinstance(each, dict) else each for each in listed]
+    return "; ".join(str(message)[:300] for message in messages[:3] if message)
+
+
+def answers(seconds: float = 5.0) -> bool:
+    """Return whether the server answers, and takes the key."""
+    try:
+        query_server("query Viewer { viewer { entity } }", seconds=seconds)
+    except NO_ANSWER:
+        return False
+    return True
+
+
+def part(answer: Any, *names: str) -> Any:
+    """Return a part of an answer by the names that lead to it; None where one is not there."""
+    for name in names:
+        answer = answer.get(name) if isinstance(answer, dict) else None
+    return answer
 
 
 _SWEEP = """
@@ -159,32 +186,59 @@ class RemoteSweep:
             Unreachable: the server does not answer.
         """
         entity, project, name = split_path(path)
-        sweep = _read_sweep(entity, project, name)
+        try:
+            sweep = _read_sweep(entity, project, name)
+        except Refused:
+            sweep = None
         if sweep is None:
             raise UsageError(f"{path}: there is no such sweep (or the key has no right to it)")
-        return cls(entity, project, name, yaml.safe_load(sweep["config"]) or {})
+        return cls(entity, project, name, _configuration(sweep))
 
     @property
     def program(self) -> str:
         """The program that the sweep names."""
         return str(self.config.get("program") or "trainer.py")
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the sweep varies or sets, by name."""
+        parameters = self.config.get("parameters")
+        return parameters if isinstance(parameters, dict) else {}
+
     def over(self) -> bool:
-        """Return whether the server hands out no more runs of it."""
+        """Return whether the server hands out no more runs of it.
+
+        Raises:
+            Refused: there is no such sweep any more.
+        """
         sweep = _read_sweep(self.entity, self.project, self.id)
-        return sweep is None or str(sweep["state"]).upper() in _OVER
+        if sweep is None:
+            raise Refused("there is no such sweep any more (or the key has no right to it)")
+        return str(sweep.get("state")).upper() in _OVER
 
     def register(self) -> str:
         """Return the id of a new agent."""
         names = {"entityName": self.entity or None, "projectName": self.project, "sweep": self.id}
         answer = query_server(_REGISTER, {"host": socket.gethostname(), **names})
-        return str(answer["createAgent"]["agent"]["id"])
+        agent = part(answer, "createAgent", "agent", "id")
+        if not agent or not isinstance(agent, str):
+            raise Unreachable(f"{host()}: gives an agent no id")
+        return agent
 
-    def heartbeat(self, agent: str, running: Iterable[str]) -> list[dict[str, Any]]:
-        """Say which runs an agent has under way; return what it is told to do."""
+    def heartbeat(self, agent: str, running: Iterable[str]) -> list[Command]:
+        """Say which runs an agent has under way; return what it is told to do.
+
+        Raises:
+            Unreachable: also where nothing that is told can be followed.
+        """
         state = json.dumps(dict.fromkeys(running, True))
         answer = query_server(_HEARTBEAT, {"id": agent, "metrics": "{}", "runState": state})
-        commands: list[dict[str, Any]] = json.loads(answer["agentHeartbeat"]["commands"] or "[]")
+        beat = part(answer, "agentHeartbeat")
+        if not isinstance(beat, dict):
+            raise Unreachable(f"{host()}: answers no heartbeat")
+        commands, odd = read_commands(beat.get("commands"))
+        if odd and not commands:
+            raise Unreachable(f"{host()}: gives {odd}")
         return commands
 
 
@@ -205,9 +259,19 @@ def split_path(path: str) -> tuple[str, str, str]:
 
 
 def _read_sweep(entity: str, project: str, name: str) -> dict[str, Any] | None:
-    try:
-        answer = query_server(_SWEEP, {"entity": entity or None, "project": project, "sweep": name})
-    except Refused:
-        return None
-    sweep: dict[str, Any] | None = ((answer or {}).get("project") or {}).get("sweep")
+    """Return what the server says of a sweep; None: it has none."""
+    answer = query_server(_SWEEP, {"entity": entity or None, "project": project, "sweep": name})
+    sweep = part(answer, "project", "sweep")
+    if sweep is not None and not isinstance(sweep, dict):
+        raise Unreachable(f"{host()}: answers no sweep")
     return sweep
+
+
+def _configuration(sweep: dict[str, Any]) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(sweep["config"]) or {}
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, yaml.YAMLError):
+        config = None
+    if not isinstance(config, dict):
+        raise Unreachable(f"{host()}: answers a sweep without a configuration")
+    return config

@@ -8,7 +8,6 @@ Example::
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.secrets import key_in_changes
 from mlmodeldev.tracking.metadata import description
 from mlmodeldev.tracking.wandb_api import host
+from mlmodeldev.tracking.wandb_run_id import choose_run
+from mlmodeldev.trial.agent_run import given_run
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -37,18 +38,14 @@ def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: 
     prepare_environment()
     import wandb
 
-    chosen = settings.logger.wandb
-    assert chosen is not None
+    chosen = choose_run(settings, folder, online=not offline)
+    if chosen.sweep:
+        os.environ["WANDB_SWEEP_ID"], os.environ["WANDB_RUN_ID"] = chosen.sweep, chosen.id
     record = folder.read()
-    sweep = os.environ.get("WANDB_SWEEP_ID") or record.get("wandb_sweep")
-    identifier = run_id(record) or f"{folder.id}-{secrets.token_hex(3)}"
-    if sweep:
-        os.environ["WANDB_SWEEP_ID"], os.environ["WANDB_RUN_ID"] = sweep, identifier
-    folder.update(wandb_id=identifier, wandb_sweep=sweep)
-    where = {} if under_agent() else {"id": identifier, **_where(record, chosen)}
+    where = {} if given_run() else {"id": chosen.id, **chosen.place}
     run = wandb.init(
         **where,
-        **description(settings, record, sweep),
+        **description(settings, record, chosen.sweep),
         resume="allow",
         mode="offline" if offline else "online",
         dir=str(folder.path),
@@ -69,25 +66,6 @@ def prepare_environment() -> None:
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", FINISH_SECONDS)
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_CONSOLE", "off")  # the launcher keeps the log
-
-
-def under_agent() -> bool:
-    """Return whether an agent gave this process a run of a sweep."""
-    return bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
-
-
-def run_id(record: dict[str, Any]) -> str | None:
-    """Return the id of the trial's run: the agent's word before what was written down."""
-    given = os.environ.get("WANDB_RUN_ID")
-    return given if given and under_agent() else record.get("wandb_id") or given
-
-
-def _where(record: dict[str, Any], chosen: Any) -> dict[str, Any]:
-    path = record.get("wandb_path")
-    if path:
-        entity, project, _ = path.split("/")
-        return {"entity": entity, "project": project}
-    return {"entity": chosen.entity, "project": chosen.project}
 
 
 def git_metadata(record: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from mlmodeldev.errors import UsageError
-from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
+from mlmodeldev.tracking.wandb_api import NO_ANSWER, part, query_server
 from mlmodeldev.trial import signals
 
 NOTE_VARIABLE = signals.STOP_NOTE_VARIABLE
@@ -61,13 +60,13 @@ def _is_stopped() -> bool:
     if note is not None:
         return Path(note).exists()
     client = sys.modules.get("wandb")
-    run = getattr(client, "run", None)
-    if signals.requested() not in _ASK_SIGNALS or run is None or run.offline:
+    current = getattr(client, "run", None)
+    if signals.requested() not in _ASK_SIGNALS or current is None or current.offline:
         return False
-    names = {"entity": run.entity, "project": run.project, "run": run.id}
+    names = {"entity": current.entity, "project": current.project, "run": current.id}
     try:
         answer = query_server(_QUERY, names, _SECONDS)
-    except (Unreachable, Refused, UsageError):
+    except NO_ANSWER:
         return False
-    state = ((answer or {}).get("project") or {}).get("run") or {}
-    return bool(state.get("shouldStop") or state.get("stopped"))
+    run = part(answer, "project", "run")
+    return part(run, "shouldStop") is True or part(run, "stopped") is True

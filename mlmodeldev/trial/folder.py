@@ -39,6 +39,7 @@ from mlmodeldev.secrets import mask
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.agent_run import given_run, leave_agent, owner_of, take_run
 from mlmodeldev.trial.configuration import first_difference
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ class TrialFolder:
         with self._locked():
             record = self.read()
             self._refuse_if_owned(record)
+            run = _agents_run(self.path, record)
             remove_leftovers(self.path)
             remove_leftovers(self.path / "checkpoints")
             self._write_configuration()
@@ -232,7 +234,7 @@ class TrialFolder:
                     "begun": time.time(),
                     **ours,
                     "uploaded": False,
-                    **_agents_run(),
+                    **run,
                 }
             )
             self.attempt, self.token = attempt, token
@@ -337,10 +339,14 @@ def own_path(sweep: Path, overrides: Mapping[str, Any], run: str | None = None) 
         run: id of the W&B run that an agent has given; None: the environment's, if any.
     """
     path = sweep / identity(overrides)
-    run = run or (os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None)
+    given = given_run()
+    run = run or (given.id if given else None)
     if run is None:
         return path
     second = path.with_name(f"{path.name}-{run}")
+    owner = owner_of(sweep.parent, run)
+    if owner not in (None, *(f"{sweep.name}/{each.name}" for each in (path, second))):
+        return path  # the run is another trial's (`mlmodeldev.trial.agent_run`)
     record = TrialFolder(path).read() if path.is_dir() else {}
     other = record.get("wandb_id") not in (None, run) and record.get("state") not in _OVER
     return second if second.is_dir() or other else path
@@ -349,7 +355,17 @@ def own_path(sweep: Path, overrides: Mapping[str, Any], run: str | None = None) 
 _OVER = ("done", "pruned")
 
 
-def _agents_run() -> dict[str, str]:
-    if not os.environ.get("WANDB_SWEEP_ID") or not os.environ.get("WANDB_RUN_ID"):
+def _agents_run(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the run that an agent gave, as entries of the record, if it is this trial's."""
+    run = given_run()
+    if run is None:
         return {}
-    return {"wandb_id": os.environ["WANDB_RUN_ID"], "wandb_sweep": os.environ["WANDB_SWEEP_ID"]}
+    if take_run(path, run.id):
+        return {"wandb_id": run.id, "wandb_sweep": run.sweep}
+    owner = owner_of(path.parents[1], run.id)
+    print(f"Weights & Biases: run {run.id} is that of trial {owner}; this one gets its own")
+    leave_agent()
+    place = {"wandb_place": [os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")]}
+    if record.get("wandb_id") == run.id:
+        return {**place, "wandb_id": None, "wandb_sweep": None}
+    return place

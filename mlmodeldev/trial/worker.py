@@ -32,6 +32,7 @@ from mlmodeldev.machine import share_cores, shorten_socket_paths
 from mlmodeldev.project import PROJECT_VARIABLE, import_places
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.agent_run import leave_agent
 
 _context: ForkServerContext = multiprocessing.get_context("forkserver")
 
@@ -170,6 +171,7 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
 
 
 def _set_environment(environment: dict[str, str]) -> None:
+    leave_agent()  # the server has what its own parent was given
     os.environ.update(environment)
     # torch has read the variable when the server imported it
     if "OMP_NUM_THREADS" in environment and "torch" in sys.modules:

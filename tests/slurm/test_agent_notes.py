@@ -13,6 +13,7 @@ import pytest
 from mlmodeldev import lease
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.slurm.agent_source import AgentSource
+from mlmodeldev.tracking.sweep_commands import Command
 from mlmodeldev.tracking.wandb_api import RemoteSweep
 from mlmodeldev.trial.task import TrialResult
 
@@ -54,8 +55,8 @@ class Sweep(RemoteSweep):
     def register(self) -> str:
         return "agent1"
 
-    def heartbeat(self, agent: str, running: Any) -> list[dict[str, Any]]:
-        return [{"type": "run", "run_id": "run1", "args": {"optimizer.lr": {"value": 0.1}}}]
+    def heartbeat(self, agent: str, running: Any) -> list[Command]:
+        return [Command(type="run", run_id="run1", args={"optimizer.lr": {"value": 0.1}})]
 
 
 def test_a_killed_trial_goes_on_twice_and_then_has_failed(tmp_path: Path):

@@ -11,7 +11,7 @@ import pytest
 
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.tracking.loggers import make_loggers
-from mlmodeldev.tracking.metadata import run_name, short_name
+from mlmodeldev.tracking.metadata import at_most, run_name, short_name
 from mlmodeldev.trial.folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,10 +97,20 @@ def test_only_the_first_process_talks_to_wandb(make, monkeypatch):
         ({"a.width": 1, "b.width": 2, "c.x": 3}, "a.width=1 b.width=2 x=3"),
         ({"artefacts.trial": "t", "cluster.name": "hec", "logger": "csv", "x.y": 1}, "y=1"),
         ({"logger.wandb.project": "p", "callbacks.cka.enabled": False}, ""),
+        ({"optimizer.lr": 0.00123456, "x.seed": 123456}, "lr=0.001235 seed=123456"),
+        ({"optimizer.betas": [0.98765, 1e-12]}, "betas=[0.9877, 1e-12]"),
     ],
 )
 def test_a_name_says_what_was_changed_and_no_more(overrides, name):
     assert short_name(overrides) == name
+
+
+@pytest.mark.parametrize(("length", "kept"), [(127, 127), (128, 128), (129, 119), (4000, 119)])
+def test_a_name_is_as_long_as_wandb_takes_it(length, kept):
+    text = "".join(chr(97 + number % 26) for number in range(length))
+    name, other = at_most(text, 128), at_most(f"{text[:-1]}!", 128)
+    assert len(name) == min(length, 128)
+    assert (name[:kept], name != other) == (text[:kept], True)
 
 
 def test_a_run_of_defaults_has_a_name():

@@ -34,7 +34,7 @@ def train(settings):
     folder.claim()
     case = settings.training.monitor
     begun = time.time()
-    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_PORT")
+    names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "MASTER_PORT", "WANDB_RUN_ID")
     note = {"pid": os.getpid(), "begun": begun, **{n: os.environ.get(n) for n in names}}
     note |= {"module": __name__, "devices": settings.training.devices}
     write_json(folder.path / "note.json", note)
@@ -79,6 +79,9 @@ class Printing(ListSource):
     def report(self, work, ended):
         super().report(work, ended)
         print(json.dumps([work.id, ended.status, ended.state, ended.reason]), flush=True)
+    def tick(self):
+        if (here / "defect").exists():
+            raise RuntimeError("a defect of the source")
 status = run_pool(Printing(work), slots, ["program"], here)
 print(json.dumps(status))
 """
@@ -215,6 +218,44 @@ def test_a_foreign_program_is_ended_for_good_when_that_is_requested(tmp_path):
     status, results = pool.end()
     assert (status, results) == (0, {"t0": [-signal.SIGTERM, "pruned", "stopped by W&B"]})
     assert pool.record("t0")["state"] == "pruned"
+
+
+def test_no_trial_inherits_a_run_from_the_shell(tmp_path):
+    left = {"WANDB_RUN_ID": "left", "WANDB_SWEEP_ID": "left", "WANDB_SWEEP_PARAM_PATH": "left"}
+    seen = tmp_path / "seen"
+    pool = Pool(tmp_path, 1, ["done", ["sh", "-c", f"env > {seen}"]], **left)
+    assert pool.end()[0] == 0
+    assert pool.note("t0")["WANDB_RUN_ID"] is None
+    assert "left" not in seen.read_text().replace(str(tmp_path), "")
+    assert [pool.record(name).get("wandb_id") for name in ("t0", "t1")] == [None, None]
+
+
+def test_a_command_that_cannot_be_started_has_failed_and_says_why(tmp_path):
+    text = tmp_path / "text"
+    text.write_text("no program")
+    pool = Pool(tmp_path, 2, [["no-such-command", "--x=1"], [str(text)]])
+    status, results = pool.end()
+    assert status == 1
+    reasons = ["no-such-command: can't be started: No such file or directory",
+               f"{text}: can't be started: Permission denied"]  # fmt: skip
+    assert [results[name][1:] for name in ("t0", "t1")] == [["failed", each] for each in reasons]
+    for name, reason in zip(("t0", "t1"), reasons, strict=True):
+        record = pool.record(name)
+        assert (record["state"], record["reason"], record["owner"]) == ("failed", reason, None)
+
+
+def test_a_source_that_fails_leaves_no_trial_unattended(tmp_path):
+    """Each trial saves, its end is recorded, and only then is the defect raised."""
+    foreign = ["sh", "-c", "trap 'exit 75' TERM; while :; do sleep 0.05; done"]
+    pool = Pool(tmp_path, 3, ["long", "long", foreign])
+    notes = [pool.wait_for("t0"), pool.wait_for("t1")]
+    (tmp_path / "defect").touch()
+    out, _ = pool.process.communicate(timeout=100)
+    assert pool.process.returncode == 1
+    states = {name: state for name, _, state, _ in map(json.loads, out.splitlines())}
+    assert states == dict.fromkeys(("t0", "t1", "t2"), "interrupted")
+    assert {pool.record(name)["state"] for name in states} == {"interrupted"}
+    assert not any(Path(f"/proc/{note['pid']}").exists() for note in notes)
 
 
 def test_a_trial_of_several_processes_is_no_fork(tmp_path):

@@ -170,4 +170,5 @@ def client(
     yield made
     made.kill_all()
     server.faults.clear()
+    server.store.resume_seconds, server.store.refuses_given_up = 3600.0, False
     nothing_unknown(server, before)

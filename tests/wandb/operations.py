@@ -19,8 +19,20 @@ Answer = Callable[[Store, dict[str, Any]], dict[str, Any]]
 ANSWERS: dict[str, Answer] = {}
 
 
-class NotFound(Exception):
-    """Answered with status 404."""
+class Refusal(Exception):
+    """Answered with an error and a status."""
+
+    status = 400
+
+
+class NotFound(Refusal):
+    """There is no such thing."""
+
+    status = 404
+
+
+LONGEST = {"displayName": 128, "groupName": 128, "jobType": 128, "project": 128, "name": 128}
+"""Characters that the server takes."""
 
 
 def answers(*names: str) -> Callable[[Answer], Answer]:
@@ -89,7 +101,13 @@ def organization(store: Store, given: dict[str, Any]) -> dict[str, Any]:
 @answers("UpsertBucket")
 def upsert_run(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     entity, project = given.get("entity") or ENTITY, given.get("project") or "uncategorized"
+    for key, most in LONGEST.items():
+        if len(given.get(key) or "") > most:
+            raise Refusal(f"invalid {key}: must be at most {most} characters")
     run = store.run(entity, project, given.get("name") or new_id())
+    store.give_up_preempted()
+    if run.given_up and store.refuses_given_up:
+        raise Refusal(f"run {run.name} was given up; use another id")
     inserted = run.starts == 0
     if given.get("config") is not None:
         run.config = json.loads(given["config"])
@@ -135,12 +153,13 @@ def run_node(run: Run) -> dict[str, Any]:
 @answers("RunResumeStatus")
 def resume_status(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     entity, project = given.get("entity") or ENTITY, given.get("project") or "uncategorized"
+    store.give_up_preempted()
     run = store.find(entity, project, given["name"])
     store.resuming |= {run.path} if run else set()
     return {"model": {**project_node(entity, project), "bucket": run_node(run) if run else None}}
 
 
-@answers("RunState", "RunStatus", "QueryRunInfo", "GetRunState", "RunStopped")
+@answers("RunState", "RunStatus", "QueryRunInfo", "GetRunState", "RunStopped", "RunSettings")
 def run_state(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     run = store.find(given.get("entity"), given.get("project"), given["run"])
     return {"project": {"run": run_node(run) if run else None}}
@@ -227,6 +246,7 @@ def heartbeat(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     if agent is None or sweep is None:
         raise NotFound("agent or sweep not found")
     agent.beats += 1
+    store.give_up_preempted()
     running = {name for name, runs in json.loads(given.get("runState") or "{}").items() if runs}
     agent.running = running
     commands = sweep.commands(agent, running)

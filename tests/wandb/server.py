@@ -10,6 +10,7 @@ Everything is kept in memory; ``/`` shows it as JSON. Any key of 40 characters i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import re
@@ -21,7 +22,7 @@ from urllib.parse import unquote
 from tests.wandb import artifact_pages, artifacts, public  # their answers enter the table
 from tests.wandb.faults import Faults
 from tests.wandb.filestream import receive
-from tests.wandb.operations import ANSWERS, NotFound
+from tests.wandb.operations import ANSWERS, Refusal
 from tests.wandb.store import ENTITY, Store
 
 __all__ = ["KEY", "Server", "artifact_pages", "artifacts", "public"]
@@ -126,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
     def _graphql(self, request: dict[str, Any]) -> None:
         match = _NAME.search(request.get("query", ""))
         name, given = match[1] if match else "?", request.get("variables") or {}
-        if self._fault(f"graphql {name}"):
+        if self._fault(" ".join(("graphql", name, *self._whose(given)))):
             return
         with self.store.lock:
             self.store.requests.append((name, given))
@@ -136,15 +137,28 @@ class Handler(BaseHTTPRequestHandler):
                 return
             try:
                 data = answer(self.store, given)
-            except NotFound as error:
-                self._json({"errors": [{"message": str(error)}]}, 404)
+            except Refusal as error:
+                self._json({"errors": [{"message": str(error)}]}, error.status)
                 return
             except (KeyError, TypeError, AttributeError) as error:
                 self._unknown(f"graphql {name} with {given}: {error!r}")
                 return
         self._json({"data": data})
 
+    def _whose(self, given: dict[str, Any]) -> list[str]:
+        """Return the sweep that a request is about, and whether its agent has a run."""
+        agent = self.store.agents.get(str(given.get("id")))
+        if agent is None:
+            return [given["sweep"]] if isinstance(given.get("sweep"), str) else []
+        return [agent.sweep, "free" if given.get("runState") in (None, "{}") else "busy"]
+
     def _fault(self, what: str) -> bool:
+        odd = self.faults.odd_answer(what)
+        if odd is not None:
+            self.close_connection = True
+            with contextlib.suppress(OSError):  # the client has had enough
+                odd(self)
+            return True
         verdict = self.faults.verdict(what)
         if verdict < 0:
             self.close_connection = True

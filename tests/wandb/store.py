@@ -40,6 +40,7 @@ class Run:
     starts: int = 0
     preempting: bool = False
     stop: bool = False
+    given_up: bool = False
     created: float = field(default_factory=time.time)
     seen: float = field(default_factory=time.time)
     times: list[tuple[str, float]] = field(default_factory=list)
@@ -108,6 +109,8 @@ class Store:
         requests: ``(operation or path, variables)`` of every request.
         resuming: paths of runs whose client has asked what there is, and will begin.
         unknown: requests that the server has no answer to; a test with one fails.
+        resume_seconds: how long a preempted run may take to come back, an hour with W&B.
+        refuses_given_up: whether one that comes later is refused.
     """
 
     def __init__(self) -> None:
@@ -120,7 +123,17 @@ class Store:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.unknown: list[str] = []
         self.resuming: set[str] = set()
+        self.resume_seconds, self.refuses_given_up = 3600.0, False
         self.url = ""
+
+    def give_up_preempted(self) -> None:
+        """Count preempted runs as crashed that have not come back within ``resume_seconds``."""
+        for run in self.runs.values():
+            if run.state == "preempted" and time.time() - run.seen > self.resume_seconds:
+                run.state, run.given_up = "crashed", True
+                sweep = self.sweeps.get(run.sweep or "")
+                if sweep and run.name in sweep.preempted:
+                    sweep.preempted.remove(run.name)
 
     def run(self, entity: str | None, project: str | None, name: str) -> Run:
         """Return the run, made where there is none."""

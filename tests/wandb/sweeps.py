@@ -77,6 +77,9 @@ class Sweep:
 
     def _command(self, kind: str, name: str) -> dict[str, Any]:
         arguments = {key: {"value": value} for key, value in self.given[name].items()}
+        if kind == "resume":  # with all that its client has said of itself
+            run = self.store.run(self.entity, self.project, name)
+            arguments |= {"_wandb": {"value": {"t": {"1": [1, 5]}}}, **run.config}
         program = self.config.get("program")
         return {"type": kind, "run_id": name, "args": arguments, "program": program}
 

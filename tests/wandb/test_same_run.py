@@ -55,6 +55,7 @@ def test_a_run_goes_on_where_it_was(client: Client, number: int):
     else:
         assert run.ends == []
     before = run.ends[:]
+    client.server.store.resume_seconds = 0.0  # the requeue waited for longer than W&B does
     go_on(client)
     assert client.runs == [run]
     assert run.ends == [*before, ("finished", 0)]
@@ -64,6 +65,22 @@ def test_a_run_goes_on_where_it_was(client: Client, number: int):
     assert max(run.values("val/accuracy")) == pytest.approx(best)
     written = [float(v) for v in (r["trainer/global_step"] for r in run.history)]
     assert written == sorted(written)
+
+
+def test_a_run_that_is_not_to_be_had_again_is_begun_anew_with_all_rows(client: Client):
+    folder = interrupt(client, signal.SIGTERM)
+    (first,) = client.runs
+    store = client.server.store
+    store.resume_seconds, store.refuses_given_up = 0.0, True
+    go_on(client)
+    second = next(run for run in client.runs if run is not first)
+    assert (first.state, second.ends) == ("crashed", [("finished", 0)])
+    steps_are_whole(second, len(rows(folder)))
+    assert second.settings["trial"]["identity"] == first.settings["trial"]["identity"]
+    assert (record(folder)["wandb_id"], record(folder)["uploaded"]) == (second.name, True)
+    line = f"takes run {first.name} no more"
+    assert client.output().count(line) == 1
+    assert f"the trial goes on as run {second.name}, with all its rows" in client.output()
 
 
 def test_an_interrupted_trial_of_a_sweep_goes_on_without_an_agent(client: Client):

@@ -51,8 +51,9 @@ def add_sync_options(parser: argparse.ArgumentParser) -> None:
 def run_sync(args: argparse.Namespace) -> int:
     """Upload; return 0 all is up, 1 something is not, 75 interrupted."""
     from mlmodeldev.secrets import warn_of_open_netrc
+    from mlmodeldev.tracking.bounded import Unreachable
     from mlmodeldev.tracking.upload import Syncer
-    from mlmodeldev.tracking.wandb_api import Refused, Unreachable, query_server
+    from mlmodeldev.tracking.wandb_api import Refused, query_server
 
     runs_dir = _sync_runs_dir(args.runs_dir)
     sweep = _sweep_name(args.sweep, runs_dir)
@@ -193,7 +194,8 @@ def run_bridge(args: argparse.Namespace) -> int:
     from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep.starter import runs_trainer
-    from mlmodeldev.tracking.wandb_api import RemoteSweep, Unreachable
+    from mlmodeldev.tracking.bounded import Unreachable
+    from mlmodeldev.tracking.wandb_api import RemoteSweep
 
     _check_numbers(args)
     overrides = fixed_overrides(args)

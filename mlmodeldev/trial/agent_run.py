@@ -1,0 +1,109 @@
+"""The W&B run that an agent has given this process, and whether it is this trial's.
+
+A run belongs to the trial that took it first. A script under ``wandb agent`` may train twice, and
+a shell may have the variables of an agent that is long gone: the second trial would write over the
+rows of the first. So who took a run is noted in ``<runs_dir>/.wandb-runs/<run>``.
+
+Example::
+
+    if run := given_run():
+        take_run(folder, run.id) or leave_agent()
+    environment = without_agent(os.environ)         # of a trial that no agent has given
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mlmodeldev.atomic import write_text, writing_to
+from mlmodeldev.settings.overrides import FILE_VARIABLE
+from mlmodeldev.trial.signals import STOP_NOTE_VARIABLE
+
+AGENT_VARIABLES = (
+    "WANDB_RUN_ID",
+    "WANDB_SWEEP_ID",
+    FILE_VARIABLE,
+    "WANDB_RESUME",
+    STOP_NOTE_VARIABLE,
+)
+"""What an agent gives one trial; no other may inherit it."""
+RUN_ID = r"[^/\\#?%:\s.\x00-\x1f][^/\\#?%:\x00-\x1f]{0,127}"
+"""A run's id as W&B allows it; no path, for it becomes part of files' names."""
+OWNERS = ".wandb-runs"
+"""Folder beside the sweeps': which trial each given run belongs to."""
+
+_ONLY_IN_WANDB = "wandb:"
+
+
+class GivenRun(NamedTuple):
+    """A run that an agent has given, and its sweep."""
+
+    id: str
+    sweep: str
+
+
+def given_run() -> GivenRun | None:
+    """Return the run that an agent gave this process, if one did."""
+    run, sweep = os.environ.get("WANDB_RUN_ID"), os.environ.get("WANDB_SWEEP_ID")
+    return GivenRun(run, sweep) if run and sweep else None
+
+
+def without_agent(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables without those that an agent gives one trial."""
+    return {name: value for name, value in environment.items() if name not in AGENT_VARIABLES}
+
+
+def leave_agent() -> None:
+    """Forget what an agent gave this process."""
+    for name in AGENT_VARIABLES:
+        os.environ.pop(name, None)
+
+
+def owner_of(runs_dir: Path, run: str) -> str | None:
+    """Return the trial that a run belongs to, ``<sweep>/<trial>``; None: nobody's that is there."""
+    try:
+        owner = (runs_dir / OWNERS / run).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    there = owner.startswith(_ONLY_IN_WANDB) or (owner and (runs_dir / owner).is_dir())
+    return owner.removeprefix(_ONLY_IN_WANDB) if there else None
+
+
+def take_run(folder: Path, run: str) -> bool:
+    """Make a run this trial's, unless it is another's; return whether it is this trial's.
+
+    Args:
+        folder: the trial's.
+        run: its id.
+
+    Raises:
+        UsageError: it can't be noted.
+    """
+    runs_dir, name = folder.parents[1], f"{folder.parent.name}/{folder.name}"
+    if not re.fullmatch(RUN_ID, run):
+        return True  # W&B will refuse it by itself
+    owner = owner_of(runs_dir, run)
+    if owner is None:
+        file = runs_dir / OWNERS / run
+        with writing_to(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with file.open("x") as opened:  # one of two at once
+                    opened.write(name)
+                return True
+            except FileExistsError:
+                owner = owner_of(runs_dir, run)
+        if owner is None:  # of a trial that is gone
+            write_text(file, name)
+    return owner in (None, name)
+
+
+def give_run(runs_dir: Path, run: str, owner: str) -> None:
+    """Note that a run is another trial's, of which only W&B knows."""
+    if re.fullmatch(RUN_ID, run):
+        (runs_dir / OWNERS).mkdir(parents=True, exist_ok=True)
+        write_text(runs_dir / OWNERS / run, f"{_ONLY_IN_WANDB}{owner}")
