@@ -1,0 +1,145 @@
+"""A sweep's metric is the monitor of its trials, and one trial is the best everywhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.sweep.definition import Metric
+from mlmodeldev.sweep.loading import loads
+from mlmodeldev.sweep.monitor import choose_monitor, remote_monitor
+from tests.slurm.test_slurm_train import slurm_train
+
+LOSS = Metric("val/loss", "minimize")
+WANTED = ["training.monitor=val/loss", "training.mode=min"]
+
+SMALL = (
+    "logger=csv",
+    "callbacks=none",
+    "training.limit_train_batches=4",
+    "training.limit_val_batches=3",
+    "training.max_epochs=3",
+    "training.test=false",
+    "model.hidden_size=16",
+    "model.num_layers=1",
+)
+SWEEP = """\
+# Command: python slurm/SlurmTrain.py
+# Expected best value: none
+# Cost: seconds
+program: trainer.py
+name: three
+method: grid
+metric: {name: val/loss, goal: minimize}
+parameters:
+  optimizer.lr: {values: [0.0001, 0.003, 0.03]}
+command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
+"""
+
+
+def choose(metric: Metric, given: tuple[str, ...] = (), **parameters: Any) -> tuple[list[str], str]:
+    from mlmodeldev.settings.overrides import parse_overrides
+
+    swept = {name.replace("__", "."): value for name, value in parameters.items()}
+    base = compose_settings(given, partial=True)
+    choice = choose_monitor(metric, parse_overrides(given), swept, base)
+    return choice.overrides, choice.warning
+
+
+def test_trials_get_the_sweeps_metric() -> None:
+    assert choose(LOSS) == (WANTED, "")
+    assert choose(LOSS, ("training.monitor=val/loss",)) == (WANTED[1:], "")
+    assert choose(LOSS, training__mode="min") == (WANTED[:1], "")
+    settings = compose_settings(choose(LOSS)[0])
+    assert (settings.training.monitor, settings.training.mode) == ("val/loss", "min")
+
+
+def test_nothing_is_set_that_the_settings_say_already() -> None:
+    assert choose(Metric("val/accuracy", "maximize")) == ([], "")
+    experiment = choose(Metric("val/accuracy", "maximize"), experiment=None)
+    assert experiment[0] == ["training.monitor=val/accuracy", "training.mode=max"]
+
+
+@pytest.mark.parametrize("name", ["time/samples_per_second", "test/accuracy"])
+def test_what_no_validation_logs_leaves_the_monitor_alone(name) -> None:
+    assert choose(Metric(name, "maximize")) == ([], "")
+
+
+def test_cka_is_a_monitor_where_each_validation_measures_it() -> None:
+    cka = Metric("cka/towers/mean", "maximize")
+    assert choose(cka)[0] == ["training.monitor=cka/towers/mean", "training.mode=max"]
+    assert choose(cka, ("callbacks.cka.every_n_epochs=2",)) == ([], "")
+    assert choose(cka, ("callbacks.cka.enabled=false",)) == ([], "")
+
+
+def test_what_the_user_has_set_stays_and_is_told_where_it_differs() -> None:
+    for overrides, warning in (
+        choose(LOSS, ("training.monitor=val/accuracy",)),
+        choose(LOSS, training__monitor="val/accuracy"),
+    ):
+        assert overrides == []
+        assert warning.startswith("training.monitor=val/accuracy: ")
+        assert "val/loss (minimize)" in warning
+        assert "\n" not in warning
+    assert choose(LOSS, ("training.mode=max",))[0] == []
+
+
+def test_a_sweep_of_the_server_says_the_same() -> None:
+    base = compose_settings()
+    config = {"metric": {"name": "val/loss"}, "parameters": {"optimizer.lr": {"values": [1]}}}
+    assert remote_monitor(config, [], base).overrides == WANTED
+    fixed = {**config, "parameters": {"training.monitor": {"value": "val/accuracy"}}}
+    assert remote_monitor(fixed, [], base).overrides == []
+    assert remote_monitor({"parameters": {}}, [], base).overrides == []
+
+
+def test_identities_stay_what_they_were() -> None:
+    ids = [trial.id for trial in loads(SWEEP).trials()]
+    other = SWEEP.replace("val/loss, goal: minimize", "val/accuracy, goal: maximize")
+    assert [trial.id for trial in loads(other).trials()] == ids
+
+
+def test_one_trial_and_epoch_is_the_best_everywhere(tmp_path: Path) -> None:
+    file = tmp_path / "three.yaml"
+    file.write_text(SWEEP)
+    where = [f"artefacts.runs_dir={tmp_path}/runs", f"artefacts.data_dir={tmp_path}/data"]
+    run = ("--sweep", str(file), *SMALL, *where, "callbacks.export.enabled=true")
+    done = slurm_train("submit", *run)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    logs = {
+        path.parent.name: json.loads(path.read_text())
+        for path in (tmp_path / "runs" / "three").glob("[!.]*/log.json")
+    }
+    assert len(logs) == 3
+    rows = [(entry["val/loss"], trial, entry) for trial, log in logs.items() for entry in log]
+    value, best, entry = min(rows, key=lambda row: row[0])
+    accuracies = [(e["val/accuracy"], trial) for trial, log in logs.items() for e in log]
+    assert max(accuracies)[1] != best  # by the former monitor another trial would be named
+
+    assert f"val/loss {value:.4f}" in done.stdout
+    assert re.search(rf"(?m)^best: +.*{best}/best$", done.stdout)
+    status = json.loads(slurm_train("status", "--json", *run).stdout)["trials"]
+    shown = {row["id"]: row["metric"] for row in status}
+    assert min(shown, key=lambda trial: shown[trial]["value"]) == best
+    assert shown[best] == {
+        "name": "val/loss",
+        "mode": "min",
+        "value": value,
+        "epoch": entry["epoch"],
+    }
+    collected = json.loads(slurm_train("collect", "--json", *run).stdout)
+    assert collected["metric"] == "val/loss"
+    assert collected["trials"][0]["id"] == best
+    assert collected["trials"][0]["val/loss"] == value
+    with (tmp_path / "runs" / "three" / "results.csv").open(newline="") as table:
+        assert next(csv.DictReader(table))["id"] == best
+    folder = tmp_path / "runs" / "three" / best / "best"
+    state = json.loads((folder / "training_state.json").read_text())
+    assert (state["epoch"], state["metric"]["name"]) == (entry["epoch"], "val/loss")
