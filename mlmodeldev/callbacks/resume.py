@@ -19,13 +19,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection
 from typing import Any, Literal, NoReturn
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from mlmodeldev.errors import TrialInterrupted, UsageError, nearest
+from mlmodeldev.callbacks.logged_names import not_logged, own_names
+from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
 from mlmodeldev.trial import signals
@@ -316,20 +316,6 @@ class ResumeCheckpoint(Checkpoint):
                     "epoch": self.best_epoch + 1,
                 },
             )
-
-
-def own_names(metrics: Collection[str]) -> list[str]:
-    """Return the names among these that the model itself has logged."""
-    return sorted(name for name in metrics if not name.startswith(("time/", "cka/")))
-
-
-def not_logged(monitor: str, metrics: Collection[str], setting: str = "training.monitor") -> str:
-    """Return what to say of a metric that a setting names and nothing logs."""
-    logged = own_names(metrics)
-    return (
-        f"{setting}={monitor}: the model logs no such metric in validation"
-        f"{nearest(monitor, logged)} (logged: {', '.join(logged) or 'none'})"
-    )
 
 
 def _validates_now(trainer: Trainer) -> bool:

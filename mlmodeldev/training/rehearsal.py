@@ -30,8 +30,8 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from mlmodeldev.atomic import write_json
+from mlmodeldev.callbacks.logged_names import not_logged, own_names
 from mlmodeldev.callbacks.metric_states import MetricStates
-from mlmodeldev.callbacks.resume import not_logged, own_names
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.data.randomness import global_states, restore_globals
 from mlmodeldev.errors import UsageError
@@ -120,6 +120,8 @@ def rehearse(
         watch = _Watch(settings, type(model))
         callbacks = [SeedSteps(settings.training.seed), MetricStates(), *make_cka(folder), watch]
         changed: dict[str, Any] = {**_ONE_BATCH, "trainer": {}}
+        if settings.training.limit_val_batches == 0:
+            changed["limit_val_batches"] = 0
         short = settings.model_copy(
             update={"training": settings.training.model_copy(update=changed)}
         )
