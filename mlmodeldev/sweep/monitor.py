@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 MODES = {"maximize": "max", "minimize": "min"}
 """``training.mode`` for each goal of a sweep."""
 
-NEVER_MONITORS = ("time/", "test/", "test_")
-"""How metrics begin that no validation logs: the monitor stays what the settings say."""
+NEVER_MONITORS = ("cka/", "time/", "test/", "test_")
+"""How metrics begin that not each validation logs: the monitor stays what the settings say.
+
+CKA against the previous epoch is not there in the first, and need not be measured in each.
+"""
 
 _SET_OTHERS = ("debug", "experiment", "training")
 """Groups whose files may set a monitor."""
@@ -93,7 +96,7 @@ def choose_monitor(
         swept: the sweep's parameters; of a mapping the values, None where there are several.
         base: the settings under the command line.
     """
-    if metric is None or not _can_be_monitor(metric.name, base):
+    if metric is None or metric.name.startswith(NEVER_MONITORS):
         return MonitorChoice()
     values = swept if isinstance(swept, Mapping) else dict.fromkeys(swept)
     given = {
@@ -120,11 +123,3 @@ def choose_monitor(
 
 
 _ABSENT = object()
-
-
-def _can_be_monitor(name: str, base: Settings) -> bool:
-    """Whether each validation logs it, as far as its name tells."""
-    if name.startswith("cka/"):
-        cka = base.callbacks.cka
-        return cka.enabled and cka.every_n_epochs == 1
-    return not name.startswith(NEVER_MONITORS)

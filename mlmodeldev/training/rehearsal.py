@@ -247,8 +247,13 @@ class _Watch(Callback):
         for name, text in self._monitors():
             metrics = trainer.callback_metrics
             chosen = "training.monitor" in self.settings.overrides
-            if name not in metrics and (chosen or (validates and own_names(metrics))):
+            if name in metrics or not (chosen or (validates and own_names(metrics))):
+                continue
+            if not self.settings.callbacks.added:
                 raise UsageError(text(metrics))
+            log.warning(
+                "%s; unless one of your callbacks does: they are not rehearsed", text(metrics)
+            )
 
     def _monitors(self) -> list[tuple[str, Callable[[Any], str]]]:
         monitor, pruning = self.settings.training.monitor, self.settings.callbacks.pruning
@@ -259,8 +264,8 @@ class _Watch(Callback):
         return names
 
     def _may_come(self, name: str) -> bool:
-        """Whether training may log what validation has not."""
-        if "train" in name.lower():
+        """Whether training, CKA or an added callback may log what validation has not."""
+        if "train" in name.lower() or name.startswith("cka/") or self.settings.callbacks.added:
             return True
         sources = (kind for kind in self.kind.__mro__ if issubclass(kind, LightningModule))
         literals = (f'"{name}"', f"'{name}'")

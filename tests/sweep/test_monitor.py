@@ -66,16 +66,9 @@ def test_nothing_is_set_that_the_settings_say_already() -> None:
     assert experiment[0] == ["training.monitor=val/accuracy", "training.mode=max"]
 
 
-@pytest.mark.parametrize("name", ["time/samples_per_second", "test/accuracy"])
-def test_what_no_validation_logs_leaves_the_monitor_alone(name) -> None:
+@pytest.mark.parametrize("name", ["time/samples_per_second", "test/accuracy", "cka/towers/mean"])
+def test_what_not_each_validation_logs_leaves_the_monitor_alone(name) -> None:
     assert choose(Metric(name, "maximize")) == ([], "")
-
-
-def test_cka_is_a_monitor_where_each_validation_measures_it() -> None:
-    cka = Metric("cka/towers/mean", "maximize")
-    assert choose(cka)[0] == ["training.monitor=cka/towers/mean", "training.mode=max"]
-    assert choose(cka, ("callbacks.cka.every_n_epochs=2",)) == ([], "")
-    assert choose(cka, ("callbacks.cka.enabled=false",)) == ([], "")
 
 
 def test_what_the_user_has_set_stays_and_is_told_where_it_differs() -> None:
@@ -143,3 +136,50 @@ def test_one_trial_and_epoch_is_the_best_everywhere(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "three" / best / "best"
     state = json.loads((folder / "training_state.json").read_text())
     assert (state["epoch"], state["metric"]["name"]) == (entry["epoch"], "val/loss")
+
+
+def test_a_trial_of_another_monitor_goes_on_and_says_so(trials) -> None:
+    of_sweep = (*SMALL, "artefacts.sweep=three", "optimizer.lr=0.01")
+    folder = trials.runs / "three" / "old"
+    by_accuracy = ("training.monitor=val/loss", "training.mode=max")  # its last epochs are the best
+    assert trials.run(*of_sweep, *by_accuracy, "training.max_epochs=2", name="old").code == 0
+    before = json.loads((folder / "trial.json").read_text())["metric"]
+    log = json.loads((folder / "log.json").read_text())
+    other = ("training.monitor=val/accuracy", "training.mode=min", "training.max_epochs=3")
+    done = trials.run(*of_sweep, *other, name="old")
+    assert done.code == 0, done.output
+    assert f"it stays that of epoch {before['epoch']} until a later one is better" in done.output
+    metric = json.loads((folder / "trial.json").read_text())["metric"]
+    values = {entry["epoch"]: entry["val/accuracy"] for entry in log}
+    last = json.loads((folder / "log.json").read_text())[-1]["val/accuracy"]
+    kept = values[before["epoch"]]
+    assert (metric["name"], metric["value"]) == ("val/accuracy", min(kept, last))
+    assert metric["epoch"] == (3 if last < kept else before["epoch"])
+
+
+def test_by_hand_another_monitor_is_refused(trials) -> None:
+    assert trials.run(*SMALL, "training.max_epochs=1").code == 0
+    again = trials.run(*SMALL, "training.monitor=val/loss", "training.max_epochs=2")
+    assert again.code == 2
+    assert "holds a trial with training.monitor=val/accuracy" in again.output
+
+
+def test_no_validation_by_a_setting(trials) -> None:
+    quick = [each for each in SMALL if "limit_val" not in each and "max_epochs" not in each]
+    more = (
+        "training.limit_val_batches=0",
+        "training.max_epochs=1",
+        "callbacks.export.enabled=true",
+    )
+    trial = trials.run(*quick, *more, "artefacts.rehearsal=true")
+    assert trial.code == 0, trial.output
+    assert "no validation: training.limit_val_batches is 0" in trial.output
+    assert trial.record["state"] == "done"
+    assert not any(name.startswith("val/") for entry in trial.log for name in entry)
+    assert (trial.folder / "last").is_dir()
+    judged = trials.run(
+        *quick, *more, "training.monitor=train/loss", "training.mode=min", name="judged"
+    )
+    assert judged.code == 0, judged.output
+    assert (judged.record["metric"]["name"], judged.record["metric"]["epoch"]) == ("train/loss", 1)
+    assert (judged.folder / "best").is_dir()
