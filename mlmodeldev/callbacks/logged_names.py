@@ -38,7 +38,7 @@ def nearest_metric(name: str, logged: Collection[str]) -> str:
     >>> nearest_metric("val/loss", ["val/loss/dataloader_idx_0", "val/loss/dataloader_idx_1"])
     "; did you mean 'val/loss/dataloader_idx_0'?"
     """
-    names = {_OF_ONE_LOADER.sub("", each).lower(): each for each in reversed(sorted(logged))}
+    names = {_OF_ONE_LOADER.sub("", each).lower(): each for each in sorted(logged, reverse=True)}
     names |= {each.lower(): each for each in logged}
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     return f"; did you mean {names[close[0]]!r}?" if close else ""

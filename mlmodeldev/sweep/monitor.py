@@ -6,13 +6,13 @@ identities are made of.
 
 Example::
 
-    choice = choose_monitor(Metric("val/loss"), {}, ["optimizer.lr"], settings)
+    choice = choose_monitor(Metric("val/loss"), {}, {"optimizer.lr": None}, settings)
     choice.overrides                # ["training.monitor=val/loss", "training.mode=min"]
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def remote_monitor(
 def choose_monitor(
     metric: Metric | None,
     fixed: Mapping[str, Any],
-    swept: Mapping[str, Any] | Collection[str],
+    swept: Mapping[str, Any],
     base: Settings,
 ) -> MonitorChoice:
     """Return what a sweep sets for its trials; what the user has set stays.
@@ -93,15 +93,14 @@ def choose_monitor(
     Args:
         metric: the sweep's.
         fixed: of the command line, by dotted key.
-        swept: the sweep's parameters; of a mapping the values, None where there are several.
+        swept: the sweep's parameters with their values; None where there are several.
         base: the settings under the command line.
     """
     if metric is None or metric.name.startswith(NEVER_MONITORS):
         return MonitorChoice()
-    values = swept if isinstance(swept, Mapping) else dict.fromkeys(swept)
     given = {
         name: value
-        for source in (fixed, values)
+        for source in (fixed, swept)
         for name in ("monitor", "mode")
         if (value := source.get(f"training.{name}", _ABSENT)) is not _ABSENT
     }
@@ -115,7 +114,7 @@ def choose_monitor(
             f" {metric.name} ({metric.goal}); leave training.{name} out for one best everywhere",
         )
     same = (base.training.monitor, base.training.mode) == (wanted["monitor"], wanted["mode"])
-    if same and not any(group in values for group in _SET_OTHERS):
+    if same and not any(group in swept for group in _SET_OTHERS):
         return MonitorChoice()
     return MonitorChoice(
         to_overrides({f"training.{n}": v for n, v in wanted.items() if n not in given})

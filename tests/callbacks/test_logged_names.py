@@ -16,7 +16,7 @@ def test_the_first_of_several_loaders_is_offered(name: str) -> None:
 
 def test_a_loaders_number_is_looked_at_where_it_is_given() -> None:
     hint = nearest_metric(
-        "val/loss/dataloader_idx_1", OF_LOADERS[:3] + ["val/loss/dataloader_idx_1"]
+        "val/loss/dataloader_idx_1", [*OF_LOADERS[:3], "val/loss/dataloader_idx_1"]
     )
     assert "idx_1" in hint
     assert nearest_metric("f1", OF_LOADERS) == ""

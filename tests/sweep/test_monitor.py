@@ -183,3 +183,26 @@ def test_no_validation_by_a_setting(trials) -> None:
     assert judged.code == 0, judged.output
     assert (judged.record["metric"]["name"], judged.record["metric"]["epoch"]) == ("train/loss", 1)
     assert (judged.folder / "best").is_dir()
+
+
+def test_agents_and_workers_hand_it_to_their_trials(tmp_path, monkeypatch) -> None:
+    from argparse import Namespace
+
+    from mlmodeldev.slurm.agent import _make_source
+    from mlmodeldev.sweep import search
+    from mlmodeldev.tracking.wandb_api import RemoteSweep
+
+    where = f"artefacts.runs_dir={tmp_path}/runs"
+    config = {"program": "trainer.py", "metric": {"name": "val/loss"}, "parameters": {}}
+    args = Namespace(overrides=[where], count=None, patience=3)
+    assert _make_source(args, RemoteSweep("", "p", "ab12", config)).fixed == [*WANTED, where]
+    foreign = {**config, "program": "other.py"}
+
+    assert _make_source(args, RemoteSweep("", "p", "ab12", foreign)).fixed == [where]
+
+    file = tmp_path / "three.yaml"
+    file.write_text(SWEEP)
+    handed = []
+    monkeypatch.setattr(search, "search", lambda *a: handed.append(a) or 0)
+    assert search.main(["worker", "--sweep", str(file), where]) == 0
+    assert handed[0][2] == [*WANTED, where]

@@ -168,7 +168,7 @@ class LogsMore(Callback):
 
 
 def test_a_monitor_that_an_added_callback_logs(tmp_path: Path) -> None:
-    added = "callbacks.more={_target_: tests.training.test_rehearsal.LogsMore}"
+    added = "++callbacks.more={_target_: tests.training.test_rehearsal.LogsMore}"
     trial = start(
         tmp_path, "Everything", "training.monitor=val_extra", "training.max_epochs=1", added
     )

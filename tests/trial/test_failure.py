@@ -1,4 +1,4 @@
-"""A mistake in the user's code: its own frames on the terminal, all frames in the trial's folder."""
+"""A mistake in user code: its own frames on the terminal, all frames in the folder."""
 
 from __future__ import annotations
 
