@@ -64,7 +64,7 @@ def trial_metadata(settings: Settings, record: dict[str, Any]) -> dict[str, Any]
     """
     return {
         "identity": record.get("id"),
-        "point": _point(settings.overrides),
+        "point": _point(settings),
         "folder": settings.artefacts.trial,
         "sha": record.get("sha"),
         "dirty": record.get("dirty"),
@@ -73,9 +73,11 @@ def trial_metadata(settings: Settings, record: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _point(overrides: dict[str, Any]) -> str | None:
+def _point(settings: Settings) -> str | None:
+    by_hand = settings.artefacts.sweep == BY_HAND
+    apart = (_SEED,) if by_hand else (_SEED, *JUDGES)  # which a sweep gives its trials beside
     try:
-        return identity({k: v for k, v in overrides.items() if k not in (_SEED, *JUDGES)})
+        return identity({k: v for k, v in settings.overrides.items() if k not in apart})
     except UsageError:  # a value that is tied to the seed
         return None
 

@@ -71,7 +71,7 @@ def test_what_not_each_validation_logs_leaves_the_monitor_alone(name) -> None:
     assert choose(Metric(name, "maximize")) == ([], "")
 
 
-def test_what_the_user_has_set_stays_and_is_told_where_it_differs() -> None:
+def test_what_the_user_has_set_stays_with_a_warning() -> None:
     for overrides, warning in (
         choose(LOSS, ("training.monitor=val/accuracy",)),
         choose(LOSS, training__monitor="val/accuracy"),
