@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.callbacks.logged_names import nearest_metric
+from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep.stopping import verdict
 from mlmodeldev.trial.record import history
 
@@ -67,7 +68,7 @@ class Pruning(Callback):
             listed = ", ".join(sorted(logged)) or "none"
             raise UsageError(
                 f"callbacks.pruning.metric={name}: is not logged by the end of a validation"
-                f"{nearest(name, list(logged))} (logged: {listed})"
+                f"{nearest_metric(name, logged)} (logged: {listed})"
             )
         return float(logged[name])
 

@@ -16,20 +16,24 @@ Example::
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Collection
 from typing import Any, Literal, NoReturn
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from mlmodeldev.errors import TrialInterrupted, UsageError, nearest
+from mlmodeldev.callbacks.logged_names import not_logged, own_names
+from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.checkpoint import prune, step_path
 from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.record import epoch_value
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 """How often an owner looks whether it still is one; shorter than a successor takes to begin."""
@@ -66,6 +70,7 @@ class ResumeCheckpoint(Checkpoint):
         self._last_beat = self._last_look = 0.0
         self._pending: dict[str, Any] | None = None
         self._must_end = False
+        self._warning = ""
         self.reason: str | None = None
         """Why the trial ended for good before its time; None if it did not."""
 
@@ -87,12 +92,27 @@ class ResumeCheckpoint(Checkpoint):
             "best_epoch": self.best_epoch,
             "best_step": self.best_step,
             "stopping": self.stopping,
+            "monitor": self.monitor,
+            "mode": self.mode,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_value = state_dict["best_value"]
         self.best_epoch, self.best_step = state_dict["best_epoch"], state_dict["best_step"]
         self.stopping = state_dict["stopping"]
+        written = self.folder.read().get("metric") or {}  # for checkpoints that don't name it
+        former = state_dict.get("monitor") or written.get("name") or self.monitor
+        mode = state_dict.get("mode") or written.get("mode") or self.mode
+        if self.best_value is not None and (former, mode) != (self.monitor, self.mode):
+            self._judge_by_another(former)
+
+    def _judge_by_another(self, former: str) -> None:
+        """Give the best weights, which another metric has chosen, their value of this one."""
+        self.best_value = epoch_value(self.folder.path, self.monitor, self.best_epoch + 1)
+        self._warning = (
+            f"best.ckpt was chosen by {former}, and is judged by {self.monitor} from now on: it"
+            f" stays that of epoch {self.best_epoch + 1} until a later one is better"
+        )
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -108,6 +128,8 @@ class ResumeCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         signals.listen()  # Lightning has put its own handlers there meanwhile
         self._last_step = trainer.global_step
+        if self._warning and trainer.is_global_zero:
+            log.warning(self._warning)
         if self.stopping and trainer.current_epoch < (trainer.max_epochs or 0):
             trainer.should_stop = True
 
@@ -294,20 +316,6 @@ class ResumeCheckpoint(Checkpoint):
                     "epoch": self.best_epoch + 1,
                 },
             )
-
-
-def own_names(metrics: Collection[str]) -> list[str]:
-    """Return the names among these that the model itself has logged."""
-    return sorted(name for name in metrics if not name.startswith(("time/", "cka/")))
-
-
-def not_logged(monitor: str, metrics: Collection[str], setting: str = "training.monitor") -> str:
-    """Return what to say of a metric that a setting names and nothing logs."""
-    logged = own_names(metrics)
-    return (
-        f"{setting}={monitor}: the model logs no such metric in validation"
-        f"{nearest(monitor, logged)} (logged: {', '.join(logged) or 'none'})"
-    )
 
 
 def _validates_now(trainer: Trainer) -> bool:

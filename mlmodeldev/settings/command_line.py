@@ -20,7 +20,7 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -34,6 +34,7 @@ from mlmodeldev.errors import (
 from mlmodeldev.machine import share_cores
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
+from mlmodeldev.settings.added_arguments import add_argument, argument_names, compose_groups
 from mlmodeldev.settings.conf_files import choices_of, file_of_choice, groups
 from mlmodeldev.settings.open_places import open_overrides
 from mlmodeldev.settings.renamed import current_overrides, current_target, warn_once
@@ -70,7 +71,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
             refuse_in_arguments(sys.argv[1:])
             if {"-m", "--multirun"} & set(sys.argv[1:]):  # a launcher's workers run no trainer.py
                 os.environ[PROJECT_VARIABLE] = str(project_root())
-            main()
+            _compose_and_train(main)
         else:
             train(_from_json(given))
     except (UsageError, TrialInterrupted) as error:
@@ -79,6 +80,22 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
         if not is_composition_error(error):
             raise
         _exit(EXIT_BAD_INPUT, translate(error, sys.argv[1:]))
+
+
+def _compose_and_train(main: Callable[[], Any]) -> None:
+    """Call a ``hydra.main`` function; again, where it refuses what the user's class takes."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    while True:
+        try:
+            main()
+            return
+        except Exception as error:
+            added = add_argument(error, sys.argv[1:]) if is_composition_error(error) else None
+            if added is None:
+                raise
+            sys.argv[1:] = added
+            GlobalHydra.instance().clear()
 
 
 def _let_help_list_groups() -> None:
@@ -204,7 +221,7 @@ def _check_own(names: list[str], overrides: list[str]) -> None:
     own = [name for name in names if name not in Settings.model_fields]
     added = {re.split(r"[.@=]", item)[0].lstrip("+") for item in overrides if item[0] == "+"}
     for name in own:
-        if name in added and name not in _compose_groups(overrides):
+        if name in added and name not in compose_groups(overrides):
             raise UsageError(_unknown_key(name, overrides))
         close = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.85)
         if close:
@@ -292,7 +309,7 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     """Walk the composed configuration down to the part of the key that is not there."""
     from omegaconf import DictConfig, OmegaConf
 
-    node: Any = _compose_groups(overrides)
+    node: Any = compose_groups(overrides)
     parts = key.split(".")
     for depth, part in enumerate(parts):
         if isinstance(node, DictConfig) and part in node:
@@ -300,35 +317,11 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
             continue
         allowed = sorted(map(str, node)) if isinstance(node, DictConfig) else []
         if depth == 1 and "_target_" in allowed:
-            taken = _arguments_of_class(str(OmegaConf.select(node, "_target_")))
-            if part in taken:
-                return f"{key}: no file sets it; +{key}=VALUE adds it [command line]"
-            allowed = sorted({*allowed, *taken})
+            target = str(OmegaConf.select(node, "_target_"))
+            allowed = sorted({*allowed, *argument_names(target)})
         if not depth:
             allowed = sorted({*allowed, *groups()})
         where = ".".join(parts[:depth]) or "the settings"
         listed = f" (allowed in {where}: {', '.join(allowed)})" if allowed else ""
         return f"{key}: no such setting{nearest(part, allowed)}{listed} [command line]"
     return f"{key}: can't be set this way [command line]"
-
-
-def _arguments_of_class(target: str) -> Collection[str]:
-    from mlmodeldev.settings.source import read_class
-
-    module, _, name = target.rpartition(".")
-    source = read_class(project_root(), module, name)
-    return (source.arguments if source else None) or ()
-
-
-def _compose_groups(overrides: Sequence[str]) -> DictConfig:
-    """Compose with only the group choices of this command line, which are known to exist."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    overrides = [a for a in overrides if a.partition("=")[0] in groups() and "," not in a]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
-        try:
-            return compose("config", overrides=overrides)
-        except Exception:
-            return compose("config")

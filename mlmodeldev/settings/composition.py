@@ -32,17 +32,23 @@ def compose_settings(overrides: Sequence[str] = (), partial: bool = False) -> Se
     Raises:
         UsageError: naming the key, where it was given and what is allowed.
     """
+    from mlmodeldev.settings.added_arguments import add_argument
     from mlmodeldev.settings.command_line import from_composed, is_composition_error, translate
     from mlmodeldev.settings.open_places import open_overrides
     from mlmodeldev.settings.renamed import current_overrides
 
     overrides = open_overrides(current_overrides(overrides))
-    try:
-        config: Any = _compose(overrides)
-    except Exception as error:
-        if not is_composition_error(error):
-            raise
-        raise UsageError(translate(error, overrides)) from None
+    config: Any = None
+    while config is None:
+        try:
+            config = _compose(overrides)
+        except Exception as error:
+            if not is_composition_error(error):
+                raise
+            added = add_argument(error, overrides)
+            if added is None:
+                raise UsageError(translate(error, overrides)) from None
+            overrides = added
     return from_composed(config, overrides, dict(config.hydra.runtime.choices), partial)
 
 

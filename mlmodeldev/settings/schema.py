@@ -137,8 +137,8 @@ class Training(Group):
     """Optimizer steps between two rows of training metrics."""
     limit_train_batches: Positive | Annotated[float, Field(gt=0, le=1)] | None = None
     """Only so many (or that share of) training batches an epoch."""
-    limit_val_batches: Positive | Annotated[float, Field(gt=0, le=1)] | None = None
-    """Only so many (or that share of) validation batches."""
+    limit_val_batches: Annotated[int, Field(ge=0)] | Fraction | None = None
+    """Only so many (or that share of) validation batches; 0: no validation."""
     overfit_batches: Annotated[int, Field(ge=0)] = 0
     """Train and validate on the same few training batches; 0: off."""
     detect_anomaly: bool = False

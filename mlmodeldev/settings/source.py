@@ -43,6 +43,14 @@ class Argument(NamedTuple):
     required: bool
 
 
+class Keywords(NamedTuple):
+    """What a constructor takes by name."""
+
+    names: tuple[str, ...]
+    takes_any: bool
+    """Whether it takes other names, too (``**kwargs``)."""
+
+
 @dataclass(frozen=True)
 class ClassSource:
     """What the source tells of a class."""
@@ -53,6 +61,8 @@ class ClassSource:
     """Only if there is no such class: those that there are."""
     arguments: Mapping[str, Argument] | None = None
     """Of its constructor; None where the source can't tell."""
+    keywords: Keywords | None = None
+    """Likewise, but by their names alone; None: ``__init__`` is outside of the project."""
     makes_optimizer: bool = False
     """Whether it defines ``configure_optimizers``, as far as the source tells."""
 
@@ -93,6 +103,7 @@ def read_class(root: Path, module: str, name: str) -> ClassSource | None:
     return ClassSource(
         file.path,
         arguments=_constructor(root, file, name),
+        keywords=_keywords(root, file, name),
         makes_optimizer=any(
             isinstance(part, ast.FunctionDef) and part.name == "configure_optimizers"
             for _, node in _ancestry(root, file, name)
@@ -133,6 +144,16 @@ def _constructor(root: Path, file: _File, name: str) -> Mapping[str, Argument] |
     for place, node in _ancestry(root, file, name):
         if any(map(_is_init, node.body)):
             return _arguments(place, node.name)
+    return None
+
+
+def _keywords(root: Path, file: _File, name: str) -> Keywords | None:
+    for _, node in _ancestry(root, file, name):
+        for part in node.body:
+            if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                first = 0 if part.args.posonlyargs else 1  # without self
+                named = [*part.args.args[first:], *part.args.kwonlyargs]
+                return Keywords(tuple(arg.arg for arg in named), part.args.kwarg is not None)
     return None
 
 

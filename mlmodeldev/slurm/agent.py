@@ -32,6 +32,7 @@ from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.slurm.epilog import CRASH_LOOP_REASON, is_crash_loop
 from mlmodeldev.slurm.query import COMMAND_MISSING, own_task_name, requeue_job, run_command
+from mlmodeldev.sweep.monitor import MonitorChoice, remote_monitor
 from mlmodeldev.sweep.starter import Start, starter
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.wandb_api import RemoteSweep, host
@@ -138,11 +139,18 @@ def _make_source(args: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
     key = "artefacts.runs_dir"
     swept = (sweep.config.get("parameters") or {}).get(key) or {}
     own = to_overrides({key: swept["value"]}) if "value" in swept else []
-    runs_dir = Path(compose_settings([*own, *args.overrides], partial=True).artefacts.runs_dir)
+    base = compose_settings([*own, *args.overrides], partial=True)
+    runs_dir = Path(base.artefacts.runs_dir)
+    command = starter(sweep.config, args.overrides)
+    monitor = MonitorChoice()
+    if command is None or command.hydra:
+        monitor = remote_monitor(sweep.config, args.overrides, base)
+    if monitor.warning:
+        print(f"warning: {monitor.warning}", flush=True)
     return AgentSource(
         sweep,
         runs_dir,
-        fixed=args.overrides,
+        fixed=[*monitor.overrides, *args.overrides],
         count=args.count,
         patience=args.patience,
         start=trial_start(sweep, args.overrides),

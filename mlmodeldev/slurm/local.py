@@ -157,8 +157,8 @@ def trial_task(
 
 def _outcome(entry: TrialEntry, ended: TrialResult) -> str:
     """Return in a few words how a trial ended."""
-    if ended.state in ENDED and entry.value is not None:
-        return f"{ended.state}  {entry.record['metric']['name']} {entry.value:.4f}"
+    if ended.state in ENDED and entry.metric is not None and entry.value is not None:
+        return f"{ended.state}  {entry.metric['name']} {entry.value:.4f}"
     if ended.state == "done":
         return ended.state
     log = "; see log.txt" if (entry.folder / "log.txt").is_file() else ""

@@ -31,6 +31,7 @@ from mlmodeldev.trial.record import read_record
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.sweep import Sweep, Trial
+    from mlmodeldev.sweep.definition import Metric
     from mlmodeldev.sweep.starter import Starter
 
 
@@ -137,23 +138,30 @@ def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     """
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
-    from mlmodeldev.sweep.loading import program_of, pruning
+    from mlmodeldev.sweep.loading import is_foreign, program_of, pruning
+    from mlmodeldev.sweep.monitor import MonitorChoice, sweep_monitor
 
     if "=" in (getattr(args, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
         args.overrides, args.wandb = [args.wandb, *args.overrides], ""
     if args.count is not None and args.count < 1:
         raise UsageError(f"--count {args.count}: must be at least 1")
     user_overrides = fixed_overrides(args)
-    compose_settings(user_overrides, partial=True)  # a typo is told before the sweep's mistakes are
+    # a typo is told before the sweep's mistakes are
+    before = compose_settings(user_overrides, partial=True)
     file = _sweep_file(args.sweep)
     sweep = load(file)
     program = program_of(sweep.definition, project_root())
     if not program.is_file():
         raise UsageError(f"{file}: program: {program}: no such file")
-    overrides = [*pruning(sweep), *user_overrides]
+    monitor = MonitorChoice()
+    if not is_foreign(sweep.definition, project_root()):
+        monitor = sweep_monitor(sweep, user_overrides, before)
+    overrides = [*pruning(sweep), *monitor.overrides, *user_overrides]
     base = compose_settings(overrides, partial=True)  # the sweep sets the rest
     if lint:
         _lint(file, overrides)
+        if monitor.warning:
+            print(f"warning: {monitor.warning}", file=sys.stderr)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), args.count, args.seed))
     sweep_state = SweepState(
         file, sweep, base, overrides, entries, args.seed, args.count, user_overrides
@@ -239,12 +247,14 @@ class TrialEntry:
         folder: where it lies, or will.
         wandb_state: its state in W&B, where that was asked and runs there hold it.
         anew: whether what is in the folder is to be moved aside, and counts no more.
+        ranked_by: the sweep's metric; None: the trial's own monitor.
     """
 
     trial: Trial
     folder: Path
     wandb_state: str | None = None
     anew: bool = False
+    ranked_by: Metric | None = None
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -266,15 +276,27 @@ class TrialEntry:
         """Whether only W&B knows that it runs."""
         return self.state == "running" and self.record.get("state") != "running"
 
+    @cached_property
+    def metric(self) -> dict[str, Any] | None:
+        """Name, mode, best value so far and its epoch: of the sweep's metric, else the monitor's.
+
+        A trial whose monitor is another metric has logged the sweep's all the same.
+        """
+        from mlmodeldev.sweep.results import best_logged
+
+        if self.ranked_by is None or not self.record:
+            return self.record.get("metric")
+        return best_logged(self.record, self.folder, self.ranked_by.name, self.ranked_by.goal)
+
     @property
     def value(self) -> float | None:
-        """Best value of the monitored metric so far."""
-        value = (self.record.get("metric") or {}).get("value")
+        """Best value of that metric so far."""
+        value = (self.metric or {}).get("value")
         return None if value is None else float(value)
 
     def again(self) -> TrialEntry:
         """Return the entry with the record that is there now."""
-        return TrialEntry(self.trial, self.folder, self.wandb_state)
+        return TrialEntry(self.trial, self.folder, self.wandb_state, ranked_by=self.ranked_by)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a table or JSON shows."""
@@ -284,7 +306,7 @@ class TrialEntry:
             "overrides": self.trial.overrides,
             "state": self.state,
             "epoch": self.record.get("epoch"),
-            "metric": self.record.get("metric"),
+            "metric": self.metric,
             "test": self.record.get("test"),
             "attempts": self.record.get("attempts", 0),
             "folder": str(self.folder),
@@ -303,7 +325,7 @@ def reconcile(
         yield from begun_trials(sweep, base)
         return
     for trial in sweep.trials(count, seed):
-        yield TrialEntry(trial, base / trial.id)
+        yield TrialEntry(trial, base / trial.id, ranked_by=sweep.definition.metric)
 
 
 def begun_trials(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
@@ -319,7 +341,8 @@ def begun_trials(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
             point = {key: overrides[key] for key in keys if key in overrides}
             trial = Trial(point, sweep.naming)
             if trial.id == folder.name:
-                begun.append((record.get("created") or 0.0, TrialEntry(trial, folder)))
+                entry = TrialEntry(trial, folder, ranked_by=sweep.definition.metric)
+                begun.append((record.get("created") or 0.0, entry))
     yield from (entry for _, entry in sorted(begun, key=lambda pair: pair[0]))
 
 

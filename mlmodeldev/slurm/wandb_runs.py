@@ -22,7 +22,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.wandb_api import Refused, host, key_for, query_server
-from mlmodeldev.trial.configuration import MAY_CHANGE, first_difference
+from mlmodeldev.trial.configuration import MAY_CHANGE_IN_SWEEPS, first_difference
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 GROUPS = ("model", "data", "optimizer", "processing", "training")
 """Settings that must be the same where a run counts for a trial."""
 _MAY_DIFFER = tuple(
-    key for key in MAY_CHANGE if key not in ("training.max_epochs", "training.max_steps")
+    key for key in MAY_CHANGE_IN_SWEEPS if key not in ("training.max_epochs", "training.max_steps")
 )
 _RANK = ("done", "pruned", "running", "failed")
 """The state that counts, where several runs are of one trial."""

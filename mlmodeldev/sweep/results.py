@@ -15,15 +15,16 @@ import csv
 import io
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from mlmodeldev.atomic import atomic_path, write_text
 from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.sweep.monitor import MODES
 from mlmodeldev.sweep.space import Trial
-from mlmodeldev.trial.record import best, history, last_entry
+from mlmodeldev.trial.record import best, best_entry, history, last_entry
 
 FORMATS = (".csv", ".parquet")
 _ENDED = ("done", "pruned")
@@ -134,13 +135,35 @@ def _row(entry: ResultEntry, metric: str, goal: str) -> dict[str, Any]:
         "group": entry.trial.group,
         "state": entry.state,
         "reason": record.get("reason"),
-        metric: best(history(entry.folder, metric), goal),
+        metric: (best_logged(record, entry.folder, metric, goal) or {}).get("value"),
         "epoch": record.get("epoch"),
         "attempts": record.get("attempts", 0),
         **entry.trial.overrides,
         **{f"last/{name}": value for name, value in logged.items()},
-        **(record.get("test") or {}),
+        **{k: v for k, v in (record.get("test") or {}).items() if k != metric},
     }
+
+
+def best_logged(
+    record: Mapping[str, Any], folder: Path, metric: str, goal: str
+) -> dict[str, Any] | None:
+    """Return name, mode, value and epoch of a trial's best; None where it was never logged.
+
+    Args:
+        record: the trial's; what it says counts where the metric is the trial's monitor.
+        folder: the trial's; else what was logged there counts, each epoch or at the end's test.
+        metric: as logged.
+        goal: ``maximize`` or ``minimize``.
+    """
+    mode = MODES[goal]
+    own = record.get("metric") or {}
+    if (own.get("name"), own.get("mode")) == (metric, mode) and own.get("value") is not None:
+        return dict(own)
+    entries = best_entry(folder, metric, goal)
+    value, epoch = entries or (best(history(folder, metric), goal), None)
+    if value is None:
+        value = (record.get("test") or {}).get(metric)
+    return None if value is None else {"name": metric, "mode": mode, "value": value, "epoch": epoch}
 
 
 def _point_name(trial: Trial) -> str:

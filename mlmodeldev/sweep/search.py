@@ -21,8 +21,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.lease import owned
+from mlmodeldev.project import project_root
 from mlmodeldev.sweep.journal import Journal, Leases
-from mlmodeldev.sweep.loading import Sweep, load, pruning, trial_arguments
+from mlmodeldev.sweep.loading import Sweep, is_foreign, load, pruning, trial_arguments
+from mlmodeldev.sweep.monitor import MonitorChoice, sweep_monitor
 from mlmodeldev.sweep.sampler import Proposal, Sampler
 from mlmodeldev.sweep.study import SearchStudy, add_folder_trials, import_trials
 from mlmodeldev.trial.folder import TrialFolder
@@ -264,6 +266,11 @@ def _run_worker(args: argparse.Namespace) -> int:
 
     sweep = load(args.sweep)
     base = compose_settings(args.overrides, partial=True)
+    monitor = MonitorChoice()
+    if not args.root and not is_foreign(sweep.definition, project_root()):
+        monitor = sweep_monitor(sweep, args.overrides, base)
+    if monitor.warning:
+        print(f"warning: {monitor.warning}", file=sys.stderr)
     # The user's model and data, imported once before the forks; another project's program
     # imports its own.
     groups = () if args.root else (base.model, base.data)
@@ -274,7 +281,7 @@ def _run_worker(args: argparse.Namespace) -> int:
     return search(
         sweep,
         Path(args.runs or base.artefacts.runs_dir),
-        args.overrides,
+        [*monitor.overrides, *args.overrides],
         args.slots,
         modules,
         Path(args.root) if args.root else None,

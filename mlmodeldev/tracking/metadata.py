@@ -31,9 +31,12 @@ _ALIASES = ("best", "last")
 BY_HAND = "single"
 """The sweep that trials belong to which were started by hand."""
 
+JUDGES = ("training.monitor", "training.mode")
+"""Settings that say how trials are judged, not what they are."""
+
 _SEED = "training.seed"
 _KEPT_APART = {"overrides", "artefacts", "logger"}
-_NOT_SHOWN = ("artefacts.", "cluster.", "hydra.", "logger.", "callbacks.")
+_NOT_SHOWN = ("artefacts.", "cluster.", "hydra.", "logger.", "callbacks.", *JUDGES)
 
 
 def description(
@@ -63,7 +66,7 @@ def trial_metadata(settings: Settings, record: dict[str, Any]) -> dict[str, Any]
     """
     return {
         "identity": record.get("id"),
-        "point": _point(settings.overrides),
+        "point": _point(settings),
         "folder": settings.artefacts.trial,
         "sha": record.get("sha"),
         "dirty": record.get("dirty"),
@@ -72,9 +75,11 @@ def trial_metadata(settings: Settings, record: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _point(overrides: dict[str, Any]) -> str | None:
+def _point(settings: Settings) -> str | None:
+    by_hand = settings.artefacts.sweep == BY_HAND
+    apart = (_SEED,) if by_hand else (_SEED, *JUDGES)  # which a sweep gives its trials beside
     try:
-        return identity({name: value for name, value in overrides.items() if name != _SEED})
+        return identity({k: v for k, v in settings.overrides.items() if k not in apart})
     except UsageError:  # a value that is tied to the seed
         return None
 
@@ -178,20 +183,24 @@ def log_model(run: Any, folder: Path) -> None:
 def _best_so_far(folder: Path, mode: str) -> bool:
     """Whether no other trial of the sweep that has ended came to a better value."""
     own = _value(folder / "trial.json")
+    if own is None:
+        return False
     files = [file for file in folder.parent.glob("*/trial.json") if file.parent != folder]
-    others = [value for value in map(_value, files) if value is not None]
+    others = [each for each in map(_value, files) if each is not None]
+    values = [value for name, value in others if name == own[0]]  # others may have other monitors
     better = max if mode == "max" else min
-    return own is not None and better([own, *others]) == own
+    return better([own[1], *values]) == own[1]
 
 
-def _value(file: Path) -> float | None:
+def _value(file: Path) -> tuple[str, float] | None:
+    """Return the monitor of a trial that has ended, and its best value."""
     try:
         record = json.loads(file.read_text())
-        value = float(record["metric"]["value"])
-    except (OSError, ValueError, KeyError, TypeError):
+        name, value = str(record["metric"].get("name")), float(record["metric"]["value"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     ended = record.get("state") in ("done", "pruned")
-    return value if ended and math.isfinite(value) else None
+    return (name, value) if ended and math.isfinite(value) else None
 
 
 def stored_settings(folder: Path) -> Settings:

@@ -84,7 +84,13 @@ def log_what_is_left_out(
     has_validation = is_overridden("validation_step", model, parent=LightningModule)
     taken = taken_over(data)
     gives = taken.gives("val") if taken else getattr(data, "val_set", None) is not None
-    if not (has_validation and gives):
+    if settings.training.limit_val_batches == 0:
+        log.warning(
+            "no validation: training.limit_val_batches is 0; best/ is judged by training, if %s is"
+            " logged there",
+            settings.training.monitor,
+        )
+    elif not (has_validation and gives):
         lack = "validation loader" if has_validation else "validation_step"
         log.warning(
             "no validation: %s has no %s; best/ is judged by training, if %s is logged there",

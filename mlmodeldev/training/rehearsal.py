@@ -30,8 +30,8 @@ from pytorch_lightning import Callback, LightningDataModule, LightningModule, Tr
 from pytorch_lightning.loggers.logger import DummyLogger
 
 from mlmodeldev.atomic import write_json
+from mlmodeldev.callbacks.logged_names import not_logged, own_names
 from mlmodeldev.callbacks.metric_states import MetricStates
-from mlmodeldev.callbacks.resume import not_logged, own_names
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.data.randomness import global_states, restore_globals
 from mlmodeldev.errors import UsageError
@@ -121,6 +121,8 @@ def rehearse(
         watch = _Watch(settings, type(model))
         callbacks = [SeedSteps(settings.training.seed), MetricStates(), *make_cka(folder), watch]
         changed: dict[str, Any] = {**_ONE_BATCH, "trainer": {}}
+        if settings.training.limit_val_batches == 0:
+            changed["limit_val_batches"] = 0
         short = settings.model_copy(
             update={"training": settings.training.model_copy(update=changed)}
         )
@@ -282,8 +284,13 @@ class _Watch(Callback):
         for name, text in self._monitors():
             metrics = trainer.callback_metrics
             chosen = "training.monitor" in self.settings.overrides
-            if name not in metrics and (chosen or (validates and own_names(metrics))):
+            if name in metrics or not (chosen or (validates and own_names(metrics))):
+                continue
+            if not self.settings.callbacks.added:
                 raise UsageError(text(metrics))
+            log.warning(
+                "%s; unless one of your callbacks does: they are not rehearsed", text(metrics)
+            )
 
     def _monitors(self) -> list[tuple[str, Callable[[Any], str]]]:
         monitor, pruning = self.settings.training.monitor, self.settings.callbacks.pruning
@@ -294,8 +301,8 @@ class _Watch(Callback):
         return names
 
     def _may_come(self, name: str) -> bool:
-        """Whether training may log what validation has not."""
-        if "train" in name.lower():
+        """Whether training, CKA or an added callback may log what validation has not."""
+        if "train" in name.lower() or name.startswith("cka/") or self.settings.callbacks.added:
             return True
         sources = (kind for kind in self.kind.__mro__ if issubclass(kind, LightningModule))
         literals = (f'"{name}"', f"'{name}'")

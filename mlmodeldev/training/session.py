@@ -26,6 +26,7 @@ from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.trial_start import best_value, open_trial
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.failure import forget_traceback, keep_traceback, shorten_tracebacks
 from mlmodeldev.trial.folder import TrialFolder
 
 if TYPE_CHECKING:
@@ -189,6 +190,9 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
     folder = TrialFolder(path)
     folder.attempt, folder.token = start.pop("attempt"), start.pop("token")
     attempt = Attempt(folder, settings, world, **start)
+    shorten_tracebacks()
+    if world.is_rank_zero and not attempt.done:
+        forget_traceback(path)
     try:
         yield attempt
     except TrialInterrupted as error:
@@ -200,6 +204,8 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
     except BaseException as error:
         with contextlib.suppress(UsageError, LostLease):  # a full disk takes no record either
             _finish(attempt, "failed", f"{type(error).__name__}: {error}"[:500])
+        if isinstance(error, Exception) and not isinstance(error, UsageError):
+            keep_traceback(error, path, world.rank)
         raise
     else:
         if not attempt.done:

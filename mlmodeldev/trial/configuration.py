@@ -41,6 +41,10 @@ MAY_CHANGE = (
     "training.test",
 )
 
+MAY_CHANGE_IN_SWEEPS = (*MAY_CHANGE, "training.mode", "training.monitor")
+"""A sweep's metric judges its trials, also those that began under another monitor. Who names a
+trial's monitor by hand is refused another: the best weights are of the former."""
+
 
 def first_difference(
     old: Any, new: Any, key: str = "", ignored: Collection[str] = MAY_CHANGE

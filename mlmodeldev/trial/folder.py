@@ -40,7 +40,11 @@ from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.agent_run import given_run, leave_agent, owner_of, take_run
-from mlmodeldev.trial.configuration import first_difference
+from mlmodeldev.trial.configuration import (
+    MAY_CHANGE,
+    MAY_CHANGE_IN_SWEEPS,
+    first_difference,
+)
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -123,7 +127,9 @@ class TrialFolder:
                     f"{file}: is no configuration; artefacts.fresh=true begins anew"
                 ) from None
             stored = current_configuration(stored or {}, wanted["model"])
-            difference = first_difference(stored, wanted)
+            by_hand = settings.artefacts.sweep == type(settings.artefacts)().sweep
+            ignored = MAY_CHANGE if by_hand else MAY_CHANGE_IN_SWEEPS
+            difference = first_difference(stored, wanted, ignored=ignored)
             if difference:
                 raise UsageError(
                     f"{self.path}: this folder holds a trial with {difference}; name another"

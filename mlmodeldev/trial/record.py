@@ -55,6 +55,27 @@ def best(values: Sequence[float], goal: str) -> float | None:
     return max(values) if goal == "maximize" else min(values)
 
 
+def best_entry(folder: Path, metric: str, goal: str) -> tuple[float, int] | None:
+    """Return the best finite value in ``log.json`` and its epoch, from 1; None where there is none.
+
+    Of equal values the first counts, as it does for the best weights.
+    """
+    pairs = [
+        (value, int(entry["epoch"]))
+        for entry in _entries(folder)
+        for value in _finite([entry.get(metric)])
+        if "epoch" in entry
+    ]
+    sign = -1 if goal == "maximize" else 1
+    return min(pairs, key=lambda pair: sign * pair[0], default=None)
+
+
+def epoch_value(folder: Path, metric: str, epoch: int) -> float | None:
+    """Return what ``log.json`` holds of a metric for an epoch, counted from 1; None: nothing."""
+    values = (entry.get(metric) for entry in _entries(folder) if entry.get("epoch") == epoch)
+    return next(iter(_finite(list(values))), None)
+
+
 def last_entry(folder: Path) -> dict[str, Any]:
     """Return the newest entry of ``log.json``; an empty one where there is none."""
     entries = _entries(folder)

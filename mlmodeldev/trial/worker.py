@@ -20,7 +20,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import forkserver, resource_tracker
@@ -33,6 +32,7 @@ from mlmodeldev.project import PROJECT_VARIABLE, import_places
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.agent_run import leave_agent
+from mlmodeldev.trial.failure import print_failure
 
 _context: ForkServerContext = multiprocessing.get_context("forkserver")
 
@@ -162,8 +162,8 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
     except TrialInterrupted as error:
         print(f"{program}: {error}", file=sys.stderr)
         status = EXIT_INTERRUPTED
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        print_failure(type(error), error, error.__traceback__)
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()

@@ -164,3 +164,9 @@ def test_a_process_of_the_same_trial_gets_its_settings_ready_made(program):
     settings = compose_settings(["processing.batch_size=48"])
     done = program(SHOW, "nonsense", MLMODELDEV_SETTINGS=settings.model_dump_json())
     assert json.loads(done.stdout) == [48, {"processing.batch_size": 48}]
+
+
+def test_an_argument_that_no_file_lists_needs_no_plus(program):
+    show = "print(settings.model['vocab_size'], settings.overrides['model.vocab_size'])"
+    done = program(show, "model=text_classifier", "model.vocab_size=7")
+    assert (done.stdout, done.stderr) == ("7 7\n", "")

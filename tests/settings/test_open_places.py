@@ -191,8 +191,55 @@ def test_other_settings_are_named_as_they_are_given():
     ]
 
 
-def test_an_argument_that_no_file_lists_is_offered():
-    text = refused("model=text_classifier", "model.vocab_size=7")
-    assert (
-        text == "model.vocab_size: no file sets it; +model.vocab_size=VALUE adds it [command line]"
-    )
+def test_an_argument_that_no_file_lists_is_taken():
+    words = ["model=text_classifier", "model.vocab_size=7"]
+    settings = compose_settings(words)
+    assert settings.model["vocab_size"] == 7
+    assert settings.overrides == {"model": "text_classifier", "model.vocab_size": 7}
+    plus = [words[0], f"+{words[1]}"]
+    assert identity(settings.overrides) == identity(compose_settings(plus).overrides)
+    assert refusal("model.vocab_size", 7, [words[0]]) is None
+    text = refused("model=text_classifier", "model.vocab_sise=7")
+    assert text.startswith("model.vocab_sise: no such setting; did you mean 'vocab_size'?")
+
+
+OWN = """\
+import torch
+
+
+class Net:
+    def __init__(self, units: int = 3, *, levels: int = 1): ...
+
+
+class Passing(Net):
+    def __init__(self, dropout: float = 0.1, **kwargs): ...
+
+
+class Linear(torch.nn.Linear): ...
+"""
+
+
+def test_arguments_of_ones_own_classes(project):
+    (project / "mine.py").write_text(OWN)
+    (project / "conf/model/own.yaml").write_text("_target_: mine.Net\n")
+
+    def taken(name, *overrides):
+        return compose_settings(["model=own", *overrides]).model[name]
+
+    assert taken("units", "model.units=5") == 5
+    assert taken("levels", "model.levels=2", "model.units=5") == 2
+    assert "must be a valid integer" in refused("model=own", "model.units=wide")
+    line = refused("model=own", "model.unist=5")
+    assert line.startswith("model.unist: no such setting; did you mean 'units'? (allowed in model:")
+    assert "did you mean 'levels'?" in refused("model=own", "model.levles=5")
+    # what is passed on can be anything, but no slip
+    passing = ("model._target_=mine.Passing",)
+    assert taken("units", *passing, "model.units=5") == 5
+    assert taken("dropout", *passing, "model.dropout=0.5") == 0.5
+    assert refused("model=own", *passing, "model.dropuot=0.5").startswith("model.dropuot: no such")
+
+
+def test_arguments_of_a_librarys_class(project):
+    (project / "conf/model/own.yaml").write_text("_target_: torch.nn.Linear\n")
+    assert compose_settings(["model=own", "model.in_features=3"]).model["in_features"] == 3
+    assert refused("model=own", "model.in_feature=3").startswith("model.in_feature: no such")

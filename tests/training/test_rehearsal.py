@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from torch import Tensor, nn
 
 from tests.conftest import TrialResult, in_fork
@@ -190,3 +191,20 @@ def test_it_changes_nothing_and_runs_once(tmp_path: Path) -> None:
     assert len((tmp_path / "steps.txt").read_text()) == 3 * steps + 1
     assert outcome(first) == outcome(without)
     assert len(list((tmp_path / "single" / ".rehearsed").iterdir())) == 1
+
+
+class LogsMore(Callback):
+    """Logs what the model does not."""
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.log("val_extra", float(trainer.current_epoch))
+
+
+def test_a_monitor_that_an_added_callback_logs(tmp_path: Path) -> None:
+    added = "++callbacks.more={_target_: tests.training.test_rehearsal.LogsMore}"
+    trial = start(
+        tmp_path, "Everything", "training.monitor=val_extra", "training.max_epochs=1", added
+    )
+    assert trial.code == 0, trial.output
+    assert "your callbacks" in trial.output
+    assert trial.record["metric"]["name"] == "val_extra"

@@ -156,7 +156,7 @@ def _cells(entry: TrialEntry, state: str, older: bool) -> list[str]:
         f"[{_COLOURS.get(state, 'white')}]{state}[/]{', older code' if older else ''}",
         _epoch(record),
         "" if entry.value is None else f"{entry.value:.4f}",
-        _test_value(record),
+        _test_value(record, (entry.metric or {}).get("name", "")),
         str(record.get("attempts", "")),
     ]
 
@@ -179,18 +179,17 @@ def _epoch(record: Mapping[str, Any]) -> str:
 
 
 def _of_metric(entries: Sequence[TrialEntry], key: str, default: str) -> str:
-    """Return what the first record that has a metric says of it."""
-    values = ((entry.record.get("metric") or {}).get(key) for entry in entries)
+    """Return what the first trial that has a metric says of it."""
+    values = ((entry.metric or {}).get(key) for entry in entries)
     return next((value for value in values if value), default)
 
 
-def _test_value(record: Mapping[str, Any]) -> str:
+def _test_value(record: Mapping[str, Any], name: str) -> str:
     """Return the test's value of the metric, by the name that it has there; else the test's first.
 
     ``val/accuracy`` is ``test/accuracy`` then, and ``val_loss`` ``test_loss``.
     """
     values: Mapping[str, Any] = record.get("test") or {}
-    name = (record.get("metric") or {}).get("name", "")
     name = re.sub(r"^val(id(ation)?)?(?=[/_])", "test", name)
     value = values.get(name, next(iter(values.values()), None))
     return "" if value is None else f"{value:.4f}"

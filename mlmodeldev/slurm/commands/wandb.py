@@ -193,6 +193,7 @@ def run_bridge(args: argparse.Namespace) -> int:
     from mlmodeldev.lease import ProcessLock
     from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.sweep.monitor import remote_monitor
     from mlmodeldev.sweep.starter import runs_trainer
     from mlmodeldev.tracking.bounded import Unreachable
     from mlmodeldev.tracking.wandb_api import RemoteSweep
@@ -211,6 +212,10 @@ def run_bridge(args: argparse.Namespace) -> int:
             f"{args.sweep}: its program or command is not that of sweep/config.yaml; the bridge"
             " runs trainer.py with the sweep's values only"
         )
+    monitor = remote_monitor(sweep.config, overrides, settings)
+    if monitor.warning:
+        print(f"warning: {monitor.warning}", file=sys.stderr)
+    overrides = [*monitor.overrides, *overrides]
     runs_dir = _bridge_runs_dir(sweep, settings)
     folder = runs_dir / sweep.id
     folder.mkdir(parents=True, exist_ok=True)
