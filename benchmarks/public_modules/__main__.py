@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -71,10 +72,12 @@ def main() -> None:
         init.main([str(project), "--tracker", "csv", "--yes"])
     if not options.table:
         shutil.copy(Path(__file__).with_name("random_data.py"), project)
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         for name in [options.only] if options.only else modules():
             print(name, flush=True)
             command = [sys.executable, "-m", "benchmarks.public_modules.trials", name, str(project)]
-            subprocess.run(command, cwd=ROOT, check=False)
+            subprocess.run(command, cwd=ROOT, env=environment, check=False)
     PAGE.write_text(page(project))
 
 
