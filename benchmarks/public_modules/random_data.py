@@ -245,10 +245,7 @@ class Counts(Parts):
         counts = torch.poisson(torch.rand(ROWS, 12, generator=draw) * 8 + 3 * batches, draw)
         labels = torch.zeros(1, dtype=torch.long)
         return Examples(
-            [
-                {"X": x, "batch": b, "labels": labels}
-                for x, b in zip(counts, batches, strict=True)
-            ]
+            [{"X": x, "batch": b, "labels": labels} for x, b in zip(counts, batches, strict=True)]
         )
 
 
