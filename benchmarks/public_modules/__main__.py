@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,17 +43,21 @@ three epochs on a CPU.
 
 """  # noqa: E501
 TAIL = """
-Not in the list: lightning-bolts imports names that Lightning 2.6 no longer has; lightning-uq-box,
-prototorch, solo-learn, lightning-nets and torch-uncertainty import torchvision, which was not at
-hand. So two optimizers and several validation loaders are not shown here, but by
-`tests/training/test_plain_resume.py`.
+Not in the list: lightning-bolts imports names that Lightning 2.6 no longer has; RecTools wants
+numpy 1; solo-learn 1.0.2 asks for versions that pip finds no set of.
 
 ## To run it
 
 ```bash
-python -m venv env && env/bin/pip install -e . {wheels}
+python -m venv env
+for wheel in torchvision {wheels}; do env/bin/pip install "$wheel"; done
+env/bin/pip install -e . "numpy>=2"
 env/bin/python -m benchmarks.public_modules /tmp/others
 ```
+
+One after the other, since they can't all be had by what they ask for: pytorch-tabular wants
+torchmetrics before 1.9, and a dependency of pytorch-lifestream numpy 1. Both run with the later
+ones that the last command brings.
 
 It takes about a minute of CPU time for each module. `--only NAME` runs one, `--table` writes this
 page from what is there.
@@ -71,10 +76,12 @@ def main() -> None:
         init.main([str(project), "--tracker", "csv", "--yes"])
     if not options.table:
         shutil.copy(Path(__file__).with_name("random_data.py"), project)
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         for name in [options.only] if options.only else modules():
             print(name, flush=True)
             command = [sys.executable, "-m", "benchmarks.public_modules.trials", name, str(project)]
-            subprocess.run(command, cwd=ROOT, check=False)
+            subprocess.run(command, cwd=ROOT, env=environment, check=False)
     PAGE.write_text(page(project))
 
 

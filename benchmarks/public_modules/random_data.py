@@ -235,6 +235,61 @@ class Tables(Parts):
         )
 
 
+class Counts(Parts):
+    """Cells of two batches, whose genes are counted, as scvi's training plans read them."""
+
+    def part(self, number: int) -> Any:
+        """Return counts of 12 genes, and the batch that a cell is of."""
+        draw = generator(number)
+        batches = torch.randint(0, 2, (ROWS, 1), generator=draw)
+        counts = torch.poisson(torch.rand(ROWS, 12, generator=draw) * 8 + 3 * batches, draw)
+        labels = torch.zeros(1, dtype=torch.long)
+        return Examples(
+            [{"X": x, "batch": b, "labels": labels} for x, b in zip(counts, batches, strict=True)]
+        )
+
+
+class Molecules(Parts):
+    """Chains of carbon and oxygen, and how many atoms are oxygen, as chemprop's graphs."""
+
+    def part(self, number: int) -> Any:
+        """Return chemprop's data set of a part, its collate function set."""
+        from chemprop.data import MoleculeDatapoint, MoleculeDataset, collate_batch
+
+        self.collate = collate_batch
+        draw = np.random.default_rng(number)
+        chains = ["C" + "".join(draw.choice(["C", "CO"], draw.integers(2, 9))) for _ in range(ROWS)]
+        return MoleculeDataset(
+            [MoleculeDatapoint.from_smi(chain, [float(chain.count("O"))]) for chain in chains]
+        )
+
+
+class Histories(Parts):
+    """Noisy waves of three kinds in the parts that gluonts' forecasters read: 14 steps, then 4."""
+
+    def part(self, number: int) -> Any:
+        """Return histories and what follows them."""
+        draw = np.random.default_rng(number)
+        return Examples([_history(draw) for _ in range(ROWS)])
+
+
+def _history(draw: np.random.Generator) -> dict[str, Tensor]:
+    kind = int(draw.integers(3))
+    steps = np.arange(18) + draw.integers(30)
+    wave = torch.from_numpy(np.sin(steps / (kind + 2)) + draw.normal(0, 0.1, 18)).float()
+    ones = torch.ones(18)
+    return {
+        "feat_static_cat": torch.tensor([kind]),
+        "feat_static_real": torch.zeros(1),
+        "past_time_feat": torch.from_numpy(steps[:14, None] / 48).float(),
+        "past_target": wave[:14],
+        "past_observed_values": ones[:14],
+        "future_time_feat": torch.from_numpy(steps[14:, None] / 48).float(),
+        "future_target": wave[14:],
+        "future_observed_values": ones[14:],
+    }
+
+
 class Corrupted(Parts):
     """Rows of ts3l's SCARF: its data set draws a corrupted copy of each, by torch's generator."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,8 @@ class Check:
 
     def run(self) -> None:
         """Write what comes of it, as far as it is known, into ``outcomes/``."""
+        for folder in (self.runs, self.runs.with_name(f"{self.name}-sweep")):
+            shutil.rmtree(folder, ignore_errors=True)  # of an earlier check
         layers = json.dumps(self.entry.get("cka"))
         compare = f"+callbacks.cka.compare.drift={{a: {layers}, against: start}}"
         status, text = self._trial("whole", [compare] if "cka" in self.entry else [])

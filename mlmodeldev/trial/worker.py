@@ -60,7 +60,8 @@ def start_server(modules: Sequence[str], root: Path) -> None:
     path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     new = [place for place in import_places(root) if place not in path]
     os.environ["PYTHONPATH"] = os.pathsep.join([*new, *filter(None, path)])
-    _context.set_forkserver_preload([*HEAVY, *modules, "mlmodeldev.trial.preload"])
+    names, rest = "mlmodeldev.trial.preload_names", "mlmodeldev.trial.preload"
+    _context.set_forkserver_preload([names, *HEAVY, *modules, rest])
 
 
 def launch(

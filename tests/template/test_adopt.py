@@ -184,6 +184,14 @@ def test_settings_hold_each_argument_or_say_why_not(
     assert sorted(content(repository)) == ["src/zoo/nets.py", "src/zoo/numbers.py"]
 
 
+def test_the_requirements_of_users_are_named_before_those_of_developers(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(repository, {"requirements-dev.txt": "ruff\n", "requirements.txt": "torch\n"})
+    assert adopt.main([str(repository), HEAD, "--dry-run"]) == 0
+    assert "left alone: requirements.txt: does not ask for" in capsys.readouterr().out
+
+
 def test_a_foreign_trainer_is_refused_and_nothing_written(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

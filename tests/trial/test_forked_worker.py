@@ -53,14 +53,23 @@ print(json.dumps(codes))
 CASES = ["good", "usage", "interrupted", "defect", "exit", "killed", "good", ["optimizer.lrr=1"]]
 
 
-@pytest.fixture(scope="module")
-def launched(tmp_path_factory):
-    """Exit codes by case, and the folder of the logs."""
-    here = tmp_path_factory.mktemp("worker")
-    (here / "program.py").write_text(PROGRAM)
+# A program that imports Lightning by its other name, as the file of a model may, at its top.
+OTHER_NAME = """
+from lightning.pytorch import LightningModule
+from mlmodeldev.settings.lightning_names import accept_both_names
+
+def train(settings):
+    accept_both_names()
+    print("module of", LightningModule.of)
+"""
+
+
+def drive(here: Path, program: str, cases: list) -> tuple[dict[str, int], Path, str]:
+    """Return exit codes by case, the folder of the logs, and what else was printed."""
+    (here / "program.py").write_text(program)
     (here / "conf").symlink_to(ROOT / "conf")
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(here), json.dumps(CASES)],
+        [sys.executable, "-c", DRIVER, str(here), json.dumps(cases)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -69,6 +78,12 @@ def launched(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), here / "logs", done.stderr
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """What `drive` returns for the program above."""
+    return drive(tmp_path_factory.mktemp("worker"), PROGRAM, CASES)
 
 
 def test_the_status_says_how_a_trial_ended(launched):
@@ -100,3 +115,13 @@ def test_bad_input_and_interruption_are_one_line_a_defect_is_a_traceback(launche
     (line,) = (logs / "1.txt").read_text().splitlines()
     assert "did you mean 'lr'?" in line
     assert "Traceback" not in (logs / "usage.txt").read_text()
+
+
+def test_what_the_server_imports_takes_lightning_by_either_name(tmp_path):
+    for package in ("lightning", "lightning/pytorch", "pytorch_lightning"):
+        (tmp_path / package).mkdir()
+        text = f"class LightningModule: of = {package!r}\n"
+        (tmp_path / package / "__init__.py").write_text(text)
+    codes, logs, _ = drive(tmp_path, OTHER_NAME, ["good"])
+    assert codes == {"good": 0}, (logs / "good.txt").read_text()
+    assert "module of pytorch_lightning" in (logs / "good.txt").read_text()
