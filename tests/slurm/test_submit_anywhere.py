@@ -13,13 +13,14 @@ import pytest
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.schema import Cluster
-from mlmodeldev.slurm import entrypoint, query
+from mlmodeldev.slurm import dispatcher, entrypoint, epilog, query
 from mlmodeldev.slurm.commands import trials as trial_commands
 from mlmodeldev.slurm.outer_job import left_out_choices, sbatch_environment, slurm_environment
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.script import batch_script
 from mlmodeldev.slurm.submission import Submission, jobs_of, live_arrays, trial_jobs
 from mlmodeldev.slurm.submit import job_number, submit
+from mlmodeldev.trial.task import TrialTask
 from tests.slurm.stubs import Stubs
 
 CLUSTER = Cluster(launcher="slurm", cpus_per_task=1, gpus_per_task=0)
@@ -248,6 +249,24 @@ def test_an_answer_that_was_lost_is_no_refusal(stubs: Stubs, sweep_folder: Path)
     assert jobs_of(sweep_folder)["b"] == "17_1"
 
 
+def test_the_bridge_submits_no_trial_twice_either(
+    stubs: Stubs, sweep_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "take_snapshot", lambda *_: sweep_folder)
+    monkeypatch.setattr(dispatcher, "RETRY_SECONDS", 0.0)
+    stubs.add("sbatch", 'echo "$2" >> "$HERE/submitted"; echo thanks')
+    source: Any = SimpleNamespace()
+    made = dispatcher.Dispatcher(source, CLUSTER, sweep_folder, sweep_folder, [], 1)
+    made._accept(TrialTask("a", sweep_folder / "a", []))
+    for _ in range(3):
+        made._submit_due()
+    (script,) = stubs.read("submitted").splitlines()
+    row = "4711|PENDING|None|1:00|"
+    stubs.add("squeue", f'case "$*" in *%o*) echo "4711|{script}" ;; *) echo "{row}" ;; esac')
+    made._submit_due()
+    assert made._dispatched[0].job == "4711"
+
+
 # --- the queue
 
 
@@ -266,3 +285,11 @@ def test_a_user_without_a_name_is_told_apart_by_number(
     rows = ["12|PENDING|None|1:00||54321", "13|PENDING|None|1:00||0"]
     stubs.add("squeue", 'case "$*" in *-u*) exit 1 ;; esac', *(f"echo '{row}'" for row in rows))
     assert list(query.read_queue()) == ["12"]
+
+
+def test_a_killed_job_says_what_memory_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2048")
+    assert epilog._memory_hint(137) == (
+        " (killed; for lack of memory? it had 2048 MiB on each node: cluster.mem_gb)"
+    )
+    assert epilog._memory_hint(1) == ""
