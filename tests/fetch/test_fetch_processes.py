@@ -309,14 +309,14 @@ def test_a_wait_for_another_worker_may_be_given_up(tmp_path, monkeypatch):
     """As a trial does upon a signal, which only sets a flag."""
     from mlmodeldev.fetch import lock
 
-    class Ended(Exception):
+    class GivenUp(Exception):
         pass
 
     def end() -> None:
-        raise Ended
+        raise GivenUp
 
     with lock.one_worker(tmp_path / "lock", lambda: False, lambda _: None):
         monkeypatch.setattr(lock, "on_wait", [end])
         second = lock.one_worker(tmp_path / "lock", lambda: False, lambda _: None)
-        with pytest.raises(Ended), second:
+        with pytest.raises(GivenUp), second:
             pass
