@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
 from mlmodeldev.slurm.entrypoint import Job
 from mlmodeldev.slurm.query import Queued, array_of, read_queue, run_command
+from mlmodeldev.slurm.share import with_share
 from mlmodeldev.slurm.snapshot import take_snapshot
 from mlmodeldev.slurm.submission import (
     Submission,
@@ -158,7 +159,18 @@ class Dispatcher:
                 restarts_after_kill=self.cluster.restarts_after_kill,
             )
         jobs, trials = [Job([work], 1, list(self.modules))], [[work.folder.name]]
-        return submit(self._submission, self.cluster, self.folder.name, jobs, trials)
+        return submit(self._submission, self._resources(), self.folder.name, jobs, trials)
+
+    def _resources(self) -> Cluster:
+        """Return what a job asks for, its share of a node's CPUs and memory among it."""
+        from mlmodeldev.slurm.limits import read_limits
+
+        if "auto" in (self.cluster.cpus_per_task, self.cluster.mem_gb):
+            try:
+                self.cluster = with_share(self.cluster, read_limits(self.cluster))
+            except UsageError:
+                return with_share(self.cluster, None)  # Slurm is asked again for the next
+        return self.cluster
 
     # --- how they end
 

@@ -134,7 +134,18 @@ def _mark_failed(status: int) -> None:
     for trial, record in _own_trials():
         if record.get("state") == "running":
             with contextlib.suppress(Exception):  # the job's own status must come out in any case
-                _fail(trial, f"its job ended with exit status {status}")
+                _fail(trial, f"its job ended with exit status {status}{_memory_hint(status)}")
+
+
+def _memory_hint(status: int) -> str:
+    """Return what memory the job had, where lack of it may be why it was killed."""
+    if status != 128 + signal.SIGKILL:
+        return ""
+    node, cpu = (os.environ.get(f"SLURM_MEM_PER_{name}", "") for name in ("NODE", "CPU"))
+    had = next(
+        (f"{text} MiB on each {w}" for text, w in ((node, "node"), (cpu, "CPU")) if text), ""
+    )
+    return f" (killed; for lack of memory? it had {had}: cluster.mem_gb)" if had else ""
 
 
 def _own_trials() -> list[tuple[Path, dict[str, Any]]]:

@@ -12,7 +12,7 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from mlmodeldev.slurm.submission import TrialJob, submissions
 if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import TrialEntry
 
+_Made = tuple[str, Path]
+"""A job, and the folder of the submission that made it."""
 _OPEN = frozenset({"missing", "interrupted", "pending"})
 """States in which a trial waits for a job to begin."""
 
@@ -43,7 +45,8 @@ def with_ends(
     open_entries = {e.trial.id: e for e in entries if e.trial.id in gone and _is_open(e)}
     if not open_entries:
         return dict(jobs)
-    history = {trial: [*_since_record(e, sweep_folder)] for trial, e in open_entries.items()}
+    every = _jobs_of_each(open_entries, sweep_folder)
+    history = {trial: _since_record(e, every[trial]) for trial, e in open_entries.items()}
     ends = read_job_ends([job for made in history.values() for job, _ in made])
     ended = {t: _with_end(gone[t], open_entries[t], made, ends) for t, made in history.items()}
     return {**jobs, **ended}
@@ -55,19 +58,26 @@ def _is_open(entry: TrialEntry) -> bool:
     return entry.state in _OPEN or entry.state == "failed"
 
 
-def _since_record(entry: TrialEntry, sweep_folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield a trial's jobs, the newest first, back to the one that its record tells of."""
-    last = task_name(entry.record.get("slurm") or {})
+def _jobs_of_each(trials: Collection[str], sweep_folder: Path) -> dict[str, list[_Made]]:
+    """Return the jobs of these trials, the newest first, each with its submission's folder."""
+    jobs: dict[str, list[_Made]] = {trial: [] for trial in trials}
     for submission in reversed(submissions(sweep_folder)):
-        for task, trials in submission.tasks():
-            if entry.trial.id in trials:
-                yield task, submission.folder
-                if task == last:
-                    return
+        for task, names in submission.tasks():
+            for trial in names:
+                if trial in jobs:
+                    jobs[trial].append((task, submission.folder))
+    return jobs
+
+
+def _since_record(entry: TrialEntry, jobs: Sequence[_Made]) -> list[_Made]:
+    """Return a trial's jobs back to the one that its record tells of."""
+    last = task_name(entry.record.get("slurm") or {})
+    numbers = [task for task, _ in jobs]
+    return list(jobs[: numbers.index(last) + 1 if last in numbers else None])
 
 
 def _with_end(
-    job: TrialJob, entry: TrialEntry, made: list[tuple[str, Path]], ends: Mapping[str, JobEnd]
+    job: TrialJob, entry: TrialEntry, made: Sequence[_Made], ends: Mapping[str, JobEnd]
 ) -> TrialJob:
     newest = ends.get(job.job)
     if job.runs(entry.record) or entry.state not in _OPEN:

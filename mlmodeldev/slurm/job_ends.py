@@ -19,8 +19,10 @@ from dataclasses import dataclass
 
 from mlmodeldev.slurm.query import JOB_IS_OVER, run_command, show_job
 
-MAX_ASKED = 200
-"""Jobs that Slurm is asked about at once."""
+MAX_COUNTED = 200
+"""Jobs that accounting is asked about at once."""
+MAX_SHOWN = 50
+"""And the controller, one by one, of those that accounting does not know."""
 _NO_FAULT = frozenset({"COMPLETED", "CANCELLED", "PREEMPTED", "REVOKED"})
 _FIELDS = ("JobID", "State", "ExitCode", "ReqMem", "MaxRSS")
 _UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30, "T": 2.0**40, "P": 2.0**50}
@@ -71,11 +73,11 @@ def read_job_ends(jobs: Collection[str]) -> dict[str, JobEnd]:
     """Return how these jobs ended, as far as Slurm tells.
 
     Args:
-        jobs: jobs and array tasks, ``1201_0``; the first `MAX_ASKED` of them.
+        jobs: jobs and array tasks, ``1201_0``; the first `MAX_COUNTED` of them.
     """
-    wanted = list(dict.fromkeys(jobs))[:MAX_ASKED]
+    wanted = list(dict.fromkeys(jobs))[:MAX_COUNTED]
     ends = _from_accounting(wanted) if wanted else {}
-    for job in wanted:
+    for job in wanted[:MAX_SHOWN]:
         if job not in ends and (fields := show_job(job, tries=1)):
             ends[job] = JobEnd(fields["JobState"], fields.get("ExitCode", ""))
     return {job: end for job, end in ends.items() if end.is_over}

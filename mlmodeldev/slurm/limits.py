@@ -44,7 +44,7 @@ class Partition:
     cpu_memory: int | None = None
     node_memory: int | None = None
     """MiB that a job may take for each CPU, and on each node."""
-    shares_memory: bool = False
+    has_memory_rule: bool = False
     """Whether Slurm itself gives a job memory by its GPUs."""
 
 
@@ -161,7 +161,7 @@ def _partitions() -> Iterator[Partition]:
             own_qos=entry.get("QoS", "N/A").removeprefix("N/A"),
             cpu_memory=_number(entry.get("MaxMemPerCPU", "")),
             node_memory=_number(entry.get("MaxMemPerNode", "")),
-            shares_memory="DefMemPerGPU" in entry.get("JobDefaults", ""),
+            has_memory_rule="DefMemPerGPU" in entry.get("JobDefaults", ""),
         )
 
 

@@ -70,7 +70,8 @@ def command(cluster: Cluster, folder: Path, number: int, count: int = 1) -> str:
     # The script's environment reaches the step whatever SLURM_EXPORT_ENV says. And from
     # Slurm 22.05 on srun no longer inherits the job's --cpus-per-task.
     srun = ["srun", "--unbuffered", "--output", output, "--export=ALL", "--kill-on-bad-exit=1"]
-    srun.append(f"--cpus-per-task={cpus_per_task(cluster)}")
+    if "cpus_per_gpu" not in _own_options(cluster):
+        srun.append(f"--cpus-per-task={cpus_per_task(cluster)}")
     module = ["-u", "-m", "mlmodeldev.slurm.entrypoint"]
     return shlex.join([*srun, *python_words(cluster), *module, str(tasks_file(folder, number))])
 
@@ -149,13 +150,12 @@ def parameters(
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's own default is refused where wckeys are enforced
     }
-    own = {_option(key): value for key, value in cluster.sbatch.items()}
+    own = _own_options(cluster)
     requeue = {} if own.get("no_requeue") else {"requeue": True}
     more = {"output": log_pattern(folder, count, "0"), **requeue, **own}
+    replaced = {_INSTEAD.get(key, key) for key in own} - _NO_OPTIONS
     chosen = {
-        key: value
-        for key, value in values.items()
-        if value is not None and (key not in own or key in _NO_OPTIONS)
+        key: value for key, value in values.items() if value is not None and key not in replaced
     }
     return {
         **chosen,
@@ -166,6 +166,8 @@ def parameters(
     }
 
 
+_INSTEAD = {"mem_per_cpu": "mem", "mem_per_gpu": "mem", "cpus_per_gpu": "cpus_per_task"}
+"""Options that sbatch refuses beside others, which say the same in another way."""
 _NO_OPTIONS = {"array_parallelism", "signal_delay_s", "stderr_to_stdout"}
 """Parameters of submitit that are no options of sbatch."""
 CPUS = 4
@@ -174,7 +176,8 @@ CPUS = 4
 
 def cpus_per_task(cluster: Cluster) -> int:
     """Return the CPUs of each process; where Slurm could not be asked for a share, a few."""
-    return CPUS if cluster.cpus_per_task == "auto" else cluster.cpus_per_task
+    own = _own_options(cluster).get("cpus_per_task", cluster.cpus_per_task)
+    return CPUS if own == "auto" else int(own)
 
 
 def memory_gb(cluster: Cluster) -> float:
@@ -187,9 +190,13 @@ def _memory(cluster: Cluster) -> str | None:
     return f"{round(memory * 1024)}M" if memory else None
 
 
-def _option(name: str) -> str:
-    """Return an option's name as submitit has it, which writes ``_`` as ``-``."""
-    return name if name == "open-mode" else name.replace("-", "_")
+def _own_options(cluster: Cluster) -> dict[str, str | int | bool]:
+    """Return ``cluster.sbatch`` under submitit's names, which have ``_`` for ``-`` but for one."""
+
+    def plain(name: str) -> str:
+        return name if name == "open-mode" else name.replace("-", "_")
+
+    return {plain(key): value for key, value in cluster.sbatch.items()}
 
 
 def _gpus(cluster: Cluster) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _memory(
     cluster: Cluster, cpus: int, nodes: Sequence[Node], partitions: Sequence[Partition]
 ) -> float | None:
     """Return the GiB on each node; None: Slurm itself shares it out, or tells of no memory."""
-    if any(partition.shares_memory for partition in partitions):
+    if any(partition.has_memory_rule for partition in partitions):
         return None
     each = cluster.tasks_per_node * cluster.gpus_per_task
     share = min(node.memory * each // node.gpus for node in nodes)

@@ -18,8 +18,6 @@ import atexit
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +29,7 @@ from mlmodeldev.machine import cores, shorten_socket_paths
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.command_line import SETTINGS_VARIABLE
 from mlmodeldev.training import srun
+from mlmodeldev.training.children import die_with, end, wait_for
 from mlmodeldev.training.launched import Launched, forget_left_over, is_launched
 from mlmodeldev.training.meeting import Wait, host_name, meet, serve, wait_for_key
 from mlmodeldev.training.places import choose_gpu, local_place, visible_ids
@@ -129,7 +128,7 @@ class World:
                 dist.destroy_process_group()
         if self.shutdown:
             self.shutdown()
-        _wait_for(self.children)
+        wait_for(self.children)
 
 
 def join(settings: Settings) -> World:
@@ -190,7 +189,7 @@ def _join_launched(settings: Settings, devices: int | str, nodes: int | str) -> 
     """Join the processes that a launcher, or somebody by hand, has given numbers."""
     launched = Launched.of(os.environ)
     if parent := os.environ.get(_PARENT):
-        _die_with(int(parent))
+        die_with(int(parent))
     local_rank, local_size = launched.local_rank or 0, launched.local_size or launched.size
     world = World(launched.rank, launched.size, local_rank, local_size)
     is_placed = launched.local_size is not None
@@ -238,7 +237,7 @@ def _start_others(settings: Settings, count: int) -> World:
                 [sys.executable, str(trainer)], env={**os.environ, **environment, **own}
             )
         )
-    atexit.register(_end, world.children)
+    atexit.register(end, world.children)
     os.environ.update(environment, RANK="0", LOCAL_RANK="0")
     return world
 
@@ -298,29 +297,3 @@ def _check_children(world: World) -> None:
     for rank, child in enumerate(world.children, 1):
         if child.poll() is not None:
             raise UsageError(f"the process of rank {rank} has ended with {child.returncode}")
-
-
-def _die_with(parent: int) -> None:
-    """End this process when the one that started it is gone, even by ``kill -9``."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
-
-
-def _wait_for(children: list[subprocess.Popen[bytes]], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    for child in children:
-        try:
-            child.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
-
-
-def _end(children: list[subprocess.Popen[bytes]]) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.kill()

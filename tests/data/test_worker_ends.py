@@ -48,7 +48,7 @@ def test_a_long_tmpdir_is_no_harm(tmp_path: Path, letters: int) -> None:
     assert "batches 8" in (tmp_path / "printed").read_text()
 
 
-def test_full_shared_memory_ends_the_loader_and_is_told(tmp_path: Path) -> None:
+def test_full_shared_memory_ends_the_loader_and_is_reported(tmp_path: Path) -> None:
     """By default the queue's thread goes on without the batch, and the trial waits for it."""
     assert in_fork(tmp_path / "printed", _batches, str(tmp_path), True) == 1
     printed = (tmp_path / "printed").read_text()

@@ -303,3 +303,20 @@ def test_claim_that_was_taken_over_is_noticed(tmp_path):
         with pytest.raises(lock.ClaimLost):
             claim.check()
     assert path.read_text() == "another"
+
+
+def test_a_wait_for_another_worker_may_be_given_up(tmp_path, monkeypatch):
+    """As a trial does upon a signal, which only sets a flag."""
+    from mlmodeldev.fetch import lock
+
+    class GivenUp(Exception):
+        pass
+
+    def end() -> None:
+        raise GivenUp
+
+    with lock.one_worker(tmp_path / "lock", lambda: False, lambda _: None):
+        monkeypatch.setattr(lock, "on_wait", [end])
+        second = lock.one_worker(tmp_path / "lock", lambda: False, lambda _: None)
+        with pytest.raises(GivenUp), second:
+            pass

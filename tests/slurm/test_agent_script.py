@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from mlmodeldev.slurm import agent, query
+from mlmodeldev.trial.task import TrialTask
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -115,3 +116,14 @@ def test_a_machine_without_its_gpu_is_left_to_others(
     assert agent.main(["me/it/abc"]) == 1
     assert len(calls.read_text().splitlines()) == 2
     assert "no GPU" in capsys.readouterr().out
+
+
+def test_a_trial_of_several_tasks_gets_the_jobs_cpus_on_each(monkeypatch, tmp_path):
+    """From Slurm 22.05 on a step does not inherit them."""
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    start = agent.trial_start(SimpleNamespace(config={}, program="trainer.py"))
+    assert start is not None
+    line = start(TrialTask("a", tmp_path, ["optimizer.lr=0.1"]), {}).command
+    assert "--cpus-per-task=6" in line
+    assert "--export=ALL" in line, "agent.sh is submitted with --export=NONE"

@@ -80,7 +80,7 @@ def test_its_log_is_named_and_tells_where_slurm_forgets(stubs: Stubs, tmp_path: 
     assert look(folder)[1].note == f"job 11 ended before its trial began; log: {log}"
 
 
-def test_the_controller_is_asked_where_there_is_no_accounting(stubs: Stubs) -> None:
+def test_the_controller_is_queried_where_there_is_no_accounting(stubs: Stubs) -> None:
     stubs.add("scontrol", "echo 'JobId=12 JobState=BOOT_FAIL ExitCode=0:1'")
     assert read_job_ends(["12"]) == {"12": JobEnd("BOOT_FAIL", "0:1")}
     stubs.add("scontrol", "echo 'JobId=12 JobState=COMPLETING ExitCode=0:0'")
@@ -102,7 +102,7 @@ def test_only_starts_since_the_trial_last_ran_count(stubs: Stubs, tmp_path: Path
     assert (seen, job.failed_starts) == ("interrupted", 1)
 
 
-def test_out_of_memory_says_what_was_requested_used_and_what_to_ask_for(
+def test_out_of_memory_tells_what_was_requested_used_and_what_to_ask_for(
     stubs: Stubs, tmp_path: Path
 ) -> None:
     rows = ["11_0|OUT_OF_MEMORY|0:125|2G|", "11_0.batch|COMPLETED|0:0||8000K"]

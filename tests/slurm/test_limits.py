@@ -64,7 +64,7 @@ def test_what_the_commands_say_is_read(stubs: Stubs) -> None:
     check_cluster(Cluster(partition="gpu, hidden", gpu_type="3g.20gb"), limits, Path.home())
 
 
-def test_a_time_limit_of_qos_or_account_is_told(stubs: Stubs, tmp_path: Path) -> None:
+def test_a_time_limit_of_qos_or_account_is_reported(stubs: Stubs, tmp_path: Path) -> None:
     stubs.add(
         "sacctmgr",
         'case "$*" in *assoc*) echo "physics||||gres/gpu=9|1-00:00:00" ;;',
@@ -104,7 +104,7 @@ def test_several_partitions_are_taken_as_sbatch_takes_them(names: str) -> None:
         ({"python": "apptainer-of-nobody exec i.sif python"}, "of-nobody: no such command"),
     ],
 )
-def test_what_is_wrong_is_told(settings: dict[str, object], message: str) -> None:
+def test_what_is_wrong_is_reported(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_cluster(Cluster(**settings), LIMITS, Path.home())  # type: ignore[arg-type]
 
@@ -160,7 +160,7 @@ def test_cpus_and_memory_are_the_nodes_share_of_the_gpus(
 def test_a_partitions_own_rule_for_memory_comes_first() -> None:
     limits = nodes(BIG)
     for partition, gib in (
-        (Partition("p", default=True, shares_memory=True), None),
+        (Partition("p", default=True, has_memory_rule=True), None),
         (Partition("p", default=True, node_memory=16384), 16),
         (Partition("p", default=True, cpu_memory=1024), 8),
     ):

@@ -61,9 +61,9 @@ class Outer:
         words = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"), "submit", "--yes"]
         words += ["--sweep", str(sweep.file), *sweep.fixed, "cluster=generic"]
         words += [f"cluster.python={self.python}", "cluster.cpus_per_task=1", "cluster.mem_gb=0.5"]
-        return f"{shlex.join(words)} > {shlex.quote(str(self._said(name)))} 2>&1"
+        return f"{shlex.join(words)} > {shlex.quote(str(self._printed_to(name)))} 2>&1"
 
-    def _said(self, name: str) -> Path:
+    def _printed_to(self, name: str) -> Path:
         return self.folder / f"{name}.out"
 
     def _sbatch(self, name: str, *options: str) -> str:
@@ -93,8 +93,8 @@ class Outer:
             return self.jobs[name]
         return (self.folder / "shell.job").read_text().strip()
 
-    def said(self, name: str) -> str:
-        return self._said(name).read_text() if self._said(name).exists() else ""
+    def printed(self, name: str) -> str:
+        return self._printed_to(name).read_text() if self._printed_to(name).exists() else ""
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def outer(
 @pytest.mark.parametrize("name", ["array", "memory", "shell"])
 def test_ours_comes_back_and_the_outer_job_is_untouched(outer: Outer, name: str) -> None:
     slurm, sweep = outer.slurm, outer.sweeps[name]
-    slurm.wait_for(lambda: "next:" in outer.said(name), 120, f"{name}: {outer.said(name)}")
+    slurm.wait_for(lambda: "next:" in outer.printed(name), 120, f"{name}: {outer.printed(name)}")
     job = sweep.job(sweep.trials[0])
     slurm.wait_for(lambda: slurm.over(job), 120, f"the end of {job}")
     fields = slurm.job(job)

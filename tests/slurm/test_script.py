@@ -40,13 +40,15 @@ def test_one_task_is_a_plain_job_and_several_are_an_array(tmp_path: Path, count:
         ({"no_requeue": True}, ["--no-requeue"], ["--requeue"]),
         ({"wckey": "maths"}, ["--wckey=maths"], ["submitit"]),
         ({"cpus-per-task": 3, "exclusive": True}, ["--cpus-per-task=3", "--exclusive"], ["=4\n"]),
+        ({"mem-per-gpu": "8G", "cpus-per-gpu": 2}, ["--mem-per-gpu=8G"], ["--mem=", "-per-task"]),
+        ({"mem-per-cpu": "2G"}, ["--mem-per-cpu=2G", "--cpus-per-task=4"], ["--mem="]),
         ({"container-image": "nvcr.io#a/b:1"}, ["--container-image='nvcr.io#a/b:1'"], []),
     ],
 )
 def test_options_of_sbatch_are_written_as_they_are_given(
     tmp_path: Path, options: dict[str, str | int | bool], there: list[str], missing: list[str]
 ) -> None:
-    cluster = Cluster(launcher="slurm", sbatch=options)
+    cluster = Cluster(launcher="slurm", sbatch=options, mem_gb=1)
     script = batch_script(cluster, "digits", tmp_path, tmp_path, 1, 1)
     options_given = "".join(line for line in script.splitlines(True) if line.startswith("#SBATCH"))
     assert [line for line in there if f"#SBATCH {line}\n" not in options_given] == []

@@ -105,7 +105,7 @@ def test_what_a_qos_does_not_take_is_left_for_later(
     assert "a job takes 2 GPUs; its QOS allows a job 1" in done.stderr
 
 
-def test_what_keeps_jobs_waiting_for_ever_is_told(site: Cluster) -> None:
+def test_what_keeps_jobs_waiting_for_ever_is_reported(site: Cluster) -> None:
     """The real Slurm takes such a job, and never starts it: QOSMaxWallDurationPerJobLimit."""
     done = plan(site, "cluster=generic", "cluster.qos=brief", "cluster.minutes=11", check=False)
     assert done.returncode == 2

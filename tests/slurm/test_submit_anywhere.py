@@ -13,13 +13,14 @@ import pytest
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.schema import Cluster
-from mlmodeldev.slurm import entrypoint, query
+from mlmodeldev.slurm import dispatcher, entrypoint, epilog, query
 from mlmodeldev.slurm.commands import trials as trial_commands
 from mlmodeldev.slurm.outer_job import left_out_choices, sbatch_environment, slurm_environment
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.script import batch_script
 from mlmodeldev.slurm.submission import Submission, jobs_of, live_arrays, trial_jobs
 from mlmodeldev.slurm.submit import job_number, submit
+from mlmodeldev.trial.task import TrialTask
 from tests.slurm.stubs import Stubs
 
 CLUSTER = Cluster(launcher="slurm", cpus_per_task=1, gpus_per_task=0)
@@ -135,7 +136,7 @@ def test_whatever_the_setup_sets_the_epilog_is_reached(
     assert run_script(stubs, tmp_path, cluster, srun)[-1] == "python -m mlmodeldev.slurm.epilog 75"
 
 
-def test_a_setup_line_that_fails_ends_a_job_that_asked_for_it(stubs: Stubs, tmp_path: Path) -> None:
+def test_a_setup_line_that_fails_ends_a_job_that_wants_it_to(stubs: Stubs, tmp_path: Path) -> None:
     cluster = CLUSTER.model_copy(update={"setup": ["set -e", "false"]})
     assert run_script(stubs, tmp_path, cluster, "echo trained") == []
 
@@ -188,7 +189,7 @@ def test_a_jobs_number_is_not_any_number(output: str, number: str) -> None:
     assert job_number(output) == number
 
 
-def test_jobs_whose_number_is_not_said_are_never_submitted_twice(
+def test_jobs_whose_number_is_not_printed_are_never_submitted_twice(
     stubs: Stubs, sweep_folder: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -229,7 +230,7 @@ def test_cancel_gives_up_jobs_that_the_queue_never_shows(
         (["exit 1"], "it says no reason"),
     ],
 )
-def test_its_reason_is_told_wherever_it_is_printed(
+def test_its_reason_is_named_wherever_it_is_printed(
     stubs: Stubs, sweep_folder: Path, lines: list[str], reason: str
 ) -> None:
     stubs.add("sbatch", *lines)
@@ -248,10 +249,28 @@ def test_an_answer_that_was_lost_is_no_refusal(stubs: Stubs, sweep_folder: Path)
     assert jobs_of(sweep_folder)["b"] == "17_1"
 
 
+def test_the_bridge_submits_no_trial_twice_either(
+    stubs: Stubs, sweep_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "take_snapshot", lambda *_: sweep_folder)
+    monkeypatch.setattr(dispatcher, "RETRY_SECONDS", 0.0)
+    stubs.add("sbatch", 'echo "$2" >> "$HERE/submitted"; echo thanks')
+    source: Any = SimpleNamespace()
+    made = dispatcher.Dispatcher(source, CLUSTER, sweep_folder, sweep_folder, [], 1)
+    made._accept(TrialTask("a", sweep_folder / "a", []))
+    for _ in range(3):
+        made._submit_due()
+    (script,) = stubs.read("submitted").splitlines()
+    row = "4711|PENDING|None|1:00|"
+    stubs.add("squeue", f'case "$*" in *%o*) echo "4711|{script}" ;; *) echo "{row}" ;; esac')
+    made._submit_due()
+    assert made._dispatched[0].job == "4711"
+
+
 # --- the queue
 
 
-def test_the_controller_is_asked_for_our_own_jobs_only(stubs: Stubs) -> None:
+def test_the_controller_is_queried_for_our_own_jobs_only(stubs: Stubs) -> None:
     stubs.add("squeue", 'echo "$@" > "$HERE/words"; echo "12_0|RUNNING|None|1:00|n1"')
     assert query.read_queue({"12"})["12_0"].node == "n1"
     words = stubs.read("words").split()
@@ -259,10 +278,18 @@ def test_the_controller_is_asked_for_our_own_jobs_only(stubs: Stubs) -> None:
     assert "-a" in words, "partitions may be hidden"
 
 
-def test_a_user_without_a_name_is_told_apart_by_number(
+def test_a_user_without_a_name_is_picked_by_number(
     stubs: Stubs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     rows = ["12|PENDING|None|1:00||54321", "13|PENDING|None|1:00||0"]
     stubs.add("squeue", 'case "$*" in *-u*) exit 1 ;; esac', *(f"echo '{row}'" for row in rows))
     assert list(query.read_queue()) == ["12"]
+
+
+def test_a_killed_job_tells_what_memory_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2048")
+    assert epilog._memory_hint(137) == (
+        " (killed; for lack of memory? it had 2048 MiB on each node: cluster.mem_gb)"
+    )
+    assert epilog._memory_hint(1) == ""

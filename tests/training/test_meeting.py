@@ -47,7 +47,7 @@ def test_all_that_come_know_of_each_other() -> None:
     assert notes == [[{"host": "n0"}, {"host": "n1"}, {"host": "n2"}]] * 3
 
 
-def test_who_is_missing_is_told_and_the_wait_ends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_is_missing_is_named_and_the_wait_ends(capsys: pytest.CaptureFixture[str]) -> None:
     store = serve("127.0.0.1", 0)
     store.set("mlmodeldev/meeting/2", "{}")
     with pytest.raises(UsageError, match=r"in vain for 2 of 4 processes \(rank 1, 3\); where no"):
@@ -139,7 +139,7 @@ def test_an_address_that_a_killed_step_left_is_not_trusted(
     deaf.close()
 
 
-def test_a_step_without_a_first_task_is_told(step: None, tmp_path: Path) -> None:
+def test_a_step_without_a_first_task_is_reported(step: None, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"5-0-0.json; is the runs folder on a file system that"):
         open_store(SrunRank(1, 2, 1, 2), tmp_path)
 
@@ -170,7 +170,7 @@ def test_the_shell_of_an_interactive_step_trains_alone(
         ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK=x: must be a number"),
     ],
 )
-def test_half_a_launchers_variables_are_told(variables: dict[str, str], message: str) -> None:
+def test_half_a_launchers_variables_are_reported(variables: dict[str, str], message: str) -> None:
     assert is_launched(variables)
     with pytest.raises(UsageError, match=message):
         Launched.of(variables)
@@ -184,7 +184,7 @@ def test_what_is_left_of_them_is_dropped(variables: dict[str, str]) -> None:
     assert variables == {}
 
 
-def test_a_port_in_use_is_told() -> None:
+def test_a_port_in_use_is_reported() -> None:
     store = serve("127.0.0.1", 0)
     with pytest.raises(UsageError, match=f"MASTER_PORT={store.port}: .*in use"):
         Launched(0, 2, 0, 2, "127.0.0.1", store.port).open_store()
