@@ -127,8 +127,8 @@ def _print_notes(adoption: Adoption) -> None:
 def _missing_parts(root: Path) -> list[str]:
     """Return what the repository's own files lack, which only their owner can add."""
     lines = []
-    places = ("requirements.txt", "requirements*.txt", "pyproject.toml", "environment*.y*ml")
-    places += ("setup.py", "setup.cfg")
+    places = ["requirements.txt", "requirements*.txt", "pyproject.toml", "environment*.y*ml"]
+    places += ["setup.py", "setup.cfg"]
     files = [file for place in places for file in sorted(root.glob(place))]
     if not any("mlmodeldev" in file.read_text(errors="replace") for file in files):
         try:
