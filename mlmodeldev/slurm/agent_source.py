@@ -12,6 +12,7 @@ Example::
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from mlmodeldev.lease import owned
 from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.sweep.loading import trial_arguments
+from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.sweep.starter import Start
 from mlmodeldev.tracking.wandb_api import Refused, RemoteSweep, Unreachable
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
@@ -37,6 +39,8 @@ RENEW_SECONDS = 60.0
 """Between two renewals of an agent's notes."""
 KILLS = 2
 """How often a trial that was killed from outside goes on before it counts as failed."""
+MAX_SKIPPED = 200
+"""So many runs in a row that the file's rules leave out, and the agent takes no more."""
 PATIENCE_SECONDS = 1800.0
 """How long an agent without work waits for a server that does not answer."""
 
@@ -53,6 +57,7 @@ class AgentSource:
         start: changes how a trial is started (`srun`, the sweep's own command); None: as a fork.
         job: what names this agent again after a requeue.
         print_line: writes a line to the log.
+        served: reads the runs' values by the rules of the sweep's file; None: made here.
 
     Attributes:
         why: why it takes no more, in words.
@@ -71,14 +76,16 @@ class AgentSource:
         start: Start | None = None,
         job: str | None = None,
         print_line: Callable[[str], None] = print,
+        served: ServedSweep | None = None,
     ) -> None:
+        self.served = served or ServedSweep(sweep.config, sweep.id)
         self.sweep, self.fixed, self.count, self.patience = sweep, list(fixed), count, patience
         self.folder = runs_dir.expanduser().absolute() / sweep.id
         self.notes = AgentNotes(self.folder, job)
         self.start, self.print_line = start, print_line
         self.why = ""
         self.failed, self.lost, self.done = 0, False, 0
-        self._in_a_row = self._taken = 0
+        self._in_a_row = self._taken = self._skipped = 0
         self._agents: list[str] = []
         self._running: dict[str, tuple[str, AgentNote, TrialTask]] = {}
         self._waiting: list[AgentNote] = []
@@ -173,16 +180,27 @@ class AgentSource:
             self.lost = True
             return self._stop_taking(f"the server refuses: {error}")
 
-    def _accept(self, command: dict[str, Any]) -> TrialTask | Wait:
+    def _accept(self, command: dict[str, Any]) -> TrialTask | Wait | None:
         params = {name: entry["value"] for name, entry in command["args"].items()}
         note = AgentNote(str(command["run_id"]), params)
+        if reason := self.served.refusal(params):
+            return self._skip(note, reason)
         path = self._path(note)
         runs = command["type"] == "resume" and path.is_dir() and owned(TrialFolder(path).read())
         if runs or not self.notes.claim(note.run):
             self.print_line(f"run {note.run} is under way elsewhere: left alone")
             return self._wait()
         self._taken += 1
+        self._skipped = 0
         return self._begin(note)
+
+    def _skip(self, note: AgentNote, reason: str) -> Wait | None:
+        """Leave a run that the file's rules leave out; the next may be asked for at once."""
+        self._skipped += 1
+        self.print_line(f"run {note.run} is no trial of the sweep's file: {reason}")
+        if self._skipped > MAX_SKIPPED:
+            return self._stop_taking(f"{MAX_SKIPPED} runs in a row are none of the file's trials")
+        return WAIT
 
     def _begin(self, note: AgentNote) -> TrialTask:
         path = self._path(note)
@@ -192,13 +210,19 @@ class AgentSource:
             TrialFolder(path).update(state="pending", wandb_id=note.run, wandb_sweep=self.sweep.id)
         stop_note = path / STOP_NOTE
         stop_note.unlink(missing_ok=True)
-        params = {name: value for name, value in note.params.items() if name not in _PLACES}
-        overrides = trial_arguments(params, path, self.fixed)
-        work = TrialTask(note.run, path, overrides, environment=self._environment(note, stop_note))
+        call, invocation = self.served.call(note.params), self.served.invocation
+        settings = {name: value for name, value in call.settings.items() if name not in _PLACES}
+        # Hydra's spelling is for trainers: another program's values may have none
+        own = {} if invocation.is_foreign else settings
+        work = TrialTask(
+            note.run, path, trial_arguments(own, path, self.fixed), invocation.module,
+            environment=self._environment(note, stop_note),
+        )  # fmt: skip
         if self.start:
             work = self.start(work, note.params)
         self._running[note.run] = (self._free_agent_or_none(), note, work)
-        self.print_line(f"run {note.run}  {' '.join(to_overrides(params))}  in {path}")
+        values = " ".join(to_overrides(own)) or json.dumps(call.values)
+        self.print_line(f"run {note.run}  {values}  in {path}")
         return work
 
     def _environment(self, note: AgentNote, stop_note: Path) -> dict[str, str]:
@@ -212,7 +236,7 @@ class AgentSource:
         }
 
     def _path(self, note: AgentNote) -> Path:
-        return own_path(self.folder, {**note.params}, note.run)
+        return own_path(self.folder, self.served.call(note.params).settings, note.run)
 
     def _free_agent(self) -> str:
         """Return an agent without a run: the server knows one run at a time of each."""

@@ -77,11 +77,10 @@ class SweepState:
     @property
     def program(self) -> str:
         """The module that has ``train``: ``trainer``, or ``folder.name`` of another file."""
-        file = Path(self.sweep.definition.texts.get("program", "trainer.py"))
-        return ".".join(file.with_suffix("").parts)
+        return self.sweep.invocation.module
 
     def starter(self, root: Path) -> Starter | None:
-        """Return how a foreign program's trials are started; None: as forks of ``program``.
+        """Return how the trials are started; None: as forks of ``program``.
 
         Args:
             root: the project's folder, or a copy of it.
@@ -89,19 +88,16 @@ class SweepState:
         Raises:
             UsageError: settings, a search or early stopping, of which the program knows nothing.
         """
-        from mlmodeldev.sweep.loading import is_foreign, program_of
         from mlmodeldev.sweep.starter import starter
 
         definition = self.sweep.definition
-        if not is_foreign(definition, root):
-            return None
-        if self.is_search or definition.early_terminate:
+        invocation = self.sweep.invocation_in(root)
+        if invocation.is_foreign and (self.is_search or definition.early_terminate):
             raise UsageError(
                 f"{self.file}: a search and early_terminate need the log of trainer.py;"
-                f" {definition.texts['program']} has them on W&B's server only"
+                f" {invocation.name} has them on W&B's server only"
             )
-        config = {"command": definition.command, "program": str(program_of(definition, root))}
-        return starter(config, self.overrides)
+        return starter(invocation, self.sweep.call, self.user_overrides)
 
     @property
     def modules(self) -> list[str]:
@@ -137,7 +133,7 @@ def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     """
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
-    from mlmodeldev.sweep.loading import program_of, pruning
+    from mlmodeldev.sweep.loading import pruning
 
     if "=" in (getattr(args, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
         args.overrides, args.wandb = [args.wandb, *args.overrides], ""
@@ -147,9 +143,8 @@ def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     compose_settings(user_overrides, partial=True)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(args.sweep)
     sweep = load(file)
-    program = program_of(sweep.definition, project_root())
-    if not program.is_file():
-        raise UsageError(f"{file}: program: {program}: no such file")
+    if missing := sweep.invocation.missing:
+        raise UsageError(f"{file}: program: {missing}")
     overrides = [*pruning(sweep), *user_overrides]
     base = compose_settings(overrides, partial=True)  # the sweep sets the rest
     if lint:
@@ -205,17 +200,12 @@ def _sweep_file(name: str) -> Path:
 def _lint(file: Path, overrides: Sequence[str]) -> None:
     """Print a sweep file's warnings, or raise its first error."""
     from mlmodeldev.settings.composition import refusal
-    from mlmodeldev.sweep import check, load
-    from mlmodeldev.sweep.loading import is_foreign
+    from mlmodeldev.sweep import check
 
     def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
         return refusal(key, value, (*overrides, *beside))
 
-    definition = load(file).definition
-    if is_foreign(definition, project_root()):
-        problems = check(file, None, [definition.metric.name] if definition.metric else [])
-    else:
-        problems = check(file, refused)
+    problems = check(file, refused)
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))

@@ -74,7 +74,7 @@ def _check(arguments: Sequence[str], as_json: bool, settings: TrainerSettings | 
         raise UsageError("no sweep file is named")
     if callable(settings):
         settings = _with_fixed(fixed, settings)
-    problems = {file: check(file, None if _is_foreign(file) else settings) for file in files}
+    problems = {file: check(file, settings) for file in files}
     failed = {file for file in files if any(p.severity == "error" for p in problems[file])}
     if as_json:
         entries = [problem.as_dict() for each in problems.values() for problem in each]
@@ -86,16 +86,6 @@ def _check(arguments: Sequence[str], as_json: bool, settings: TrainerSettings | 
             if file not in failed:
                 print(f"{file}: {_summary(file)}")
     return EXIT_BAD_INPUT if failed else 0
-
-
-def _is_foreign(file: str) -> bool:
-    from mlmodeldev.project import project_root
-    from mlmodeldev.sweep.loading import is_foreign, load
-
-    try:
-        return is_foreign(load(file).definition, project_root())
-    except UsageError:
-        return False  # check itself reports what is wrong
 
 
 def _with_fixed(fixed: Sequence[str], refusal: Refusal) -> Refusal:

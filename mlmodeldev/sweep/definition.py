@@ -15,6 +15,7 @@ from mlmodeldev.sweep.document import Document, shown
 from mlmodeldev.sweep.expression import Expression
 from mlmodeldev.sweep.extensions import Extensions, parse_extensions
 from mlmodeldev.sweep.grid import MAX_VALUES, count_of
+from mlmodeldev.sweep.invocation import Invocation
 from mlmodeldev.sweep.parameters import GRID, Parameter, parse_parameters
 
 METHODS = ("grid", "random", "bayes")
@@ -62,6 +63,7 @@ class Definition:
     file: str
     method: str
     parameters: tuple[Parameter, ...]
+    """Those of the file, then the settings that its command itself gives to each trial."""
     metric: Metric | None = None
     early_terminate: Hyperband | None = None
     run_cap: int | None = None
@@ -100,19 +102,50 @@ def parse(document: Document) -> Definition:
         document.refuse(1, "is no sweep file: it needs 'method' and 'parameters'")
     document.only(data, (), TOP_LEVEL)
     parameters = parse_parameters(document)
+    command, texts = _command(document), _texts(document)
     definition = Definition(
         file=document.file,
         method=document.choice(("method",), METHODS),
-        parameters=tuple(parameters),
+        parameters=(*parameters, *_command_settings(document, command, texts, parameters)),
         metric=_metric(document),
         early_terminate=_hyperband(document),
         run_cap=document.count(("run_cap",)),
-        command=_command(document),
-        texts={key: text for key in TEXTS if (text := document.text((key,))) is not None},
+        command=command,
+        texts=texts,
         extensions=parse_extensions(document, parameters),
     )
     _check_consistency(definition, document)
     return definition
+
+
+def _texts(document: Document) -> dict[str, str]:
+    return {key: text for key in TEXTS if (text := document.text((key,))) is not None}
+
+
+def _command_settings(
+    document: Document,
+    command: tuple[str, ...] | None,
+    texts: dict[str, str],
+    parameters: list[Parameter],
+) -> list[Parameter]:
+    """Return what the command itself sets as constants, for they are part of what a trial is."""
+    invocation = Invocation.of(command, texts.get("program"))
+    if not invocation.fixed:
+        return []
+    place = ("command", invocation.fixed[0])
+    try:
+        settings = invocation.settings
+    except UsageError as mistake:
+        document.error(place, str(mistake))
+        return []
+    names = {parameter.name for parameter in parameters}
+    for key in settings.keys() & names:
+        document.error(place, f"sets {key}, which is a parameter of the sweep")
+    return [
+        Parameter(key, "constant", {"value": value}, place)
+        for key, value in settings.items()
+        if key not in names
+    ]
 
 
 def _metric(document: Document) -> Metric | None:

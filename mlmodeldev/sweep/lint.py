@@ -80,8 +80,10 @@ def check(
         _check_values(document, definition)
         _check_end(document, definition)
         check_command(document, definition)
-        _check_metric(document, definition, metrics)
-        if _check_points(document, definition) and settings is not None:
+        foreign = Sweep(definition).invocation.is_foreign  # of whose names and types we know none
+        if not foreign:
+            _check_metric(document, definition, metrics)
+        if _check_points(document, definition) and settings is not None and not foreign:
             _check_settings(document, definition, settings)
     return sorted(document.problems, key=lambda problem: problem.line)
 

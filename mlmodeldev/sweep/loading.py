@@ -10,7 +10,6 @@ Example::
 
 from __future__ import annotations
 
-import ast
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.project import project_root
 from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.sweep.definition import Definition, parse
 from mlmodeldev.sweep.document import Document
+from mlmodeldev.sweep.invocation import Invocation, TrialCall
 from mlmodeldev.sweep.space import Naming, Space, Trial
 from mlmodeldev.sweep.yaml_reader import read_file, read_text
 
@@ -82,6 +83,31 @@ class Sweep:
         return self.definition.method
 
     @cached_property
+    def invocation(self) -> Invocation:
+        """How its trials are started."""
+        return self.invocation_in(project_root())
+
+    def invocation_in(self, root: Path) -> Invocation:
+        """Return how its trials are started where the project lies in another folder."""
+        return Invocation.of(self.definition.command, self.definition.texts.get("program"), root)
+
+    def call(self, settings: Mapping[str, Any]) -> TrialCall:
+        """Return what the trial of these settings, by dotted key, is called with."""
+        return TrialCall(self._nested(settings), settings)
+
+    def _nested(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings as W&B hands them over: nested where the file nests them."""
+        values: dict[str, Any] = {}
+        for parameter in self.definition.parameters:
+            if parameter.name not in settings or not parameter.path:
+                continue
+            node = values
+            for name in parameter.path[:-1]:
+                node = node.setdefault(name, {})
+            node[parameter.path[-1]] = settings[parameter.name]
+        return values
+
+    @cached_property
     def space(self) -> Space:
         """The points, for those who search them."""
         return Space(self.definition)
@@ -138,36 +164,6 @@ class Sweep:
         if self.method != "grid":
             return cap
         return min(size for size in (self.space.count(), cap) if size is not None)
-
-
-def program_of(definition: Definition, root: Path) -> Path:
-    """Return the sweep's program; a relative path is meant from the project's folder."""
-    return root / definition.texts.get("program", "trainer.py")
-
-
-def is_foreign(definition: Definition, root: Path) -> bool:
-    """Return whether the program is there, and has no ``train(settings)`` that a fork could call.
-
-    Its parameters are its own, so nothing is known of their names and types.
-    """
-    file = program_of(definition, root)
-    return file.is_file() and not trains(file)
-
-
-def trains(file: Path) -> bool:
-    """Return whether a Python file has a name ``train``, without importing it."""
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-    except (SyntaxError, UnicodeDecodeError, ValueError):
-        return False
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "train":
-            return True
-        if isinstance(node, ast.ImportFrom) and any(
-            "train" in (alias.asname, alias.name) for alias in node.names
-        ):
-            return True
-    return False
 
 
 def trial_arguments(

@@ -68,6 +68,11 @@ class Parameter:
     """Where it stands in the file."""
 
     @property
+    def path(self) -> tuple[str, ...]:
+        """Its names in the file, from the outermost; empty of a setting that the command gives."""
+        return tuple(map(str, self.keys[1::2])) if self.keys[:1] == ("parameters",) else ()
+
+    @property
     def is_constant(self) -> bool:
         """True if there is one value only, given as ``value``."""
         return self.distribution == "constant"

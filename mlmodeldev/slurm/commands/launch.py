@@ -377,11 +377,16 @@ def _print_local_plan(sweep_state: SweepState, as_json: bool) -> None:
 
 def _local_script(due: Sequence[TrialEntry], sweep_state: SweepState) -> str:
     from mlmodeldev.slurm.local import trial_task
+    from mlmodeldev.sweep.loading import trial_arguments
 
-    start = sweep_state.starter(project_root())
+    start, program = sweep_state.starter(project_root()), sweep_state.sweep.invocation.program
     lines = []
     for entry in due:
-        work = trial_task(entry, sweep_state.program, sweep_state.overrides)
-        own = ["python", "trainer.py", *work.overrides]
-        lines.append(shlex.join(start.line(work, entry.trial.overrides) if start else own))
+        if start:
+            places = trial_arguments({}, entry.folder, sweep_state.overrides)
+            line = start.line(entry.folder, entry.trial.overrides, places)
+        else:
+            work = trial_task(entry, sweep_state.program, sweep_state.overrides)
+            line = ["python", program, *work.overrides]
+        lines.append(shlex.join(line))
     return "".join(f"{line}\n" for line in lines)
