@@ -184,6 +184,7 @@ class Invocation:
         for item in self._filled(self.command):
             name = match[1] if (match := _MACRO.fullmatch(item)) else None
             line += [item] if name is None else macros.get(name, [])
+        line = _resolved(line)
         if self.is_foreign:
             return line
         own = {key.lstrip("+") for key in call.settings}
@@ -310,4 +311,19 @@ def _missing(words: Sequence[str], program: str, root: Path) -> str:
     is_file = before in _PYTHON or "/" in program or Path(program).suffix in (".py", ".sh")
     if is_file:
         return f"{root / program}: no such file"
-    return "" if shutil.which(program) else f"{program}: no such file, and no such command"
+    is_command = shutil.which(program) or _beside_python(program).is_file()
+    return "" if is_command else f"{program}: no such file, and no such command"
+
+
+def _beside_python(name: str) -> Path:
+    """Return where a program of our own Python environment lies."""
+    return Path(sys.executable).parent / name
+
+
+def _resolved(line: list[str]) -> list[str]:
+    """Return a command line that starts ``torchrun`` though the environment is not activated."""
+    place = 1 if line[:1] == ["/usr/bin/env"] else 0
+    if place < len(line) and "/" not in line[place] and not shutil.which(line[place]):
+        path = _beside_python(line[place])
+        return [*line[:place], str(path), *line[place + 1 :]] if path.is_file() else line
+    return line

@@ -25,6 +25,7 @@ from mlmodeldev.sweep.definition import Definition, parse
 from mlmodeldev.sweep.document import Document
 from mlmodeldev.sweep.invocation import Invocation, TrialCall
 from mlmodeldev.sweep.space import Naming, Space, Trial
+from mlmodeldev.sweep.stopping import bands
 from mlmodeldev.sweep.yaml_reader import read_file, read_text
 
 
@@ -196,7 +197,7 @@ def pruning(
         number: the trial's number in it: what Optuna's own rules need.
     """
     rule, metric = sweep.definition.early_terminate, sweep.definition.metric
-    if rule is None or metric is None:
+    if rule is None or metric is None or not bands(rule):
         return []
     settings = {"enabled": True, "metric": metric.name, "goal": metric.goal, **asdict(rule)}
     if journal is not None:

@@ -154,7 +154,13 @@ def _distribution(spec: dict[str, Any], keys: Keys, document: Document) -> str |
     if "distribution" in spec:
         given = spec["distribution"]
         if given == "categorical_w_probabilities":
+            if "probabilities" not in spec:
+                message = "categorical_w_probabilities needs 'probabilities', one for each value"
+                document.error(keys, message)
             return "categorical"
+        if given == "categorical" and "probabilities" in spec:
+            message = "W&B takes none with categorical: drop 'distribution', or name"
+            document.error((*keys, "probabilities"), f"{message} categorical_w_probabilities")
         if isinstance(given, str) and given in FIELDS:
             return given
         hint = nearest(str(given), FIELDS)

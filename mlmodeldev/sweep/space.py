@@ -26,7 +26,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.identity import identity, references
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.distributions import quantile
-from mlmodeldev.sweep.grid import Axis, coarse_first
+from mlmodeldev.sweep.grid import Axis, coarse_first, count_of
 from mlmodeldev.sweep.parameters import Parameter
 from mlmodeldev.sweep.rules import Rules
 
@@ -116,6 +116,15 @@ class Space:
             if key not in seen:
                 seen.add(key)
                 yield point
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether a rule may leave points of the grid out."""
+        return bool(self.definition.constraints or self.definition.conditions)
+
+    def product(self) -> int:
+        """Return the number of points of a grid before any rule, replicates included."""
+        return math.prod(count_of(p) for p in self.searched + self.replicated)
 
     def count(self) -> int:
         """Return the number of points of a grid, replicates included.

@@ -1,4 +1,4 @@
-"""Start the trials of a sweep as its ``command`` says, each a process with the values in its folder.
+"""Start a sweep's trials as its ``command`` says: processes, with their values in their folders.
 
 Example::
 
