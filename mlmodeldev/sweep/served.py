@@ -14,6 +14,7 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ class ServedSweep:
             return TrialCall(values, flatten(values))
         raw = self._raw(self.sweep, values)
         point = self.sweep.space.rules.apply(raw)
-        return self.sweep.call(raw if point is None else point)
+        call = self.sweep.call(raw if point is None else point)
+        return replace(call, values=_in_order_of(values, call.values))
 
     def refusal(self, values: Mapping[str, Any]) -> str | None:
         """Return why these values are no trial of their own; None if they are one."""
@@ -98,6 +100,17 @@ class ServedSweep:
             else:
                 raw[parameter.name] = parameter.fields["value"]
         return raw
+
+
+def _in_order_of(given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values in the order in which the server gives them, as its own agent does."""
+    names = sorted(values, key=list(given).index) if values.keys() <= given.keys() else list(values)
+    return {
+        name: _in_order_of(given[name], values[name])
+        if isinstance(given.get(name), Mapping) and isinstance(values[name], Mapping)
+        else values[name]
+        for name in names
+    }
 
 
 def _value_of(parameter: Parameter, values: Mapping[str, Any]) -> dict[str, Any]:
