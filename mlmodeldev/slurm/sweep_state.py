@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,26 +219,36 @@ ENDED = frozenset({"done", "pruned"})
 """States in which there is nothing left to run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrialEntry:
     """One declared trial and its record.
 
     Attributes:
         trial: its values and its identity.
-        folder: where it lies, or will.
+        base: the sweep's folder, in which it lies, or will.
         wandb_state: its state in W&B, where that was asked and runs there hold it.
         anew: whether what is in the folder is to be moved aside, and counts no more.
     """
 
     trial: Trial
-    folder: Path
+    base: Path
     wandb_state: str | None = None
     anew: bool = False
+    _record: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
 
-    @cached_property
+    @property
+    def folder(self) -> Path:
+        """Where it lies, or will."""
+        return self.base / self.trial.id
+
+    @property
     def record(self) -> dict[str, Any]:
-        """The trial's record; empty where it never ran or can't be read."""
-        return {} if self.anew else read_record(self.folder)
+        """The trial's record, read once; empty where it never ran or can't be read."""
+        if self.anew:
+            return {}
+        if not self._record:
+            self._record.append(read_record(self.folder))
+        return self._record[0]
 
     @property
     def state(self) -> str:
@@ -264,7 +273,7 @@ class TrialEntry:
 
     def again(self) -> TrialEntry:
         """Return the entry with the record that is there now."""
-        return TrialEntry(self.trial, self.folder, self.wandb_state)
+        return TrialEntry(self.trial, self.base, self.wandb_state)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a table or JSON shows."""
@@ -293,8 +302,22 @@ def reconcile(
         yield from begun_trials(sweep, base)
         return
     _refuse_endless(sweep, count)
+    begun = _names(base)
     for trial in sweep.trials(count, seed):
-        yield TrialEntry(trial, base / trial.id)
+        # most were never begun, and share the record of nothing
+        yield TrialEntry(trial, base, _record=[] if trial.id in begun else _NOTHING)
+
+
+_NOTHING: list[dict[str, Any]] = [{}]
+
+
+def _names(base: Path) -> frozenset[str]:
+    """Return the names of all folders in a sweep's folder, by one look."""
+    try:
+        with os.scandir(base) as items:
+            return frozenset(item.name for item in items)
+    except OSError:
+        return frozenset()
 
 
 MAX_LISTED = 2_000_000
@@ -334,7 +357,7 @@ def begun_trials(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
             point = {key: overrides[key] for key in keys if key in overrides}
             trial = Trial(point, sweep.naming)
             if trial.id == folder.name:
-                begun.append((record.get("created") or 0.0, TrialEntry(trial, folder)))
+                begun.append((record.get("created") or 0.0, TrialEntry(trial, base)))
     yield from (entry for _, entry in sorted(begun, key=lambda pair: pair[0]))
 
 

@@ -24,7 +24,8 @@ from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.sweep.definition import Definition, parse
 from mlmodeldev.sweep.document import Document
 from mlmodeldev.sweep.invocation import Invocation, TrialCall
-from mlmodeldev.sweep.space import Naming, Space, Trial
+from mlmodeldev.sweep.naming import Naming, Trial
+from mlmodeldev.sweep.space import Space
 from mlmodeldev.sweep.stopping import bands
 from mlmodeldev.sweep.yaml_reader import read_file, read_text
 

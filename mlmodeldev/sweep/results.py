@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from mlmodeldev.atomic import atomic_path, write_text
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.sweep.space import Trial
+from mlmodeldev.sweep.naming import Trial
 from mlmodeldev.trial.record import best, history, last_entry
 
 FORMATS = (".csv", ".parquet")

@@ -1,6 +1,6 @@
 """The corpus of sweep files, its programs in a folder of their own, and the real `wandb agent`.
 
-    python -m tests.sweep.corpus_place record        # what the real agent calls, in ten minutes
+    python -m tests.sweep.corpus_place record   # what the real agent calls; minutes
 
 A loopback server hands out the points that W&B's published engine gave (`make_corpus_points.py`);
 what the programs then saw is written to `corpus/agent.json`.
@@ -96,19 +96,28 @@ def run_agent(server: Server, place: Path, name: str) -> list[Row]:
 
 
 def record() -> None:
-    """Write what the real agent's programs saw, for each shape."""
+    """Write what the real agent's programs saw; what is recorded already is kept."""
     import wandb
 
-    answers: dict[str, list[Row]] = {}
+    answers: dict[str, list[Row]] = recorded() if AGENT.is_file() else {}
+    answers = {name: answers[name] for name in shapes() if name in answers}
     server = Server()
     with tempfile.TemporaryDirectory() as folder:
         place = make_place(Path(folder))
         for name in shapes():
-            answers[name] = run_agent(server, place, name)
-            print(f"{name}: {len(answers[name])}", flush=True)
+            if name not in answers:
+                answers[name] = run_agent(server, place, name)
+                print(f"{name}: {len(answers[name])}", flush=True)
+                ordered = {each: answers[each] for each in shapes() if each in answers}
+                text = json.dumps({"agent": f"wandb {wandb.__version__}", "seen": ordered}, indent=1)
+                AGENT.write_text(text + "\n", encoding="utf-8")
     server.close()
-    text = json.dumps({"agent": f"wandb {wandb.__version__}", "seen": answers}, indent=1)
-    AGENT.write_text(text + "\n", encoding="utf-8")
+
+
+def recorded() -> dict[str, list[Row]]:
+    """Return what the real agent's programs saw, for each shape."""
+    seen: dict[str, list[Row]] = json.loads(AGENT.read_text(encoding="utf-8"))["seen"]
+    return seen
 
 
 if __name__ == "__main__":

@@ -146,8 +146,8 @@ class Shape:
     @property
     def severity(self) -> str:
         """What `check` makes of it."""
-        found_here = {problem.severity for problem in check(self.file)}
-        return "error" if "error" in found_here else "ok"
+        severities = {problem.severity for problem in check(self.file)}
+        return "error" if "error" in severities else "ok"
 
     def enumeration(self) -> list[Row] | None:
         """The calls of the listed trials; of random ones, of the points that the engine drew."""
@@ -160,7 +160,7 @@ class Shape:
         entries = list(reconcile(self.sweep, base)) if self.sweep.method != "bayes" else []
         if self.sweep.method != "grid":
             assert len(entries) in (0, len(self.points))
-            entries = [TrialEntry(trial, base / trial.id) for trial in self._drawn()]
+            entries = [TrialEntry(trial, base) for trial in self._drawn()]
         tasks = [trial_task(entry, module, [], start=start) for entry in entries]
         assert all(task.folder.name == identity_of(called(task)) for task in tasks)
         return [called(task) for task in tasks]
@@ -280,19 +280,18 @@ def written_table() -> str:
 
 def main() -> None:
     """Write the table."""
-    import json
     import os
     import tempfile
 
-    from tests.sweep.corpus_place import AGENT, VARIABLES, make_place
+    from tests.sweep.corpus_place import VARIABLES, make_place, recorded
 
-    recorded = json.loads(AGENT.read_text(encoding="utf-8"))["seen"]
+    seen = recorded()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "project").mkdir()
         place = make_place(Path(folder) / "project")
         os.environ |= {"MLMODELDEV_PROJECT": str(place), **VARIABLES}
         shown = [
-            cells(Shape(name, place, Path(folder) / str(i)), recorded[name])
+            cells(Shape(name, place, Path(folder) / str(i)), seen[name])
             for i, name in enumerate(shapes())
         ]
     text = DOC.read_text()
