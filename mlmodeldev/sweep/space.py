@@ -224,7 +224,7 @@ class Space:
 
 def _listed(values: Sequence[Any] | Lattice) -> Sequence[Any] | Lattice:
     """Return short axes as lists: points then share their values, and none is worked out twice."""
-    return list(values[i] for i in range(len(values))) if len(values) <= MAX_LEFT_OVER else values
+    return [values[i] for i in range(len(values))] if len(values) <= MAX_LEFT_OVER else values
 
 
 def _unchanged(raw: Point) -> Point | None:
