@@ -147,7 +147,7 @@ def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     overrides = [*pruning(sweep), *user_overrides]
     base = compose_settings(overrides, partial=True)  # the sweep sets the rest
     if lint:
-        _lint(file, overrides)
+        _lint(sweep, overrides)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), args.count, args.seed))
     sweep_state = SweepState(
         file, sweep, base, overrides, entries, args.seed, args.count, user_overrides
@@ -196,15 +196,15 @@ def _sweep_file(name: str) -> Path:
     return path if path.exists() or path.is_absolute() else project_root() / path
 
 
-def _lint(file: Path, overrides: Sequence[str]) -> None:
+def _lint(sweep: Sweep, overrides: Sequence[str]) -> None:
     """Print a sweep file's warnings, or raise its first error."""
     from mlmodeldev.settings.composition import refusal
-    from mlmodeldev.sweep import check
+    from mlmodeldev.sweep.lint import check_loaded
 
     def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
         return refusal(key, value, (*overrides, *beside))
 
-    problems = check(file, refused)
+    problems = check_loaded(sweep, refused)
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))

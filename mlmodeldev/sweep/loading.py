@@ -60,14 +60,19 @@ def loads(text: str, file: str = "<sweep>") -> Sweep:
 def _sweep(document: Document) -> Sweep:
     definition = parse(document)
     document.raise_errors()
-    return Sweep(definition)
+    return Sweep(definition, document)
 
 
 class Sweep:
-    """A sweep: what its file declares."""
+    """A sweep: what its file declares.
 
-    def __init__(self, definition: Definition) -> None:
-        self.definition = definition
+    Args:
+        definition: the file's meaning.
+        document: the file as it was read, if it was.
+    """
+
+    def __init__(self, definition: Definition, document: Document | None = None) -> None:
+        self.definition, self.document = definition, document
 
     @property
     def name(self) -> str:

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.identity import identity, references
+from mlmodeldev.settings.many_identities import Identities
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.distributions import quantile
 from mlmodeldev.sweep.grid import Axis, Lattice, coarse_first, count_of
@@ -48,6 +49,7 @@ class Space:
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self.rules = Rules(definition)
+        self._identities = Identities()
         # All keys in the file's order, so that every point lists them in that order.
         self._template = {p.name: p.fields.get("value") for p in definition.parameters}
         varied = [p for p in definition.parameters if not p.is_constant]
@@ -190,7 +192,7 @@ class Space:
             point = self.point({name: uniform(seed, index, attempt, name) for name in names})
             if point is None:
                 continue
-            key = identity(point)
+            key = self._identities(tuple(point), tuple(point.values()))
             if key not in seen:
                 seen.add(key)
                 return point
