@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from typing import Any
 import yaml
 
 from tests.wandb.server import Server
+from tests.wandb.store import ENTITY
+from tests.wandb.sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).parent / "corpus"
@@ -62,9 +63,8 @@ def rows(file: Path) -> list[Row]:
 
 
 def run_agent(server: Server, place: Path, name: str) -> list[Row]:
-    """Run a shape by `wandb sweep` and `wandb agent`; return what its program saw."""
-    file, seen = place / "sweep.yaml", place / "seen.jsonl"
-    file.write_text(shapes()[name], encoding="utf-8")
+    """Run a shape by the real `wandb agent`; return what its program saw."""
+    seen = place / "seen.jsonl"
     seen.unlink(missing_ok=True)
     path = Path(sys.executable).parent
     env = {
@@ -78,20 +78,14 @@ def run_agent(server: Server, place: Path, name: str) -> list[Row]:
         "WANDB_AGENT_REPORT_INTERVAL": "1",
     }
 
-    def run(*command: str) -> str:
-        done = subprocess.run(
-            command, cwd=place, env=env, capture_output=True, text=True, check=False, timeout=200
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-        return done.stderr
-
-    printed = run("wandb", "sweep", "--project", "corpus", str(file))
-    match = re.search(r"wandb agent (\S+)", printed)
-    assert match, printed
-    sweep = server.store.sweeps[match[1].rpartition("/")[2]]
-    given = points()[name]
+    sweep, given = Sweep(server.store, ENTITY, "corpus", shapes()[name]), points()[name]
     sweep.config["method"], sweep._grid = "grid", iter(given)
-    run("wandb", "agent", "--count", str(len(given)), match[1])
+    server.store.sweeps[sweep.name] = sweep
+    done = subprocess.run(
+        ["wandb", "agent", "--count", str(len(given)), f"{ENTITY}/corpus/{sweep.name}"],
+        cwd=place, env=env, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
     return rows(seen)
 
 
@@ -109,8 +103,8 @@ def record() -> None:
                 answers[name] = run_agent(server, place, name)
                 print(f"{name}: {len(answers[name])}", flush=True)
                 ordered = {each: answers[each] for each in shapes() if each in answers}
-                text = json.dumps({"agent": f"wandb {wandb.__version__}", "seen": ordered}, indent=1)
-                AGENT.write_text(text + "\n", encoding="utf-8")
+                answer = {"agent": f"wandb {wandb.__version__}", "seen": ordered}
+                AGENT.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     server.close()
 
 

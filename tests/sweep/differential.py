@@ -8,6 +8,7 @@ The real `wandb agent`'s calls are recorded (`tests.sweep.corpus_place`); ours a
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -74,8 +75,11 @@ def by_identity(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def comparable(row: Row) -> str:
-    """Return a call as text, its words sorted."""
-    return canonical_text({**row, "argv": sorted(row["argv"])} if "argv" in row else row)
+    """Return a call as text: its words sorted, JSON in one spelling."""
+    if "argv" not in row:
+        return canonical_text(row)
+    words = [canonical_text(json.loads(w)) if w.startswith("{") else w for w in row["argv"]]
+    return canonical_text({**row, "argv": sorted(words)})
 
 
 # --- the engines
@@ -232,32 +236,29 @@ def taken(source: Any) -> list[TrialTask]:
 
 def cells(shape: Shape, recorded: list[Row]) -> list[str]:
     """Return a shape's row of the table."""
-    ours = by_identity(shape.agent())
-    drawn = shape.sweep.method != "grid"
-    searched = shape.search()
+    ours, draws = by_identity(shape.agent()), shape.sweep.method != "grid"
     engines = [
-        _cell(shape.enumeration(), ours, drawn),
-        _cell(None if searched is None or drawn else searched, ours, False)
-        if not (drawn and searched is not None)
-        else f"{len(searched or [])} of its own",
+        _cell(shape.enumeration(), ours, draws),
+        _cell(shape.search(), ours, draws),
         "same",
-        _cell(shape.bridge(), ours, False),
-        _cell(recorded, ours, False, len(recorded)),
+        _cell(shape.bridge(), ours),
+        _cell(recorded, ours),
     ]
     return [shape.name, str(len(ours)), shape.severity, *engines]
 
 
-def _cell(
-    rows: list[Row] | None, ours: dict[str, str], drawn: bool, runs: int | None = None
-) -> str:
+def _cell(rows: list[Row] | None, ours: dict[str, str], draws: bool = False) -> str:
+    """Return how an engine's calls compare with our agent's."""
     if rows is None:
         return "—"
     theirs = by_identity(rows)
     if theirs == ours:
-        return "same form, own draws" if drawn else "same"
+        return "same, own draws" if draws else "same"
     if theirs.keys() == ours.keys():
         return "ties as text"
-    return f"{runs or len(rows)} runs, no rules" if theirs.keys() - ours.keys() else "differs"
+    if len(rows) == len(ours):
+        return "same, own draws" if draws else "same, own order"
+    return f"{len(rows)}: no rules"
 
 
 HEADINGS = (
