@@ -123,7 +123,7 @@ class Shape:
     sweep: Sweep = field(init=False)
 
     def __post_init__(self) -> None:
-        self.file = self.place / "shape.yaml"
+        self.file = self.place / f"shape-{list(shapes()).index(self.name)}.yaml"
         self.file.write_text(shapes()[self.name], encoding="utf-8")
         self.sweep = load(self.file)
 

@@ -22,5 +22,5 @@ def called() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    with open(os.environ["CORPUS_SEEN"], "a", encoding="utf-8") as file:
+    with Path(os.environ["CORPUS_SEEN"]).open("a", encoding="utf-8") as file:
         file.write(json.dumps(called()) + "\n")

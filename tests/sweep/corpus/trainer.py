@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 from mlmodeldev.settings.identity import flatten, identity, resolve_ties, says_where
 from mlmodeldev.settings.overrides import parse_overrides, typed
@@ -20,5 +21,5 @@ def read(arguments: list[str]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    with open(os.environ["CORPUS_SEEN"], "a", encoding="utf-8") as file:
+    with Path(os.environ["CORPUS_SEEN"]).open("a", encoding="utf-8") as file:
         file.write(json.dumps(read(sys.argv[1:])) + "\n")
