@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.table import Goal, Table
-from mlmodeldev.slurm.sweep_state import begun_trials, reconcile
+from mlmodeldev.slurm.trial_entries import begun_trials, reconcile
 from mlmodeldev.sweep import Sweep, loads
 from mlmodeldev.sweep.loading import trial_arguments
 from mlmodeldev.sweep.stopping import verdict

@@ -33,6 +33,7 @@ from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.slurm.epilog import CRASH_LOOP_REASON, is_crash_loop
 from mlmodeldev.slurm.query import COMMAND_MISSING, own_task_name, requeue_job, run_command
 from mlmodeldev.sweep.monitor import MonitorChoice, remote_monitor
+from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.sweep.starter import Start, starter
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.wandb_api import RemoteSweep, host
@@ -141,9 +142,9 @@ def _make_source(args: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
     own = to_overrides({key: swept["value"]}) if "value" in swept else []
     base = compose_settings([*own, *args.overrides], partial=True)
     runs_dir = Path(base.artefacts.runs_dir)
-    command = starter(sweep.config, args.overrides)
+    served = ServedSweep(sweep.config, args.sweep)
     monitor = MonitorChoice()
-    if command is None or command.hydra:
+    if not served.invocation.is_foreign:
         monitor = remote_monitor(sweep.config, args.overrides, base)
     if monitor.warning:
         print(f"warning: {monitor.warning}", flush=True)
@@ -153,23 +154,24 @@ def _make_source(args: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
         fixed=[*monitor.overrides, *args.overrides],
         count=args.count,
         patience=args.patience,
-        start=trial_start(sweep, args.overrides),
+        start=trial_start(served, args.overrides),
+        served=served,
         job=own_task_name() or None,
         print_line=lambda line: print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True),
     )
 
 
-def trial_start(sweep: RemoteSweep, fixed: Sequence[str] = ()) -> Start | None:
+def trial_start(served: ServedSweep, fixed: Sequence[str] = ()) -> Start | None:
     """Return how a trial is started, or None: as a fork in this job's own process.
 
     A job of several tasks starts its trials on all of them by ``srun``; a ``command`` of the sweep
     that is not ours runs as it says.
     """
-    own = starter(sweep.config, fixed)
+    own = starter(served.invocation, served.call, fixed)
     tasks = int(os.environ.get("SLURM_NTASKS") or 1)
     if own or tasks == 1:
         return own
-    program = str(project_root() / sweep.program)
+    program = str(project_root() / served.invocation.program)
     srun = ["srun", f"--ntasks={tasks}", "--kill-on-bad-exit=1", "--unbuffered", "--export=ALL"]
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):  # not inherited from Slurm 22.05 on
         srun.append(f"--cpus-per-task={cpus}")

@@ -27,6 +27,7 @@ from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_channel import AgentChannel, Answer
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.sweep.loading import trial_arguments
+from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.sweep.starter import Start
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.sweep_commands import Command, values_of
@@ -43,6 +44,8 @@ RENEW_SECONDS = 60.0
 """Between two renewals of an agent's notes."""
 KILLS = 2
 """How often a trial that was killed from outside goes on before it counts as failed."""
+MAX_SKIPPED = 200
+"""So many runs in a row that the file's rules leave out, and the agent takes no more."""
 PATIENCE_SECONDS = 1800.0
 """How long an agent without work waits for a server that does not answer."""
 REFUSAL_SECONDS = 60.0
@@ -61,6 +64,7 @@ class AgentSource:
         start: changes how a trial is started (`srun`, the sweep's own command); None: as a fork.
         job: what names this agent again after a requeue.
         print_line: writes a line to the log.
+        served: reads the runs' values by the rules of the sweep's file; None: made here.
 
     Attributes:
         why: why it takes no more, in words.
@@ -79,14 +83,16 @@ class AgentSource:
         start: Start | None = None,
         job: str | None = None,
         print_line: Callable[[str], None] = print,
+        served: ServedSweep | None = None,
     ) -> None:
+        self.served = served or ServedSweep(sweep.config, sweep.id)
         self.sweep, self.fixed, self.count, self.patience = sweep, list(fixed), count, patience
         self.folder = runs_dir.expanduser().absolute() / sweep.id
         self.notes = AgentNotes(self.folder, job)
         self.start, self.print_line = start, print_line
         self.why = ""
         self.failed, self.lost, self.done = 0, False, 0
-        self._in_a_row = self._taken = 0
+        self._in_a_row = self._taken = self._skipped = 0
         self._channel = AgentChannel(sweep, _print_error)
         self._running: dict[str, tuple[AgentNote, TrialTask]] = {}
         self._waiting: list[AgentNote] = []
@@ -218,20 +224,31 @@ class AgentSource:
                 return self._stop_taking("the sweep is over")
         return self._stop_taking("the sweep is over") if answer.over else self._wait()
 
-    def _accept(self, command: Command, answer: Answer) -> TrialTask | Wait:
-        run = str(command.run_id)
+    def _accept(self, command: Command, answer: Answer) -> TrialTask | Wait | None:
+        run, reason = str(command.run_id), None
         try:
             note, trouble = self._note_of(command), ""
-        except ValueError as error:
+            reason = self.served.refusal(note.params)
+        except (ValueError, UsageError) as error:
             note, trouble = AgentNote(run), str(error)
+        if reason:
+            return self._skip(note, reason)
         record = {} if trouble or command.type == "run" else self._record(note)
         self._channel.bind(run, answer.agent)
         if owned(record) or not self.notes.claim(run):
             self._channel.release(run)
             self.print_line(f"run {run} is under way elsewhere: left alone")
             return self._wait()
-        self._taken += 1
+        self._taken, self._skipped = self._taken + 1, 0
         return self._fail(note, trouble) if trouble else self._start_run(note)
+
+    def _skip(self, note: AgentNote, reason: str) -> Wait | None:
+        """Leave a run that the file's rules leave out; the next may be asked for at once."""
+        self._skipped += 1
+        self.print_line(f"run {note.run} is no trial of the sweep's file: {reason}")
+        if self._skipped > MAX_SKIPPED:
+            return self._stop_taking(f"{MAX_SKIPPED} runs in a row are none of the file's trials")
+        return WAIT
 
     def _note_of(self, command: Command) -> AgentNote:
         """Return what a command begins: as an agent has noted it before, else as it says.
@@ -259,12 +276,12 @@ class AgentSource:
         path = self._path(note)
         stop_note = path / STOP_NOTE
         environment = self._environment(note, stop_note)
-        if not getattr(self.start, "hydra", True):  # its names need no spelling of Hydra's
-            work = TrialTask(note.run, path, environment=environment)
-        else:
-            params = {name: value for name, value in note.params.items() if name not in _PLACES}
-            overrides = trial_arguments(params, path, self.fixed)
-            work = TrialTask(note.run, path, overrides, environment=environment)
+        call, invocation = self.served.call(note.params), self.served.invocation
+        settings = {name: value for name, value in call.settings.items() if name not in _PLACES}
+        # Hydra's spelling is for trainers: another program's values may have none
+        own = {} if invocation.is_foreign else settings
+        overrides = trial_arguments(own, path, self.fixed)
+        work = TrialTask(note.run, path, overrides, invocation.module, environment=environment)
         return self.start(work, note.params) if self.start else work
 
     def _begin(self, note: AgentNote, work: TrialTask) -> None:
@@ -312,7 +329,7 @@ class AgentSource:
         }
 
     def _path(self, note: AgentNote) -> Path:
-        return own_path(self.folder, {**note.params}, note.run)
+        return own_path(self.folder, self.served.call(note.params).settings, note.run)
 
     def _follow(self, run: str, commands: Sequence[Command]) -> None:
         """Do what the server says of a run that is under way."""

@@ -28,7 +28,7 @@ from mlmodeldev.slurm.submission import (
     reattach_arrays,
     trials_without_number,
 )
-from mlmodeldev.slurm.sweep_state import ENDED
+from mlmodeldev.slurm.trial_entries import ENDED
 from mlmodeldev.tracking.upload import state_of, wait
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial import signals

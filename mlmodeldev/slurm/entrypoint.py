@@ -24,7 +24,7 @@ from mlmodeldev.project import PROJECT_VARIABLE
 from mlmodeldev.slurm.epilog import KILL_SIGNALS, may_restart
 from mlmodeldev.slurm.query import JOB_IS_OVER, show_job, task_name
 from mlmodeldev.slurm.submission import Submission, job_note
-from mlmodeldev.slurm.sweep_state import ENDED
+from mlmodeldev.slurm.trial_entries import ENDED
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.agent_run import leave_agent
 from mlmodeldev.trial.folder import TrialFolder

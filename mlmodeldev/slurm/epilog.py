@@ -29,7 +29,7 @@ from mlmodeldev.slurm.query import (
 )
 from mlmodeldev.slurm.script import EXIT_REQUEUE, JOB_VARIABLE, SUBMISSION_VARIABLE
 from mlmodeldev.slurm.submission import Submission
-from mlmodeldev.slurm.sweep_state import ENDED
+from mlmodeldev.slurm.trial_entries import ENDED
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_record
 

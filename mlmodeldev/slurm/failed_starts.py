@@ -23,7 +23,7 @@ from mlmodeldev.slurm.query import task_name
 from mlmodeldev.slurm.submission import TrialJob, submissions
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.sweep_state import TrialEntry
+    from mlmodeldev.slurm.trial_entries import TrialEntry
 
 _Made = tuple[str, Path]
 """A job, and the folder of the submission that made it."""

@@ -17,12 +17,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlmodeldev.project import project_root
-from mlmodeldev.slurm.sweep_state import ENDED
+from mlmodeldev.slurm.trial_entries import ENDED
 from mlmodeldev.trial.code import changed_files
 from mlmodeldev.trial.folder import TrialFolder
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
+    from mlmodeldev.slurm.sweep_state import SweepState
+    from mlmodeldev.slurm.trial_entries import TrialEntry
 
 
 def older_code(entry: TrialEntry) -> list[str]:

@@ -31,7 +31,7 @@ from mlmodeldev.slurm.submission import Submission, queued_number
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
     from mlmodeldev.slurm.plan import Plan
-    from mlmodeldev.slurm.sweep_state import TrialEntry
+    from mlmodeldev.slurm.trial_entries import TrialEntry
     from mlmodeldev.sweep.starter import Starter
 
 SBATCH_SECONDS = 600.0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.query import run_command, slurm_is_here
 from mlmodeldev.slurm.submission import Submission, submissions, trial_jobs
-from mlmodeldev.slurm.sweep_state import stop_trial, undeclared_folders
+from mlmodeldev.slurm.trial_entries import stop_trial, undeclared_folders
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import SweepState

@@ -11,27 +11,22 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.lease import owned
+from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.conf_files import default_choice
 from mlmodeldev.slurm.query import slurm_is_here
-from mlmodeldev.trial.record import read_record
+from mlmodeldev.slurm.trial_entries import TrialEntry, reconcile
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.sweep import Sweep, Trial
-    from mlmodeldev.sweep.definition import Metric
+    from mlmodeldev.sweep import Sweep
     from mlmodeldev.sweep.starter import Starter
 
 
@@ -78,11 +73,10 @@ class SweepState:
     @property
     def program(self) -> str:
         """The module that has ``train``: ``trainer``, or ``folder.name`` of another file."""
-        file = Path(self.sweep.definition.texts.get("program", "trainer.py"))
-        return ".".join(file.with_suffix("").parts)
+        return self.sweep.invocation.module
 
     def starter(self, root: Path) -> Starter | None:
-        """Return how a foreign program's trials are started; None: as forks of ``program``.
+        """Return how the trials are started; None: as forks of ``program``.
 
         Args:
             root: the project's folder, or a copy of it.
@@ -90,19 +84,16 @@ class SweepState:
         Raises:
             UsageError: settings, a search or early stopping, of which the program knows nothing.
         """
-        from mlmodeldev.sweep.loading import is_foreign, program_of
         from mlmodeldev.sweep.starter import starter
 
         definition = self.sweep.definition
-        if not is_foreign(definition, root):
-            return None
-        if self.is_search or definition.early_terminate:
+        invocation = self.sweep.invocation_in(root)
+        if invocation.is_foreign and (self.is_search or definition.early_terminate):
             raise UsageError(
                 f"{self.file}: a search and early_terminate need the log of trainer.py;"
-                f" {definition.texts['program']} has them on W&B's server only"
+                f" {invocation.name} has them on W&B's server only"
             )
-        config = {"command": definition.command, "program": str(program_of(definition, root))}
-        return starter(config, self.overrides)
+        return starter(invocation, self.sweep.call, self.user_overrides)
 
     @property
     def modules(self) -> list[str]:
@@ -138,7 +129,7 @@ def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     """
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
-    from mlmodeldev.sweep.loading import is_foreign, program_of, pruning
+    from mlmodeldev.sweep.loading import pruning
     from mlmodeldev.sweep.monitor import MonitorChoice, sweep_monitor
 
     if "=" in (getattr(args, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
@@ -150,16 +141,15 @@ def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     before = compose_settings(user_overrides, partial=True)
     file = _sweep_file(args.sweep)
     sweep = load(file)
-    program = program_of(sweep.definition, project_root())
-    if not program.is_file():
-        raise UsageError(f"{file}: program: {program}: no such file")
+    if missing := sweep.invocation.missing:
+        raise UsageError(f"{file}: program: {missing}")
     monitor = MonitorChoice()
-    if not is_foreign(sweep.definition, project_root()):
+    if not sweep.invocation.is_foreign:
         monitor = sweep_monitor(sweep, user_overrides, before)
     overrides = [*pruning(sweep), *monitor.overrides, *user_overrides]
     base = compose_settings(overrides, partial=True)  # the sweep sets the rest
     if lint:
-        _lint(file, overrides)
+        _lint(sweep, overrides)
         if monitor.warning:
             print(f"warning: {monitor.warning}", file=sys.stderr)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), args.count, args.seed))
@@ -210,184 +200,17 @@ def _sweep_file(name: str) -> Path:
     return path if path.exists() or path.is_absolute() else project_root() / path
 
 
-def _lint(file: Path, overrides: Sequence[str]) -> None:
+def _lint(sweep: Sweep, overrides: Sequence[str]) -> None:
     """Print a sweep file's warnings, or raise its first error."""
     from mlmodeldev.settings.composition import refusal
-    from mlmodeldev.sweep import check, load
-    from mlmodeldev.sweep.loading import is_foreign
+    from mlmodeldev.sweep.lint import check_loaded
 
     def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
         return refusal(key, value, (*overrides, *beside))
 
-    definition = load(file).definition
-    if is_foreign(definition, project_root()):
-        problems = check(file, None, [definition.metric.name] if definition.metric else [])
-    else:
-        problems = check(file, refused)
+    problems = check_loaded(sweep, refused)
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))
     for problem in problems:
         print(problem, file=sys.stderr)
-
-
-# --- its trials
-
-
-ENDED = frozenset({"done", "pruned"})
-"""States in which there is nothing left to run."""
-
-
-@dataclass(frozen=True)
-class TrialEntry:
-    """One declared trial and its record.
-
-    Attributes:
-        trial: its values and its identity.
-        folder: where it lies, or will.
-        wandb_state: its state in W&B, where that was asked and runs there hold it.
-        anew: whether what is in the folder is to be moved aside, and counts no more.
-        ranked_by: the sweep's metric; None: the trial's own monitor.
-    """
-
-    trial: Trial
-    folder: Path
-    wandb_state: str | None = None
-    anew: bool = False
-    ranked_by: Metric | None = None
-
-    @cached_property
-    def record(self) -> dict[str, Any]:
-        """The trial's record; empty where it never ran or can't be read."""
-        return {} if self.anew else read_record(self.folder)
-
-    @property
-    def state(self) -> str:
-        """``missing``, or the state that the trial is in, here or in W&B."""
-        own = str(self.record.get("state", "missing"))
-        if self.wandb_state in ENDED:
-            return own if own in ENDED else str(self.wandb_state)
-        if self.wandb_state == "running" and own == "failed":
-            return self.wandb_state
-        return self.wandb_state if self.wandb_state and own == "missing" else own
-
-    @property
-    def runs_in_wandb(self) -> bool:
-        """Whether only W&B knows that it runs."""
-        return self.state == "running" and self.record.get("state") != "running"
-
-    @cached_property
-    def metric(self) -> dict[str, Any] | None:
-        """Name, mode, best value so far and its epoch: of the sweep's metric, else the monitor's.
-
-        A trial whose monitor is another metric has logged the sweep's all the same.
-        """
-        from mlmodeldev.sweep.results import best_logged
-
-        if self.ranked_by is None or not self.record:
-            return self.record.get("metric")
-        return best_logged(self.record, self.folder, self.ranked_by.name, self.ranked_by.goal)
-
-    @property
-    def value(self) -> float | None:
-        """Best value of that metric so far."""
-        value = (self.metric or {}).get("value")
-        return None if value is None else float(value)
-
-    def again(self) -> TrialEntry:
-        """Return the entry with the record that is there now."""
-        return TrialEntry(self.trial, self.folder, self.wandb_state, ranked_by=self.ranked_by)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return what a table or JSON shows."""
-        return {
-            "id": self.trial.id,
-            "name": self.trial.name,
-            "overrides": self.trial.overrides,
-            "state": self.state,
-            "epoch": self.record.get("epoch"),
-            "metric": self.metric,
-            "test": self.record.get("test"),
-            "attempts": self.record.get("attempts", 0),
-            "folder": str(self.folder),
-        }
-
-
-def reconcile(
-    sweep: Sweep, runs_dir: Path, count: int | None = None, seed: int = 0
-) -> Iterator[TrialEntry]:
-    """Yield the declared trials with their folders, in the sweep's order.
-
-    A search declares no list: of ``method: bayes`` the trials are those that were begun.
-    """
-    base = runs_dir / sweep.folder
-    if sweep.method == "bayes":
-        yield from begun_trials(sweep, base)
-        return
-    for trial in sweep.trials(count, seed):
-        yield TrialEntry(trial, base / trial.id, ranked_by=sweep.definition.metric)
-
-
-def begun_trials(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
-    """Yield a sweep's trials that have a folder, in the order of their beginning."""
-    from mlmodeldev.sweep import Trial
-
-    keys = sweep.space.keys
-    begun = []
-    for folder in trial_folders(base):
-        record = read_record(folder)
-        overrides = record.get("overrides")
-        if isinstance(overrides, dict):
-            point = {key: overrides[key] for key in keys if key in overrides}
-            trial = Trial(point, sweep.naming)
-            if trial.id == folder.name:
-                entry = TrialEntry(trial, folder, ranked_by=sweep.definition.metric)
-                begun.append((record.get("created") or 0.0, entry))
-    yield from (entry for _, entry in sorted(begun, key=lambda pair: pair[0]))
-
-
-def trial_folders(base: Path) -> list[Path]:
-    """Return the folders of a sweep that hold a trial, by name."""
-    try:
-        listed = sorted(os.scandir(base), key=lambda item: item.name)
-    except OSError:
-        return []
-    return [
-        Path(item.path)
-        for item in listed
-        if not item.name.startswith(".") and Path(item.path, "trial.json").is_file()
-    ]
-
-
-def undeclared_folders(entries: Iterable[TrialEntry], base: Path) -> list[Path]:
-    """Return the folders of trials that the sweep file no longer declares."""
-    names = {entry.trial.id for entry in entries}
-    return [folder for folder in trial_folders(base) if folder.name not in names]
-
-
-def find_trial(entries: Sequence[TrialEntry], text: str) -> TrialEntry:
-    """Return the trial that an identity, or the beginning of one, names.
-
-    Raises:
-        UsageError: none, or several.
-    """
-    matches = [entry for entry in entries if entry.trial.id.startswith(text)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise UsageError(f"{text}: may be {' or '.join(e.trial.id for e in matches)}")
-    names = [entry.trial.id for entry in entries]
-    raise UsageError(f"{text}: the sweep has no such trial{nearest(text, names)}")
-
-
-def stop_trial(folder: Path) -> bool:
-    """Ask a trial that runs on this machine to save its state and end; return whether it was."""
-    record = read_record(folder)
-    owner = record.get("owner") or {}
-    if not owned(record) or owner.get("host") != socket.gethostname():
-        return False
-    try:
-        os.kill(int(owner["pid"]), signal.SIGTERM)
-    except (OSError, ValueError, KeyError):
-        return False
-    return True

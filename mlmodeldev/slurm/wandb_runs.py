@@ -25,7 +25,8 @@ from mlmodeldev.tracking.wandb_api import Refused, host, key_for, query_server
 from mlmodeldev.trial.configuration import MAY_CHANGE_IN_SWEEPS, first_difference
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
+    from mlmodeldev.slurm.sweep_state import SweepState
+    from mlmodeldev.slurm.trial_entries import TrialEntry
 
 GROUPS = ("model", "data", "optimizer", "processing", "training")
 """Settings that must be the same where a run counts for a trial."""

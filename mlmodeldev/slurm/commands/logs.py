@@ -13,10 +13,12 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.commands.table import read_jobs
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.submission import submissions
-from mlmodeldev.slurm.sweep_state import add_sweep_options, find_trial, read_sweep_state
+from mlmodeldev.slurm.sweep_state import add_sweep_options, read_sweep_state
+from mlmodeldev.slurm.trial_entries import find_trial
 
 if TYPE_CHECKING:
-    from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
+    from mlmodeldev.slurm.sweep_state import SweepState
+    from mlmodeldev.slurm.trial_entries import TrialEntry
 
 EXIT_CTRL_C = 130
 QUEUE_SECONDS = 5.0

@@ -14,16 +14,20 @@ from mlmodeldev.slurm.failed_starts import with_ends
 from mlmodeldev.slurm.older_code import older_code
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.submission import FOLDER, trial_jobs
-from mlmodeldev.slurm.sweep_state import ENDED
+from mlmodeldev.slurm.trial_entries import ENDED
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.submission import TrialJob
-    from mlmodeldev.slurm.sweep_state import SweepState, TrialEntry
+    from mlmodeldev.slurm.sweep_state import SweepState
+    from mlmodeldev.slurm.trial_entries import TrialEntry
 
 ROWS = 100
 """Rows shown at most."""
 NOTES = 5
 """Jobs told of at most."""
+_NAME = 16
+"""Columns that a trial's name has at least, where a narrow terminal makes it break."""
+_ENDLESS = 10_000
 _QUIET = {"done", "pruned", "missing", "queued"}
 _COLOURS = {
     "done": "green",
@@ -125,11 +129,18 @@ def _print_table(entries: Sequence[TrialEntry], title: str, jobs: Jobs) -> None:
     metric = _of_metric(entries, "name", "metric")
     names = ["trial", "name", "state", "epoch", metric, "test", "attempts"]
     for name in [*names, *(["job", "left", "node"] if jobs else [])]:
-        table.add_column(name, overflow="fold")
+        # an identity in two pieces can't be copied; only the trial's long name may break
+        table.add_column(name, overflow="fold", no_wrap=name != "name")
     for entry in _shown(entries, states):
         cells = _cells(entry, states[entry.trial.id], entry.trial.id in older)
         table.add_row(*cells, *(_queue_cells(jobs.get(entry.trial.id)) if jobs else []))
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    seen, console.width = console.width, _ENDLESS
+    needed = console.measure(table).maximum
+    longest = max((len(entry.trial.name) for entry in entries), default=0)
+    table.columns[1].max_width = max(_NAME, seen - (needed - longest))
+    console.width = max(seen, console.measure(table).maximum)
+    console.print(table)
     counts = Counter(states[entry.trial.id] for entry in entries).most_common()
     summary = ", ".join(f"{count} {name}" for name, count in counts)
     more = "" if len(entries) <= ROWS else f"; {ROWS} rows at most are shown, --json has all"

@@ -19,7 +19,8 @@ from mlmodeldev.slurm.submission import (
     trial_jobs,
 )
 from mlmodeldev.slurm.sweep_diff import print_changes
-from mlmodeldev.slurm.sweep_state import add_sweep_options, find_trial, read_sweep_state
+from mlmodeldev.slurm.sweep_state import add_sweep_options, read_sweep_state
+from mlmodeldev.slurm.trial_entries import find_trial
 
 STATUS_HELP = "the table of trials: state, progress, best value, time left, node"
 

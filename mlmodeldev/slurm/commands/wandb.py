@@ -23,6 +23,7 @@ from mlmodeldev.trial import signals
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.slurm.bridge import BridgeSource
+    from mlmodeldev.sweep.served import ServedSweep
     from mlmodeldev.tracking.upload import Status, Syncer
     from mlmodeldev.tracking.wandb_api import RemoteSweep
 
@@ -194,7 +195,7 @@ def run_bridge(args: argparse.Namespace) -> int:
     from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep.monitor import remote_monitor
-    from mlmodeldev.sweep.starter import runs_trainer
+    from mlmodeldev.sweep.served import ServedSweep
     from mlmodeldev.tracking.bounded import Unreachable
     from mlmodeldev.tracking.wandb_api import RemoteSweep
 
@@ -207,10 +208,11 @@ def run_bridge(args: argparse.Namespace) -> int:
     except Unreachable as error:
         print(f"{error}; try again later", file=sys.stderr)
         return 1
-    if not runs_trainer(sweep.config):
+    served = ServedSweep(sweep.config, args.sweep)
+    if served.invocation.is_foreign:
         raise UsageError(
-            f"{args.sweep}: its program or command is not that of sweep/config.yaml; the bridge"
-            " runs trainer.py with the sweep's values only"
+            f"{args.sweep}: the bridge uploads what trainer.py logs, and runs it alone, not"
+            f" {served.invocation.name}"
         )
     monitor = remote_monitor(sweep.config, overrides, settings)
     if monitor.warning:
@@ -221,7 +223,7 @@ def run_bridge(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with ProcessLock(folder / ".bridge.lock", timeout=0):
-            return _bridge(args, sweep, settings, overrides, runs_dir)
+            return _bridge(args, sweep, served, settings, overrides, runs_dir)
     except Timeout:
         raise UsageError(f"{args.sweep}: another bridge is at it") from None
 
@@ -241,11 +243,13 @@ def _bridge_runs_dir(sweep: RemoteSweep, settings: Settings) -> Path:
 def _bridge(
     args: argparse.Namespace,
     sweep: RemoteSweep,
+    served: ServedSweep,
     settings: Settings,
     overrides: list[str],
     runs_dir: Path,
 ) -> int:
     from mlmodeldev.slurm.bridge import BridgeSource
+    from mlmodeldev.sweep.starter import starter
     from mlmodeldev.tracking.upload import Syncer
 
     on_cluster = settings.cluster.launcher == "slurm"
@@ -253,6 +257,7 @@ def _bridge(
         source = BridgeSource(
             sweep, runs_dir, syncer, reattach=on_cluster, fixed=overrides,
             count=args.count, patience=args.patience, print_line=_print_now,
+            start=starter(served.invocation, served.call), served=served,
         )  # fmt: skip
         status = (_run_on_cluster if on_cluster else _run_here)(source, settings, args.slots)
         up = _upload_last_rows(source)
