@@ -33,6 +33,10 @@ def check_command(document: Document, definition: Definition) -> None:
         _report_no_values(document, invocation)
     elif not values & {*JSON}:
         _check_nested(document)
+    if invocation.is_foreign and (definition.method == "bayes" or definition.early_terminate):
+        keys = ("early_terminate",) if definition.early_terminate else ("method",)
+        message = "needs the log of trainer.py: this program has it on W&B's server only"
+        document.warning(keys, message)
     if not invocation.is_foreign:
         return  # it reads the file of values that the agent leaves for it, where null is null
     if values & {*HYDRA}:

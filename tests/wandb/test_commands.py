@@ -170,3 +170,30 @@ def test_our_agent_runs_a_foreign_program_and_tells_its_failures(client: Client)
     arguments, config, _, sweep = json.loads(printed)
     assert ("--x=1" in arguments, config["x"], sweep) == (True, 1, name)
     assert "1 trials ended well, 1 failed" in client.output()
+
+
+@pytest.mark.slow
+def test_our_agent_keeps_the_rules_of_the_file_under_a_server_that_has_none(client: Client):
+    program = client.folder / "quick.py"
+    program.write_text("import sys; print(sys.argv[1:])\n")
+    path = client.sweep(
+        {"a": {"values": [1, 2, 3]}, "b": {"values": [1, 2]}, "c": {"value": "${a}"}},
+        program=str(program),
+        command=["${interpreter}", "${program}", "${args_no_hyphens}"],
+        controller={
+            "type": "cloud",
+            "constraints": ["a < 3 or b == 1"],
+            "conditions": {"b": "a > 1"},
+        },
+    )
+    agent = client.agent(path, f"artefacts.runs_dir={client.runs_dir}")
+    assert client.end(agent) == 0, client.output()
+    printed = [file.read_text() for file in client.runs_dir.glob("*/*/log.txt")]
+    points = {tuple(word for word in eval(text) if word[1] == "=") for text in printed}
+    assert points == {
+        ("a=1", "c=1"),
+        *(("a=2", f"b={b}", "c=2") for b in (1, 2)),
+        ("a=3", "b=1", "c=3"),
+    }
+    assert len(printed) == 4
+    assert client.output().count("is no trial of the sweep's file") == 2
