@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,9 @@ from mlmodeldev.trial.task import ListSource, TrialResult, TrialTask
 
 ROOT = Path(__file__).resolve().parents[1]
 POINTS = 10_000
+MANY = {10**5: 5.0, 10**6: 30.0}
+"""Points of a plan, and the seconds that it may take."""
+WIDE = 10_000
 FINISHED = 1_000
 WORKERS = 4
 TRIALS = 12
@@ -58,7 +62,7 @@ parameters:
 
 
 def run() -> Table:
-    """Measure all four."""
+    """Measure all of it."""
     table = Table(
         "Sweep",
         ["what", "time", "goal"],
@@ -72,6 +76,7 @@ def run() -> Table:
     with tempfile.TemporaryDirectory() as folder:
         _starts(table, Path(folder) / "starts")
         _lists(table, Path(folder) / "lists")
+        _plans(table, Path(folder))
         _asks(table, Path(folder) / "asks")
     return table
 
@@ -147,6 +152,39 @@ def _lists(table: Table, base: Path) -> None:
     assert not [e for e in reconcile(loads(GRID), base) if e.state not in ENDED]
     _row(table, f"plan of {len(due)} points", planned, 1.0)
     _row(table, f"reconcile {len(due)} finished trials", time.perf_counter() - begun, 2.0)
+
+
+def _plans(table: Table, base: Path) -> None:
+    """Time ``plan --json`` as it is typed: start, file, check, identities and output."""
+    (base / "other.py").touch()
+    for points, limit in MANY.items():
+        side = round(points**0.5)
+        first = f"a: {{min: 1, max: {side}}}, b: {{min: 1, max: {-(-points // side)}}}"
+        seconds, megabytes = _plan(base, f"method: grid\nparameters: {{{first}}}\n")
+        _row(table, f"plan --json of {points:,} points".replace(",", " "), seconds, limit)
+        table.add(
+            f"memory of it, {points:,} points".replace(",", " "), f"{megabytes} MB", "≤ 500 MB"
+        )
+        table.goals.append(Goal(f"memory, {points} points", megabytes, 500, " MB"))
+    wide = "".join(f"  g{i % 97}.p{i}: {{values: [0, 1, 2]}}\n" for i in range(WIDE))
+    seconds, _ = _plan(base, f"method: random\nrun_cap: 3\nparameters:\n{wide}")
+    _row(table, f"plan --json of {WIDE} swept parameters", seconds, 2.0)
+
+
+def _plan(base: Path, text: str) -> tuple[float, int]:
+    """Return the seconds that a plan takes, and the megabytes of its process."""
+    file = base / "plan.yaml"
+    command = ["${interpreter}", "${program}", "${args_json_file}"]
+    file.write_text(f"program: {base}/other.py\ncommand: {json.dumps(command)}\n{text}")
+    words = ["plan", "--json", "--sweep", str(file), "cluster=debug", f"artefacts.runs_dir={base}"]
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "slurm/SlurmTrain.py", *words],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return time.perf_counter() - begun, usage.ru_maxrss // 1024
 
 
 def _asks(table: Table, runs: Path) -> None:

@@ -30,6 +30,10 @@ _DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
 _FIRST = "abcdefghjklmopqrstuvwxyz"
 
 
+# Two digits at once, the lower one first.
+_PAIRS = [_DIGITS[pair & 31] + _DIGITS[pair >> 5] for pair in range(1024)]
+
+
 def identity(overrides: Mapping[str, Any]) -> str:
     """Return the identity of the trial with these overrides: 8 characters of a-z and 2-7.
 
@@ -50,11 +54,14 @@ def digest(text: str) -> str:
     """Return 8 characters of a-z and 2-7 made from the text; the first is a letter."""
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
     number, first = divmod(number, len(_FIRST))
-    rest = []
-    for _ in range(7):
-        number, digit = divmod(number, len(_DIGITS))
-        rest.append(_DIGITS[digit])
-    return _FIRST[first] + "".join(rest)
+    low, high = number & 0xFFFFF, number >> 20 & 0x7FFF  # 4 digits and 3, of 5 bits each
+    return (
+        _FIRST[first]
+        + _PAIRS[low & 1023]
+        + _PAIRS[low >> 10]
+        + _PAIRS[high & 1023]
+        + _DIGITS[high >> 10]
+    )
 
 
 WHERE_NOT_WHAT = ("artefacts", "cluster", "hydra")

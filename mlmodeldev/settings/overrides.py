@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.settings.identity import plain_value
+from mlmodeldev.settings.identity import flatten, plain_value
 
 _KEY = re.compile(r"(\+\+?|~)?[A-Za-z_$][\w$-]*([./][\w$-]+)*(@[A-Za-z_$][\w$.-]*)?", re.ASCII)
 _DICT_KEY = re.compile(r"[A-Za-z_][\w./@-]*", re.ASCII)
@@ -139,13 +139,15 @@ def _dict_key(key: str, name: Any) -> str:
 FILE_VARIABLE = "WANDB_SWEEP_PARAM_PATH"
 """Names the file in which an agent leaves the trial's values."""
 
-_ARGUMENT = re.compile(r"(?:--)?(\+{0,2})([^=\s]+)=.*", re.DOTALL)
+_ARGUMENT = re.compile(r"(?:--|\+{0,2})([^=\s]+)=.*", re.DOTALL)
 
 
 def typed(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with an agent's values in Hydra's spelling; without an agent as given.
 
-    ``key=value``, ``--key=value`` and one JSON object (``${args_json}``) are understood.
+    All of W&B's forms are understood: ``key=value``, with ``--``, ``+`` or ``++`` before it,
+    ``--key value``, ``--flag`` (which leaves out what is false), one JSON object, and the file
+    that holds it. A ``+`` says nothing here, for the trainer knows its settings.
 
     Raises:
         UsageError: the agent's file is not there, or holds no parameters.
@@ -155,15 +157,45 @@ def typed(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     values = read_parameters(Path(file))
     result: list[str] = []
-    for argument in arguments:
+    ahead = list(arguments)
+    while ahead:
+        argument = ahead.pop(0)
         match = _ARGUMENT.fullmatch(argument)
-        if argument.startswith("{"):
-            result += to_overrides(values)
-        elif match and match[2] in values:
-            result += [match[1] + each for each in to_overrides({match[2]: values[match[2]]})]
+        flag = argument.removeprefix("--")
+        if argument.startswith("{") or _is_json_file(argument, Path(file)):
+            result += _spelled(values)
+        elif match and match[1] in values:
+            result += _spelled({match[1]: values[match[1]]})
+        elif flag != argument and flag in values:
+            result += _spelled({flag: values[flag]})
+            if ahead and ahead[0] == str(values[flag]):
+                ahead.pop(0)
         else:
             result.append(argument)
-    return result
+    return [*_left_out(values, result, arguments), *result]
+
+
+def _is_json_file(argument: str, file: Path) -> bool:
+    return Path(argument).name == file.with_suffix(".json").name and argument.endswith(".json")
+
+
+def _spelled(values: Mapping[str, Any]) -> list[str]:
+    """Return values in Hydra's spelling; a group of nested parameters as what it is made of."""
+    spelled: dict[str, Any] = {}
+    for key, value in values.items():
+        # a dotted name is a parameter by itself, whose value may be a mapping
+        spelled |= {key: value} if "." in key else flatten({key: value})
+    return to_overrides(spelled)
+
+
+def _left_out(values: Mapping[str, Any], result: list[str], arguments: Sequence[str]) -> list[str]:
+    """Return the false values that ``--flag`` leaves out, where that form is used."""
+    flags = {f"--{name}" for name, value in values.items() if value is True} & {*arguments}
+    plain = any(f"--{name}={value}" in arguments for name, value in values.items())
+    if not flags and not plain:
+        return []
+    present = {item.partition("=")[0] for item in result}
+    return _spelled({k: v for k, v in values.items() if v is False and k not in present})
 
 
 def read_parameters(file: Path) -> dict[str, Any]:

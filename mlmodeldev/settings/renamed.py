@@ -31,6 +31,8 @@ CLASSES = {
 }
 """Classes that a ``_target_`` of an earlier version names, and where they are today."""
 
+NAMED_BY = ("model", "experiment")
+"""Choices on which `names_of_identity` depends."""
 _SHIPPED_MODELS = ("dual_encoder", "text_classifier")
 _SHIPPED_EXPERIMENTS = ("cola", None)
 _OLD_NAMES = {f"model.{new}": f"model.{old}" for old, new in MODEL_ARGUMENTS.items()}

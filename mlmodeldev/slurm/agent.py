@@ -32,6 +32,7 @@ from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.slurm.epilog import CRASH_LOOP_REASON, is_crash_loop
 from mlmodeldev.slurm.query import COMMAND_MISSING, own_task_name, requeue_job, run_command
+from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.sweep.starter import Start, starter
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.wandb_api import RemoteSweep, host
@@ -139,29 +140,31 @@ def _make_source(args: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
     swept = (sweep.config.get("parameters") or {}).get(key) or {}
     own = to_overrides({key: swept["value"]}) if "value" in swept else []
     runs_dir = Path(compose_settings([*own, *args.overrides], partial=True).artefacts.runs_dir)
+    served = ServedSweep(sweep.config, args.sweep)
     return AgentSource(
         sweep,
         runs_dir,
         fixed=args.overrides,
         count=args.count,
         patience=args.patience,
-        start=trial_start(sweep, args.overrides),
+        start=trial_start(served, args.overrides),
+        served=served,
         job=own_task_name() or None,
         print_line=lambda line: print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True),
     )
 
 
-def trial_start(sweep: RemoteSweep, fixed: Sequence[str] = ()) -> Start | None:
+def trial_start(served: ServedSweep, fixed: Sequence[str] = ()) -> Start | None:
     """Return how a trial is started, or None: as a fork in this job's own process.
 
     A job of several tasks starts its trials on all of them by ``srun``; a ``command`` of the sweep
     that is not ours runs as it says.
     """
-    own = starter(sweep.config, fixed)
+    own = starter(served.invocation, served.call, fixed)
     tasks = int(os.environ.get("SLURM_NTASKS") or 1)
     if own or tasks == 1:
         return own
-    program = str(project_root() / sweep.program)
+    program = str(project_root() / served.invocation.program)
     srun = ["srun", f"--ntasks={tasks}", "--kill-on-bad-exit=1", "--unbuffered"]
 
     def on_all_tasks(work: TrialTask, params: Mapping[str, Any]) -> TrialTask:

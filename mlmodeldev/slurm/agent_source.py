@@ -14,6 +14,7 @@ Example::
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 import time
@@ -27,6 +28,7 @@ from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_channel import AgentChannel, Answer
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.sweep.loading import trial_arguments
+from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.sweep.starter import Start
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.sweep_commands import Command, values_of
@@ -43,6 +45,8 @@ RENEW_SECONDS = 60.0
 """Between two renewals of an agent's notes."""
 KILLS = 2
 """How often a trial that was killed from outside goes on before it counts as failed."""
+MAX_SKIPPED = 200
+"""So many runs in a row that the file's rules leave out, and the agent takes no more."""
 PATIENCE_SECONDS = 1800.0
 """How long an agent without work waits for a server that does not answer."""
 REFUSAL_SECONDS = 60.0
@@ -61,6 +65,7 @@ class AgentSource:
         start: changes how a trial is started (`srun`, the sweep's own command); None: as a fork.
         job: what names this agent again after a requeue.
         print_line: writes a line to the log.
+        served: reads the runs' values by the rules of the sweep's file; None: made here.
 
     Attributes:
         why: why it takes no more, in words.
@@ -79,14 +84,16 @@ class AgentSource:
         start: Start | None = None,
         job: str | None = None,
         print_line: Callable[[str], None] = print,
+        served: ServedSweep | None = None,
     ) -> None:
+        self.served = served or ServedSweep(sweep.config, sweep.id)
         self.sweep, self.fixed, self.count, self.patience = sweep, list(fixed), count, patience
         self.folder = runs_dir.expanduser().absolute() / sweep.id
         self.notes = AgentNotes(self.folder, job)
         self.start, self.print_line = start, print_line
         self.why = ""
         self.failed, self.lost, self.done = 0, False, 0
-        self._in_a_row = self._taken = 0
+        self._in_a_row = self._taken = self._skipped = 0
         self._channel = AgentChannel(sweep, _print_error)
         self._running: dict[str, tuple[AgentNote, TrialTask]] = {}
         self._waiting: list[AgentNote] = []
@@ -218,12 +225,17 @@ class AgentSource:
                 return self._stop_taking("the sweep is over")
         return self._stop_taking("the sweep is over") if answer.over else self._wait()
 
-    def _accept(self, command: Command, answer: Answer) -> TrialTask | Wait:
+    def _accept(self, command: Command, answer: Answer) -> TrialTask | Wait | None:
         run = str(command.run_id)
+        note, trouble = AgentNote(run), ""
         try:
-            note, trouble = self._note_of(command), ""
-        except ValueError as error:
-            note, trouble = AgentNote(run), str(error)
+            note = self._note_of(command)
+            left_out = self.served.refusal(note.params)
+        except (ValueError, UsageError) as error:
+            trouble, left_out = str(error), None
+        if left_out:
+            self._channel.bind(run, answer.agent)
+            return self._skip(note, left_out)
         record = {} if trouble or command.type == "run" else self._record(note)
         self._channel.bind(run, answer.agent)
         if owned(record) or not self.notes.claim(run):
@@ -231,7 +243,17 @@ class AgentSource:
             self.print_line(f"run {run} is under way elsewhere: left alone")
             return self._wait()
         self._taken += 1
+        self._skipped = 0
         return self._fail(note, trouble) if trouble else self._start_run(note)
+
+    def _skip(self, note: AgentNote, reason: str) -> Wait | None:
+        """Leave a run that the file's rules leave out; the next may be asked for at once."""
+        self._channel.release(note.run)
+        self._skipped += 1
+        self.print_line(f"run {note.run} is no trial of the sweep's file: {reason}")
+        if self._skipped > MAX_SKIPPED:
+            return self._stop_taking(f"{MAX_SKIPPED} runs in a row are none of the file's trials")
+        return WAIT
 
     def _note_of(self, command: Command) -> AgentNote:
         """Return what a command begins: as an agent has noted it before, else as it says.
@@ -259,13 +281,17 @@ class AgentSource:
         path = self._path(note)
         stop_note = path / STOP_NOTE
         environment = self._environment(note, stop_note)
-        if not getattr(self.start, "hydra", True):  # its names need no spelling of Hydra's
-            work = TrialTask(note.run, path, environment=environment)
-        else:
-            params = {name: value for name, value in note.params.items() if name not in _PLACES}
-            overrides = trial_arguments(params, path, self.fixed)
-            work = TrialTask(note.run, path, overrides, environment=environment)
+        overrides = trial_arguments(self._settings(note), path, self.fixed)
+        module = self.served.invocation.module
+        work = TrialTask(note.run, path, overrides, module, environment=environment)
         return self.start(work, note.params) if self.start else work
+
+    def _settings(self, note: AgentNote) -> dict[str, Any]:
+        """Return a run's values as settings; none for another program, which has no spelling."""
+        if self.served.invocation.is_foreign:
+            return {}
+        settings = self.served.call(note.params).settings
+        return {name: value for name, value in settings.items() if name not in _PLACES}
 
     def _begin(self, note: AgentNote, work: TrialTask) -> None:
         path = work.folder
@@ -275,7 +301,12 @@ class AgentSource:
             TrialFolder(path).update(state="pending", wandb_id=note.run, wandb_sweep=self.sweep.id)
         (path / STOP_NOTE).unlink(missing_ok=True)
         self._running[note.run] = (note, work)
-        self.print_line(f"run {note.run}  {_shown(note.params)}  in {path}")
+        self.print_line(f"run {note.run}  {self._shown(note)}  in {path}")
+
+    def _shown(self, note: AgentNote) -> str:
+        """Return a run's values for the log."""
+        settings = " ".join(to_overrides(self._settings(note)))
+        return settings or json.dumps(self.served.call(note.params).values, default=str)
 
     def _fail(self, note: AgentNote, reason: str) -> Wait:
         """Note that a run can't be begun, where `sync` and people find it; go on with the next."""
@@ -312,7 +343,7 @@ class AgentSource:
         }
 
     def _path(self, note: AgentNote) -> Path:
-        return own_path(self.folder, {**note.params}, note.run)
+        return own_path(self.folder, self.served.call(note.params).settings, note.run)
 
     def _follow(self, run: str, commands: Sequence[Command]) -> None:
         """Do what the server says of a run that is under way."""
@@ -359,15 +390,6 @@ class AgentSource:
 
 def _because(ended: TrialResult) -> str:
     return f": {ended.reason}" if ended.state == "failed" and ended.reason else ""
-
-
-def _shown(params: dict[str, Any]) -> str:
-    """Return a run's values for the log; as they are, where Hydra can't write them."""
-    values = {name: value for name, value in params.items() if name not in _PLACES}
-    try:
-        return " ".join(to_overrides(values))
-    except UsageError:
-        return str(values)
 
 
 def _print_error(line: str) -> None:

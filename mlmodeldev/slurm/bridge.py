@@ -20,6 +20,8 @@ from pathlib import Path
 
 from mlmodeldev.slurm.agent_notes import AgentNote
 from mlmodeldev.slurm.agent_source import AgentSource
+from mlmodeldev.sweep.served import ServedSweep
+from mlmodeldev.sweep.starter import Start
 from mlmodeldev.tracking.upload import MEMORY, Syncer
 from mlmodeldev.tracking.wandb_api import RemoteSweep
 from mlmodeldev.trial.folder import TrialFolder
@@ -40,7 +42,7 @@ class BridgeSource(AgentSource):
         runs_dir: where trials lie; the nodes see it too.
         syncer: uploads what the trials log.
         reattach: take a run back even if its trial is running (its job outlived this process).
-        fixed, count, patience, print_line: as for `AgentSource`.
+        fixed, count, patience, print_line, start, served: as for `AgentSource`.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class BridgeSource(AgentSource):
         count: int | None = None,
         patience: int = 5,
         print_line: Callable[[str], None] = print,
+        start: Start | None = None,
+        served: ServedSweep | None = None,
     ) -> None:
         super().__init__(
             sweep,
@@ -60,7 +64,9 @@ class BridgeSource(AgentSource):
             [*fixed, OFFLINE],
             count=count,
             patience=patience,
+            start=start,
             print_line=print_line,
+            served=served,
         )
         self.syncer, self.reattach = syncer, reattach
         self._last_upload = 0.0

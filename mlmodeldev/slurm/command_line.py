@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,6 +39,9 @@ COMMANDS = {
 
 DEFAULT = "submit"
 
+SIGPIPE_STATUS = 128 + signal.SIGPIPE
+"""Exit status where nobody reads on, as a shell gives it to what SIGPIPE has ended."""
+
 
 def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | None = None) -> int:
     """Answer the command line; return the exit status.
@@ -52,10 +57,16 @@ def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | Non
     try:
         refuse_in_arguments(words)
         args = _parse(_with_action(words, commands), commands)
-        return int(_attribute(commands[args.action], f"run_{args.action}")(args))
+        status = int(_attribute(commands[args.action], f"run_{args.action}")(args))
+        sys.stdout.flush()
+        return status
     except UsageError as error:
         print(f"SlurmTrain.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; the flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SIGPIPE_STATUS
 
 
 def _with_action(words: Sequence[str], commands: Mapping[str, str]) -> list[str]:

@@ -23,7 +23,7 @@ from mlmodeldev.trial.task import TrialResult, TrialTask
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import SweepState
-    from mlmodeldev.sweep.starter import Start
+    from mlmodeldev.sweep.starter import Starter
 
 
 def run_here(sweep_state: SweepState, slots: int | None = None) -> int:
@@ -97,7 +97,7 @@ class TrialEntrySource:
         program: module that has ``train``.
         fixed: overrides of every trial, beside its own.
         retry: run what failed, too.
-        start: how a foreign program is started; None: as forks of ``program``.
+        start: how they are started; None: as forks of ``program``.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class TrialEntrySource:
         program: str,
         fixed: Sequence[str],
         retry: bool = False,
-        start: Start | None = None,
+        start: Starter | None = None,
     ) -> None:
         self.program, self.fixed, self.start = program, list(fixed), start
         self._passed_over = ENDED if retry else ENDED | {"failed"}
@@ -147,10 +147,12 @@ def trial_task(
     program: str,
     fixed: Sequence[str],
     tag: object = None,
-    start: Start | None = None,
+    start: Starter | None = None,
 ) -> TrialTask:
     """Return a declared trial as what a pool runs: its own values, and where it lies."""
-    overrides = trial_arguments(entry.trial.overrides, entry.folder, fixed)
+    # Hydra's spelling is for trainers: another program's values may have none
+    own = {} if start and start.invocation.is_foreign else entry.trial.overrides
+    overrides = trial_arguments(own, entry.folder, fixed)
     work = TrialTask(entry.trial.id, entry.folder, overrides, program, tag=tag)
     return start(work, entry.trial.overrides) if start else work
 

@@ -8,8 +8,8 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
@@ -37,18 +37,18 @@ class Plan:
         throttle: jobs at once.
         hours: a trial's expected hours, and
         basis: where that comes from.
-        states: of the trials, as `state` tells them.
+        states: of the trials, in their order, as `state` tells them.
         searched: of a search: trials that its workers still draw; the jobs' lists are empty.
     """
 
     sweep_state: SweepState
-    tasks: list[list[TrialEntry]]
-    arrays: list[list[list[TrialEntry]]]
+    tasks: Sequence[Sequence[TrialEntry]]
+    arrays: Sequence[Sequence[Sequence[TrialEntry]]]
     left: int
     throttle: int
     hours: float
     basis: str
-    states: dict[str, str] = field(default_factory=dict)
+    states: Sequence[str] = ()
     searched: int = 0
 
     @property
@@ -77,12 +77,17 @@ class Plan:
         return batch_script(self.cluster, folder.name, submission, snapshot, count, self.throttle)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``plan --json`` prints."""
+        """Return what ``submit --json`` prints."""
+        return {"trials": list(self.trial_rows()), **self.totals()}
+
+    def trial_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield what is shown of each trial."""
+        for entry, state in zip(self.sweep_state.entries, self.states, strict=True):
+            yield {"id": entry.trial.id, "overrides": entry.trial.overrides, "state": state}
+
+    def totals(self) -> dict[str, Any]:
+        """Return what is shown of all trials together."""
         return {
-            "trials": [
-                {"id": e.trial.id, "overrides": e.trial.overrides, "state": self.states[e.trial.id]}
-                for e in self.sweep_state.entries
-            ],
             "jobs": len(self.tasks),
             "arrays": [len(array) for array in self.arrays],
             "at_once": self.throttle,
@@ -115,16 +120,17 @@ def make_plan(
     if sweep_state.is_search and only is None:
         return _search_plan(sweep_state, len(jobs), limits)
     cluster, rules = sweep_state.base.cluster, limits.rules
-    states = {e.trial.id: state(e, jobs.get(e.trial.id)) for e in sweep_state.entries}
-    due = [e for e in sweep_state.entries if is_due(e, states[e.trial.id], only)]
-    tasks = _cut(due, trials_per_task(cluster))
+    states = [state(e, jobs.get(e.trial.id) if jobs else None) for e in sweep_state.entries]
+    pairs = zip(sweep_state.entries, states, strict=True)
+    due = [entry for entry, each in pairs if is_due(entry, each, only)]
+    tasks = _Parts(due, trials_per_task(cluster))
     room = len(tasks)
     if rules.max_submit is not None:
         room = max(0, rules.max_submit - in_queue)
-    now, later = tasks[:room], tasks[room:]
-    left = sum(len(task) for task in later)
+    now = tasks[:room]
+    left = len(due) - sum(map(len, now)) if room < len(tasks) else 0
     throttle = min(at_once(cluster, rules), max(1, len(now)))
-    arrays = _cut(now, limits.max_array)
+    arrays = _Parts(now, limits.max_array)
     return Plan(sweep_state, now, arrays, left, throttle, *estimate(sweep_state), states)
 
 
@@ -145,13 +151,26 @@ def _search_plan(sweep_state: SweepState, workers: int, limits: Limits) -> Plan:
     most = at_once(cluster, limits.rules)
     wanted = max(0, min(most, -(-left // trials_at_once(cluster))) - workers)
     tasks: list[list[TrialEntry]] = [[] for _ in range(wanted)]
-    arrays, throttle = _cut(tasks, limits.max_array), max(1, wanted)
-    states = {e.trial.id: e.state for e in sweep_state.entries}
+    arrays, throttle = _Parts(tasks, limits.max_array), max(1, wanted)
+    states = [e.state for e in sweep_state.entries]
     return Plan(sweep_state, tasks, arrays, 0, throttle, *estimate(sweep_state), states, left)
 
 
-def _cut(items: Sequence[Any], size: int) -> list[list[Any]]:
-    return [list(items[start : start + size]) for start in range(0, len(items), size)]
+class _Parts(Sequence[Any]):
+    """A sequence in parts of one size, each made when it is asked for: there may be a million."""
+
+    def __init__(self, items: Sequence[Any], size: int) -> None:
+        self.items, self.size = items, size
+
+    def __len__(self) -> int:
+        return (len(self.items) + self.size - 1) // self.size
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            return _Parts(self.items[start * self.size : stop * self.size], self.size)
+        start = range(len(self))[index] * self.size
+        return self.items[start : start + self.size]
 
 
 # --- a trial

@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +76,10 @@ class SweepState:
     @property
     def program(self) -> str:
         """The module that has ``train``: ``trainer``, or ``folder.name`` of another file."""
-        file = Path(self.sweep.definition.texts.get("program", "trainer.py"))
-        return ".".join(file.with_suffix("").parts)
+        return self.sweep.invocation.module
 
     def starter(self, root: Path) -> Starter | None:
-        """Return how a foreign program's trials are started; None: as forks of ``program``.
+        """Return how the trials are started; None: as forks of ``program``.
 
         Args:
             root: the project's folder, or a copy of it.
@@ -89,19 +87,16 @@ class SweepState:
         Raises:
             UsageError: settings, a search or early stopping, of which the program knows nothing.
         """
-        from mlmodeldev.sweep.loading import is_foreign, program_of
         from mlmodeldev.sweep.starter import starter
 
         definition = self.sweep.definition
-        if not is_foreign(definition, root):
-            return None
-        if self.is_search or definition.early_terminate:
+        invocation = self.sweep.invocation_in(root)
+        if invocation.is_foreign and (self.is_search or definition.early_terminate):
             raise UsageError(
                 f"{self.file}: a search and early_terminate need the log of trainer.py;"
-                f" {definition.texts['program']} has them on W&B's server only"
+                f" {invocation.name} has them on W&B's server only"
             )
-        config = {"command": definition.command, "program": str(program_of(definition, root))}
-        return starter(config, self.overrides)
+        return starter(invocation, self.sweep.call, self.user_overrides)
 
     @property
     def modules(self) -> list[str]:
@@ -137,7 +132,7 @@ def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     """
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
-    from mlmodeldev.sweep.loading import program_of, pruning
+    from mlmodeldev.sweep.loading import pruning
 
     if "=" in (getattr(args, "wandb", None) or ""):  # --wandb optimizer.lr=0.1
         args.overrides, args.wandb = [args.wandb, *args.overrides], ""
@@ -147,13 +142,12 @@ def read_sweep_state(args: argparse.Namespace, lint: bool = True) -> SweepState:
     compose_settings(user_overrides, partial=True)  # a typo is told before the sweep's mistakes are
     file = _sweep_file(args.sweep)
     sweep = load(file)
-    program = program_of(sweep.definition, project_root())
-    if not program.is_file():
-        raise UsageError(f"{file}: program: {program}: no such file")
+    if missing := sweep.invocation.missing:
+        raise UsageError(f"{file}: program: {missing}")
     overrides = [*pruning(sweep), *user_overrides]
     base = compose_settings(overrides, partial=True)  # the sweep sets the rest
     if lint:
-        _lint(file, overrides)
+        _lint(sweep, overrides)
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), args.count, args.seed))
     sweep_state = SweepState(
         file, sweep, base, overrides, entries, args.seed, args.count, user_overrides
@@ -202,20 +196,15 @@ def _sweep_file(name: str) -> Path:
     return path if path.exists() or path.is_absolute() else project_root() / path
 
 
-def _lint(file: Path, overrides: Sequence[str]) -> None:
+def _lint(sweep: Sweep, overrides: Sequence[str]) -> None:
     """Print a sweep file's warnings, or raise its first error."""
     from mlmodeldev.settings.composition import refusal
-    from mlmodeldev.sweep import check, load
-    from mlmodeldev.sweep.loading import is_foreign
+    from mlmodeldev.sweep.lint import check_loaded
 
     def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
         return refusal(key, value, (*overrides, *beside))
 
-    definition = load(file).definition
-    if is_foreign(definition, project_root()):
-        problems = check(file, None, [definition.metric.name] if definition.metric else [])
-    else:
-        problems = check(file, refused)
+    problems = check_loaded(sweep, refused)
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))
@@ -230,26 +219,36 @@ ENDED = frozenset({"done", "pruned"})
 """States in which there is nothing left to run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrialEntry:
     """One declared trial and its record.
 
     Attributes:
         trial: its values and its identity.
-        folder: where it lies, or will.
+        base: the sweep's folder, in which it lies, or will.
         wandb_state: its state in W&B, where that was asked and runs there hold it.
         anew: whether what is in the folder is to be moved aside, and counts no more.
     """
 
     trial: Trial
-    folder: Path
+    base: Path
     wandb_state: str | None = None
     anew: bool = False
+    _record: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
 
-    @cached_property
+    @property
+    def folder(self) -> Path:
+        """Where it lies, or will."""
+        return self.base / self.trial.id
+
+    @property
     def record(self) -> dict[str, Any]:
-        """The trial's record; empty where it never ran or can't be read."""
-        return {} if self.anew else read_record(self.folder)
+        """The trial's record, read once; empty where it never ran or can't be read."""
+        if self.anew:
+            return {}
+        if not self._record:
+            self._record.append(read_record(self.folder))
+        return self._record[0]
 
     @property
     def state(self) -> str:
@@ -274,7 +273,7 @@ class TrialEntry:
 
     def again(self) -> TrialEntry:
         """Return the entry with the record that is there now."""
-        return TrialEntry(self.trial, self.folder, self.wandb_state)
+        return TrialEntry(self.trial, self.base, self.wandb_state)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a table or JSON shows."""
@@ -302,8 +301,47 @@ def reconcile(
     if sweep.method == "bayes":
         yield from begun_trials(sweep, base)
         return
+    _refuse_endless(sweep, count)
+    begun = _names(base)
     for trial in sweep.trials(count, seed):
-        yield TrialEntry(trial, base / trial.id)
+        # most were never begun, and share the record of nothing
+        yield TrialEntry(trial, base, _record=[] if trial.id in begun else _NOTHING)
+
+
+_NOTHING: list[dict[str, Any]] = [{}]
+
+
+def _names(base: Path) -> frozenset[str]:
+    """Return the names of all folders in a sweep's folder, by one look."""
+    try:
+        with os.scandir(base) as items:
+            return frozenset(item.name for item in items)
+    except OSError:
+        return frozenset()
+
+
+MAX_LISTED = 2_000_000
+"""So many trials are listed, and held against their folders, at once."""
+
+
+def _refuse_endless(sweep: Sweep, count: int | None) -> None:
+    """Refuse a list that would take hours and all memory.
+
+    Raises:
+        UsageError: there are more trials than `MAX_LISTED`.
+    """
+    caps = [each for each in (count, sweep.definition.run_cap) if each is not None]
+    size = min(caps, default=None)
+    if sweep.method == "grid" and (size is None or size > MAX_LISTED):
+        size = sweep.space.product()
+        if size > MAX_LISTED and sweep.space.has_rules:
+            size = sweep.space.count()
+        size = min([size, *caps])
+    if size is not None and size > MAX_LISTED:
+        raise UsageError(
+            f"{sweep.definition.file}: declares {size:,} trials, of which at most {MAX_LISTED:,}"
+            " are listed at once: give --count, or run_cap in the file"
+        )
 
 
 def begun_trials(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
@@ -319,7 +357,7 @@ def begun_trials(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
             point = {key: overrides[key] for key in keys if key in overrides}
             trial = Trial(point, sweep.naming)
             if trial.id == folder.name:
-                begun.append((record.get("created") or 0.0, TrialEntry(trial, folder)))
+                begun.append((record.get("created") or 0.0, TrialEntry(trial, base)))
     yield from (entry for _, entry in sorted(begun, key=lambda pair: pair[0]))
 
 

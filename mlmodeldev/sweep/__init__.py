@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from mlmodeldev.sweep.document import Problem
     from mlmodeldev.sweep.lint import check
     from mlmodeldev.sweep.loading import Sweep, load, loads
-    from mlmodeldev.sweep.space import Trial
+    from mlmodeldev.sweep.naming import Trial
 
 __all__ = ["Problem", "Sweep", "Trial", "check", "load", "loads"]
 
 _MODULES = {
     "Problem": "document",
     "Sweep": "loading",
-    "Trial": "space",
+    "Trial": "naming",
     "check": "lint",
     "load": "loading",
     "loads": "loading",

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
 if TYPE_CHECKING:
+    from mlmodeldev.sweep.document import Problem
     from mlmodeldev.sweep.lint import Refusal, TrainerSettings
+    from mlmodeldev.sweep.loading import Sweep
 
 
 def main(argv: Sequence[str] | None = None, settings: TrainerSettings | None = None) -> int:
@@ -66,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(arguments: Sequence[str], as_json: bool, settings: TrainerSettings | None) -> int:
-    from mlmodeldev.sweep.lint import check
+    from mlmodeldev.sweep.lint import check, check_loaded
+    from mlmodeldev.sweep.loading import load
 
     fixed = [item for item in arguments if "=" in item and not Path(item).exists()]
     files = [file for file in arguments if file not in fixed]
@@ -74,7 +77,14 @@ def _check(arguments: Sequence[str], as_json: bool, settings: TrainerSettings | 
         raise UsageError("no sweep file is named")
     if callable(settings):
         settings = _with_fixed(fixed, settings)
-    problems = {file: check(file, None if _is_foreign(file) else settings) for file in files}
+    sweeps: dict[str, Sweep] = {}
+    problems: dict[str, list[Problem]] = {}
+    for file in files:
+        try:
+            sweeps[file] = load(file)
+            problems[file] = check_loaded(sweeps[file], settings)
+        except UsageError:
+            problems[file] = check(file, settings)  # which lists all of the mistakes
     failed = {file for file in files if any(p.severity == "error" for p in problems[file])}
     if as_json:
         entries = [problem.as_dict() for each in problems.values() for problem in each]
@@ -84,18 +94,8 @@ def _check(arguments: Sequence[str], as_json: bool, settings: TrainerSettings | 
             for problem in each:
                 print(problem)
             if file not in failed:
-                print(f"{file}: {_summary(file)}")
+                print(f"{file}: {_summary(sweeps[file])}")
     return EXIT_BAD_INPUT if failed else 0
-
-
-def _is_foreign(file: str) -> bool:
-    from mlmodeldev.project import project_root
-    from mlmodeldev.sweep.loading import is_foreign, load
-
-    try:
-        return is_foreign(load(file).definition, project_root())
-    except UsageError:
-        return False  # check itself reports what is wrong
 
 
 def _with_fixed(fixed: Sequence[str], refusal: Refusal) -> Refusal:
@@ -103,10 +103,7 @@ def _with_fixed(fixed: Sequence[str], refusal: Refusal) -> Refusal:
     return lambda key, value, choices: refusal(key, value, (*fixed, *choices))
 
 
-def _summary(file: str) -> str:
-    from mlmodeldev.sweep.loading import load
-
-    sweep = load(file)
+def _summary(sweep: Sweep) -> str:
     size = sweep.count()
     return f"ok, {sweep.method}, " + ("no end" if size is None else f"{size} trials")
 

@@ -15,7 +15,9 @@ from mlmodeldev.sweep.document import Document, shown
 from mlmodeldev.sweep.expression import Expression
 from mlmodeldev.sweep.extensions import Extensions, parse_extensions
 from mlmodeldev.sweep.grid import MAX_VALUES, count_of
+from mlmodeldev.sweep.invocation import Invocation
 from mlmodeldev.sweep.parameters import GRID, Parameter, parse_parameters
+from mlmodeldev.sweep.stopping import bands as bands_of
 
 METHODS = ("grid", "random", "bayes")
 TEXTS = ("program", "project", "entity", "name", "description")
@@ -62,6 +64,7 @@ class Definition:
     file: str
     method: str
     parameters: tuple[Parameter, ...]
+    """Those of the file, then the settings that its command itself gives to each trial."""
     metric: Metric | None = None
     early_terminate: Hyperband | None = None
     run_cap: int | None = None
@@ -100,19 +103,50 @@ def parse(document: Document) -> Definition:
         document.refuse(1, "is no sweep file: it needs 'method' and 'parameters'")
     document.only(data, (), TOP_LEVEL)
     parameters = parse_parameters(document)
+    command, texts = _command(document), _texts(document)
     definition = Definition(
         file=document.file,
         method=document.choice(("method",), METHODS),
-        parameters=tuple(parameters),
+        parameters=(*parameters, *_command_settings(document, command, texts, parameters)),
         metric=_metric(document),
         early_terminate=_hyperband(document),
         run_cap=document.count(("run_cap",)),
-        command=_command(document),
-        texts={key: text for key in TEXTS if (text := document.text((key,))) is not None},
+        command=command,
+        texts=texts,
         extensions=parse_extensions(document, parameters),
     )
     _check_consistency(definition, document)
     return definition
+
+
+def _texts(document: Document) -> dict[str, str]:
+    return {key: text for key in TEXTS if (text := document.text((key,))) is not None}
+
+
+def _command_settings(
+    document: Document,
+    command: tuple[str, ...] | None,
+    texts: dict[str, str],
+    parameters: list[Parameter],
+) -> list[Parameter]:
+    """Return what the command itself sets as constants, for they are part of what a trial is."""
+    invocation = Invocation.of(command, texts.get("program"))
+    if not invocation.fixed:
+        return []
+    place = ("command", invocation.fixed[0])
+    try:
+        settings = invocation.settings
+    except UsageError as mistake:
+        document.error(place, str(mistake))
+        return []
+    names = {parameter.name for parameter in parameters}
+    for key in settings.keys() & names:
+        document.error(place, f"sets {key}, which is a parameter of the sweep")
+    return [
+        Parameter(key, "constant", {"value": value}, place)
+        for key, value in settings.items()
+        if key not in names
+    ]
 
 
 def _metric(document: Document) -> Metric | None:
@@ -134,8 +168,10 @@ def _hyperband(document: Document) -> Hyperband | None:
     document.choice((key, "type"), ("hyperband",))
     if "min_iter" not in data and not {"max_iter", "s"} <= data.keys():
         document.error((key,), "needs 'min_iter', or 'max_iter' with 's'")
-    if "min_iter" in data and "max_iter" in data:
-        document.error((key,), "takes 'min_iter' or 'max_iter', not both")
+    elif "max_iter" in data and "s" not in data:
+        document.error((key, "max_iter"), "needs 's' beside it, also where there is a 'min_iter'")
+    elif "min_iter" in data and "max_iter" in data:
+        document.warning((key, "min_iter"), "is of no account beside 'max_iter', as on W&B")
     eta = document.number((key, "eta"), 3.0)
     if eta is not None and not 1 < eta < math.inf:
         document.error((key, "eta"), f"{shown(eta)} must be greater than 1")
@@ -143,11 +179,14 @@ def _hyperband(document: Document) -> Hyperband | None:
     if not isinstance(strict, bool):
         document.error((key, "strict"), f"{shown(strict)} must be true or false")
     bands = document.number((key, "s"))
-    if bands is not None and not 0 < bands < math.inf:
-        document.error((key, "s"), f"{shown(bands)} must be greater than 0")
+    if bands is not None and not -math.inf < bands < math.inf:
+        document.error((key, "s"), f"{shown(bands)} must be a finite number")
     first = document.count((key, "min_iter"))
     last = document.count((key, "max_iter"))
-    return Hyperband(first, last, bands, eta or 3.0, bool(strict))
+    rule = Hyperband(None if last else first, last, bands, eta or 3.0, bool(strict))
+    if last is not None and bands is not None and not document.errors and not bands_of(rule):
+        document.warning((key,), "stops nothing: there is no band at or below max_iter / eta")
+    return rule
 
 
 def _command(document: Document) -> tuple[str, ...] | None:
@@ -167,6 +206,8 @@ def _check_consistency(definition: Definition, document: Document) -> None:
     """Report what does not fit together in an otherwise readable sweep file."""
     if definition.method == "bayes" and definition.metric is None:
         document.error(("method",), "bayes needs a 'metric' with a name and a goal")
+    if definition.method == "bayes" and all(p.is_constant for p in definition.parameters):
+        document.error(("method",), "bayes needs a parameter to search: all have one value")
     if definition.early_terminate and definition.metric is None:
         document.error(("early_terminate",), "hyperband needs a 'metric' to compare trials by")
     for parameter in definition.parameters:

@@ -153,10 +153,12 @@ class Document:
         return value if isinstance(value, str) else None
 
     def count(self, keys: Keys) -> int | None:
-        """Return an integer of at least 1, or None."""
+        """Return an integer of at least 1, or None; 2.0 is taken for 2, as W&B does."""
         value = self.value(keys)
         if value is None:
             return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             self.error(keys, f"{shown(value)} must be an integer of at least 1")
             return None

@@ -75,14 +75,28 @@ def check(
         definition = parse(document)
     except UsageError:
         return document.problems
-    if not document.errors:
-        _check_header(document)
-        _check_values(document, definition)
-        _check_end(document, definition)
-        check_command(document, definition)
+    if document.errors:
+        return sorted(document.problems, key=lambda problem: problem.line)
+    return check_loaded(Sweep(definition, document), settings, metrics)
+
+
+def check_loaded(
+    sweep: Sweep,
+    settings: TrainerSettings | None = None,
+    metrics: Collection[str] = TRAINER_METRICS,
+) -> list[Problem]:
+    """Return all problems of a sweep that was loaded from a file, as `check` does."""
+    document, definition = sweep.document, sweep.definition
+    assert document is not None
+    _check_header(document)
+    _check_values(document, definition)
+    _check_end(document, definition)
+    check_command(document, definition)
+    foreign = sweep.invocation.is_foreign  # of whose names and types we know none
+    if not foreign:
         _check_metric(document, definition, metrics)
-        if _check_points(document, definition) and settings is not None:
-            _check_settings(document, definition, settings)
+    if _check_points(document, sweep) and settings is not None and not foreign:
+        _check_settings(document, definition, settings)
     return sorted(document.problems, key=lambda problem: problem.line)
 
 
@@ -157,10 +171,11 @@ def _points(definition: Definition) -> Iterator[dict[str, Any]]:
     return space.walk() if definition.method == "grid" else space.draw()
 
 
-def _check_points(document: Document, definition: Definition) -> bool:
+def _check_points(document: Document, sweep: Sweep) -> bool:
     """Report rules that cannot be worked out, or that no point fits; return whether all is well."""
+    some = 20 if sweep.space.rules.any else 1
     try:
-        first = list(itertools.islice(_points(definition), 20))
+        first = list(itertools.islice(_points(sweep.definition), some))
     except UsageError as error:
         document.error(("controller",), str(error))
         return False

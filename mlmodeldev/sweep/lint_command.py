@@ -10,72 +10,53 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.settings.identity import canonical_text
+from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.identity import canonical_text, references
 from mlmodeldev.settings.overrides import parse_overrides
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.document import Document
+from mlmodeldev.sweep.invocation import ARGUMENTS, HYDRA, JSON, Invocation, macro_message
 from mlmodeldev.sweep.parameters import Parameter
 
-DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-"""What W&B runs when a sweep gives no command."""
-
-HYPHENS = ("args", "args_no_equals", "args_no_boolean_flags")
-HYDRA = ("args_no_hyphens", "args_append_hydra", "args_override_hydra")
-JSON = ("args_json", "args_json_file")
-MACROS = ("env", "interpreter", "program", *HYPHENS, *HYDRA, *JSON)
-_MACRO = re.compile(r"\$\{([^}]*)\}")
 _WORD = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 
 
 def check_command(document: Document, definition: Definition) -> None:
     """Report macros that W&B does not have, and values that its command line spoils."""
-    command = definition.command or DEFAULT_COMMAND
-    for i, item in enumerate(command):
+    invocation = Invocation.of(definition.command, definition.texts.get("program"))
+    for i, item in enumerate(invocation.command):
         if message := macro_message(item):
             document.error(("command", i), message)
-    macros = {match[1] for item in command if (match := _MACRO.fullmatch(item))}
-    if message := _program_message(definition, macros):
-        document.warning(("program",), message)
-    if message := _arguments_message(definition, macros):
-        document.error(("command",), message)
-    if not macros & set(JSON):
+    _check_program(document, definition, invocation)
+    values = invocation.macros & {*ARGUMENTS}
+    if not values:
+        _report_no_values(document, invocation)
+    elif not values & {*JSON}:
         _check_nested(document)
-    # trainer.py reads the file of values that the agent leaves for it, where null is null.
-    reads_file = definition.texts.get("program", "").endswith("trainer.py")
-    if macros & set(HYDRA) and not reads_file:
+    if not invocation.is_foreign:
+        return  # it reads the file of values that the agent leaves for it, where null is null
+    if values & {*HYDRA}:
         for parameter in definition.parameters:
             _check_as_text(parameter, document)
+    if values:
+        _check_ties(document, definition)
 
 
-def macro_message(item: str) -> str | None:
-    """Return what is wrong with the macros in an item of a command, or None."""
-    for name in _MACRO.findall(item):
-        if re.fullmatch(r"envvar:[A-Z0-9_]*", name):
-            continue
-        allowed = ", ".join(f"${{{macro}}}" for macro in (*MACROS, "envvar:NAME"))
-        if name not in MACROS:
-            hint = nearest(name, MACROS)
-            message = f"${{{name}}} is no macro of W&B, which drops it silently"
-            return f"{message}{hint}; allowed: {allowed}"
-        if item != f"${{{name}}}":
-            return f"{item!r}: W&B replaces ${{{name}}} only where it stands alone"
-    return None
+def _check_program(document: Document, definition: Definition, invocation: Invocation) -> None:
+    if "program" not in definition.texts and "program" in invocation.macros:
+        message = "missing: 'wandb agent' will not know what to run; write program: trainer.py"
+        document.warning(("program",), message)
+    if invocation.missing:
+        document.warning(("program",), f"{invocation.missing}; nothing runs before it is there")
 
 
-def _program_message(definition: Definition, macros: set[str]) -> str | None:
-    if "program" in definition.texts or "program" not in macros:
-        return None
-    return "missing: 'wandb agent' will not know what to run; write program: trainer.py"
-
-
-def _arguments_message(definition: Definition, macros: set[str]) -> str | None:
-    if not macros & {*HYPHENS, *HYDRA, *JSON}:
-        return "no ${args...}: the program would never see its values; add ${args_no_hyphens}"
-    if definition.texts.get("program", "").endswith("trainer.py") and macros & set(HYPHENS):
-        given = "${args}" if definition.command else "missing, which means ${args}"
-        return f"{given}: gives --key=value, which Hydra refuses; use ${{args_no_hyphens}}"
-    return None
+def _report_no_values(document: Document, invocation: Invocation) -> None:
+    if invocation.is_foreign:
+        message = "no ${args...}: the program sees its values by wandb.init() alone, in its config"
+        document.warning(("command",), message)
+        return
+    message = "no ${args...}: the program would never see its values; add ${args_no_hyphens}"
+    document.error(("command",), message)
 
 
 def _check_nested(document: Document) -> None:
@@ -87,6 +68,16 @@ def _check_nested(document: Document) -> None:
                 f"write dotted names such as {name}.{inner}, or use ${{args_json}}"
             )
             document.error(("parameters", name), message)
+
+
+def _check_ties(document: Document, definition: Definition) -> None:
+    """Warn of ties, which W&B's own agent hands to another program as they are written."""
+    names = {parameter.name for parameter in definition.parameters}
+    for parameter in definition.parameters:
+        values = parameter.fields.get("values", parameter.fields.get("value"))
+        if tied := sorted(references(values) & names):
+            message = f"'wandb agent' hands ${{{tied[0]}}} over as text; our agent resolves it"
+            document.warning(parameter.keys, message)
 
 
 def _check_as_text(parameter: Parameter, document: Document) -> None:

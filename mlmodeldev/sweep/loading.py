@@ -10,7 +10,6 @@ Example::
 
 from __future__ import annotations
 
-import ast
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.project import project_root
 from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.sweep.definition import Definition, parse
 from mlmodeldev.sweep.document import Document
-from mlmodeldev.sweep.space import Naming, Space, Trial
+from mlmodeldev.sweep.invocation import Invocation, TrialCall
+from mlmodeldev.sweep.naming import Naming, Trial
+from mlmodeldev.sweep.space import Space
+from mlmodeldev.sweep.stopping import bands
 from mlmodeldev.sweep.yaml_reader import read_file, read_text
 
 
@@ -57,14 +60,19 @@ def loads(text: str, file: str = "<sweep>") -> Sweep:
 def _sweep(document: Document) -> Sweep:
     definition = parse(document)
     document.raise_errors()
-    return Sweep(definition)
+    return Sweep(definition, document)
 
 
 class Sweep:
-    """A sweep: what its file declares."""
+    """A sweep: what its file declares.
 
-    def __init__(self, definition: Definition) -> None:
-        self.definition = definition
+    Args:
+        definition: the file's meaning.
+        document: the file as it was read, if it was.
+    """
+
+    def __init__(self, definition: Definition, document: Document | None = None) -> None:
+        self.definition, self.document = definition, document
 
     @property
     def name(self) -> str:
@@ -80,6 +88,31 @@ class Sweep:
     def method(self) -> str:
         """``grid``, ``random`` or ``bayes``."""
         return self.definition.method
+
+    @cached_property
+    def invocation(self) -> Invocation:
+        """How its trials are started."""
+        return self.invocation_in(project_root())
+
+    def invocation_in(self, root: Path) -> Invocation:
+        """Return how its trials are started where the project lies in another folder."""
+        return Invocation.of(self.definition.command, self.definition.texts.get("program"), root)
+
+    def call(self, settings: Mapping[str, Any]) -> TrialCall:
+        """Return what the trial of these settings, by dotted key, is called with."""
+        return TrialCall(self._nested(settings), settings)
+
+    def _nested(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings as W&B hands them over: nested where the file nests them."""
+        values: dict[str, Any] = {}
+        for parameter in self.definition.parameters:
+            if parameter.name not in settings or not parameter.path:
+                continue
+            node = values
+            for name in parameter.path[:-1]:
+                node = node.setdefault(name, {})
+            node[parameter.path[-1]] = settings[parameter.name]
+        return values
 
     @cached_property
     def space(self) -> Space:
@@ -140,36 +173,6 @@ class Sweep:
         return min(size for size in (self.space.count(), cap) if size is not None)
 
 
-def program_of(definition: Definition, root: Path) -> Path:
-    """Return the sweep's program; a relative path is meant from the project's folder."""
-    return root / definition.texts.get("program", "trainer.py")
-
-
-def is_foreign(definition: Definition, root: Path) -> bool:
-    """Return whether the program is there, and has no ``train(settings)`` that a fork could call.
-
-    Its parameters are its own, so nothing is known of their names and types.
-    """
-    file = program_of(definition, root)
-    return file.is_file() and not trains(file)
-
-
-def trains(file: Path) -> bool:
-    """Return whether a Python file has a name ``train``, without importing it."""
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-    except (SyntaxError, UnicodeDecodeError, ValueError):
-        return False
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "train":
-            return True
-        if isinstance(node, ast.ImportFrom) and any(
-            "train" in (alias.asname, alias.name) for alias in node.names
-        ):
-            return True
-    return False
-
-
 def trial_arguments(
     overrides: Mapping[str, Any], folder: Path, fixed: Sequence[str] = ()
 ) -> list[str]:
@@ -200,7 +203,7 @@ def pruning(
         number: the trial's number in it: what Optuna's own rules need.
     """
     rule, metric = sweep.definition.early_terminate, sweep.definition.metric
-    if rule is None or metric is None:
+    if rule is None or metric is None or not bands(rule):
         return []
     settings = {"enabled": True, "metric": metric.name, "goal": metric.goal, **asdict(rule)}
     if journal is not None:

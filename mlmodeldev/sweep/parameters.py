@@ -68,6 +68,11 @@ class Parameter:
     """Where it stands in the file."""
 
     @property
+    def path(self) -> tuple[str, ...]:
+        """Its names in the file, from the outermost; empty of a setting that the command gives."""
+        return tuple(map(str, self.keys[1::2])) if self.keys[:1] == ("parameters",) else ()
+
+    @property
     def is_constant(self) -> bool:
         """True if there is one value only, given as ``value``."""
         return self.distribution == "constant"
@@ -149,7 +154,13 @@ def _distribution(spec: dict[str, Any], keys: Keys, document: Document) -> str |
     if "distribution" in spec:
         given = spec["distribution"]
         if given == "categorical_w_probabilities":
+            if "probabilities" not in spec:
+                message = "categorical_w_probabilities needs 'probabilities', one for each value"
+                document.error(keys, message)
             return "categorical"
+        if given == "categorical" and "probabilities" in spec:
+            message = "W&B takes none with categorical: drop 'distribution', or name"
+            document.error((*keys, "probabilities"), f"{message} categorical_w_probabilities")
         if isinstance(given, str) and given in FIELDS:
             return given
         hint = nearest(str(given), FIELDS)

@@ -22,10 +22,12 @@ from typing import Any, Protocol
 
 from mlmodeldev.atomic import atomic_path, write_text
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.sweep.space import Trial
+from mlmodeldev.sweep.naming import Trial
 from mlmodeldev.trial.record import best, history, last_entry
 
 FORMATS = (".csv", ".parquet")
+PARAMETER = "parameter/"
+"""Before the name of a parameter's column, where a fact or a result has that name."""
 _ENDED = ("done", "pruned")
 
 
@@ -78,8 +80,8 @@ class Results:
 
     Attributes:
         metric: what trials are ordered by.
-        rows: one for each trial, best first: id, name, group, state, metric, overrides, last
-            logged values.
+        rows: one for each trial, best first: id, name, group, state, metric, overrides (those
+            that are called as a fact is with `PARAMETER` before them), last logged values.
         groups: points, best mean first.
     """
 
@@ -128,7 +130,7 @@ def collect(entries: Iterable[ResultEntry], metric: str, goal: str) -> Results:
 def _row(entry: ResultEntry, metric: str, goal: str) -> dict[str, Any]:
     record = entry.record
     logged = {k: v for k, v in last_entry(entry.folder).items() if k not in ("epoch", "step")}
-    return {
+    facts = {
         "id": entry.trial.id,
         "name": entry.trial.name,
         "group": entry.trial.group,
@@ -137,10 +139,13 @@ def _row(entry: ResultEntry, metric: str, goal: str) -> dict[str, Any]:
         metric: best(history(entry.folder, metric), goal),
         "epoch": record.get("epoch"),
         "attempts": record.get("attempts", 0),
-        **entry.trial.overrides,
-        **{f"last/{name}": value for name, value in logged.items()},
-        **(record.get("test") or {}),
     }
+    measured = {f"last/{name}": value for name, value in logged.items()}
+    measured |= record.get("test") or {}
+    # A program of any kind may call its parameters what it likes: the trial's facts win.
+    taken = facts.keys() | measured.keys()
+    values = {PARAMETER * (k in taken) + k: v for k, v in entry.trial.overrides.items()}
+    return {**facts, **values, **measured, **facts}
 
 
 def _point_name(trial: Trial) -> str:

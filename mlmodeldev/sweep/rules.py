@@ -26,6 +26,11 @@ class Rules:
         self._links = _tie_links(definition)
         self._tied = any(self._links.values())
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a rule or a tie at all."""
+        return bool(self._tied or self.conditions or self.constraints)
+
     def apply(self, raw: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the point of these raw values, or None where a constraint does not hold.
 

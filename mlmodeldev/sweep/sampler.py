@@ -29,8 +29,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mlmodeldev.settings.identity import canonical_text
 from mlmodeldev.sweep.distributions import quantile
 from mlmodeldev.sweep.loading import Sweep
+from mlmodeldev.sweep.naming import Trial
 from mlmodeldev.sweep.parameters import Parameter, distinct
-from mlmodeldev.sweep.space import MAX_REDRAWS, Trial, uniform
+from mlmodeldev.sweep.space import MAX_REDRAWS, uniform
 
 STARTUP = 10
 """A bayes search draws so many points at random before it suggests; fewer under a small cap."""

@@ -21,9 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.lease import owned
+from mlmodeldev.project import project_root
 from mlmodeldev.sweep.journal import Journal, Leases
 from mlmodeldev.sweep.loading import Sweep, load, pruning, trial_arguments
 from mlmodeldev.sweep.sampler import Proposal, Sampler
+from mlmodeldev.sweep.starter import Start, starter
 from mlmodeldev.sweep.study import SearchStudy, add_folder_trials, import_trials
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.pool import WAIT, TrialResult, TrialTask, run_pool
@@ -52,6 +54,7 @@ class SearchSource:
         retry: run trials again that had failed before this worker began.
         linger: wait for the trials of other workers, to take them over should those die. Else a
             worker that finds nothing to do leaves; what then dies waits for the next worker.
+        start: how a trial is started; None: as a fork of ``program``.
     """
 
     def __init__(
@@ -64,8 +67,9 @@ class SearchSource:
         count: int | None = None,
         retry: bool = False,
         linger: bool = False,
+        start: Start | None = None,
     ) -> None:
-        self.sweep, self.program, self.fixed = sweep, program, list(fixed)
+        self.sweep, self.program, self.fixed, self.start = sweep, program, list(fixed), start
         self.retry, self.linger = retry, linger
         self.base = runs_dir.expanduser().absolute() / sweep.folder
         caps = [c for c in (count, sweep.definition.run_cap) if c is not None]
@@ -203,7 +207,8 @@ class SearchSource:
         own = pruning(self.sweep, self.journal.path, self.study.name, row.number)
         overrides = trial_arguments(row.user_attrs["overrides"], folder, [*own, *self.fixed])
         print(f"{name}  {row.user_attrs['name']}  ...", flush=True)
-        return TrialTask(name, folder, overrides, self.program)
+        task = TrialTask(name, folder, overrides, self.program)
+        return self.start(task, row.user_attrs["overrides"]) if self.start else task
 
 
 def search(
@@ -234,8 +239,14 @@ def search(
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
     """
-    program = Path(sweep.definition.texts.get("program", "trainer.py")).stem
-    source = SearchSource(sweep, runs_dir, fixed, program, seed, count, retry, linger)
+    invocation = sweep.invocation_in(root or project_root())
+    if invocation.is_foreign:
+        raise UsageError(
+            f"{sweep.definition.file}: a search needs the log of trainer.py, which"
+            f" {invocation.name} does not keep"
+        )
+    program, start = invocation.module, starter(invocation, sweep.call)
+    source = SearchSource(sweep, runs_dir, fixed, program, seed, count, retry, linger, start)
     try:
         for folder in earlier:
             with source.journal.lock:

@@ -17,16 +17,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.identity import identity, references
+from mlmodeldev.settings.many_identities import Identities
 from mlmodeldev.sweep.definition import Definition
 from mlmodeldev.sweep.distributions import quantile
-from mlmodeldev.sweep.grid import Axis, coarse_first
+from mlmodeldev.sweep.grid import Axis, Lattice, coarse_first, count_of
 from mlmodeldev.sweep.parameters import Parameter
 from mlmodeldev.sweep.rules import Rules
 
@@ -50,6 +49,7 @@ class Space:
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self.rules = Rules(definition)
+        self._identities = Identities()
         # All keys in the file's order, so that every point lists them in that order.
         self._template = {p.name: p.fields.get("value") for p in definition.parameters}
         varied = [p for p in definition.parameters if not p.is_constant]
@@ -76,13 +76,13 @@ class Space:
     def _walk(self, axes: list[Axis], template: Point) -> Iterator[Point]:
         conditions = self.definition.conditions
         conditional = [i for i, axis in enumerate(axes) if axis.name in conditions]
-        columns = [(axis.name, axis.values) for axis in axes]
-        refused = 0
+        columns = [(axis.name, _listed(axis.values)) for axis in axes]
+        apply, refused = self.rules.apply if self.rules.any else _unchanged, 0
         for indices in coarse_first(axes):
             raw = dict(template)
             for (name, values), index in zip(columns, indices, strict=True):
                 raw[name] = values[index]
-            point = self.rules.apply(raw)
+            point = apply(raw)
             refused = 0 if point is not None else refused + 1
             if refused > MAX_REFUSED:
                 self._refuse(f"{MAX_REFUSED} points of the grid in a row break the constraints")
@@ -116,6 +116,15 @@ class Space:
             if key not in seen:
                 seen.add(key)
                 yield point
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether a rule may leave points of the grid out."""
+        return bool(self.definition.constraints or self.definition.conditions)
+
+    def product(self) -> int:
+        """Return the number of points of a grid before any rule, replicates included."""
+        return math.prod(count_of(p) for p in self.searched + self.replicated)
 
     def count(self) -> int:
         """Return the number of points of a grid, replicates included.
@@ -183,7 +192,7 @@ class Space:
             point = self.point({name: uniform(seed, index, attempt, name) for name in names})
             if point is None:
                 continue
-            key = identity(point)
+            key = self._identities(tuple(point), tuple(point.values()))
             if key not in seen:
                 seen.add(key)
                 return point
@@ -215,6 +224,15 @@ class Space:
                 yield from self.repeated(point)
 
 
+def _listed(values: Sequence[Any] | Lattice) -> Sequence[Any] | Lattice:
+    """Return short axes as lists: points then share their values, and none is worked out twice."""
+    return [values[i] for i in range(len(values))] if len(values) <= MAX_LEFT_OVER else values
+
+
+def _unchanged(raw: Point) -> Point | None:
+    return raw
+
+
 def uniform(seed: int, index: int, attempt: int, name: str) -> float:
     """Return a number in (0, 1), never 0 or 1: the hash of its arguments.
 
@@ -224,77 +242,3 @@ def uniform(seed: int, index: int, attempt: int, name: str) -> float:
     text = f"{seed}\n{index}\n{attempt}\n{name}".encode()
     bits = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 12
     return (bits + 0.5) / 2**52
-
-
-@dataclass(frozen=True)
-class Naming:
-    """How a sweep's trials are named: the swept keys, and a short label for each."""
-
-    labels: dict[str, str]
-    replicates: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, swept: Iterable[str], replicates: Iterable[str] = ()) -> Naming:
-        """Label each swept key by its last part, or by more of it where that is ambiguous."""
-        return cls(_labels(list(swept)), frozenset(replicates))
-
-    def name(self, overrides: Mapping[str, Any]) -> str:
-        """Return ``lr=0.003,width=64``: the swept keys that are set, in the file's order."""
-        parts = (
-            f"{label}={_show(overrides[k])}" for k, label in self.labels.items() if k in overrides
-        )
-        return ",".join(parts) or "trial"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One point of a sweep."""
-
-    overrides: dict[str, Any]
-    """Settings by dotted key, ties resolved; constants of the sweep file included."""
-    naming: Naming = field(repr=False, compare=False)
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-    @cached_property
-    def id(self) -> str:
-        """The identity: `mlmodeldev.settings.identity.identity` of the overrides."""
-        return identity(self.overrides)
-
-    @cached_property
-    def name(self) -> str:
-        """A readable name from the swept values only; the identity is what is unique."""
-        return self.naming.name(self.overrides)
-
-    @cached_property
-    def group(self) -> str:
-        """The identity without the replicates' values: the same for all repeats of a point."""
-        repeated = self.naming.replicates
-        return identity({k: v for k, v in self.overrides.items() if k not in repeated})
-
-
-def _labels(keys: list[str]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for key in keys:
-        parts = key.split(".")
-        for start in range(len(parts) - 1, -1, -1):
-            label = ".".join(parts[start:])
-            if sum(other == label or other.endswith(f".{label}") for other in keys) == 1:
-                break
-        labels[key] = label
-    return labels
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, float):
-        exact = repr(value)
-        return exact if len(exact) <= 8 else f"{value:.4g}"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{_show(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_show(v) for v in value) + "]"
-    text = str(value)
-    return text if len(text) <= 32 else text[:29] + "..."

@@ -108,7 +108,7 @@ def _declared(value: Any, spec: Any) -> Any:
     inner = spec.get("parameters") if isinstance(spec, Mapping) else None
     if not isinstance(inner, Mapping) or not isinstance(value, dict):
         return value
-    return {name: _declared(value[name], inner[name]) for name in inner if name in value}
+    return {name: _declared(value[name], inner[name]) for name in value if name in inner}
 
 
 def _kind(value: Any) -> str:

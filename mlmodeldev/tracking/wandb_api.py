@@ -29,6 +29,9 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.tracking.bounded import Unreachable, post_json
 from mlmodeldev.tracking.sweep_commands import Command, read_commands
 
+_PROJECT = re.compile(r"[^/\\#?%:]+")
+"""W&B allows all other characters in a project's name, blanks too."""
+
 DEFAULT_HOST = "https://api.wandb.ai"
 """Said explicitly, for the client's own default has changed between versions."""
 
@@ -248,10 +251,10 @@ def split_path(path: str) -> tuple[str, str, str]:
     Raises:
         UsageError: it is none, or a part is nowhere.
     """
-    parts = path.strip("/").split("/")
+    parts = path.strip().strip("/").split("/")
     defaults = [os.environ.get("WANDB_ENTITY") or "", os.environ.get("WANDB_PROJECT") or ""]
     entity, project, name = [*defaults[: 3 - len(parts)], *parts, "", "", ""][:3]
-    if len(parts) > 3 or not all(re.fullmatch(r"[\w.-]+", each) for each in (project, name)):
+    if len(parts) > 3 or not _PROJECT.fullmatch(project) or not re.fullmatch(r"[\w.-]+", name):
         raise UsageError(
             f"{path!r}: is no sweep; 'wandb sweep sweep/config.yaml' prints one: ENTITY/PROJECT/ID"
         )

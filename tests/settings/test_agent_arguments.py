@@ -34,8 +34,20 @@ def file(tmp_path: Path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [AS_PYTHON, [f"--{each}" for each in AS_PYTHON], ['{"optimizer.lr": 1e-05}']],
-    ids=["args_no_hyphens", "args", "args_json"],
+    [
+        AS_PYTHON,
+        [f"--{each}" for each in AS_PYTHON],
+        ['{"optimizer.lr": 1e-05}'],
+        [f"+{each}" for each in AS_PYTHON],
+        [f"++{each}" for each in AS_PYTHON],
+        [word for name, value in GIVEN.items() for word in (f"--{name}", str(value))],
+        [f"--{name}={value}" for name, value in GIVEN.items() if value is not False],
+        ["wandb/sweep-ab12cd34/config-run1.json"],
+    ],
+    ids=[
+        *("args_no_hyphens", "args", "args_json", "args_append_hydra", "args_override_hydra"),
+        *("args_no_equals", "args_no_boolean_flags", "args_json_file"),
+    ],
 )
 def test_each_form_of_the_command_gives_the_same_settings(file: Path, arguments):
     settings = compose_settings(typed([*arguments, "training.max_epochs=3"]))
@@ -46,6 +58,17 @@ def test_each_form_of_the_command_gives_the_same_settings(file: Path, arguments)
     assert settings.logger.wandb.project == "a=b, c"
     assert settings.optimizer.lr == 1e-5
     assert settings.training.max_epochs == 3
+
+
+def test_nested_parameters_are_settings_and_a_mapping_of_a_dotted_one_is_its_value(
+    tmp_path: Path, file: Path
+):
+    nested = {"optimizer": {"lr": 0.1, "inner": {"deep": None}}, "model.table": {"a": 1}}
+    wrapped = {name: {"value": value} for name, value in nested.items()}
+    file.write_text(yaml.safe_dump({"wandb_version": 1, **wrapped}, sort_keys=False))
+    expected = ["optimizer.lr=0.1", "optimizer.inner.deep=null", "model.table={a:1}"]
+    assert typed(["{}"]) == expected
+    assert typed([f"{name}={value}" for name, value in nested.items()]) == expected
 
 
 def test_without_an_agent_arguments_stay_as_they_are(file: Path, monkeypatch):

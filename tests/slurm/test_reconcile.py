@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm import sweep_diff
 from mlmodeldev.slurm.local import TrialEntrySource
 from mlmodeldev.slurm.sweep_state import reconcile, stop_trial, undeclared_folders
@@ -124,3 +125,22 @@ def test_a_folder_that_this_process_claimed_is_no_others(tmp_path):
     TrialFolder(entry.folder).claim()
     source = TrialEntrySource([entry.again()], "trainer", [])
     assert source.take() is not None, "this very process is no other owner"
+
+
+@pytest.mark.parametrize(
+    ("more", "count", "size"),
+    [
+        ("", None, "1,000,000,001"),
+        ("run_cap: 3000000\n", None, "3,000,000"),
+        ("run_cap: 3\n", None, None),
+        ("", 3, None),
+    ],
+)
+def test_a_list_without_an_end_is_refused_at_once(more, count, size, tmp_path):
+    text = f"method: grid\nparameters: {{a: {{min: 0, max: 1000000000}}}}\n{more}"
+    listed = reconcile(loads(text), tmp_path, count)
+    if size is None:
+        assert len(list(listed)) == 3
+        return
+    with pytest.raises(UsageError, match=f"declares {size} trials.*give --count, or run_cap"):
+        next(listed)

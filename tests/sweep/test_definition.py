@@ -7,8 +7,10 @@ import re
 import pytest
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.sweep import load
+from mlmodeldev.sweep import check, load
 from mlmodeldev.sweep.definition import Hyperband, Metric
+from mlmodeldev.sweep.loading import pruning
+from mlmodeldev.sweep.stopping import bands
 
 FULL = """\
     program: trainer.py
@@ -238,3 +240,55 @@ def test_anchors_and_merges_are_read(sweep):
     fields = {p.name: p.fields for p in sweep(text).definition.parameters}
     assert fields["b"] == {"min": 0.1, "max": 1}
     assert fields["c"] == {"min": 0.1, "max": 10}
+
+
+SEARCHED = """\
+    method: {method}
+    run_cap: 3
+    metric: {{name: loss}}
+    early_terminate: {{type: hyperband, {rule}}}
+    parameters: {{a: {spec}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "rule", "spec", "message"),
+    [
+        ("bayes", "min_iter: 1", "{value: 1}", "bayes needs a parameter to search"),
+        (
+            *("random", "min_iter: 1"),
+            "{distribution: categorical, values: [x, y], probabilities: [0.5, 0.5]}",
+            "W&B takes none with categorical",
+        ),
+        (
+            *("random", "min_iter: 1"),
+            "{distribution: categorical_w_probabilities, values: [x, y]}",
+            "needs 'probabilities'",
+        ),
+        ("random", "min_iter: 3, max_iter: 27", "{values: [1, 2]}", "needs 's' beside it"),
+        ("random", "min_iter: 2.5", "{values: [1, 2]}", "must be an integer of at least 1"),
+    ],
+)
+def test_what_wandbs_engine_refuses_is_refused(method, rule, spec, message, write):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        load(write(SEARCHED.format(method=method, rule=rule, spec=spec)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected", "warning"),
+    [
+        ("min_iter: 3, max_iter: 27, s: 2, eta: 3", [3, 9], "is of no account beside 'max_iter'"),
+        ("min_iter: 2.0, eta: 2", [2, 4, 8], None),
+        ("max_iter: 27.0, s: 1", [9], None),
+        ("max_iter: 27, s: 0", [], "stops nothing"),
+        ("max_iter: 27, s: -1", [], "stops nothing"),
+    ],
+)
+def test_what_wandbs_engine_takes_is_read_as_it_does(rule, expected, warning, write):
+    """The bands are those of `hyperband_stop_runs` in `sweeps` 0.3.0."""
+    path = write(SEARCHED.format(method="random", rule=rule, spec="{values: [1, 2]}"))
+    sweep = load(path)
+    assert bands(sweep.definition.early_terminate)[: len(expected) or 9] == expected
+    assert bool(pruning(sweep)) == bool(expected)
+    stated = [p.message for p in check(path) if p.key.startswith("early_terminate")]
+    assert (warning in stated[0]) if warning else not stated

@@ -9,6 +9,7 @@ import pytest
 from mlmodeldev.settings.composition import refusal
 from mlmodeldev.sweep import check
 from mlmodeldev.sweep.__main__ import main
+from mlmodeldev.sweep.invocation import ARGUMENTS
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -64,8 +65,6 @@ MISTAKES = {
         "${optimizer.lr} is no macro of W&B",
     ),
     "macro not alone": (change("${args_no_hyphens}", "-- ${args}"), 10, "error", "stands alone"),
-    "hyphens": (change("${args_no_hyphens}", "${args}"), 10, "error", "which Hydra refuses"),
-    "default command": (GOOD[: GOOD.index("command:")], 4, "error", "missing, which means ${args}"),
     "no arguments": (
         change(', "${args_no_hyphens}"', ""),
         10,
@@ -137,6 +136,12 @@ def test_a_trap_is_reported_with_its_line(trap, write):
 
 def test_a_good_file_has_no_problem(write):
     assert check(write(GOOD), SETTINGS) == []
+
+
+@pytest.mark.parametrize("macro", ARGUMENTS)
+def test_the_trainer_takes_its_values_in_every_form(macro, write):
+    assert check(write(change("${args_no_hyphens}", f"${{{macro}}}")), SETTINGS) == []
+    assert check(write(GOOD[: GOOD.index("command:")]), SETTINGS) == []
 
 
 def test_settings_may_be_a_function(write):

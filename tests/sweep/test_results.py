@@ -101,3 +101,25 @@ def test_an_empty_sweep_is_an_empty_table(tmp_path):
     results = collect([], "val/loss", "minimize")
     write_rows(results, tmp_path / "none.csv")
     assert results.as_dict() == {"metric": "val/loss", "points": [], "trials": []}
+
+
+def test_parameters_that_are_called_as_facts_do_not_hide_them(write, tmp_path):
+    text = """
+    name: names
+    method: grid
+    parameters:
+      state: {values: [NY]}
+      id: {value: 7}
+      epoch: {value: 10}
+      rate: {value: 0.5}
+      f1: {value: x}
+    """
+    (entry,) = reconcile(load(write(text)), tmp_path)
+    entry.folder.mkdir(parents=True)
+    record = {"state": "failed", "reason": "exit status 1", "epoch": 3, "test": {"f1": 0.25}}
+    (entry.folder / "trial.json").write_text(json.dumps(record))
+    (row,) = collect([entry.again()], "loss", "minimize").rows
+    assert (row["state"], row["id"], row["epoch"], row["f1"]) == ("failed", entry.trial.id, 3, 0.25)
+    given = {name.removeprefix("parameter/"): row[name] for name in row if "parameter/" in name}
+    assert given == {"state": "NY", "id": 7, "epoch": 10, "f1": "x"}
+    assert row["rate"] == 0.5

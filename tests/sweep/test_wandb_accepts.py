@@ -11,8 +11,8 @@ import yaml
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.overrides import parse_overrides
 from mlmodeldev.sweep import load
-from mlmodeldev.sweep.lint_command import MACROS
-from mlmodeldev.sweep.starter import _write_parameters, wandb_macros
+from mlmodeldev.sweep.invocation import MACROS, wandb_macros
+from mlmodeldev.sweep.starter import _write_parameters
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

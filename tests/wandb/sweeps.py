@@ -103,7 +103,8 @@ class Sweep:
     def _points(self) -> Any:
         specs = self.config["parameters"]
         lists = [spec["values"] if "values" in spec else [spec["value"]] for spec in specs.values()]
-        return (dict(zip(specs, point, strict=True)) for point in itertools.product(*lists))
+        for point in itertools.product(*lists):
+            yield dict(zip(specs, point, strict=True))
 
     def _draw(self, spec: dict[str, Any], near: Any) -> Any:
         if "value" in spec:

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.sweep.starter import is_ours, starter
+from mlmodeldev.sweep.invocation import Invocation, Kind
+from mlmodeldev.sweep.served import ServedSweep
+from mlmodeldev.sweep.starter import Starter, starter
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE
 from mlmodeldev.trial.task import TrialTask
 from tests.wandb.conftest import Client
@@ -30,9 +32,14 @@ with wandb.init() as run:
 """
 
 
+def made_starter(config: dict, fixed: list[str]) -> Starter | None:
+    served = ServedSweep(config, "sweep")
+    return starter(served.invocation, served.call, fixed)
+
+
 def line(folder: Path, command: list[str], program: str = "other.py", **config) -> list[str]:
     """The command line of a trial with the parameters above."""
-    start = starter({"program": program, "command": command, **config})
+    start = made_starter({"program": program, "command": command, **config}, [])
     assert start
     work = TrialTask(
         "r1", folder, ["artefacts.trial=t", "lr=0.1"], environment={NOTE_VARIABLE: "n"}
@@ -70,25 +77,60 @@ def test_a_macro_stands_for_what_wandb_says(macro, expected, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("command", "program", "ours"),
+    ("command", "program", "kind", "fixed"),
     [
-        ("${env} ${interpreter} ${program} ${args_no_hyphens}", "trainer.py", True),
-        ("${interpreter} ${program} ${args_json}", "./trainer.py", True),
-        ("${env} ${interpreter} ${program} ${args}", "other.py", False),
-        ("nice ${interpreter} ${program} ${args_no_hyphens}", "trainer.py", False),
-        ("${interpreter} ${program} ${args_no_hyphens} logger=csv", "trainer.py", False),
-        ("bash ${program} ${args}", "trainer.py", False),
-        ("${interpreter} ${program}", "trainer.py", False),
+        ("${env} ${interpreter} ${program} ${args_no_hyphens}", "trainer.py", Kind.FORK, {}),
+        ("${interpreter} ${program} ${args_json}", "./trainer.py", Kind.FORK, {}),
+        ("python ${program} ${args}", "trainer.py", Kind.FORK, {}),
+        ("${interpreter} trainer.py ${args_no_hyphens}", None, Kind.FORK, {}),
+        ("${interpreter} tests/slurm/slow_trainer.py ${args}", "trainer.py", Kind.FORK, {}),
+        (
+            "${interpreter} ${program} ${args_no_hyphens} optimizer.lr=1e-2 +a.b=x",
+            *("trainer.py", Kind.FORK, {"optimizer.lr": 0.01, "a.b": "x"}),
+        ),
+        ("nice ${interpreter} ${program} ${args_no_hyphens}", "trainer.py", Kind.TRAINER, {}),
+        (
+            "torchrun --nproc_per_node=2 ${program} a=1 ${args_no_hyphens}",
+            *("trainer.py", Kind.TRAINER, {"a": 1}),
+        ),
+        ("accelerate launch ${program} ${args_no_hyphens}", "trainer.py", Kind.TRAINER, {}),
+        ("uv run ${program} ${args_no_hyphens}", "trainer.py", Kind.TRAINER, {}),
+        ("${env} A=1 ${interpreter} ${program} ${args}", "trainer.py", Kind.TRAINER, {}),
+        ("bash wrap.sh ${program} ${args_no_hyphens}", "trainer.py", Kind.TRAINER, {}),
+        ("${interpreter} ${program}", "trainer.py", Kind.TRAINER, {}),
+        ("${env} ${interpreter} ${program} ${args}", "other.py", Kind.FOREIGN, {}),
+        ("${interpreter} other.py ${args} a=1", None, Kind.FOREIGN, {}),
+        ("${interpreter} -m ${program} ${args}", "json.tool", Kind.FOREIGN, {}),
+        ("bash ${program} ${args}", "run.sh", Kind.FOREIGN, {}),
     ],
 )
-def test_only_what_a_fork_does_as_well_is_a_fork(command, program, ours):
-    assert is_ours(command.split(), program) is ours
+def test_only_what_a_fork_does_as_well_is_a_fork(command, program, kind, fixed):
+    invocation = Invocation.of(command.split(), program)
+    assert (invocation.kind, invocation.settings) == (kind, fixed)
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ('exec python trainer.py "$@"\n', Kind.TRAINER),
+        ('for s in 0 1; do python trainer.py "$@" training.seed=$s; done\n', Kind.FOREIGN),
+        ("echo $1\n", Kind.FOREIGN),
+    ],
+)
+def test_a_script_is_the_trainer_where_it_hands_its_arguments_over(script, kind, tmp_path):
+    (tmp_path / "wrap.sh").write_text(script)
+    words = ["bash", "wrap.sh", "${args_no_hyphens}"]
+    assert Invocation.of(words, "trainer.py", tmp_path).kind is kind
+    assert Invocation.of(words, None, tmp_path).kind is Kind.FOREIGN
 
 
 def test_the_trainer_learns_where_its_trial_lies(tmp_path):
     command = line(tmp_path, ["nice", "${interpreter}", "${program}", "${args_json}"], "trainer.py")
     assert command[:3] == ["nice", sys.executable, "trainer.py"]
-    assert command[4:] == ["artefacts.trial=t"], "and lr only once"
+    assert command[3:] == [
+        *("lr=0.1", "big=true", "off=false", "name='a b'"),
+        "artefacts.trial=t",
+    ], "and lr only once"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +142,7 @@ def test_the_trainer_learns_where_its_trial_lies(tmp_path):
 )
 def test_what_cannot_be_run_is_one_error(config, fixed, message):
     with pytest.raises(UsageError, match=message):
-        starter(config, fixed)
+        made_starter(config, fixed)
 
 
 @pytest.mark.slow

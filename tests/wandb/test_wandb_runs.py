@@ -137,7 +137,7 @@ def test_what_there_is_here_and_there(here, there, state, is_run, tmp_path: Path
     if here:
         folder.mkdir()
         (folder / "trial.json").write_text(json.dumps({"state": here}))
-    entry = TrialEntry(trial, folder, there)
+    entry = TrialEntry(trial, tmp_path, there)
     assert entry.state == state
     if is_run is not None:  # what failed there is as one that failed here
         assert (TrialEntrySource([entry], "trainer", []).take() is not None) is is_run

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
+from mlmodeldev.slurm.commands.plan_output import local_lines, print_all, print_json
 from mlmodeldev.slurm.commands.table import print_trials, ranked, read_jobs
 from mlmodeldev.slurm.older_code import begun_anew, move_aside, print_interrupted, to_run_anew
 from mlmodeldev.slurm.plan import Plan, make_plan, state
@@ -107,7 +106,8 @@ def run_plan(args: argparse.Namespace) -> int:
         return 0
     plan = plan_on_cluster(sweep_state)
     if args.json:
-        print(json.dumps(plan.as_dict(), indent=1))
+        more = plan.totals()
+        print_json(plan.trial_rows(), more, [more.pop("script")])
     else:
         print(_in_words(plan))
         print(plan.script if plan.tasks else "", end="")
@@ -353,18 +353,12 @@ def _ways_to_use(folder: Path) -> list[str]:
 def _print_local_plan(sweep_state: SweepState, as_json: bool) -> None:
     entries, passed_over = sweep_state.entries, ENDED | {"failed"}
     due = [e for e in entries if e.state not in passed_over and not e.runs_in_wandb]
-    script = _local_script(due, sweep_state)
+    script = local_lines(due, sweep_state)
     if as_json:
-        plan: dict[str, Any] = {
-            "trials": [
-                {"id": e.trial.id, "overrides": e.trial.overrides, "state": e.state}
-                for e in entries
-            ],
-            "jobs": len(due),
-            "gpu_hours": 0.0,  # this machine's hours are not counted
-            "script": script,
-        }
-        print(json.dumps(plan, indent=1))
+        rows = (
+            {"id": e.trial.id, "overrides": e.trial.overrides, "state": e.state} for e in entries
+        )
+        print_json(rows, {"jobs": len(due), "gpu_hours": 0.0}, script)  # hours here aren't counted
         return
     running = sum(e.runs_in_wandb for e in entries)
     beside = f", {running} running elsewhere" if running else ""
@@ -372,16 +366,4 @@ def _print_local_plan(sweep_state: SweepState, as_json: bool) -> None:
     print(
         f"{len(entries)} trials declared, {ended} ended or failed{beside}, {len(due)} to run here:"
     )
-    print(script, end="")
-
-
-def _local_script(due: Sequence[TrialEntry], sweep_state: SweepState) -> str:
-    from mlmodeldev.slurm.local import trial_task
-
-    start = sweep_state.starter(project_root())
-    lines = []
-    for entry in due:
-        work = trial_task(entry, sweep_state.program, sweep_state.overrides)
-        own = ["python", "trainer.py", *work.overrides]
-        lines.append(shlex.join(start.line(work, entry.trial.overrides) if start else own))
-    return "".join(f"{line}\n" for line in lines)
+    print_all(script)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ROWS = 100
 """Rows shown at most."""
+_NAME = 16
+"""Columns that a trial's name has at least, where a narrow terminal makes it break."""
+_ENDLESS = 10_000
 _QUIET = {"done", "pruned", "missing", "queued"}
 _COLOURS = {
     "done": "green",
@@ -101,11 +104,18 @@ def _print_table(entries: Sequence[TrialEntry], title: str, jobs: Jobs) -> None:
     metric = _of_metric(entries, "name", "metric")
     names = ["trial", "name", "state", "epoch", metric, "test", "attempts"]
     for name in [*names, *(["job", "left", "node"] if jobs else [])]:
-        table.add_column(name, overflow="fold")
+        # an identity in two pieces can't be copied; only the trial's long name may break
+        table.add_column(name, overflow="fold", no_wrap=name != "name")
     for entry in _shown(entries, states):
         cells = _cells(entry, states[entry.trial.id], entry.trial.id in older)
         table.add_row(*cells, *(_queue_cells(jobs.get(entry.trial.id)) if jobs else []))
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    seen, console.width = console.width, _ENDLESS
+    needed = console.measure(table).maximum
+    longest = max((len(entry.trial.name) for entry in entries), default=0)
+    table.columns[1].max_width = max(_NAME, seen - (needed - longest))
+    console.width = max(seen, console.measure(table).maximum)
+    console.print(table)
     counts = Counter(states[entry.trial.id] for entry in entries).most_common()
     summary = ", ".join(f"{count} {name}" for name, count in counts)
     more = "" if len(entries) <= ROWS else f"; {ROWS} rows at most are shown, --json has all"

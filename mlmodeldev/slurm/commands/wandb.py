@@ -23,6 +23,7 @@ from mlmodeldev.trial import signals
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.slurm.bridge import BridgeSource
+    from mlmodeldev.sweep.served import ServedSweep
     from mlmodeldev.tracking.upload import Status, Syncer
     from mlmodeldev.tracking.wandb_api import RemoteSweep
 
@@ -193,7 +194,7 @@ def run_bridge(args: argparse.Namespace) -> int:
     from mlmodeldev.lease import ProcessLock
     from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.settings.composition import compose_settings
-    from mlmodeldev.sweep.starter import runs_trainer
+    from mlmodeldev.sweep.served import ServedSweep
     from mlmodeldev.tracking.bounded import Unreachable
     from mlmodeldev.tracking.wandb_api import RemoteSweep
 
@@ -206,17 +207,18 @@ def run_bridge(args: argparse.Namespace) -> int:
     except Unreachable as error:
         print(f"{error}; try again later", file=sys.stderr)
         return 1
-    if not runs_trainer(sweep.config):
+    served = ServedSweep(sweep.config, args.sweep)
+    if served.invocation.is_foreign:
         raise UsageError(
-            f"{args.sweep}: its program or command is not that of sweep/config.yaml; the bridge"
-            " runs trainer.py with the sweep's values only"
+            f"{args.sweep}: the bridge uploads what trainer.py logs, and runs it alone, not"
+            f" {served.invocation.name}"
         )
     runs_dir = _bridge_runs_dir(sweep, settings)
     folder = runs_dir / sweep.id
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with ProcessLock(folder / ".bridge.lock", timeout=0):
-            return _bridge(args, sweep, settings, overrides, runs_dir)
+            return _bridge(args, sweep, served, settings, overrides, runs_dir)
     except Timeout:
         raise UsageError(f"{args.sweep}: another bridge is at it") from None
 
@@ -236,11 +238,13 @@ def _bridge_runs_dir(sweep: RemoteSweep, settings: Settings) -> Path:
 def _bridge(
     args: argparse.Namespace,
     sweep: RemoteSweep,
+    served: ServedSweep,
     settings: Settings,
     overrides: list[str],
     runs_dir: Path,
 ) -> int:
     from mlmodeldev.slurm.bridge import BridgeSource
+    from mlmodeldev.sweep.starter import starter
     from mlmodeldev.tracking.upload import Syncer
 
     on_cluster = settings.cluster.launcher == "slurm"
@@ -248,6 +252,7 @@ def _bridge(
         source = BridgeSource(
             sweep, runs_dir, syncer, reattach=on_cluster, fixed=overrides,
             count=args.count, patience=args.patience, print_line=_print_now,
+            start=starter(served.invocation, served.call), served=served,
         )  # fmt: skip
         status = (_run_on_cluster if on_cluster else _run_here)(source, settings, args.slots)
         up = _upload_last_rows(source)

@@ -1,0 +1,3 @@
+#!/bin/bash
+# What many put before a program: some set-up, then the command.
+exec "$@"
