@@ -14,6 +14,7 @@ Example::
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import sys
 import time
@@ -225,25 +226,29 @@ class AgentSource:
         return self._stop_taking("the sweep is over") if answer.over else self._wait()
 
     def _accept(self, command: Command, answer: Answer) -> TrialTask | Wait | None:
-        run, reason = str(command.run_id), None
+        run = str(command.run_id)
+        note, trouble = AgentNote(run), ""
         try:
-            note, trouble = self._note_of(command), ""
-            reason = self.served.refusal(note.params)
+            note = self._note_of(command)
+            left_out = self.served.refusal(note.params)
         except (ValueError, UsageError) as error:
-            note, trouble = AgentNote(run), str(error)
-        if reason:
-            return self._skip(note, reason)
+            trouble, left_out = str(error), None
+        if left_out:
+            self._channel.bind(run, answer.agent)
+            return self._skip(note, left_out)
         record = {} if trouble or command.type == "run" else self._record(note)
         self._channel.bind(run, answer.agent)
         if owned(record) or not self.notes.claim(run):
             self._channel.release(run)
             self.print_line(f"run {run} is under way elsewhere: left alone")
             return self._wait()
-        self._taken, self._skipped = self._taken + 1, 0
+        self._taken += 1
+        self._skipped = 0
         return self._fail(note, trouble) if trouble else self._start_run(note)
 
     def _skip(self, note: AgentNote, reason: str) -> Wait | None:
         """Leave a run that the file's rules leave out; the next may be asked for at once."""
+        self._channel.release(note.run)
         self._skipped += 1
         self.print_line(f"run {note.run} is no trial of the sweep's file: {reason}")
         if self._skipped > MAX_SKIPPED:
@@ -276,13 +281,17 @@ class AgentSource:
         path = self._path(note)
         stop_note = path / STOP_NOTE
         environment = self._environment(note, stop_note)
-        call, invocation = self.served.call(note.params), self.served.invocation
-        settings = {name: value for name, value in call.settings.items() if name not in _PLACES}
-        # Hydra's spelling is for trainers: another program's values may have none
-        own = {} if invocation.is_foreign else settings
-        overrides = trial_arguments(own, path, self.fixed)
-        work = TrialTask(note.run, path, overrides, invocation.module, environment=environment)
+        overrides = trial_arguments(self._settings(note), path, self.fixed)
+        module = self.served.invocation.module
+        work = TrialTask(note.run, path, overrides, module, environment=environment)
         return self.start(work, note.params) if self.start else work
+
+    def _settings(self, note: AgentNote) -> dict[str, Any]:
+        """Return a run's values as settings; none for another program, which has no spelling."""
+        if self.served.invocation.is_foreign:
+            return {}
+        settings = self.served.call(note.params).settings
+        return {name: value for name, value in settings.items() if name not in _PLACES}
 
     def _begin(self, note: AgentNote, work: TrialTask) -> None:
         path = work.folder
@@ -292,7 +301,12 @@ class AgentSource:
             TrialFolder(path).update(state="pending", wandb_id=note.run, wandb_sweep=self.sweep.id)
         (path / STOP_NOTE).unlink(missing_ok=True)
         self._running[note.run] = (note, work)
-        self.print_line(f"run {note.run}  {_shown(note.params)}  in {path}")
+        self.print_line(f"run {note.run}  {self._shown(note)}  in {path}")
+
+    def _shown(self, note: AgentNote) -> str:
+        """Return a run's values for the log."""
+        settings = " ".join(to_overrides(self._settings(note)))
+        return settings or json.dumps(self.served.call(note.params).values, default=str)
 
     def _fail(self, note: AgentNote, reason: str) -> Wait:
         """Note that a run can't be begun, where `sync` and people find it; go on with the next."""
@@ -376,15 +390,6 @@ class AgentSource:
 
 def _because(ended: TrialResult) -> str:
     return f": {ended.reason}" if ended.state == "failed" and ended.reason else ""
-
-
-def _shown(params: dict[str, Any]) -> str:
-    """Return a run's values for the log; as they are, where Hydra can't write them."""
-    values = {name: value for name, value in params.items() if name not in _PLACES}
-    try:
-        return " ".join(to_overrides(values))
-    except UsageError:
-        return str(values)
 
 
 def _print_error(line: str) -> None:

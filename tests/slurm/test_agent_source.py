@@ -14,6 +14,7 @@ from mlmodeldev.slurm import agent_source
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.slurm.bridge import BridgeSource
+from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.sweep.starter import starter
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.sweep_commands import Command, read_commands, values_of
@@ -173,7 +174,8 @@ def test_the_names_of_another_program_need_no_spelling_of_hydras(source_of):
     command = ["${interpreter}", "${program}", "${args_json}"]
     sweep = Sweep.of(run("r1", {"learning rate": {"value": 1}}), parameters={}, command=command,
                      program="other.py")  # fmt: skip
-    source = source_of(sweep, start=starter(sweep.config))
+    served = ServedSweep(sweep.config, "s")
+    source = source_of(sweep, start=starter(served.invocation, served.call), served=served)
     assert take(source).command[-1] == '{"learning rate": 1}'
 
 

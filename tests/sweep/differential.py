@@ -27,6 +27,7 @@ from mlmodeldev.sweep import Sweep, Trial, check, load
 from mlmodeldev.sweep.search import SearchSource
 from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.sweep.starter import PARAMETERS, starter
+from mlmodeldev.tracking.sweep_commands import Command
 from mlmodeldev.tracking.wandb_api import RemoteSweep
 from mlmodeldev.trial.task import TrialTask
 from tests.sweep.corpus_place import ROOT, Row, points, shapes
@@ -92,12 +93,12 @@ class Handing(RemoteSweep):
     def register(self) -> str:
         return "agent1"
 
-    def heartbeat(self, agent: str, running: Any) -> list[dict[str, Any]]:
+    def heartbeat(self, agent: str, running: Any) -> list[Command]:
         number, values = next(self.config["ahead"], (0, None))
         if values is None:
-            return [{"type": "exit"}]
+            return [Command(type="exit")]
         args = {key: {"value": value} for key, value in values.items()}
-        return [{"type": "run", "run_id": f"run{number}", "args": args}]
+        return [Command(type="run", run_id=f"run{number}", args=args)]
 
 
 class NoSyncer:

@@ -17,6 +17,7 @@ from mlmodeldev.slurm.command_line import main
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.__main__ import main as sweep_main
 from mlmodeldev.sweep.served import ServedSweep
+from mlmodeldev.tracking.sweep_commands import Command
 from mlmodeldev.tracking.wandb_api import RemoteSweep, split_path
 
 HEAD = "# Command: x. Expected best value: 1. Cost: 1\nname: one\nmethod: grid\n"
@@ -201,12 +202,12 @@ class Served(RemoteSweep):
     def register(self) -> str:
         return "agent1"
 
-    def heartbeat(self, agent: str, running: Any) -> list[dict[str, Any]]:
+    def heartbeat(self, agent: str, running: Any) -> list[Command]:
         values = next(self.config["ahead"], None)
         if values is None:
-            return [{"type": "exit"}]
+            return [Command(type="exit")]
         args = {key: {"value": value} for key, value in values.items()}
-        return [{"type": "run", "run_id": f"run{id(values)}", "args": args}]
+        return [Command(type="run", run_id=f"run{id(values)}", args=args)]
 
 
 def test_our_agent_runs_the_trials_of_the_file_and_no_others(tmp_path: Path):
