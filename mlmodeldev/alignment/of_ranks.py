@@ -108,16 +108,16 @@ def join(
         return None
     offsets, seen = [0] * len(whole), _empty(shapes, reasons)
     for model, layer in places:
-        shares = []
+        pieces = []
         for rank, one in enumerate(shapes):
             count = _bytes(one, (model, layer))
             if not count:
                 continue
             shape, dtype = one.features[model, layer]
             piece = whole[rank][offsets[rank] : offsets[rank] + count]
-            shares.append(piece.view(dtype).view(shape))
+            pieces.append(piece.view(dtype).view(shape))
             offsets[rank] += count
-        seen[model][0][layer] = reduce(torch.cat(shares))
+        seen[model][0][layer] = reduce(torch.cat(pieces))
     counts = [one.batch_size for one in shapes]
     return Part(seen, None if None in counts else sum(count or 0 for count in counts))
 

@@ -25,11 +25,11 @@ SMALL = (
     *("artefacts.rehearsal=false", "callbacks.export.enabled=false"),
     *("model.hidden_size=16", "model.num_layers=1", "processing.batch_size=12"),
 )
-SHARES = {
+SPLITS = {
     "batches of 12, 12 and 6": ("data.val_fraction=0.0167", "callbacks.cka.estimator=unbiased"),
     "batches of 12, 12 and 3": ("data.val_fraction=0.015", "callbacks.cka.estimator=biased"),
 }
-"""On four devices: 3 examples each; the last batch in unequal shares, or too small for all."""
+"""On four devices: 3 examples each; the last batch in unequal parts, or too small for all."""
 
 
 def measured(devices: int, folder: Path, *settings: str) -> dict[str, np.ndarray]:
@@ -53,12 +53,12 @@ def measured(devices: int, folder: Path, *settings: str) -> dict[str, np.ndarray
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shares", SHARES)
-def test_one_device_and_four_measure_the_same(shares: str, tmp_path: Path) -> None:
-    kernel = "linear" if "6" in shares else "rbf"
-    settings = (*SHARES[shares], f"callbacks.cka.kernel={kernel}")
+@pytest.mark.parametrize("splits", SPLITS)
+def test_one_device_and_four_measure_the_same(splits: str, tmp_path: Path) -> None:
+    kernel = "linear" if "6" in splits else "rbf"
+    settings = (*SPLITS[splits], f"callbacks.cka.kernel={kernel}")
     alone = measured(1, tmp_path, *settings)
-    for devices in (2, 4) if "6" in shares else (4,):
+    for devices in (2, 4) if "6" in splits else (4,):
         together = measured(devices, tmp_path, *settings)
         assert together.keys() == alone.keys()
         for name, matrix in alone.items():

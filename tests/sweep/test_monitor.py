@@ -194,7 +194,7 @@ def test_agents_and_workers_hand_it_to_their_trials(tmp_path, monkeypatch) -> No
 
     where = f"artefacts.runs_dir={tmp_path}/runs"
     config = {"program": "trainer.py", "metric": {"name": "val/loss"}, "parameters": {}}
-    args = Namespace(overrides=[where], count=None, patience=3)
+    args = Namespace(sweep="p/ab12", overrides=[where], count=None, patience=3)
     assert _make_source(args, RemoteSweep("", "p", "ab12", config)).fixed == [*WANTED, where]
     foreign = {**config, "program": "other.py"}
 
