@@ -19,6 +19,7 @@ from mlmodeldev.sweep.__main__ import main as sweep_main
 from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.tracking.wandb_api import RemoteSweep, split_path
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAD = "# Command: x. Expected best value: 1. Cost: 1\nname: one\nmethod: grid\n"
 METRIC = "metric: {name: val/accuracy, goal: maximize}\n"
 LR = "parameters: {optimizer.lr: {values: [0.001, 0.003]}}\n"
@@ -60,7 +61,7 @@ def test_a_wrapper_is_run_and_its_trial_knows_its_folder(wrapper, lines):
     words = [*wrapper.split(), "${program}", "training.max_epochs=1", "${args_no_hyphens}"]
     trials, script = lines(TRAINER + yaml.safe_dump({"command": words}))
     for trial, line in zip(trials, script, strict=True):
-        begin = line.index("trainer.py")
+        begin = line.index(str(ROOT / "trainer.py"))
         assert [Path(word).name for word in line[:begin]] == wrapper.split()
         assert line[begin + 1 : begin + 3] == [
             "training.max_epochs=1",
