@@ -232,7 +232,7 @@ def test_our_agent_runs_the_trials_of_the_file_and_no_others(tmp_path: Path):
 
 
 def test_random_runs_of_one_point_share_it(tmp_path: Path):
-    served = ServedSweep({**RULES, "method": "random", "run_cap": 9}, "s")
+    served = ServedSweep({**RULES, "method": "random", "a key of the server's": 9}, "s")
     taken = [served.call(values).id for values in products() if not served.refusal(values)]
     assert (len(taken), set(taken)) == (6, set(enumerated(tmp_path)))
 
