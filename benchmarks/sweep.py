@@ -161,10 +161,8 @@ def _plans(table: Table, base: Path) -> None:
         side = round(points**0.5)
         first = f"a: {{min: 1, max: {side}}}, b: {{min: 1, max: {-(-points // side)}}}"
         seconds, megabytes = _plan(base, f"method: grid\nparameters: {{{first}}}\n")
-        _row(table, f"plan --json of {points:,} points".replace(",", " "), seconds, limit)
-        table.add(
-            f"memory of it, {points:,} points".replace(",", " "), f"{megabytes} MB", "≤ 500 MB"
-        )
+        _row(table, f"plan --json of {points} points", seconds, limit)
+        table.add(f"memory of it, {points} points", f"{megabytes} MB", "≤ 500 MB")
         table.goals.append(Goal(f"memory, {points} points", megabytes, 500, " MB"))
     wide = "".join(f"  g{i % 97}.p{i}: {{values: [0, 1, 2]}}\n" for i in range(WIDE))
     seconds, _ = _plan(base, f"method: random\nrun_cap: 3\nparameters:\n{wide}")

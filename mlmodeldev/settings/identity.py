@@ -172,7 +172,7 @@ def references(value: Any) -> set[str]:
     if isinstance(value, str):
         return set(_REFERENCE.findall(value))
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return set().union(*(references(each) for each in inner))
+    return set().union(*(references(e) for e in inner if isinstance(e, str | list | dict)))
 
 
 def says_where(key: str) -> bool:

@@ -93,7 +93,7 @@ class SweepState:
                 f"{self.file}: a search and early_terminate need the log of trainer.py;"
                 f" {invocation.name} has them on W&B's server only"
             )
-        return starter(invocation, self.sweep.call, self.user_overrides)
+        return starter(invocation.at(root), self.sweep.call, self.user_overrides)
 
     @property
     def modules(self) -> list[str]:

@@ -120,11 +120,13 @@ def reconcile(
 
     A search declares no list: of ``method: bayes`` the trials are those that were begun.
     """
+    from mlmodeldev.sweep.loading import refuse_endless
+
     base = runs_dir / sweep.folder
     if sweep.method == "bayes":
         yield from begun_trials(sweep, base)
         return
-    _refuse_endless(sweep, count)
+    refuse_endless(sweep, count)
     begun = _names(base)
     for trial in sweep.trials(count, seed):
         # most were never begun, and share the record of nothing
@@ -142,30 +144,6 @@ def _names(base: Path) -> frozenset[str]:
             return frozenset(item.name for item in items)
     except OSError:
         return frozenset()
-
-
-MAX_LISTED = 2_000_000
-"""So many trials are listed, and held against their folders, at once."""
-
-
-def _refuse_endless(sweep: Sweep, count: int | None) -> None:
-    """Refuse a list that would take hours and all memory.
-
-    Raises:
-        UsageError: there are more trials than `MAX_LISTED`.
-    """
-    caps = [each for each in (count, sweep.definition.run_cap) if each is not None]
-    size = min(caps, default=None)
-    if sweep.method == "grid" and (size is None or size > MAX_LISTED):
-        size = sweep.space.product()
-        if size > MAX_LISTED and sweep.space.has_rules:
-            size = sweep.space.count()
-        size = min([size, *caps])
-    if size is not None and size > MAX_LISTED:
-        raise UsageError(
-            f"{sweep.definition.file}: declares {size:,} trials, of which at most {MAX_LISTED:,}"
-            " are listed at once: give --count, or run_cap in the file"
-        )
 
 
 def begun_trials(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:

@@ -22,7 +22,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,13 @@ class Invocation:
         forks = module is not None and _is_plain(words, place, fixed)
         kind = Kind.FORK if forks else Kind.TRAINER
         return cls(words, name, kind, module or "trainer", fixed, missing)
+
+    def at(self, root: Path) -> Invocation:
+        """Return the same with full paths of the project's code, for calls from any folder."""
+        is_file = (root / self.program).is_file()
+        words = [str(root / word) if _is_code(word, root) else word for word in self.command]
+        program = str(root / self.program) if is_file else self.program
+        return replace(self, command=tuple(words), program=program)
 
     @property
     def is_foreign(self) -> bool:
@@ -245,6 +252,11 @@ def _is_trainer(word: str, root: Path) -> bool:
     if not word.endswith(".py"):
         return False
     return Path(word).name == TRAINER or trains(root / word)
+
+
+def _is_code(word: str, root: Path) -> bool:
+    """Return whether a word of a command is a script of the project."""
+    return Path(word).suffix in (".py", ".sh") and (root / word).is_file()
 
 
 def trains(file: Path) -> bool:

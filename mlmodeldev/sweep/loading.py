@@ -173,6 +173,30 @@ class Sweep:
         return min(size for size in (self.space.count(), cap) if size is not None)
 
 
+MAX_LISTED = 2_000_000
+"""So many trials are listed, and held against their folders, at once."""
+
+
+def refuse_endless(sweep: Sweep, count: int | None) -> None:
+    """Refuse a list that would take hours and all memory.
+
+    Raises:
+        UsageError: there are more trials than `MAX_LISTED`.
+    """
+    caps = [each for each in (count, sweep.definition.run_cap) if each is not None]
+    size = min(caps, default=None)
+    if sweep.method == "grid" and (size is None or size > MAX_LISTED):
+        size = sweep.space.product()
+        if size > MAX_LISTED and sweep.space.has_rules:
+            size = sweep.space.count()
+        size = min([size, *caps])
+    if size is not None and size > MAX_LISTED:
+        raise UsageError(
+            f"{sweep.definition.file}: declares {size:,} trials, of which at most {MAX_LISTED:,}"
+            " are listed at once: give --count, or run_cap in the file"
+        )
+
+
 def trial_arguments(
     overrides: Mapping[str, Any], folder: Path, fixed: Sequence[str] = ()
 ) -> list[str]:

@@ -255,6 +255,8 @@ def _categorical_mistakes(fields: dict[str, Any]) -> Iterator[str]:
 
 def distinct(values: list[Any]) -> list[Any]:
     """Return the values without repetitions, in order; ``1`` and ``1.0`` are one value."""
+    if all(type(value) in (int, str) for value in values):
+        return list(dict.fromkeys(values))  # of one spelling each
     seen: dict[str, Any] = {}
     for value in values:
         seen.setdefault(canonical_text(value), value)

@@ -240,7 +240,8 @@ def search(
     Returns:
         Exit status: 0 all ended well, 1 some failed, 75 interrupted.
     """
-    invocation = sweep.invocation_in(root or project_root())
+    place = root or project_root()
+    invocation = sweep.invocation_in(place).at(place)
     if invocation.is_foreign:
         raise UsageError(
             f"{sweep.definition.file}: a search needs the log of trainer.py, which"

@@ -28,6 +28,8 @@ from mlmodeldev.sweep.invocation import Invocation, TrialCall
 from mlmodeldev.sweep.loading import Sweep
 from mlmodeldev.sweep.parameters import Parameter
 
+_READ = ("method", "parameters", "metric", "program", "command", "controller")
+"""What of a server's configuration says which trials there are; it may add keys of its own."""
 _OURS = ("constraints", "conditions", "replicates")
 
 
@@ -125,7 +127,7 @@ def _value_of(parameter: Parameter, values: Mapping[str, Any]) -> dict[str, Any]
 
 def _readable(config: Mapping[str, Any], name: str, has_settings: bool) -> Sweep | None:
     """Return the sweep; None where W&B takes what we don't, and there are no rules to lose."""
-    document = Document(name, data=dict(config))
+    document = Document(name, data={key: config[key] for key in _READ if key in config})
     try:
         definition = parse(document)
         document.raise_errors()

@@ -20,6 +20,7 @@ from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.tracking.sweep_commands import Command
 from mlmodeldev.tracking.wandb_api import RemoteSweep, split_path
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAD = "# Command: x. Expected best value: 1. Cost: 1\nname: one\nmethod: grid\n"
 METRIC = "metric: {name: val/accuracy, goal: maximize}\n"
 LR = "parameters: {optimizer.lr: {values: [0.001, 0.003]}}\n"
@@ -61,7 +62,7 @@ def test_a_wrapper_is_run_and_its_trial_knows_its_folder(wrapper, lines):
     words = [*wrapper.split(), "${program}", "training.max_epochs=1", "${args_no_hyphens}"]
     trials, script = lines(TRAINER + yaml.safe_dump({"command": words}))
     for trial, line in zip(trials, script, strict=True):
-        begin = line.index("trainer.py")
+        begin = line.index(str(ROOT / "trainer.py"))
         assert [Path(word).name for word in line[:begin]] == wrapper.split()
         assert line[begin + 1 : begin + 3] == [
             "training.max_epochs=1",
@@ -232,7 +233,7 @@ def test_our_agent_runs_the_trials_of_the_file_and_no_others(tmp_path: Path):
 
 
 def test_random_runs_of_one_point_share_it(tmp_path: Path):
-    served = ServedSweep({**RULES, "method": "random", "run_cap": 9}, "s")
+    served = ServedSweep({**RULES, "method": "random", "a key of the server's": 9}, "s")
     taken = [served.call(values).id for values in products() if not served.refusal(values)]
     assert (len(taken), set(taken)) == (6, set(enumerated(tmp_path)))
 
