@@ -129,6 +129,7 @@ def submit(
     )  # fmt: skip
     submission.intend(trials)
     job = _run_sbatch(script, cluster, submission)
+    script.rename(submission.folder / f"{job}_submission.sh")
     submission.add(job, trials)
     return job
 
