@@ -51,7 +51,7 @@ def _check_program(document: Document, definition: Definition, invocation: Invoc
         message = "missing: 'wandb agent' will not know what to run; write program: trainer.py"
         document.warning(("program",), message)
     if invocation.missing:
-        document.warning(("program",), f"{invocation.missing}; nothing runs before it is there")
+        document.error(("program",), invocation.missing)
 
 
 def _report_no_values(document: Document, invocation: Invocation) -> None:
