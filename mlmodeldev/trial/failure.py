@@ -85,7 +85,8 @@ def print_failure(
     left_out = sum(map(_shorten, _chain(report))) if file else 0
     text = "".join(report.format())
     if left_out:
-        text += f"({left_out} frames of libraries are left out; all are in {file})\n"
+        # before it: who reads a log looks for the error in its last line
+        text = f"({left_out} frames of libraries are left out; all are in {file})\n{text}"
     sys.stderr.write(text)
     sys.stderr.flush()
 

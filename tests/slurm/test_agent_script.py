@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from mlmodeldev.slurm import agent, query
+from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.trial.task import TrialTask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +123,7 @@ def test_a_trial_of_several_tasks_gets_the_jobs_cpus_on_each(monkeypatch, tmp_pa
     """From Slurm 22.05 on a step does not inherit them."""
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
-    start = agent.trial_start(SimpleNamespace(config={}, program="trainer.py"))
+    start = agent.trial_start(ServedSweep({"program": "trainer.py"}, "p/abc"))
     assert start is not None
     line = start(TrialTask("a", tmp_path, ["optimizer.lr=0.1"]), {}).command
     assert "--cpus-per-task=6" in line

@@ -39,7 +39,7 @@ def test_a_mistake_in_a_model(tmp_path: Path) -> None:
         (True, "divide"),
     ]
     file = folder / FILE
-    assert str(file) in trace
+    assert str(file) in printed
     whole = file.read_text()
     assert "hydra" in whole
     assert "pytorch_lightning" in whole

@@ -91,7 +91,7 @@ class Agents:
         self.forks: subprocess.Popen[bytes] | None = None
         stub = folder / "bin" / "scontrol"
         stub.parent.mkdir()
-        stub.write_text('#!/bin/sh\necho "$@" >> "$SCONTROL_LOG"\necho no >&2\nexit 1\n')
+        stub.write_text('#!/bin/sh\necho "$@" >> "$REQUEUE_LOG"\necho no >&2\nexit 1\n')
         stub.chmod(0o755)
         (folder / "quick.sh").write_text(PROGRAM)
 
@@ -120,7 +120,7 @@ class Agents:
                 **self.server.environment(),
                 "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
                 "SLURM_JOB_ID": case.job,
-                "SCONTROL_LOG": f"{case.log}.scontrol",
+                "REQUEUE_LOG": f"{case.log}.scontrol",
             }
             path = f"{ENTITY}/odd/{case.sweep.name}"
             words = [path, f"artefacts.runs_dir={case.folder}"]
