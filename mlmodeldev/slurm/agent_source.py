@@ -240,7 +240,7 @@ class AgentSource:
         self._channel.bind(run, answer.agent)
         if owned(record) or not self.notes.claim(run):
             self._channel.release(run)
-            self.print_line(f"run {run} is under way elsewhere: left alone")
+            self.print_line(f"run {run} is under way in another agent: left alone")
             return self._wait()
         self._taken += 1
         self._skipped = 0
