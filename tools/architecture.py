@@ -36,7 +36,7 @@ WHAT = {
 
 
 COLUMNS = {
-    "cli": 0.3, "template": 0.93, "slurm": 0.3, "doctor": 0.7, "testing": 0.93,
+    "cli": 0.3, "template": 0.85, "slurm": 0.3, "doctor": 0.6, "testing": 0.9,
     "training": 0.5,
     "callbacks": 0.25, "alignment": 0.75, "tracking": 0.2, "sweep": 0.45, "data": 0.75,
     "trial": 0.3, "settings": 0.5, "fetch": 0.8, "secrets": 0.68,
@@ -119,11 +119,13 @@ def draw(layers: list[list[str]], counted: Counter[tuple[str, str]], file: Path)
         for number, layer in enumerate(shown)
         for room in layer
     }
+    boxes = {
+        room: _box(axes, x, y, f"{room}\n{WHAT.get(room, '')}") for room, (x, y) in places.items()
+    }
+    figure.canvas.draw()  # boxes have their sizes from here on, and arrows end at them
     for begin, end in essential(counted):
         if begin in places and end in places:
-            _arrow(axes, places[begin], places[end])
-    for room, (x, y) in places.items():
-        _box(axes, x, y, f"{room}\n{WHAT.get(room, '')}")
+            _arrow(axes, (places[begin], boxes[begin]), (places[end], boxes[end]))
     base = ", ".join(sorted(PRIMITIVES))
     _box(axes, 0.5, -len(shown) - 0.1, f"{base}\nused by all: one of each kind", "#e3e8ee")
     axes.set_xlim(0, 1)
@@ -138,23 +140,26 @@ def draw(layers: list[list[str]], counted: Counter[tuple[str, str]], file: Path)
     plt.close(figure)
 
 
-def _box(axes: Any, x: float, y: float, text: str, colour: str = "#f3f6fa") -> None:
+def _box(axes: Any, x: float, y: float, text: str, colour: str = "#f3f6fa") -> Any:
     style = {"boxstyle": "round,pad=0.4", "facecolor": colour, "edgecolor": "#35527a"}
-    axes.text(x, y, text, ha="center", va="center", fontsize=8.5, bbox=style)
+    return axes.text(x, y, text, ha="center", va="center", fontsize=8.5, bbox=style)
 
 
-def _arrow(axes: Any, begin: tuple[float, float], end: tuple[float, float]) -> None:
+def _arrow(axes: Any, first: tuple[Any, Any], second: tuple[Any, Any]) -> None:
     """Draw an arrow; one that passes a layer in its own column goes round the boxes between."""
+    (begin, box), (end, other) = first, second
     far = abs(begin[1] - end[1]) > 1 and begin[0] == end[0]
     style = {
         "arrowstyle": "-|>",
         "color": "#35527a",
         "linewidth": 1.2,
         "connectionstyle": f"arc3,rad={0.45 if far else 0.0}",
-        "shrinkA": 18,
-        "shrinkB": 22,
+        "patchA": box.get_bbox_patch(),
+        "patchB": other.get_bbox_patch(),
+        "shrinkA": 0,
+        "shrinkB": 1,
     }
-    axes.annotate("", xy=end, xytext=begin, arrowprops=style)
+    axes.annotate("", xy=end, xytext=begin, arrowprops=style, zorder=1)  # behind the boxes
 
 
 def main() -> int:
