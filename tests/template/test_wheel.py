@@ -87,6 +87,15 @@ def test_it_trains_with_the_installed_library(installed: Installed, project: Pat
     assert record["state"] == "done"
 
 
+def test_arguments_are_checked_against_the_projects_own_classes(
+    installed: Installed, project: Path
+) -> None:
+    refused = installed.run(project, "python", "trainer.py", "model.hiden_size=8", code=2)
+    (line,) = refused.stderr.strip().splitlines()
+    assert "hiden_size" in line
+    assert "hidden_size" in line.replace("hiden_size", "", 1)
+
+
 def test_it_runs_a_sweep(installed: Installed, project: Path) -> None:
     (project / "sweep" / "two.yaml").write_text(TWO)
     done = installed.run(project, "mlmodeldev", "slurm", "--sweep", "sweep/two.yaml", *SMALL)

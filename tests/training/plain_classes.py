@@ -171,6 +171,12 @@ class Everything(LightningModule):
         }
 
 
+class Untested(Everything):
+    """Has no ``test_step``, on data that have a test loader."""
+
+    test_step = LightningModule.test_step
+
+
 class OfTwo(Everything):
     """Takes a batch of two loaders."""
 

@@ -25,6 +25,7 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
         "Plain",
         ["training.monitor=val_best", "training.check_val_every_n_epoch=2"],
     ),
+    "without a test": ("Untested", "Plain", ["training.monitor=val_loss", "training.mode=min"]),
     "two loaders": ("OfTwo", "Two", ["training.monitor=train_loss", "training.mode=min"]),
     "stream": ("OfStream", "Stream", []),
     "game": ("Game", "Plain", []),
@@ -105,7 +106,7 @@ def _text(value: Any) -> Any:
     return [_text(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if case != "without a test"])
 def test_killed_anywhere_it_ends_the_same(case: str, run: Run) -> None:
     whole = run(case, "whole")
     assert whole.code == 0, whole.output
@@ -162,6 +163,17 @@ def test_steps_that_end_within_an_epoch_are_validated(run: Run) -> None:
     assert (trial.folder / "best" / "model.safetensors").is_file()
     assert trial.record["step"] == 3
     assert json.loads((trial.folder / "trial.json").read_text())["state"] == "done"
+
+
+def test_a_model_without_test_step_says_so_before_training_and_is_done(run: Run) -> None:
+    trial = run("without a test", "whole", "training.max_epochs=2")
+    assert trial.code == 0, trial.output
+    assert trial.record["state"] == "done"
+    assert "test" not in trial.record
+    assert (trial.folder / "last" / "model.safetensors").is_file()
+    lines = trial.output.splitlines()
+    (warned,) = [i for i, line in enumerate(lines) if "Untested has no test_step" in line]
+    assert warned < min(i for i, line in enumerate(lines) if "epoch 1" in line)
 
 
 def test_what_has_no_part_is_logged_once(run: Run) -> None:
