@@ -359,6 +359,16 @@ def test_the_python_of_the_page(trial) -> None:
     assert there["model"](**tokens).logits.shape == (1, 4, 257)  # type: ignore[operator]
 
 
+def test_the_sweep_of_the_page(tmp_path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "lm.yaml"
+    file.write_text(block)
+    command = [sys.executable, "-m", "mlmodeldev.sweep", "check", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ok, grid, 4 trials" in done.stdout
+
+
 def test_a_pretrained_model_brings_its_tokenizer() -> None:
     settings = compose_settings(["experiment=causal_lm", "model.pretrained=some/gpt"])
     assert settings.data["tokenizer"] == "some/gpt"
