@@ -29,6 +29,7 @@ from typing import Any
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.overrides import to_overrides
+from mlmodeldev.slurm.agent_notes import keep_configuration, kept_configuration
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.slurm.epilog import CRASH_LOOP_REASON, is_crash_loop
 from mlmodeldev.slurm.query import COMMAND_MISSING, own_task_name, requeue_job, run_command
@@ -36,7 +37,7 @@ from mlmodeldev.sweep.monitor import MonitorChoice, remote_monitor
 from mlmodeldev.sweep.served import ServedSweep
 from mlmodeldev.sweep.starter import Start, starter
 from mlmodeldev.tracking.bounded import Unreachable
-from mlmodeldev.tracking.wandb_api import RemoteSweep, host
+from mlmodeldev.tracking.wandb_api import RemoteSweep, host, split_path
 from mlmodeldev.trial.pool import run_pool
 from mlmodeldev.trial.task import TrialTask
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.environ[variable] = value
     begun, signals = time.monotonic(), _ReceivedSignals()
     try:
-        sweep = _find_sweep(args.sweep)
+        sweep = _find_sweep(args.sweep, args.overrides)
         _print_header(sweep)
         problem = gpu_problem()
         if problem:
@@ -122,16 +123,33 @@ def _positive(text: str) -> int:
     return number
 
 
-def _find_sweep(path: str) -> RemoteSweep:
-    """Find the sweep; a server that does not answer is waited for a little."""
+def _find_sweep(path: str, overrides: Sequence[str]) -> RemoteSweep:
+    """Find the sweep; a server that does not answer is waited for a little.
+
+    A requeued job does not wait: what it has to go on with lies here, and so does the sweep.
+    """
     for wait in WAITS:
         try:
             return RemoteSweep.find(path)
         except Unreachable as error:
+            if kept := _kept_sweep(path, overrides):
+                print(f"agent.sh: {error}; going on with what lies here", file=sys.stderr)
+                return kept
             if not wait:
                 raise UsageError(f"{error}; is this node allowed to reach it?") from None
             time.sleep(wait)
     raise AssertionError
+
+
+def _kept_sweep(path: str, overrides: Sequence[str]) -> RemoteSweep | None:
+    """Return the sweep as this job had it before it was requeued, or None."""
+    from mlmodeldev.settings.composition import compose_settings
+
+    entity, project, name = split_path(path)
+    runs_dir = compose_settings(list(overrides), partial=True).artefacts.runs_dir
+    folder = Path(runs_dir).expanduser().absolute() / name
+    configuration = kept_configuration(folder, own_task_name() or None)
+    return RemoteSweep(entity, project, name, configuration) if configuration else None
 
 
 def _make_source(args: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
@@ -148,7 +166,7 @@ def _make_source(args: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
         monitor = remote_monitor(sweep.config, args.overrides, base)
     if monitor.warning:
         print(f"warning: {monitor.warning}", flush=True)
-    return AgentSource(
+    source = AgentSource(
         sweep,
         runs_dir,
         fixed=[*monitor.overrides, *args.overrides],
@@ -159,6 +177,8 @@ def _make_source(args: argparse.Namespace, sweep: RemoteSweep) -> AgentSource:
         job=own_task_name() or None,
         print_line=lambda line: print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True),
     )
+    keep_configuration(source.folder, sweep.config)
+    return source
 
 
 def trial_start(served: ServedSweep, fixed: Sequence[str] = ()) -> Start | None:

@@ -1,7 +1,7 @@
-"""Which trial an agent holds: a note on disk, so that it comes back to its own after anything.
+"""Which trial an agent has, of which sweep: notes on disk, to come back to one's own after anything.
 
-A note is held by one agent at a time, by a lease as a trial's folder is; taking over is renaming
-the file, which one process wins. A job that was interrupted has the first right to its own note;
+A run's note belongs to one agent at a time, by a lease as a trial's folder does; taking over is
+renaming the file, which one process wins. A job that was interrupted has the first right to its own note;
 where nobody comes back for it, another agent of the sweep takes it after a while.
 
 Example::
@@ -17,7 +17,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,29 @@ from mlmodeldev.trial.agent_run import RUN_ID
 
 RESERVED_SECONDS = 900.0
 """How long a trial waits for the job that was interrupted in it before others may take it."""
+
+
+SWEEP_FILE = "sweep.json"
+"""Among the notes: the sweep's configuration, as the server last gave it."""
+
+
+def keep_configuration(folder: Path, configuration: Mapping[str, Any]) -> None:
+    """Keep a sweep's configuration in its folder, for an agent that finds no server."""
+    file = folder / ".agents" / SWEEP_FILE
+    with contextlib.suppress(OSError):  # it is a help, and no condition
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, dict(configuration))
+
+
+def kept_configuration(folder: Path, job: str | None) -> dict[str, Any] | None:
+    """Return a sweep's configuration if this job has runs of it to go on with, else None."""
+    notes = AgentNotes(folder, job)
+    if job is None or not any(note.get("job") == job for _, note in notes.records()):
+        return None
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = json.loads((notes.folder / SWEEP_FILE).read_text())
+        return content if isinstance(content, dict) else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -70,7 +93,7 @@ class AgentNotes:
 
     def claim(self, run: str) -> bool:
         """Take a run that the server gives; not while another has it, or will come back for it."""
-        for file, note in self._records():
+        for file, note in self.records():
             if note["run"] != run or file == self._file(run):
                 continue
             if owned(note) or not _left(note):
@@ -80,13 +103,13 @@ class AgentNotes:
 
     def params_of(self, run: str) -> dict[str, Any] | None:
         """Return the values of a run as an agent has noted them, or None."""
-        notes = (note for _, note in self._records() if note["run"] == run)
+        notes = (note for _, note in self.records() if note["run"] == run)
         return next((dict(note["params"]) for note in notes), None)
 
     def take_over(self) -> AgentNote | None:
         """Return a run to go on with: this job's own, or one that nobody comes back for."""
         for own in (True, False):
-            for file, note in self._records():
+            for file, note in self.records():
                 if note["run"] in self._active:
                     continue
                 mine = self.job is not None and note.get("job") == self.job
@@ -110,7 +133,8 @@ class AgentNotes:
     def _file(self, run: str) -> Path:
         return self.folder / f"{self._me}.{run}.json"
 
-    def _records(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+    def records(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield the notes of all agents of the sweep, with their files."""
         for file in sorted(self.folder.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, RecursionError):
                 note = json.loads(file.read_text())

@@ -90,6 +90,7 @@ def _client_settings(**options: Any) -> Any:
         options |= {"save_code": False, "disable_code": True}
     # The client takes the process that imported it for the trial's, and that is the fork server.
     options.setdefault("x_stats_pid", os.getpid())
-    options.setdefault("init_timeout", INIT_SECONDS)
+    if "WANDB_INIT_TIMEOUT" not in os.environ:
+        options.setdefault("init_timeout", INIT_SECONDS)
     # Otherwise the client sends SIGINT for "stop", which also means "save and come back".
     return wandb.Settings(stop_fn=lambda: signals.ask_to_stop("W&B"), **options)

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.wandb.conftest import Client, steps_are_whole
+from tests.wandb.conftest import ROOT, Client, steps_are_whole
 from tests.wandb.server import KEY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+SYNC = ("python", str(ROOT / "slurm" / "SlurmTrain.py"), "sync")
 
 
 def records(client: Client, path: str) -> dict[str, dict]:
@@ -110,6 +113,27 @@ def test_a_killed_agents_trial_is_not_doubled_by_its_successor(client: Client):
         assert [end for end in run.ends if end[0] == "finished"] == [("finished", 0)]
         steps_are_whole(run, rows(recorded[run.name]["path"]))
         assert recorded[run.name]["state"] == "done"
+
+
+def test_a_requeued_agent_goes_on_with_its_trial_without_its_server(client: Client):
+    path = client.sweep({"training.max_epochs": {"value": 6}})
+    place, job = f"artefacts.runs_dir={client.runs_dir}", {"SLURM_JOB_ID": "4713"}
+    first = client.agent(path, place, **job)
+    client.until(lambda: client.runs and len(client.runs[0].steps) > 2, "rows of the trial")
+    first.send_signal(signal.SIGTERM)
+    assert client.end(first) == 75, client.output()
+    client.server.faults.fail(503, 10**6)
+    short = {"WANDB_INIT_TIMEOUT": "4", "WANDB_FINISH_TIMEOUT": "4"}
+    again = client.agent(path, place, **short, **job)
+    run = client.runs[0]
+    client.until(lambda: records(client, path)[run.name]["state"] == "done", "the trial's end")
+    client.server.faults.clear()
+    assert client.end(again) == 0, client.output()
+    assert client.runs == [run]
+    assert client.output().count("going on with what lies here") == 1
+    recorded = records(client, path)[run.name]
+    client.sh(*SYNC, "--runs-dir", str(client.runs_dir))
+    steps_are_whole(run, rows(recorded["path"]))
 
 
 def test_each_process_of_a_trial_has_the_config_and_one_talks(client: Client):
