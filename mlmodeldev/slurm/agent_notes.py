@@ -1,8 +1,8 @@
-"""Which trial an agent has, of which sweep: notes on disk, to come back to one's own after anything.
+"""Notes of an agent on disk, of its trials and the sweep: it comes back to them after anything.
 
 A run's note belongs to one agent at a time, by a lease as a trial's folder does; taking over is
-renaming the file, which one process wins. A job that was interrupted has the first right to its own note;
-where nobody comes back for it, another agent of the sweep takes it after a while.
+renaming the file, which one process wins. A job that was interrupted has the first right to its
+own note; where nobody comes back for it, another agent of the sweep takes it after a while.
 
 Example::
 
