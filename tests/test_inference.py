@@ -147,6 +147,26 @@ def test_an_image_gets_the_probabilities_of_validation(
     np.testing.assert_allclose(list(answer["all"].values()), logits.softmax(-1)[0], atol=5e-3)
 
 
+def test_one_picture_in_other_encodings_has_one_answer(
+    ask, digits_trial, picture, tmp_path
+) -> None:
+    """16 bits, turned by its EXIF, with alpha: as a person sees it (tests/data has them all)."""
+    pixels = np.asarray(Image.open(picture))
+    deep, turned, clear = (tmp_path / f"{name}.png" for name in ("deep", "turned", "clear"))
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(deep)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored with a quarter turn to the left
+    Image.fromarray(np.rot90(pixels)).save(turned, exif=exif)
+    opaque = Image.fromarray(np.full_like(pixels, 255))
+    Image.merge("LA", (Image.fromarray(pixels), opaque)).save(clear)
+    code, out, err = ask(digits_trial.folder, picture, deep, turned, clear, "--json")
+    assert code == 0, err
+    first, *others = (list(json.loads(line)["all"].values()) for line in out.splitlines())
+    assert len(others) == 3
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=1e-4)
+
+
 def test_captions_are_the_candidates(ask, digits_trial, picture) -> None:
     captions = ["a handwritten seven", "a handwritten one"]
     wanted = [part for caption in captions for part in ("--text", caption)]
