@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning import LightningModule
 from sklearn.datasets import load_digits
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -323,3 +324,37 @@ def test_bad_examples(refused, plain, tmp_path, monkeypatch, given, reason) -> N
 
 def test_captions_for_a_model_without_labels(refused, plain) -> None:
     assert "--text: captions are for models" in refused(plain["dots"][0], "x.npy", "--text", "a")
+
+
+class Stepless(LightningModule):
+    """Nothing of it can be called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+
+def test_what_a_sweep_advertises_is_taken_and_nothing_else(ask, plain, tmp_path) -> None:
+    from mlmodeldev.callbacks.export import inference_of
+    from mlmodeldev.slurm.commands.launch import _ways_to_use
+    from tests.training.test_load import exported
+
+    _, model = plain["dots"]
+    np.save(tmp_path / "x.npy", np.ones(3))
+    for number, module in enumerate((model, Stepless())):
+        trial = tmp_path / str(number)
+        trial.mkdir()
+        best = exported(trial / "best", module, f"{__name__}.Stepless" if number else "",
+                        **({} if number else {"size": 3}))  # fmt: skip
+        file = best / "training_state.json"
+        file.write_text(
+            json.dumps({**json.loads(file.read_text()), "inference": inference_of(module)})
+        )
+        advertised = [line.split() for line in _ways_to_use(trial)]
+        assert f'mlmodeldev.load("{best}")' in advertised[-1]
+        commands = [words for words in advertised if words[0] == "python"]
+        code = ask(trial, tmp_path / "x.npy")[0]
+        assert [words[1:3] for words in commands] == (
+            [["inference.py", str(trial)]] if not code else []
+        )
+        assert (code, number) in ((0, 0), (2, 1))
