@@ -28,6 +28,24 @@ def share_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def home() -> Path | None:
+    """Return the user's home; None: there is none.
+
+    So in containers, where no HOME is set and the user's number has no name.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def user_cache() -> Path | None:
+    """Return where the user's programs keep what can be made again; None: nowhere."""
+    given, own = os.environ.get("XDG_CACHE_HOME"), home()
+    cache = Path(given) if given else own and own / ".cache"
+    return cache and cache / "mlmodeldev"
+
+
 _SOCKET_ROOM = 34
 """Letters that multiprocessing adds to the folder of temporary files for a socket's name."""
 _SOCKET_PATH = 107

@@ -33,10 +33,14 @@ project=$(cd "$(dirname "$here")/.." 2>/dev/null && pwd) || fail "$here: the pro
 [ -f "$project/trainer.py" ] || fail "$project: no project (submit from its folder: sbatch slurm/agent.sh)"
 cd "$project" || fail "$project can't be entered"
 
+# A profile may read what is not set (LD_LIBRARY_PATH, conda's PS1), and its own options end with it.
+set +u
 for profile in slurm/profile.sh "${HOME:-/nonexistent}/.config/mlmodeldev/profile.sh"; do
   # shellcheck disable=SC1090
   [ -f "$profile" ] && { . "$profile" || fail "$profile: ended with an error"; }
 done
+set +e +o pipefail -u
+trap - ERR
 
 # The profile's choice, the project's .venv, the conda environment of environment.yml.
 environment=$(sed -n 's/^name: *//p' environment.yml 2>/dev/null)

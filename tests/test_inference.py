@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning import LightningModule
 from sklearn.datasets import load_digits
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -145,6 +146,26 @@ def test_an_image_gets_the_probabilities_of_validation(
     assert list(answer["all"]) == module.labels
     # 16 grey levels in 8 bits: half a level of 255 is all that may differ
     np.testing.assert_allclose(list(answer["all"].values()), logits.softmax(-1)[0], atol=5e-3)
+
+
+def test_one_picture_in_other_encodings_has_one_answer(
+    ask, digits_trial, picture, tmp_path
+) -> None:
+    """16 bits, turned by its EXIF, with alpha: as a person sees it (tests/data has them all)."""
+    pixels = np.asarray(Image.open(picture))
+    deep, turned, clear = (tmp_path / f"{name}.png" for name in ("deep", "turned", "clear"))
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(deep)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored with a quarter turn to the left
+    Image.fromarray(np.rot90(pixels)).save(turned, exif=exif)
+    opaque = Image.fromarray(np.full_like(pixels, 255))
+    Image.merge("LA", (Image.fromarray(pixels), opaque)).save(clear)
+    code, out, err = ask(digits_trial.folder, picture, deep, turned, clear, "--json")
+    assert code == 0, err
+    first, *others = (list(json.loads(line)["all"].values()) for line in out.splitlines())
+    assert len(others) == 3
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=1e-4)
 
 
 def test_captions_are_the_candidates(ask, digits_trial, picture) -> None:
@@ -303,3 +324,37 @@ def test_bad_examples(refused, plain, tmp_path, monkeypatch, given, reason) -> N
 
 def test_captions_for_a_model_without_labels(refused, plain) -> None:
     assert "--text: captions are for models" in refused(plain["dots"][0], "x.npy", "--text", "a")
+
+
+class Stepless(LightningModule):
+    """Nothing of it can be called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+
+def test_what_a_sweep_advertises_is_taken_and_nothing_else(ask, plain, tmp_path) -> None:
+    from mlmodeldev.callbacks.export import inference_of
+    from mlmodeldev.slurm.commands.launch import _ways_to_use
+    from tests.training.test_load import exported
+
+    _, model = plain["dots"]
+    np.save(tmp_path / "x.npy", np.ones(3))
+    for number, module in enumerate((model, Stepless())):
+        trial = tmp_path / str(number)
+        trial.mkdir()
+        best = exported(trial / "best", module, f"{__name__}.Stepless" if number else "",
+                        **({} if number else {"size": 3}))  # fmt: skip
+        file = best / "training_state.json"
+        file.write_text(
+            json.dumps({**json.loads(file.read_text()), "inference": inference_of(module)})
+        )
+        advertised = [line.split() for line in _ways_to_use(trial)]
+        assert f'mlmodeldev.load("{best}")' in advertised[-1]
+        commands = [words for words in advertised if words[0] == "python"]
+        code = ask(trial, tmp_path / "x.npy")[0]
+        assert [words[1:3] for words in commands] == (
+            [["inference.py", str(trial)]] if not code else []
+        )
+        assert (code, number) in ((0, 0), (2, 1))

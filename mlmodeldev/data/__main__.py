@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -25,9 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         _list(options) if options.command == "list" else _fetch(options)
+        sys.stdout.flush()
     except UsageError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_BAD_INPUT
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; the flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -42,6 +42,7 @@ from mlmodeldev.fetch.files import SIDE, free_bytes, human, remove_if_empty
 from mlmodeldev.fetch.lock import Claim, ClaimLost, one_worker
 from mlmodeldev.fetch.progress import LINE_SECONDS
 from mlmodeldev.fetch.verify import hash_file
+from mlmodeldev.machine import user_cache
 
 MARKER = "prepared.json"
 Make = Callable[[Path], Mapping[str, Any] | None]
@@ -93,12 +94,13 @@ def cached_arrays(directory: Path, name: str, key: Mapping[str, Any], make: Make
     """
     key = {**key, "make": _source(make)}
     label = f"{name}-{_digest(key)[:12]}"
-    places = [directory / label, _user_cache() / label]
+    cache = user_cache()
+    places = [directory / label, *([cache / "prepared" / label] if cache else [])]
     for place in places:
         cached = open_cached(place, key)
         if cached:
             return cached
-    place = places[0] if _writable(directory) else places[1]
+    place = places[0] if _writable(directory) else places[-1]
     return make_once(place, key, make)
 
 
@@ -234,8 +236,3 @@ def _writable(directory: Path) -> bool:
     with suppress(OSError):
         return os.access(make_folder(directory), os.W_OK | os.X_OK)
     return False
-
-
-def _user_cache() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "mlmodeldev" / "prepared"

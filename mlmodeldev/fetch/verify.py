@@ -22,6 +22,7 @@ from typing import Any
 from mlmodeldev.atomic import make_folder, write_shared
 from mlmodeldev.fetch.files import SIDE
 from mlmodeldev.fetch.source import FetchError, Source
+from mlmodeldev.machine import user_cache
 
 _CHUNK = 4 << 20
 
@@ -129,10 +130,10 @@ def _markers(path: Path) -> list[Path]:
     """Where a marker may be: beside the file, else in the user's cache."""
     import hashlib
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = user_cache()
     key = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
     beside = path.parent / SIDE / f"{path.name}.json"
-    return [beside, cache / "mlmodeldev" / "verified" / f"{key}.json"]
+    return [beside, *([cache / "verified" / f"{key}.json"] if cache else [])]
 
 
 def _read(marker: Path) -> dict[str, Any]:

@@ -76,10 +76,19 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
             train(_from_json(given))
     except (UsageError, TrialInterrupted) as error:
         _exit(_status(error), str(error))
+    except BrokenPipeError:
+        if not _WITHOUT_TRAINING & set(sys.argv[1:]):
+            raise
+        # The reader (head, less) has seen enough; the flush at exit must not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if not is_composition_error(error):
             raise
         _exit(EXIT_BAD_INPUT, translate(error, sys.argv[1:]))
+
+
+_WITHOUT_TRAINING = {"--cfg", "-c", "--info", "-i", "--help", "-h"}
+"""Hydra's options that show settings and train nothing."""
 
 
 def _compose_and_train(main: Callable[[], Any]) -> None:

@@ -222,12 +222,12 @@ def print_results(results: Results, title: str = "") -> None:
     from rich.table import Table
 
     table = Table(title=escape(title) or None, title_justify="left")
-    for name in ("point", results.metric, "n", "states"):
+    for name in ("point", escape(results.metric), "n", "states"):
         table.add_column(name, overflow="fold")
     for group in results.groups:
         states = ", ".join(f"{count} {state}" for state, count in sorted(group.states.items()))
         table.add_row(escape(group.name), spread(group), str(len(group.values)), states)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, emoji=False)
     console.print(table)
     for row in results.failures:
         console.print(f"[red]failed[/] {row['id']}  {escape(row['name'])}: ", end="")

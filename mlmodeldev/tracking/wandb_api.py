@@ -59,7 +59,7 @@ def _noted_host() -> str | None:
     try:
         reader.read(Path(folder).expanduser() / "settings")
         return reader.get("default", "base_url", fallback=None)
-    except (configparser.Error, OSError, UnicodeDecodeError):
+    except (configparser.Error, OSError, UnicodeDecodeError, RuntimeError):  # the last: no home
         return None
 
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.machine import home
 from mlmodeldev.secrets import key_in_changes
 from mlmodeldev.tracking.metadata import description
 from mlmodeldev.tracking.wandb_api import host
@@ -66,6 +67,8 @@ def prepare_environment() -> None:
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", FINISH_SECONDS)
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_CONSOLE", "off")  # the launcher keeps the log
+    if home() is None:  # the client fails where there is no home
+        os.environ.setdefault("HOME", "/")
 
 
 def git_metadata(record: dict[str, Any]) -> dict[str, Any]:

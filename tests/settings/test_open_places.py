@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import shutil
 
 import pytest
@@ -13,6 +14,8 @@ from mlmodeldev.settings.composition import compose_settings, refusal
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.open_places import open_overrides
 from mlmodeldev.settings.trainer_arguments import PASSED_ON, REFUSED
+from mlmodeldev.slurm.command_line import main as slurm_train
+from mlmodeldev.sweep.__main__ import main as check
 
 EMA = "callbacks.ema={_target_: zoo.EMA, decay: 0.9}"
 
@@ -183,6 +186,37 @@ def test_a_mandatory_setting_must_be_set(project):
     assert refusal("optimizer.lr", 0.1) is None  # another parameter of the sweep may set it
     assert "must be greater than 0" in (refusal("data.val_fraction", -1.0) or "")
     assert compose_settings(partial=True).training.max_epochs
+
+
+MANDATORY = """\
+# Command: none. Expected best value: none. Cost: none
+program: trainer.py
+name: mine
+method: grid
+metric: {name: val_loss, goal: minimize}
+parameters:
+  model: {value: own}
+  model.units: {values: [8, 16]}
+  training.patience: {values: [null, 3]}
+command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
+"""
+
+
+def test_a_sweep_sets_what_is_mandatory_and_null(project, capsys):
+    (project / "mine.py").write_text(OWN)
+    (project / "conf/model/own.yaml").write_text("_target_: mine.Net\nunits: ???\n")
+    (project / "trainer.py").write_text("")
+    file = project / "mine.yaml"
+    file.write_text(MANDATORY)
+    assert check(["check", str(file)], settings=refusal) == 0, capsys.readouterr().out
+    capsys.readouterr()
+    assert slurm_train(["plan", "--json", "--sweep", str(file), "cluster=local"]) == 0
+    trials = json.loads(capsys.readouterr().out)["trials"]
+    given = [
+        (each["overrides"]["model.units"], each["overrides"]["training.patience"])
+        for each in trials
+    ]
+    assert sorted(given, key=str) == [(16, 3), (16, None), (8, 3), (8, None)]
 
 
 def test_other_settings_are_named_as_they_are_given():

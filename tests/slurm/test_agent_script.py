@@ -72,6 +72,24 @@ def test_a_profile_that_fails_ends_the_job(project: Path) -> None:
     assert "slurm/profile.sh: ended with an error" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export LD_LIBRARY_PATH=/opt/cuda/lib64:$LD_LIBRARY_PATH",
+        'PS1="(base) $PS1"',
+        "set -euo pipefail",
+        "trap 'exit 9' ERR",
+    ],
+)
+def test_a_profile_is_read_as_a_login_shell_reads_it(project: Path, line: str) -> None:
+    """Of variables that a job lacks; and what it sets does not end what comes after."""
+    profile = project / "slurm" / "profile.sh"
+    profile.write_text(f"{line}\nMLMODELDEV_PYTHON={sys.executable}\n")
+    done = call(project)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ENTITY/PROJECT/ID" in done.stdout
+
+
 def test_condas_environment_is_used(project: Path) -> None:
     named = program(project.parent / "miniforge3" / "bin" / "conda", f"echo {sys.executable}")
     done = call(project)
@@ -104,7 +122,7 @@ def test_a_machine_without_its_gpu_is_left_to_others(
     program(tmp_path / "bin" / "scontrol", f'echo "$@" >> {calls}')
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(agent, "gpu_problem", lambda: "no GPU")
-    monkeypatch.setattr(agent, "_find_sweep", lambda path: None)
+    monkeypatch.setattr(agent, "_find_sweep", lambda *_: None)
     monkeypatch.setattr(agent, "_print_header", lambda sweep: None)
     monkeypatch.setattr(query.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(agent.socket, "gethostname", lambda: "n7")

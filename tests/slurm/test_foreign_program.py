@@ -84,6 +84,25 @@ def test_its_trials_run_once_and_failures_are_reported(sweep):
     assert json.loads((bad / "trial.json").read_text())["attempts"] == 2
 
 
+def test_a_command_that_can_not_be_started_has_failed_and_is_run_again(sweep):
+    lines = sweep.read_text().splitlines()
+    command = 'command: ["/nonexistent/python", "${program}", "${args}"]'
+    sweep.write_text("\n".join([*lines[:-1], command]))
+    script = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py")]
+    for attempt, action in enumerate(("submit", "retry"), 1):
+        done = subprocess.run(
+            [*script, action, *words(sweep)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert done.stdout.count("/nonexistent/python: can't be started: No such file") == 2
+        for trial in load(sweep).trials():
+            folder = sweep.parent / "runs" / "other" / trial.id
+            record = json.loads((folder / "trial.json").read_text())
+            assert (record["state"], record["attempts"]) == ("failed", attempt)
+            assert "can't be started" in record["reason"]
+            assert (folder / "log.txt").exists() == ("see log.txt" in done.stdout)
+
+
 @pytest.mark.parametrize(
     ("change", "more", "message"),
     [

@@ -31,6 +31,19 @@ def test_one_task_is_a_plain_job_and_several_are_an_array(tmp_path: Path, count:
     assert ("unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID" in script) is (count == 1)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_letters_that_slurm_would_replace_are_doubled(tmp_path: Path, count: int) -> None:
+    """Of a folder's name; those of the log's own are meant."""
+    folder = tmp_path / "100%j of %A"
+    script = batch_script(Cluster(launcher="slurm"), "digits", folder, tmp_path, count, 1)
+    lines = [
+        line for line in script.splitlines() if line.startswith(("#SBATCH --out", "#SBATCH --err"))
+    ]
+    assert lines
+    name = "%A_%a" if count > 1 else "%j"
+    assert all(f"/100%%j of %%A/{name}_0_log.out" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("options", "there", "missing"),
     [

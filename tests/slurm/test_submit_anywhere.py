@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from mlmodeldev.slurm.script import batch_script
 from mlmodeldev.slurm.submission import Submission, jobs_of, live_arrays, trial_jobs
 from mlmodeldev.slurm.submit import job_number, submit
 from mlmodeldev.trial.task import TrialTask
+from tests.conftest import in_fork
 from tests.slurm.stubs import Stubs
 
 CLUSTER = Cluster(launcher="slurm", cpus_per_task=1, gpus_per_task=0)
@@ -108,6 +111,25 @@ def test_a_plain_job_trusts_no_array_numbers(
 
 
 # --- what runs in a job
+
+
+def run_job(folder: Path, **left: str) -> None:
+    """Run a job of one trial, whose program prints what it finds of an agent."""
+    (folder / "prints.py").write_text(
+        "import os\ndef train(settings):\n"
+        "    print([n for n in os.environ if n.startswith('WANDB_') and 'left' in os.environ[n]])\n"
+    )
+    sys.path.insert(0, str(folder))
+    os.environ.update(left)
+    (folder / "a").mkdir()
+    entrypoint.Job([TrialTask("a", folder / "a", [], "prints")])()
+
+
+def test_a_job_takes_no_run_that_the_submitting_shell_was_given(tmp_path: Path) -> None:
+    names = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_PROJECT")
+    left = functools.partial(run_job, **dict.fromkeys(names, "left"))
+    assert in_fork(tmp_path / "printed", left, tmp_path) == 0
+    assert (tmp_path / "a" / "log.txt").read_text() == "['WANDB_PROJECT']\n", "a place, no run"
 
 
 def run_script(

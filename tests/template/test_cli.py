@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import time
@@ -113,3 +114,20 @@ def test_bash_completes_a_command(tmp_path: Path) -> None:
     )
     done = subprocess.run(["bash", "-c", script_line], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["update"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["-m mlmodeldev data list", "-m mlmodeldev.data list", "trainer.py --cfg job",
+     "-m mlmodeldev.sweep check sweep/config.yaml"],
+)  # fmt: skip
+def test_a_reader_that_has_left_is_no_fault(command: str) -> None:
+    """As ``| head``, which has seen enough."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, *command.split()],
+            cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.tracking.loggers import make_loggers
-from mlmodeldev.tracking.metadata import at_most, run_name, short_name
+from mlmodeldev.tracking.metadata import at_most, description, run_name, short_name
 from mlmodeldev.trial.folder import TrialFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +112,18 @@ def test_a_name_is_as_long_as_wandb_takes_it(length, kept):
     name, other = at_most(text, 128), at_most(f"{text[:-1]}!", 128)
     assert len(name) == min(length, 128)
     assert (name[:kept], name != other) == (text[:kept], True)
+
+
+def test_no_name_of_a_run_is_longer_than_wandb_takes_it():
+    values = [f"optimizer.betas=[0.{'9' * 15},0.{'8' * 15}]", "optimizer.lr=0.0123456789"]
+    long = "s" * 180
+    shown = description(compose_settings([*values, f"artefacts.sweep={long}"]), {})
+    other = description(compose_settings([*values, f"artefacts.sweep={long}x"]), {})
+    assert shown["group"] != other["group"]
+    assert max(len(shown[what]) for what in ("name", "group")) <= 128
+    assert max(map(len, shown["tags"])) <= 64
+    with pytest.raises(UsageError, match=r"logger.wandb.project=.*at most 128"):
+        compose_settings([f"logger.wandb.project={'p' * 129}"])
 
 
 def test_a_run_of_defaults_has_a_name():

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
@@ -78,3 +79,14 @@ def test_without_the_package_it_says_what_to_install(
     settings = compose_settings([f"artefacts.runs_dir={tmp_path}", "logger=tensorboard"])
     with pytest.raises(UsageError, match=r"logger=tensorboard: .*pip install tensorboard"):
         make_loggers(settings, TrialFolder.open(settings))
+
+
+def test_it_is_a_models_own_logger(tmp_path: Path) -> None:
+    """`self.logger.experiment.add_image` of a LightningModule: the chosen tracker comes first."""
+    settings = compose_settings([f"artefacts.runs_dir={tmp_path}", "logger=tensorboard"])
+    folder = TrialFolder.open(settings)
+    first, *others = make_loggers(settings, folder)
+    first.experiment.add_image("picture", torch.ones(1, 2, 2), 0)  # type: ignore[attr-defined]
+    first.finalize("success")
+    assert [type(each).__name__ for each in others] == ["MetricsFile"]
+    assert list((folder.path / "tensorboard").glob("events.*"))

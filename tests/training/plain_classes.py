@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,7 @@ class Everything(LightningModule):
         self.save_hyperparameters()
         self.place = Path(__file__)
         self.save_hyperparameters({"module": nn.Linear(2, 2), "where": self.place})
+        self.save_hyperparameters({"call": F.relu, "part": partial(nn.Linear, 2), "when": date.min})
         self.net = nn.Sequential(nn.Linear(8, hidden), act(), nn.Dropout(0.2), nn.Linear(hidden, 3))
         self.train_accuracy = MulticlassAccuracy(3)
         self.both = MetricCollection([MulticlassAccuracy(3), MulticlassF1Score(3)], prefix="val_")
@@ -122,6 +125,11 @@ class Everything(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["mine"] = {"numpy": np.float32(1.5), "array": np.arange(3), "path": self.place}
+        checkpoint["times"] = [datetime(2020, 1, 2, 3), np.int64(7), np.bool_(True)]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        assert checkpoint["mine"]["path"] == self.place
+        assert checkpoint["times"] == [datetime(2020, 1, 2, 3), 7, True]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch
@@ -237,3 +245,47 @@ class Game(LightningModule):
     def configure_optimizers(self) -> Any:
         makers = torch.optim.Adam(self.maker.parameters(), lr=0.01)
         return makers, torch.optim.Adam(self.judge.parameters(), lr=0.01)
+
+
+class Sentences(LightningDataModule):
+    """Sequences of different lengths, which come together by a function of the user's; no more."""
+
+    def train_dataloader(self) -> Any:
+        rows = [torch.arange(1.0, 2 + n % 5) for n in range(30)]
+        return DataLoader(rows, batch_size=4, shuffle=True, collate_fn=list)
+
+
+class OfSentences(LightningModule):
+    """Takes a batch of tensors of different lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(1, 1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = torch.stack([self.net(row[:, None]).square().mean() for row in batch]).mean()
+        self.log("loss", loss, batch_size=len(batch))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Counts(LightningModule):
+    """Learns by no gradient: no optimizer, and its steps return nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("total", torch.zeros(8))
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.seen += len(batch[0])
+        self.total += batch[0].sum(0)
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if dataloader_idx == 0:
+            self.log("val_mean", (self.total / self.seen).mean(), add_dataloader_idx=False)
+
+    def configure_optimizers(self) -> None:
+        return None

@@ -30,6 +30,8 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     "stream": ("OfStream", "Stream", []),
     "game": ("Game", "Plain", []),
     "own loaders": ("Alone", "mlmodeldev.data.plain.OfTheModel", []),
+    "ragged batches": ("OfSentences", "Sentences", []),
+    "no optimizer": ("Counts", "Plain", ["training.monitor=val_mean"]),
 }
 COMMON = [
     "logger=csv",

@@ -116,6 +116,14 @@ def test_a_monitor_that_is_not_logged(tmp_path: Path) -> None:
     assert not (trial.folder / "metrics.csv").exists()
 
 
+def test_a_layer_of_cka_that_is_not_there(tmp_path: Path) -> None:
+    compare = ("callbacks.cka.enabled=true", "++callbacks.cka.compare={drift: {a: nett.0}}")
+    trial = start(tmp_path, "Counting", *MONITOR, *compare)
+    assert trial.code == 2, trial.output
+    assert "no layer of Counting matches 'nett.0'; did you mean 'net.0'" in trial.output
+    assert not (tmp_path / "steps.txt").exists()
+
+
 def test_what_was_refused_is_corrected_under_its_name(tmp_path: Path) -> None:
     assert start(tmp_path, "Everything", "training.max_epochs=1").code == 2
     assert start(tmp_path, "Everything", *MONITOR, "training.max_epochs=1").code == 0

@@ -17,6 +17,8 @@ from mlmodeldev.slurm.submission import FOLDER, trial_jobs
 from mlmodeldev.slurm.trial_entries import ENDED
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from mlmodeldev.slurm.submission import TrialJob
     from mlmodeldev.slurm.sweep_state import SweepState
     from mlmodeldev.slurm.trial_entries import TrialEntry
@@ -134,7 +136,8 @@ def _print_table(entries: Sequence[TrialEntry], title: str, jobs: Jobs) -> None:
     for entry in _shown(entries, states):
         cells = _cells(entry, states[entry.trial.id], entry.trial.id in older)
         table.add_row(*cells, *(_queue_cells(jobs.get(entry.trial.id)) if jobs else []))
-    console = Console(soft_wrap=True)
+    # names are values of the user's, whose brackets and colons are no markup
+    console = Console(soft_wrap=True, markup=False, emoji=False)
     seen, console.width = console.width, _ENDLESS
     needed = console.measure(table).maximum
     longest = max((len(entry.trial.name) for entry in entries), default=0)
@@ -159,12 +162,16 @@ def _shown(entries: Sequence[TrialEntry], states: Mapping[str, str]) -> list[Tri
     return best + others[: ROWS - len(best)]
 
 
-def _cells(entry: TrialEntry, state: str, older: bool) -> list[str]:
+def _cells(entry: TrialEntry, state: str, older: bool) -> list[str | Text]:
+    from rich.text import Text
+
     record = entry.record
     return [
         entry.trial.id,
         entry.trial.name,
-        f"[{_COLOURS.get(state, 'white')}]{state}[/]{', older code' if older else ''}",
+        Text(state, _COLOURS.get(state, "white")).append(
+            ", older code" if older else "", "default"
+        ),
         _epoch(record),
         "" if entry.value is None else f"{entry.value:.4f}",
         _test_value(record, (entry.metric or {}).get("name", "")),
