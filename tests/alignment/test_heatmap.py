@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlmodeldev.alignment.results import common_front, draw_drift, draw_heatmap, save_figure
+from mlmodeldev.alignment.pictures import common_front, draw_drift, draw_heatmap, save_figure
 
 
 def names(count, front="image.layers"):
