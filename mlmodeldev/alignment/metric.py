@@ -199,7 +199,7 @@ class CKA(Metric):
         if self.estimator == "unbiased":
             self.noise += noise_of(own_a, own_b, n, weight).to(device)
         if self.permutations:
-            drawn = orders(self._seed, number, self.permutations, n)
+            drawn = orders([*rows, *columns], self._seed, number, self.permutations)
             null = permuted_hsic(rows, columns, drawn, self.estimator)
             scale = weight * torch.outer(own_a.sqrt(), own_b.sqrt())
             self.null += (null * scale).to(device)

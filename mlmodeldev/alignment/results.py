@@ -131,19 +131,15 @@ def scalars(result: Result) -> dict[str, float]:
     """
     front = f"cka/{result.name}"
     values = {f"{front}/undefined": float((~np.isfinite(result.matrix)).sum())}
+    diagonal = result.diagonal
+    if diagonal is None:
+        values |= _overall_mean(result, front)
+    else:
+        values[f"{front}/mean_diagonal"] = _mean(diagonal)
+        values |= _of_pairs(result, diagonal, front)
     if result.rule:
         above = result.errors["significant"][result.tested]
         values[f"{front}/significant"] = _mean(above.astype(float))
-    diagonal = result.diagonal
-    if diagonal is None:
-        return values | _overall_mean(result, front)
-    values[f"{front}/mean_diagonal"] = _mean(diagonal)
-    for row, column, value in zip(result.rows, result.columns, diagonal, strict=True):
-        if result.against == "self":
-            key = f"cka/{row}~{column}"
-        else:
-            key = f"{front}/{row}" if row == column else f"{front}/{row}~{column}"
-        values[key] = float(value)
     return values
 
 
@@ -214,6 +210,17 @@ def picture(result: Result, title: str | None = None, row_label: str = "") -> Fi
         rule=result.rule,
         floor=result.errors.get("floor"),
     )
+
+
+def _of_pairs(result: Result, diagonal: np.ndarray, front: str) -> dict[str, float]:
+    values = {}
+    for row, column, value in zip(result.rows, result.columns, diagonal, strict=True):
+        if result.against == "self":
+            key = f"cka/{row}~{column}"
+        else:
+            key = f"{front}/{row}" if row == column else f"{front}/{row}~{column}"
+        values[key] = float(value)
+    return values
 
 
 def _overall_mean(result: Result, front: str) -> dict[str, float]:

@@ -137,11 +137,26 @@ def noise_of(own_a: Tensor, own_b: Tensor, samples: int, weight: float) -> Tenso
     return torch.outer(own_a * scale, own_b)
 
 
-def orders(seed: tuple[int, int], batch: int, count: int, samples: int) -> Tensor:
-    """Return the permutations (count, samples) of a batch, by the batch's number alone."""
+def orders(grams: Sequence[Gram], seed: tuple[int, int], batch: int, count: int) -> Tensor:
+    """Return the permutations (count, samples) of a batch.
+
+    They are drawn by the batch's number and go by what the samples are: the order in which they
+    lie in the batch, another one where devices share it, changes nothing.
+    """
     draw = np.random.default_rng([*seed, batch])
-    places = np.broadcast_to(np.arange(samples), (count, samples))
-    return torch.from_numpy(draw.permuted(places, axis=1))
+    samples = grams[0].samples
+    drawn = draw.permuted(np.broadcast_to(np.arange(samples), (count, samples)), axis=1)
+    place = _by_content(grams).cpu()
+    result = torch.empty(count, samples, dtype=torch.int64)
+    result[:, place] = place[torch.from_numpy(drawn)]
+    return result
+
+
+def _by_content(grams: Sequence[Gram]) -> Tensor:
+    """Return the samples from the nearest to the mean to the farthest, over all layers."""
+    diagonals = torch.stack([layer.diagonal for layer in grams])
+    shares = diagonals / diagonals.sum(1, keepdim=True)
+    return shares.nan_to_num(0.0).sum(0).argsort(stable=True)
 
 
 def permuted_hsic(
@@ -172,14 +187,14 @@ def permuted_hsic(
 
 
 def _stacked(grams: Sequence[Gram], estimator: str) -> Tensor:
-    """Return the centred matrices (n², len(grams)), each of norm 1, or 0 where it is nothing."""
+    """Return the centred matrices (n², len(grams)), each of norm 1; one of zeros stays so."""
     columns = []
-    for layer, own in zip(grams, hsic.self_hsic(grams, estimator), strict=True):
+    for layer in grams:
         matrix = layer.kernel_matrix()
         if estimator == "unbiased":
             matrix = _u_centred(matrix)
-        column = (matrix / torch.where(own == 0, torch.inf, matrix.norm())).flatten()
-        columns.append(column.float())
+        norm = matrix.norm()
+        columns.append((matrix / torch.where(norm == 0, 1.0, norm)).flatten().float())
     return torch.stack(columns, dim=1)
 
 
