@@ -105,7 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError(f"--out {args.out}: the suffix must be .png, .svg or .pdf")
         if args.batch_size < 4 or (args.samples or 4) < 4:
             raise UsageError("--batch-size and --samples must be 4 or more: CKA needs four samples")
-        from mlmodeldev.alignment.results import picture, save_figure, save_matrix, scalars
+        from mlmodeldev.alignment.pictures import save_figure
+        from mlmodeldev.alignment.results import picture, save_matrix, scalars
 
         result = compare(args)
 

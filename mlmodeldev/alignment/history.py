@@ -37,8 +37,8 @@ def add(history: dict[str, list[Any]], result: Result) -> None:
     epochs.append(result.epoch)
     history["values"].append(np.diagonal(result.matrix).tolist())
     for key in ERRORS:
-        values = result.errors.get(key, nothing).astype(float)
-        history[key].append(np.diagonal(values).tolist())
+        errors = result.errors.get(key, nothing).astype(float)
+        history[key].append(np.diagonal(errors).tolist())
 
 
 def complete(history: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

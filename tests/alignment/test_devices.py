@@ -75,7 +75,9 @@ def test_one_device_and_four_measure_the_same(splits: str, tmp_path: Path) -> No
         assert together.keys() == alone.keys()
         for name, matrix in alone.items():
             assert np.isfinite(matrix).all(), name
-            assert together[name] == pytest.approx(matrix, abs=1e-9), (devices, name)
+            # thresholds are among sums of float32
+            near = 1e-6 if name.endswith("threshold") else 1e-9
+            assert together[name] == pytest.approx(matrix, abs=near), (devices, name)
 
 
 def parts(rank: int) -> list[Part[torch.Tensor]]:

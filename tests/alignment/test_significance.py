@@ -195,7 +195,8 @@ def test_ranks_draw_the_same():
     for ranks in (2, 4):
         together = measured(ranks).significance().arrays()
         for name, value in alone.items():
-            assert together[name] == pytest.approx(value, abs=1e-9, nan_ok=True), (ranks, name)
+            near = 1e-6 if "threshold" in name else 1e-9  # that is one of many sums of float32
+            assert together[name] == pytest.approx(value, abs=near, nan_ok=True), (ranks, name)
 
 
 def test_nothing_is_drawn_from_the_global_random_numbers():
