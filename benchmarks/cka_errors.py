@@ -31,7 +31,7 @@ def fastest(times: int, run: Callable[[], Any]) -> float:
     return best
 
 
-def shares(which: str, n: int) -> str:
+def share_of(which: str, n: int) -> str:
     """Return one line: seconds of a measurement, and of its errors."""
     import torch
 
@@ -79,7 +79,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     for which in given.models:
         for n in given.batch:
-            print(shares(which, n), flush=True)
+            print(share_of(which, n), flush=True)
 
 
 if __name__ == "__main__":
