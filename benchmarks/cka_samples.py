@@ -107,7 +107,7 @@ def main() -> None:
     """Train, measure, print the errors, and write the figure."""
     import torch
 
-    from mlmodeldev.alignment.results import save_figure
+    from mlmodeldev.alignment.pictures import save_figure
 
     torch.set_num_threads(1)
     first, y = train(0)

@@ -3,11 +3,12 @@
     from mlmodeldev.alignment import CKA, CKACallback
 
 The parts: `hsic` the maths, `metric` over batches and `fullset` over all data as torchmetrics
-metrics, `capture` forward hooks, `callback` for any LightningModule with its `comparison` and
-`reference_models`, `replay` how a copy validates as the live model did, `present` what is done
-without layers that give no features, `results` the numbers, files and pictures; `python -m
-mlmodeldev.alignment` the same from the shell. Names are loaded on first use: importing the package
-costs nothing.
+metrics, `significance` which values are above chance, `capture` forward hooks, `callback` for any
+LightningModule with its `comparison` and `reference_models`, `replay` how a copy validates as the
+live model did, `present` what is done without layers that give no features, `history` the diagonal
+through training, `results` the numbers and files, `pictures` and `error_marks` what they look
+like; `python -m mlmodeldev.alignment` the same from the shell. Names are loaded on first use:
+importing the package costs nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _HOMES = {
     "Comparison": "callback",
     "Capture": "capture",
     "match_layers": "capture",
-    "draw_heatmap": "results",
-    "draw_drift": "results",
+    "draw_heatmap": "pictures",
+    "draw_drift": "pictures",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - the table above is the one list of names

@@ -48,6 +48,12 @@ def parser() -> argparse.ArgumentParser:
     add("--kernel", default="linear", help="linear or rbf (default: %(default)s)")
     add("--weighting", default="pairs", help="pairs, samples or equal (default: %(default)s)")
     add("--pooling", default="mean", help="mean, flatten, cls or none (default: %(default)s)")
+    add(
+        "--permutations",
+        type=int,
+        default=0,
+        help="random pairings of the samples, for p-values (default: %(default)s)",
+    )
     return result
 
 
@@ -61,7 +67,8 @@ def compare(args: argparse.Namespace) -> Result:
     names, patterns = (args.a, args.b), (args.layers, args.layers_b or args.layers)
     models = [open_model(name, args.class_path) for name in names]
     layers = [match_layers(model, own) for model, own in zip(models, patterns, strict=True)]
-    options = {"estimator": args.estimator, "weighting": args.weighting}
+    options = {"estimator": args.estimator, "weighting": args.weighting, "seed": args.seed}
+    options |= {"permutations": args.permutations, "groups": 256}
     differ = args.a != args.b or layers[0] != layers[1]
     metric = PresentCKA(layers[0], layers[1], args.kernel, paired=differ, **options)
     order = {"batch_size": args.batch_size, "samples": args.samples, "seed": args.seed}
@@ -98,7 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise UsageError(f"--out {args.out}: the suffix must be .png, .svg or .pdf")
         if args.batch_size < 4 or (args.samples or 4) < 4:
             raise UsageError("--batch-size and --samples must be 4 or more: CKA needs four samples")
-        from mlmodeldev.alignment.results import picture, save_figure, save_matrix, scalars
+        from mlmodeldev.alignment.pictures import save_figure
+        from mlmodeldev.alignment.results import picture, save_matrix, scalars
 
         result = compare(args)
 
@@ -109,8 +117,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_BAD_INPUT
     for key, value in scalars(result).items():
-        if "/mean" in key:
+        if "/mean" in key or key.endswith("/significant"):
             sys.stdout.write(f"{key.rpartition('/')[2]} {value:.4f}\n")
+    if line := result.best_pair():
+        sys.stdout.write(f"{line}\n")
     sys.stdout.write(f"{args.out}\n{args.out.with_suffix('.npz')}\n")
     return 0
 

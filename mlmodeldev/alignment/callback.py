@@ -30,7 +30,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from mlmodeldev.alignment import of_ranks, results
+from mlmodeldev.alignment import history, of_ranks, results
 from mlmodeldev.alignment.capture import Capture, check_poolings, match_layers
 from mlmodeldev.alignment.comparison import Comparison, read_comparisons
 from mlmodeldev.alignment.hsic import Gram, gram
@@ -42,6 +42,9 @@ from mlmodeldev.errors import UsageError
 
 __all__ = ["CKACallback", "Comparison"]
 
+_MOST_GROUPS = 256
+"""Intervals come from so many groups of batches at most: more take memory and change little."""
+
 
 class CKACallback(Callback):
     """Measure, write and log CKA matrices in validation.
@@ -51,7 +54,7 @@ class CKACallback(Callback):
         directory: the trial's folder; files go to its ``cka/`` (see `results.write_files`).
         every_n_epochs: measure when (epoch + 1) is a multiple; default 1.
         max_batches: validation batches to use, default 8.
-        estimator, kernel, weighting: as `metric.CKA`.
+        estimator, kernel, weighting, permutations, seed: as `metric.CKA`.
         pooling: as `capture.Capture`, default ``"mean"``; names are layer patterns.
 
     Any module will do: copies of it run its own `validation_step` (see `replay`), and layers
@@ -75,6 +78,8 @@ class CKACallback(Callback):
         kernel: str = "linear",
         weighting: str = "pairs",
         pooling: str | Mapping[str, str] = "mean",
+        permutations: int = 0,
+        seed: int = 0,
     ) -> None:
         for key, value in (("every_n_epochs", every_n_epochs), ("max_batches", max_batches)):
             if value < 1:
@@ -86,7 +91,13 @@ class CKACallback(Callback):
         check_poolings(pooling.values() if isinstance(pooling, Mapping) else [pooling])
         self.pooling = pooling
         self._new_metric = partial(
-            PresentCKA, kernel=kernel, estimator=estimator, weighting=weighting
+            PresentCKA,
+            kernel=kernel,
+            estimator=estimator,
+            weighting=weighting,
+            permutations=permutations,
+            groups=min(max_batches, _MOST_GROUPS),
+            seed=seed,
         )
         self._new_metric(["checks", "settings"])
         self._gram = partial(gram, kernel=kernel)
@@ -153,6 +164,7 @@ class CKACallback(Callback):
         """Start from empty sums, on the model's device."""
         for metric in self._metrics.values():
             metric.reset()
+            metric.epoch = trainer.current_epoch
             metric.to(pl_module.device)
         self._references.to(pl_module.device)
         self._waiting = []
@@ -196,16 +208,16 @@ class CKACallback(Callback):
         others = self._references.run(trainer, moment) if moment else {}
         part: Part[Any] = Part({"self": live, **others}, self._batch_size)
         if self._ranks == 1:
-            self._add(part)
+            self._add(part, batch_idx)
         elif batch_idx < self._common_batches:
             self._join(part, batch_idx, pl_module.device)
         else:  # another rank may have no such batch: it would wait for this one elsewhere
             self._waiting.append(part)
 
-    def _join(self, part: Part[Tensor], batch_idx: int, device: torch.device) -> None:
-        whole = of_ranks.join(part, batch_idx % self._ranks, self._gram, device)
+    def _join(self, part: Part[Tensor], number: int, device: torch.device) -> None:
+        whole = of_ranks.join(part, number % self._ranks, self._gram, device)
         if whole is not None:
-            self._add(whole)
+            self._add(whole, number)
 
     def _join_rest(self, device: torch.device) -> None:
         """Add the batches that not all ranks have a share of; all ranks call this."""
@@ -214,13 +226,13 @@ class CKACallback(Callback):
             self._join(part, self._common_batches + number, device)
         self._waiting = []
 
-    def _add(self, batch: Part[Gram]) -> None:
+    def _add(self, batch: Part[Gram], number: int) -> None:
         seen = batch.seen
         for name, metric in self._metrics.items():
             against = self.comparisons[name].against
             if "self" in seen and against in seen:
                 other = None if against == "self" else seen[against]
-                metric.update(seen["self"], other, batch.batch_size)
+                metric.update(seen["self"], other, batch.batch_size, number)
 
     def _release(self) -> None:
         self._capture = self._moment = None
@@ -272,9 +284,9 @@ class CKACallback(Callback):
     def _finish(self, trainer: Trainer, result: results.Result) -> dict[str, float]:
         if not result.matrix.size:
             return {}
-        history = self._remember(result)
+        diagonals = self._remember(result)
         if trainer.is_global_zero:
-            results.write_files(result, self.directory, history)
+            results.write_files(result, self.directory, diagonals)
             results.log_picture(result, self.directory, trainer.loggers, trainer.global_step)
         return results.scalars(result)
 
@@ -282,17 +294,11 @@ class CKACallback(Callback):
         """Add the diagonal to the history of the comparison; a repeated epoch replaces its own."""
         if result.diagonal is None:
             return None
-        layers = list(result.rows)
-        history = self._history.get(result.name)
-        if history is None or history["layers"] != layers:
-            history = {"layers": layers, "epochs": [], "values": []}
-            self._history[result.name] = history
-        while history["epochs"] and history["epochs"][-1] >= result.epoch:
-            history["epochs"].pop()
-            history["values"].pop()
-        history["epochs"].append(result.epoch)
-        history["values"].append(result.diagonal.tolist())
-        return history
+        kept = self._history.get(result.name)
+        if kept is None or kept["layers"] != list(result.rows):
+            kept = self._history[result.name] = history.new(result.rows)
+        history.add(kept, result)
+        return kept
 
     # Checkpoints
 
@@ -308,5 +314,6 @@ class CKACallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the history and the previous weights of an interrupted run."""
         self._resumed = True
-        self._history = state_dict["history"]
+        kept = state_dict["history"]
+        self._history = {name: history.complete(one) for name, one in kept.items()}
         self._references.previous = state_dict["previous"]

@@ -22,6 +22,16 @@ from torchmetrics.utilities import rank_zero_warn
 
 from mlmodeldev.alignment import hsic
 from mlmodeldev.alignment.hsic import KERNELS, Gram, gram
+from mlmodeldev.alignment.of_ranks import own_rank, rank_count
+from mlmodeldev.alignment.significance import (
+    Significance,
+    Sums,
+    assess,
+    check_permutations,
+    noise_of,
+    orders,
+    permuted_hsic,
+)
 from mlmodeldev.errors import UsageError, nearest
 
 WEIGHTINGS = ("pairs", "samples", "equal")
@@ -38,6 +48,11 @@ class CKA(Metric):
         weighting: how batches of n samples count: ``"pairs"`` n(n-3) (default), ``"samples"`` n,
             ``"equal"`` 1.
         rbf_threshold: the rbf bandwidth as a fraction of the median distance, default 1.
+        permutations: how often each batch's samples are paired at random, for p-values; default
+            0. Their sums take 8 bytes a permutation and pair of layers.
+        groups: the interval resamples so many groups of batches at most (batch i is in group i
+            modulo `groups`); 0 (default): no interval. They take as much each as a permutation.
+        seed: of the permutations and the interval, with `epoch`, an attribute that may be set.
 
     Entries are NaN where CKA has no value: constant layers, layers with NaN or Inf, and no batch
     of four samples or more; `report` counts them by layer and `compute` warns. Values may be
@@ -56,8 +71,15 @@ class CKA(Metric):
     samples: Tensor
     batches: Tensor
     small_batches: Tensor
+    one_sided: Tensor
     constant: Tensor
     not_finite: Tensor
+    noise: Tensor
+    null: Tensor
+    group_cross: Tensor
+    group_a: Tensor
+    group_b: Tensor
+    group_batches: Tensor
 
     def __init__(
         self,
@@ -67,6 +89,9 @@ class CKA(Metric):
         estimator: str = "unbiased",
         weighting: str = "pairs",
         rbf_threshold: float = 1.0,
+        permutations: int = 0,
+        groups: int = 0,
+        seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -80,6 +105,10 @@ class CKA(Metric):
         self.rbf_threshold = rbf_threshold
         self.total_samples = 0  # as of the last `compute`, over all processes
         self.total_batches = 0
+        self.permutations, self.groups = check_permutations(permutations), groups
+        self.seed, self.epoch = seed, 0
+        self._next = 0
+        self._sums: Sums | None = None  # as of the last `compute`, over all processes
         self._add_sums(len(self.layers_a), len(self.layers_b))
 
     def _add_sums(self, rows: int, columns: int) -> None:
@@ -87,7 +116,20 @@ class CKA(Metric):
         for name, shape in shapes.items():
             zeros = torch.zeros(shape, dtype=torch.float64)
             self.add_state(name, zeros, dist_reduce_fx="sum")
-        counts = {"samples": (), "batches": (), "small_batches": ()}
+        errors = {
+            "noise": (rows, columns),
+            "null": (self.permutations, rows, columns),
+            "group_cross": (self.groups, rows, columns),
+            "group_a": (self.groups, rows),
+            "group_b": (self.groups, columns),
+        }
+        for name, shape in errors.items():
+            zeros = torch.zeros(shape, dtype=torch.float64)
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+        counts: dict[str, tuple[int, ...]] = dict.fromkeys(
+            ("samples", "batches", "small_batches", "one_sided"), ()
+        )
+        counts["group_batches"] = (self.groups,)
         per_layer = {"constant": (rows + columns,), "not_finite": (rows + columns,)}
         for name, size in {**counts, **per_layer}.items():
             self.add_state(name, torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
@@ -103,11 +145,14 @@ class CKA(Metric):
         self,
         features_a: Mapping[str, Tensor | Gram],
         features_b: Mapping[str, Tensor | Gram] | None = None,
+        number: int | None = None,
     ) -> None:
         """Add one batch: features (batch, …) by layer name, the same samples in the same order.
 
         Without `features_b`, the columns are layers of `features_a` too (the symmetric case, or
-        two towers in one mapping). Other names in the mappings are ignored.
+        two towers in one mapping). Other names in the mappings are ignored. `number` is the
+        batch's among those of all processes, which decides what is drawn for it; by default they
+        take turns.
 
         Raises `UsageError` for a missing layer and for unequal batch sizes.
         """
@@ -119,7 +164,7 @@ class CKA(Metric):
             grams_b = {name: self._reduced(features_b, name) for name in self.layers_b}
         rows = [grams_a[name] for name in self.layers_a]
         columns = [grams_b[name] for name in self.layers_b]
-        self._add(rows, columns)
+        self._add(rows, columns, number, one_sided=features_b is None)
 
     def _reduced(self, features: Mapping[str, Tensor | Gram], name: str) -> Gram:
         if name not in features:
@@ -127,7 +172,16 @@ class CKA(Metric):
         given = features[name]
         return given if isinstance(given, Gram) else self.gram(given)
 
-    def _add(self, rows: Sequence[Gram], columns: Sequence[Gram]) -> None:
+    def _add(
+        self,
+        rows: Sequence[Gram],
+        columns: Sequence[Gram],
+        number: int | None = None,
+        *,
+        one_sided: bool = False,
+    ) -> None:
+        number = self._next * rank_count() + own_rank() if number is None else number
+        self._next += 1
         n = _common_batch(rows, columns, [*self.layers_a, *self.layers_b])
         if n < hsic.MIN_SAMPLES:
             self.small_batches += 1
@@ -137,9 +191,24 @@ class CKA(Metric):
         same = hsic.are_same(rows, columns)
         own_b = own_a if same else hsic.self_hsic(columns, self.estimator)
         device = self.cross.device
-        self.cross += weight * hsic.pairwise_hsic(rows, columns, self.estimator).to(device)
+        cross = hsic.pairwise_hsic(rows, columns, self.estimator)
+        self.cross += weight * cross.to(device)
         self.self_a += weight * own_a.to(device)
         self.self_b += weight * own_b.to(device)
+        self.one_sided += one_sided
+        if self.estimator == "unbiased":
+            self.noise += noise_of(own_a, own_b, n, weight).to(device)
+        if self.permutations:
+            drawn = orders([*rows, *columns], self._seed, number, self.permutations)
+            null = permuted_hsic(rows, columns, drawn, self.estimator)
+            scale = weight * torch.outer(own_a.sqrt(), own_b.sqrt())
+            self.null += (null * scale).to(device)
+        if self.groups:
+            group = number % self.groups
+            self.group_cross[group] += weight * cross.to(device)
+            self.group_a[group] += weight * own_a.to(device)
+            self.group_b[group] += weight * own_b.to(device)
+            self.group_batches[group] += 1
         own = torch.cat([own_a, own_b])
         self.constant += (own == 0).to(device)
         self.not_finite += own.isnan().to(device)
@@ -152,9 +221,47 @@ class CKA(Metric):
             torch.where(own > 0, own, torch.nan).sqrt() for own in (self.self_a, self.self_b)
         )
         self.total_samples, self.total_batches = int(self.samples), int(self.batches)
+        self._sums = self._summed()
         for line in self.report():
             rank_zero_warn(f"CKA: {line}", UserWarning)
         return self.cross / own_a[:, None] / own_b[None, :]
+
+    def significance(self) -> Significance:
+        """Return the noise floor, significance and intervals of what `compute` returns.
+
+        Computes first where that is still to be done: all processes call this.
+        """
+        return self._assess(range(len(self.layers_a)), range(len(self.layers_b)))
+
+    def reset(self) -> None:
+        """Forget all batches, and count them from 0 again."""
+        super().reset()
+        self._next = 0
+
+    def _assess(self, rows: Sequence[int], columns: Sequence[int]) -> Significance:
+        self.compute()
+        assert self._sums is not None
+        a, b = (
+            [names[i] for i in of]
+            for names, of in ((self.layers_a, rows), (self.layers_b, columns))
+        )
+        itself = [[self._sums.one_sided and row == column for column in b] for row in a]
+        mask = torch.tensor(itself, dtype=torch.bool, device=self.cross.device)
+        return assess(self._sums.of(rows, columns), mask.view(len(a), len(b)))
+
+    @property
+    def _seed(self) -> tuple[int, int]:
+        return self.seed % 2**32, self.epoch
+
+    def _summed(self) -> Sums:
+        groups = (self.group_cross, self.group_a, self.group_b, self.group_batches)
+        return Sums(
+            *(self.cross, self.self_a, self.self_b, bool(self.one_sided)),
+            noise=self.noise if self.estimator == "unbiased" else None,
+            null=self.null if self.permutations else None,
+            groups=groups if self.groups else None,
+            seed=self._seed,
+        )
 
     def _wrap_compute(self, compute: Any) -> Any:
         wrapped = super()._wrap_compute(compute)

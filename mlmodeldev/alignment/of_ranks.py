@@ -61,6 +61,11 @@ def rank_count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def own_rank() -> int:
+    """Return which of them this process is."""
+    return dist.get_rank() if rank_count() > 1 else 0
+
+
 def copied(features: Tensor) -> Tensor:
     """Return the features of a layer as they are now, in an order that is the same on all ranks."""
     return features.detach().clone(memory_format=torch.contiguous_format)

@@ -21,6 +21,7 @@ from mlmodeldev.alignment.capture import Seen
 from mlmodeldev.alignment.hsic import Gram, gram
 from mlmodeldev.alignment.metric import CKA
 from mlmodeldev.alignment.of_ranks import gathered
+from mlmodeldev.alignment.significance import Significance
 
 _NAMED = 12
 """So many layers are named in the one line; the .npz has all."""
@@ -48,12 +49,17 @@ class PresentCKA(CKA):
         self._absent: list[bool] = [False] * (rows + columns)
 
     def update(  # type: ignore[override]
-        self, live: Seen[Gram], other: Seen[Gram] | None = None, batch_size: int | None = None
+        self,
+        live: Seen[Gram],
+        other: Seen[Gram] | None = None,
+        batch_size: int | None = None,
+        number: int | None = None,
     ) -> None:
         """Add a batch: what the rows' model gave, and the columns', if that is another one.
 
         Args:
             batch_size: examples in the batch, if that is clear; features have as many rows.
+            number: the batch's among those of all processes.
         """
         sides = [
             (live[0], self.layers_a),
@@ -74,7 +80,7 @@ class PresentCKA(CKA):
             whole.append(one)
         rows = len(self.layers_a)
         if count:
-            self._add(whole[:rows], whole[rows:])
+            self._add(whole[:rows], whole[rows:], number, one_sided=other is None)
 
     def compute(self) -> Tensor:
         """Return the whole matrix; rows and columns of layers without features are NaN."""
@@ -96,19 +102,28 @@ class PresentCKA(CKA):
         matrix = self.compute()
         for of_rank in gathered(self.reasons):
             self.reasons = {**of_rank, **self.reasons}
-        rows, columns = self._absent[: len(self.layers_a)], self._absent[len(self.layers_a) :]
-        if self.paired:
-            rows = columns = [a or b for a, b in zip(rows, columns, strict=True)]
-        names = (*self.layers_a, *self.layers_b)
-        self.left_out = tuple(
-            dict.fromkeys(n for n, gone in zip(names, [*rows, *columns], strict=True) if gone)
-        )
-        here, there = ([i for i, gone in enumerate(side) if not gone] for side in (rows, columns))
+        here, there = self._present()
+        sides = ((self.layers_a, here), (self.layers_b, there))
+        gone = [n for names, kept in sides for i, n in enumerate(names) if i not in kept]
+        self.left_out = tuple(dict.fromkeys(gone))
         return (
             matrix[here][:, there],
             tuple(self.layers_a[i] for i in here),
             tuple(self.layers_b[i] for i in there),
         )
+
+    def significance(self) -> Significance:
+        """Return `CKA.significance` of the layers that are in `result`; all ranks call this."""
+        self.compute()
+        return self._assess(*self._present())
+
+    def _present(self) -> tuple[list[int], list[int]]:
+        """Return which rows and columns are there, as of the last `compute`."""
+        rows, columns = self._absent[: len(self.layers_a)], self._absent[len(self.layers_a) :]
+        if self.paired:
+            rows = columns = [a or b for a, b in zip(rows, columns, strict=True)]
+        here, there = ([i for i, gone in enumerate(side) if not gone] for side in (rows, columns))
+        return here, there
 
     def new_line(self, name: str) -> str:
         """Return one line on the layers that were left out, or nothing if it has been said."""

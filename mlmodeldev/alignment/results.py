@@ -1,39 +1,32 @@
-"""A measured CKA matrix: its numbers, files and heat maps, and what the loggers get of it.
+"""A measured CKA matrix: its numbers and files, and what the loggers get of it.
 
-    result = Result.of(metric, "drift", against="start", has_diagonal=True, epoch=3)
-    scalars(result)                    # {"cka/drift/mean_diagonal": 0.93, …}
-    write_files(result, folder)        # cka/drift/epoch-0003.{npz,png}, cka/drift.png
-    log_picture(result, folder, loggers, step)
-
-The figures are readable in print: names without what all of them begin with, values in the cells
-where they fit, one scale of colours from 0 to 1 (-1 where a value is below 0), grey for undefined.
+result = Result.of(metric, "drift", against="start", has_diagonal=True, epoch=3)
+scalars(result)                    # {"cka/drift/mean_diagonal": 0.93, …}
+write_files(result, folder)        # cka/drift/epoch-0003.{npz,png}, cka/drift.png
+log_picture(result, folder, loggers, step)
 """
 
 from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlmodeldev.alignment.history import ERRORS
+from mlmodeldev.alignment.pictures import draw_drift, draw_heatmap, save_figure
 from mlmodeldev.atomic import atomic_path
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from mlmodeldev.alignment.present import PresentCKA
 
 _WEIGHTS = {"pairs": "n(n-3)", "samples": "n", "equal": "1"}
-VALUES_UP_TO = 16
-"""Cells hold their value up to this many rows and columns."""
-_LONGEST_NAME = 36
-_DPI = 200
-_UNDEFINED = "#bdbdbd"
 
 
 @dataclass(frozen=True)
@@ -53,6 +46,8 @@ class Result:
     kernel: str
     weighting: str
     left_out: tuple[str, ...] = ()
+    errors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """`significance.Significance.arrays`."""
 
     @classmethod
     def of(
@@ -74,6 +69,7 @@ class Result:
             kernel=metric.kernel,
             weighting=metric.weighting,
             left_out=metric.left_out,
+            errors=metric.significance().arrays(),
         )
 
     @property
@@ -94,6 +90,31 @@ class Result:
         )
 
     @property
+    def tested(self) -> np.ndarray:
+        """Cells that are above chance or not: defined, and not of a layer with itself."""
+        itself = self.errors.get("itself", np.zeros(self.matrix.shape, dtype=bool))
+        tested: np.ndarray = np.isfinite(self.matrix) & ~itself
+        return tested
+
+    @property
+    def rule(self) -> str:
+        """What a cell must be above to be significant; empty where that can't be said."""
+        if "significant" not in self.errors:
+            return ""
+        count = int(self.errors.get("permutations", 0))
+        return f"95 % of {count:,} permutations" if count else "2 x the noise floor"
+
+    def best_pair(self) -> str:
+        """Return a line on the most alike layers and their family-wise p-value, if there is one."""
+        if "familywise_p" not in self.errors or not self.tested.any():
+            return ""
+        values = np.where(self.tested, self.matrix, -np.inf)
+        row, column = np.unravel_index(values.argmax(), values.shape)
+        p = self.errors["familywise_p"][row, column]
+        names = f"{self.rows[row]} ~ {self.columns[column]}"
+        return f"most alike: {names} {values[row, column]:.4f}, family-wise p = {p:.4f}"
+
+    @property
     def other(self) -> str:
         """Short name of the model that the columns come from; empty for the live model."""
         return "" if self.against == "self" else Path(self.against).name
@@ -103,7 +124,8 @@ def scalars(result: Result) -> dict[str, float]:
     """Return the numbers to log, by key; means are over defined entries, NaN if there are none.
 
     ``cka/<name>/mean_diagonal`` where there is a diagonal, else ``cka/<name>/mean_off_diagonal``
-    or ``cka/<name>/mean``; ``cka/<name>/undefined``, the count of NaN entries; and each diagonal
+    or ``cka/<name>/mean``; ``cka/<name>/undefined``, the count of NaN entries;
+    ``cka/<name>/significant``, the share of tested entries above chance; and each diagonal
     entry: ``cka/<a>~<b>`` between layers of the live model, ``cka/<name>/<layer>`` against
     another one (``cka/<name>/<a>~<b>`` where the layers' names differ).
     """
@@ -111,14 +133,13 @@ def scalars(result: Result) -> dict[str, float]:
     values = {f"{front}/undefined": float((~np.isfinite(result.matrix)).sum())}
     diagonal = result.diagonal
     if diagonal is None:
-        return values | _overall_mean(result, front)
-    values[f"{front}/mean_diagonal"] = _mean(diagonal)
-    for row, column, value in zip(result.rows, result.columns, diagonal, strict=True):
-        if result.against == "self":
-            key = f"cka/{row}~{column}"
-        else:
-            key = f"{front}/{row}" if row == column else f"{front}/{row}~{column}"
-        values[key] = float(value)
+        values |= _overall_mean(result, front)
+    else:
+        values[f"{front}/mean_diagonal"] = _mean(diagonal)
+        values |= _of_pairs(result, diagonal, front)
+    if result.rule:
+        above = result.errors["significant"][result.tested]
+        values[f"{front}/significant"] = _mean(above.astype(float))
     return values
 
 
@@ -126,7 +147,8 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     """Write the matrix and its picture under ``folder/cka``; `history` adds the drift picture.
 
     ``<name>/epoch-0003.npz`` (matrix, rows, columns, samples, batches, epoch, estimator, kernel,
-    weighting, against; left_out if any layer is), ``<name>/epoch-0003.png``, ``<name>.png`` (the
+    weighting, against; left_out if any layer is; of `Significance` what there is),
+    ``<name>/epoch-0003.png``, ``<name>.png`` (the
     latest), and
     ``<name>/training.png``, layers x epochs.
     """
@@ -143,6 +165,8 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
             history["layers"],
             title=f"{result.name} through training",
             caption=result.caption.rpartition(",")[0],
+            errors={key: history[key] for key in ERRORS},
+            rule=result.rule,
         )
         save_figure(drift, base / result.name / "training.png")
 
@@ -163,10 +187,11 @@ def log_picture(result: Result, folder: Path, loggers: Iterable[Any], step: int)
 
 def save_matrix(result: Result, path: Path) -> None:
     """Write the matrix and what it was made of as ``.npz``."""
-    unwritten = ["name", "has_diagonal"]
+    unwritten = ["name", "has_diagonal", "errors"]
     unwritten += ["epoch"] if result.epoch is None else []
     unwritten += [] if result.left_out else ["left_out"]
     arrays = {key: value for key, value in vars(result).items() if key not in unwritten}
+    arrays |= {key: value for key, value in result.errors.items() if key != "itself"}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
@@ -181,72 +206,21 @@ def picture(result: Result, title: str | None = None, row_label: str = "") -> Fi
         caption=result.caption,
         row_label=row_label,
         column_label=result.other,
+        hatched=result.tested & ~result.errors["significant"] if result.rule else None,
+        rule=result.rule,
+        floor=result.errors.get("floor"),
     )
 
 
-def draw_heatmap(
-    matrix: Any,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    *,
-    title: str = "",
-    caption: str = "",
-    row_label: str = "",
-    column_label: str = "",
-) -> Figure:
-    """Draw CKA `matrix` (len(rows), len(columns)); first row at the bottom, as in the papers.
-
-    The common front of the layer names moves to the axis label; `row_label` and `column_label`
-    (model names) go before it. Returns a matplotlib `Figure` that no global state knows.
-    """
-    values = np.asarray(matrix, dtype=float)
-    figure, axes = _figure(len(columns), len(rows))
-    image = _paint(axes, values)
-    prefix, names = common_front(rows)
-    _label_axis(axes, "y", names, _joined(row_label, prefix))
-    prefix, names = common_front(columns)
-    _label_axis(axes, "x", names, _joined(column_label, prefix))
-    return _finish(figure, axes, image, title, _with_undefined(caption, values))
-
-
-def draw_drift(
-    values: Any,
-    epochs: Sequence[int],
-    layers: Sequence[str],
-    *,
-    title: str = "",
-    caption: str = "",
-) -> Figure:
-    """Draw CKA through training: `values` (len(epochs), len(layers)), layers up, epochs across."""
-    table = np.asarray(values, dtype=float).T
-    figure, axes = _figure(len(epochs), len(layers), widest=6.5)
-    image = _paint(axes, table)
-    prefix, names = common_front(layers)
-    _label_axis(axes, "y", names, _joined("", prefix))
-    _label_epochs(axes, epochs)
-    return _finish(figure, axes, image, title, _with_undefined(caption, table))
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write `figure` in the format of the suffix, whole or not at all; same input, same bytes."""
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    import matplotlib
-
-    with atomic_path(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "mlmodeldev"}):
-        figure.savefig(temporary, dpi=_DPI, metadata=metadata)
-
-
-def common_front(names: Sequence[str]) -> tuple[str, list[str]]:
-    """Split off the dotted parts that all names begin with: ``("image.layers", ["0", "1"])``."""
-    split = [name.split(".") for name in names]
-    shared = 0
-    while all(len(parts) > shared + 1 for parts in split) and (
-        len({parts[shared] for parts in split}) == 1
-    ):
-        shared += 1
-    if len(names) < 2 or not shared:
-        return "", list(names)
-    return ".".join(split[0][:shared]), [".".join(parts[shared:]) for parts in split]
+def _of_pairs(result: Result, diagonal: np.ndarray, front: str) -> dict[str, float]:
+    values = {}
+    for row, column, value in zip(result.rows, result.columns, diagonal, strict=True):
+        if result.against == "self":
+            key = f"cka/{row}~{column}"
+        else:
+            key = f"{front}/{row}" if row == column else f"{front}/{row}~{column}"
+        values[key] = float(value)
+    return values
 
 
 def _overall_mean(result: Result, front: str) -> dict[str, float]:
@@ -273,96 +247,3 @@ def _log_one(result: Result, path: Path, logger: Any, step: int) -> None:
             [row, *values] for row, values in zip(result.rows, result.matrix.tolist(), strict=True)
         ]
         logger.log_table(f"{key}/matrix", columns=["layer", *result.columns], data=rows)
-
-
-def _cell_inches(count: int) -> float:
-    """Side of a cell: room for a value where values are shown, for a line of 6 pt text at most."""
-    return 0.42 if count <= VALUES_UP_TO else max(0.115, min(0.42, 7.2 / count))
-
-
-def _figure(across: int, up: int, widest: float = 20.0) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    cell = min(_cell_inches(across), _cell_inches(up))
-    width = min(max(2.2, cell * across), widest) + 2.2
-    height = max(1.6, cell * up) + 1.6
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
-
-
-def _paint(axes: Axes, values: np.ndarray) -> Any:
-    from matplotlib import colormaps
-
-    below = bool(np.nanmin(values) < 0) if np.isfinite(values).any() else False
-    colours = colormaps["RdBu_r" if below else "viridis"].with_extremes(bad=_UNDEFINED)
-    image = axes.imshow(
-        np.ma.masked_invalid(values),
-        cmap=colours,
-        vmin=-1 if below else 0,
-        vmax=1,
-        origin="lower",
-        interpolation="nearest",
-        aspect="auto",
-    )
-    if max(values.shape) <= VALUES_UP_TO:
-        _write_values(axes, values, image)
-    return image
-
-
-def _write_values(axes: Axes, values: np.ndarray, image: Any) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        red, green, blue, _ = image.cmap(image.norm(value))
-        light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.55
-        text = f"{value:.2f}" if np.isfinite(value) else "–"
-        colour = "black" if light or not np.isfinite(value) else "white"
-        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-
-
-def _label_axis(axes: Axes, which: str, names: Sequence[str], label: str) -> None:
-    size = 8 if len(names) <= VALUES_UP_TO else 6
-    short = [_shorten(name) for name in names]
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    turned = which == "x" and max(len(name) for name in short) > 3
-    axis.set_ticks(range(len(short)), short, fontsize=size, rotation=90 if turned else 0)
-    axis.set_tick_params(length=2)
-    axis.set_label_text(label, fontsize=8)
-
-
-def _label_epochs(axes: Axes, epochs: Sequence[int]) -> None:
-    step = max(1, -(-len(epochs) // 20))
-    places = range(0, len(epochs), step)
-    axes.set_xticks(places, [str(epochs[i]) for i in places], fontsize=8)
-    axes.set_xlabel("epoch", fontsize=8)
-
-
-def _finish(figure: Figure, axes: Axes, image: Any, title: str, caption: str) -> Figure:
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=30)
-    bar.ax.tick_params(labelsize=7, length=2)
-    bar.set_label("CKA", fontsize=8)
-    bar.outline.set_visible(False)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    if title:
-        axes.set_title(title, fontsize=10)
-    if caption:
-        figure.supxlabel(caption, fontsize=7, color="#444444")
-    return figure
-
-
-def _with_undefined(caption: str, values: np.ndarray) -> str:
-    undefined = int((~np.isfinite(values)).sum())
-    note = f"grey: {undefined} undefined" if undefined else ""
-    return "; ".join(part for part in (caption, note) if part)
-
-
-def _joined(model: str, prefix: str) -> str:
-    return " ".join(part for part in (model, f"{prefix}.*" if prefix else "") if part)
-
-
-def _shorten(name: str) -> str:
-    if len(name) <= _LONGEST_NAME:
-        return name
-    half = (_LONGEST_NAME - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"

@@ -145,6 +145,8 @@ def make_cka(settings: Settings, folder: Path, model: LightningModule) -> list[C
             kernel=chosen.kernel,
             weighting=chosen.weighting,
             pooling=chosen.pooling,
+            permutations=chosen.permutations,
+            seed=settings.training.seed,
         )
     ]
 

@@ -210,6 +210,8 @@ class Cka(Group):
     """What a batch counts for when sums are taken over batches."""
     pooling: Literal["flatten", "mean", "cls", "none"] = "mean"
     """How a layer's tokens or pixels become one feature vector an example."""
+    permutations: Literal[0] | Annotated[int, Field(ge=19)] = 0
+    """Random pairings of a batch's samples, for p-values; 0: the noise floor alone."""
     compare: dict[str, Comparison] = {}
     """Matrices to measure, by name."""
 

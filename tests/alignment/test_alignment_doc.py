@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "alignment.md").read_text()
@@ -21,6 +22,9 @@ SMALL = (
     "model.hidden_size=16",
     "model.num_layers=1",
 )
+
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def arguments(block):
@@ -54,6 +58,16 @@ def encoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoder")
     ViTModel(config).save_pretrained(folder)
     return folder
+
+
+def test_the_examples_in_python() -> None:
+    draw = torch.Generator().manual_seed(0)
+    loader = [torch.randn(8, 5, generator=draw) for _ in range(2)]
+    names = {"loader": loader, "conv": torch.nn.Linear(5, 3), "head": torch.nn.Linear(5, 2)}
+    for example in EXAMPLES:
+        exec(example, names)
+    assert names["matrix"].shape == (2, 2)
+    assert len(EXAMPLES) == 2
 
 
 def test_the_first_block(trials) -> None:

@@ -32,7 +32,7 @@ def free_port():
 def rank_main(rank, port, folder):
     store = dist.TCPStore("127.0.0.1", port, 2, rank == 0, timeout=timedelta(seconds=60))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    metric = CKA(["x", "y"])
+    metric = CKA(["x", "y"], permutations=39, groups=8)
     for index, batch in enumerate(batches()):
         if index % 2 == rank:
             metric.update(batch)
@@ -41,6 +41,7 @@ def rank_main(rank, port, folder):
         if index % 2 == rank:
             whole.update(batch)
     result = {"matrix": metric.compute(), "n": metric.total_samples, "whole": whole.compute()}
+    result["errors"] = metric.significance().arrays()
     torch.save(result, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -54,14 +55,16 @@ def test_two_ranks_give_the_number_of_one_process(tmp_path):
     for process in ranks:
         process.join(90)
     assert [process.exitcode for process in ranks] == [0, 0], sys.stderr
-    alone = CKA(["x", "y"])
+    alone = CKA(["x", "y"], permutations=39, groups=8)
     for batch in batches():
         alone.update(batch)
     want = alone.compute()
     everything = [torch.cat([batch[name] for batch in batches()]).numpy() for name in ("x", "y")]
     full = oracles.cka([everything])
     for rank in (0, 1):
-        got = torch.load(tmp_path / f"{rank}.pt")
+        got = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
         assert torch.allclose(got["matrix"], want, atol=1e-12)
         assert got["n"] == 101
+        for name, value in alone.significance().arrays().items():
+            assert got["errors"][name] == pytest.approx(value, abs=1e-9, nan_ok=True), name
         assert got["whole"][0, 1].item() == pytest.approx(full, abs=1e-10)

@@ -32,8 +32,11 @@ SPLITS = {
 """On four devices: 3 examples each; the last batch in unequal parts, or too small for all."""
 
 
+NUMBERS = ("matrix", "floor", "p_values", "threshold", "familywise_p", "lower", "upper")
+
+
 def measured(devices: int, folder: Path, *settings: str) -> dict[str, np.ndarray]:
-    """Train two epochs; return the matrices by comparison and epoch."""
+    """Train two epochs; return matrices and their errors by comparison, epoch and name."""
     place = (f"artefacts.runs_dir={folder}", f"artefacts.trial=on-{devices}")
     command = [sys.executable, "trainer.py", *SMALL, *place, f"training.devices={devices}"]
     ended = subprocess.run(
@@ -47,23 +50,34 @@ def measured(devices: int, folder: Path, *settings: str) -> dict[str, np.ndarray
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     files = (folder / "single" / f"on-{devices}" / "cka").glob("*/epoch-*.npz")
-    matrices = {f"{file.parent.name}/{file.stem}": np.load(file)["matrix"] for file in files}
-    assert len(matrices) == 4
-    return matrices
+    contents = {f"{file.parent.name}/{file.stem}": np.load(file) for file in files}
+    assert len(contents) == 4
+    return {
+        f"{place}/{name}": arrays[name]
+        for place, arrays in contents.items()
+        for name in NUMBERS
+        if name in arrays
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("splits", SPLITS)
 def test_one_device_and_four_measure_the_same(splits: str, tmp_path: Path) -> None:
     kernel = "linear" if "6" in splits else "rbf"
-    settings = (*SPLITS[splits], f"callbacks.cka.kernel={kernel}")
+    settings = (
+        *SPLITS[splits],
+        f"callbacks.cka.kernel={kernel}",
+        "callbacks.cka.permutations=99",
+    )
     alone = measured(1, tmp_path, *settings)
     for devices in (2, 4) if "6" in splits else (4,):
         together = measured(devices, tmp_path, *settings)
         assert together.keys() == alone.keys()
         for name, matrix in alone.items():
-            assert np.isfinite(matrix).all()
-            assert together[name] == pytest.approx(matrix, abs=1e-9), (devices, name)
+            assert np.isfinite(matrix).all(), name
+            # thresholds are among sums of float32
+            near = 1e-6 if name.endswith("threshold") else 1e-9
+            assert together[name] == pytest.approx(matrix, abs=near), (devices, name)
 
 
 def parts(rank: int) -> list[Part[torch.Tensor]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlmodeldev.alignment.results import common_front, draw_drift, draw_heatmap, save_figure
+from mlmodeldev.alignment.pictures import common_front, draw_drift, draw_heatmap, save_figure
 
 
 def names(count, front="image.layers"):
@@ -55,6 +55,62 @@ def test_the_scale_is_fixed(lowest, limits):
     figure = draw_heatmap([[lowest, 0.4], [0.3, 0.5]], names(2), names(2))
     image = figure.axes[0].images[0]
     assert image.get_clim() == limits
+
+
+@pytest.mark.parametrize(
+    "lowest, floor, below",
+    [(-0.03, 0.001, False), (-0.2, 0.15, False), (-0.2, 0.05, True), (-0.04, None, False)],
+)
+def test_colours_below_0_are_for_values_clearly_below(lowest, floor, below):
+    floors = None if floor is None else np.full((2, 2), floor)
+    figure = draw_heatmap([[lowest, 0.4], [0.3, 0.5]], names(2), names(2), floor=floors)
+    assert figure.axes[0].images[0].get_clim() == ((-1, 1) if below else (0, 1))
+
+
+def hatching(figure):
+    """Centres of the hatched cells (row, column), and the text of the legend."""
+    collections = [c for c in figure.axes[0].collections if c.get_gid() == "not significant"]
+    assert all(c.get_hatch() for c in collections)
+    centres = [path.vertices[:4].mean(0) for c in collections for path in c.get_paths()]
+    texts = [text.get_text() for one in figure.legends for text in one.get_texts()]
+    return {(round(y), round(x)) for x, y in centres}, texts
+
+
+@pytest.mark.parametrize("count", [6, 60])
+def test_cells_that_chance_would_give_are_hatched_and_the_legend_says_by_which_rule(count):
+    matrix = np.linspace(0, 1, count * count).reshape(count, count)
+    cells = np.zeros((count, count), dtype=bool)
+    cells[0, 1] = cells[count - 1, 2] = True  # one on dark and one on light
+    figure = draw_heatmap(
+        matrix, names(count), names(count), caption="a", hatched=cells, rule="2 x the noise floor"
+    )
+    where, legend = hatching(figure)
+    assert where == {(0, 1), (count - 1, 2)}
+    assert legend == ["not above 2 x the noise floor: 2 cells"]
+    figure.canvas.draw()
+    box, page = figure.legends[0].get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0
+    assert hatching(draw(count)) == (set(), [])
+
+
+def test_drift_is_hatched_and_has_a_band_for_each_interval():
+    values = np.linspace(0, 1, 40).reshape(4, 10)
+    errors = {"lower": values - 0.1, "upper": values + 0.1, "floor": np.full((4, 10), 0.1)}
+    errors["significant"] = (values > 0.06).astype(float)
+    errors["significant"][1, 5] = np.nan  # an epoch from before there were errors
+    figure = draw_drift(values, range(1, 5), names(10), errors=errors, rule="a rule")
+    where, legend = hatching(figure)
+    assert where == {(0, 0), (1, 0), (2, 0)}
+    assert legend == ["not above a rule: 3 cells"]
+    lines = figure.axes[1]
+    assert len(lines.lines) == len(lines.collections) == 8
+    shown = [text.get_text() for text in lines.get_legend().get_texts()]
+    assert shown[0] == "0.output" and shown[-1] == "9.output"
+    band = lines.collections[-1].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(values[0, 9] - 0.1)
+    assert band[:, 1].max() == pytest.approx(values[3, 9] + 0.1)
+    errors |= {"lower": np.full((4, 10), np.nan), "upper": np.full((4, 10), np.nan)}
+    assert len(draw_drift(values, range(4), names(10), errors=errors).axes) == 2, "and a colour bar"
 
 
 def test_undefined_entries_are_counted_in_the_caption():

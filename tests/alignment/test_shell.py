@@ -59,13 +59,19 @@ def features(folder, name):
 def test_two_folders_give_the_textbook_number(models, tmp_path, capsys, suffix):
     out = tmp_path / "map.svg"
     arguments = [str(models / "a"), str(models / "b"), "--data", str(models / f"data.{suffix}")]
-    assert main([*arguments, "--layers", "layers.*", "--out", str(out)]) == 0
+    arguments += ["--layers", "layers.*", "--out", str(out), "--permutations", "39"]
+    assert main(arguments) == 0
     with np.load(out.with_suffix(".npz")) as saved:
         assert saved["matrix"].shape == (3, 3) and saved["samples"] == 40
+        best = saved["matrix"].max()
+        assert (saved["p_values"] == 1 / 40).all() and (saved["floor"] < 0.1).all()
         want = oracles.cka([(features(models, "a"), features(models, "b"))])
         assert saved["matrix"][1, 1] == pytest.approx(want, abs=1e-6)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("mean_diagonal") and printed[1:] == [
+    assert printed[0].startswith("mean_diagonal") and printed[1] == "significant 1.0000"
+    assert printed[2].startswith("most alike: layers.")
+    assert printed[2].endswith(f" {best:.4f}, family-wise p = 0.0250")
+    assert printed[3:] == [
         str(out),
         str(out.with_suffix(".npz")),
     ]
