@@ -23,7 +23,7 @@ from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep.document import Problem
-    from mlmodeldev.sweep.lint import Refusal, TrainerSettings
+    from mlmodeldev.sweep.lint_settings import Refusal, TrainerSettings
     from mlmodeldev.sweep.loading import Sweep
 
 

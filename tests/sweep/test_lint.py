@@ -221,3 +221,23 @@ def test_keys_are_those_of_the_chosen_files(text, fixed, message, tmp_path, caps
     if message:
         assert f"{file}:" in output
         assert "parameters.model" in output
+
+
+def test_thousands_of_keys_are_not_looked_at_one_by_one(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    wide = "".join(f"  model.w{i}: {{values: [{i}, {i + 1}]}}\n" for i in range(2000))
+    file.write_text(f"program: trainer.py\nmethod: random\nrun_cap: 3\nparameters:\n{wide}")
+    asked = []
+
+    def refused(key, value, beside):
+        given = [*beside, f"{key}={value}"]
+        asked.append(len(given))
+        wrong = [item for item in given if item in ("model.w7=8", "model.w1500=1500")]
+        return f"{wrong[0]}: no" if wrong else None
+
+    errors = [problem for problem in check(file, refused) if problem.severity == "error"]
+    assert [(each.line, each.message) for each in errors] == [
+        (12, "model.w7=8: no"),
+        (1505, "model.w1500=1500: no"),
+    ]
+    assert len(asked) < 100

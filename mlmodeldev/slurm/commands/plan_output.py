@@ -53,7 +53,9 @@ class _RowText:
     def __call__(self, row: Mapping[str, Any]) -> str:
         own = ", ".join([self._entry(key, value) for key, value in row["overrides"].items()])
         # an identity has no character that JSON would escape
-        return f'{{"id": "{row["id"]}", "overrides": {{{own}}}, {self._entry("state", row["state"])}}}'
+        return (
+            f'{{"id": "{row["id"]}", "overrides": {{{own}}}, {self._entry("state", row["state"])}}}'
+        )
 
     def _entry(self, key: str, value: Any) -> str:
         kind = (key, type(value))
