@@ -181,9 +181,7 @@ class _Builder:
 
     def _report_trap(self, text: str, value: Any, keys: Keys, line: int) -> None:
         if isinstance(value, str) and _FLOAT_LIKE.fullmatch(text):
-            better = _yaml_float(text)
-            message = f"{text} is read as text, not as a number: write {better}, or '{text}'"
-            self.document.error(keys, message, line)
+            self.document.number_like[keys] = _yaml_float(text)  # who reads it knows what it is
         elif isinstance(value, bool) and _BOOLEAN_LIKE.fullmatch(text):
             word = "true" if value else "false"
             message = f"{text} is read as {word}: write {word}, or '{text}'"
