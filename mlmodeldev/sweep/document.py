@@ -114,12 +114,10 @@ class Document:
         """Return what stands at these keys; the default if nothing does."""
         node = self.data
         for key in keys:
-            if isinstance(node, list) and isinstance(key, int) and key < len(node):
-                node = node[key]
-            elif isinstance(node, dict) and key in node:
-                node = node[key]
-            else:
+            inside = isinstance(node, dict) and key in node
+            if not inside and not (isinstance(node, list) and key in range(len(node))):
                 return default
+            node = node[key]
         return node
 
     def only(self, data: dict[str, Any], keys: Keys, allowed: Collection[str]) -> None:

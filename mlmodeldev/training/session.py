@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.data.shared_memory import shared_memory_full
 from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
@@ -202,10 +203,14 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
         _step_aside(folder, error)
         raise
     except BaseException as error:
+        line = shared_memory_full(error)
+        reason = line or f"{type(error).__name__}: {error}"
         with contextlib.suppress(UsageError, LostLease):  # a full disk takes no record either
-            _finish(attempt, "failed", f"{type(error).__name__}: {error}"[:500])
+            _finish(attempt, "failed", reason[:500])
         if isinstance(error, Exception) and not isinstance(error, UsageError):
             keep_traceback(error, path, world.rank)
+        if line:
+            raise UsageError(line) from None
         raise
     else:
         if not attempt.done:
