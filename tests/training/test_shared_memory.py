@@ -48,6 +48,7 @@ def test_a_trial_with_a_small_one(tmp_path: Path) -> None:
     status, printed, folder = project.train(
         "small",
         "data=wide",
+        "model=net",
         "processing.num_workers=1",
         "artefacts.rehearsal=false",
         before=["unshare", "-m", "sh", "-c", SMALL, "sh"],
