@@ -78,17 +78,17 @@ def _suspects(
     """
     alone = [each for each in parameters if each.name in choices]
     many = [each for each in parameters if each.name not in choices]
-    found = {each.name for each in alone}
+    suspected = {each.name for each in alone}
     for row in itertools.zip_longest(*(_sample(each) for each in many), fillvalue=_NONE):
         values = {
             each.name: value
             for each, value in zip(many, row, strict=True)
             if value is not _NONE and not (isinstance(value, str) and "${" in value)
         }
-        found |= set(itertools.islice(_refused(list(values.items()), refusal), MOST_MISTAKES))
-        if len(found) >= MOST_MISTAKES:
+        suspected |= set(itertools.islice(_refused(list(values.items()), refusal), MOST_MISTAKES))
+        if len(suspected) >= MOST_MISTAKES:
             break
-    return [each for each in parameters if each.name in found]
+    return [each for each in parameters if each.name in suspected]
 
 
 def _refused(values: Sequence[tuple[str, Any]], refusal: Refusal) -> Iterator[str]:

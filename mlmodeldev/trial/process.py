@@ -39,7 +39,6 @@ _STATES: dict[int, State] = {
     0: "done",
     EXIT_INTERRUPTED: "interrupted",
     -signal.SIGTERM: "interrupted",
-    128 + signal.SIGTERM: "interrupted",
 }
 
 
@@ -90,7 +89,7 @@ class TrialProcess:
         self._stopped: float | None = None
         self._lost: str | None = None
         self._died: float | None = None
-        self._told: set[int] = set()
+        self._signalled: set[int] = set()
         log = work.folder / "log.txt"
         own = {**environment, **work.environment}
         self.process: ForkServerProcess | subprocess.Popen[bytes]
@@ -158,7 +157,7 @@ class TrialProcess:
             return False
         self._died = self._died or time.monotonic()
         in_time = time.monotonic() - self._died < STOP_SECONDS
-        return in_time and tell_orphans(self.process.pid, abs(status) % 128, self._told)
+        return in_time and tell_orphans(self.process.pid, abs(status) % 128, self._signalled)
 
     def _status(self) -> int | None:
         if isinstance(self.process, subprocess.Popen):

@@ -5,8 +5,8 @@ it: a trial that would save its state is then an orphan. So whatever is left is 
 
 Example::
 
-    told = set()
-    while tell_orphans(group, signal.SIGTERM, told): ...
+    signalled = set()
+    while tell_orphans(group, signal.SIGTERM, signalled): ...
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 
 
-def tell_orphans(group: int, number: int, told: set[int]) -> bool:
+def tell_orphans(group: int, number: int, signalled: set[int]) -> bool:
     """Send a signal, once, to the processes of a group whose parents are gone from it.
 
     Their own children are left to them, while they live: loaders, for instance, are not to end
@@ -25,15 +25,15 @@ def tell_orphans(group: int, number: int, told: set[int]) -> bool:
     Args:
         group: its number.
         number: the signal's.
-        told: the processes that were told before; those told now are added.
+        signalled: the processes that got it before; those that get it now are added.
 
     Returns:
         Whether the group has a process that runs; one that has ended counts no more.
     """
     members = _members(group)
     for process, parent in members.items():
-        if parent not in members and process not in told:
-            told.add(process)
+        if parent not in members and process not in signalled:
+            signalled.add(process)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, number)
     return bool(members)

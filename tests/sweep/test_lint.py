@@ -234,11 +234,11 @@ def test_thousands_of_keys_are_not_looked_at_one_by_one(tmp_path):
     file = tmp_path / "sweep.yaml"
     wide = "".join(f"  model.w{i}: {{values: [{i}, {i + 1}]}}\n" for i in range(2000))
     file.write_text(f"program: trainer.py\nmethod: random\nrun_cap: 3\nparameters:\n{wide}")
-    asked = []
+    composed = []
 
     def refused(key, value, beside):
         given = [*beside, f"{key}={value}"]
-        asked.append(len(given))
+        composed.append(len(given))
         wrong = [item for item in given if item in ("model.w7=8", "model.w1500=1500")]
         return f"{wrong[0]}: no" if wrong else None
 
@@ -247,7 +247,7 @@ def test_thousands_of_keys_are_not_looked_at_one_by_one(tmp_path):
         (12, "model.w7=8: no"),
         (1505, "model.w1500=1500: no"),
     ]
-    assert len(asked) < 100
+    assert len(composed) < 100
 
 
 def test_the_trainer_takes_nested_parameters_by_any_macro(tmp_path):
