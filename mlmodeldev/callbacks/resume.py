@@ -32,6 +32,7 @@ from mlmodeldev.trial import signals
 from mlmodeldev.trial.checkpoint import prune, step_path
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import epoch_value
+from mlmodeldev.trial.unanswered import answered
 
 log = logging.getLogger(__name__)
 
@@ -249,6 +250,8 @@ class ResumeCheckpoint(Checkpoint):
         self, trainer: Trainer, validation_due: bool = False, epoch_over: bool = False
     ) -> None:
         """Note the progress that the next checkpoint holds; `_write` writes it."""
+        if signals.requested():
+            answered()
         loops = trainer._checkpoint_connector._get_loops_state_dict()
         if validation_due:
             _mark_validation_due(loops["fit_loop"])
@@ -283,6 +286,7 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.world_size > 1:
             who = trainer.strategy.broadcast(who)
         if who:
+            answered()
             self.reason = f"ended early by {who}"
             trainer.should_stop = True
         return bool(who)

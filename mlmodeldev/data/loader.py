@@ -15,6 +15,7 @@ Example::
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from mlmodeldev.data.shared_memory import EXIT_STATUS
 from mlmodeldev.errors import UsageError
 
 
@@ -120,7 +122,8 @@ def _end_worker(error: Exception, batch: object) -> NoReturn:
         file=sys.stderr,
         flush=True,
     )
-    os._exit(1)
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    os._exit(EXIT_STATUS if full else 1)
 
 
 def _unchanged(batch: Any) -> Any:

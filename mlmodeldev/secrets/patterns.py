@@ -45,6 +45,8 @@ _SIGNS = (
 """In lower case: each form has one of these in it, but for the forty hexadecimal digits."""
 _PATTERNS = tuple((kind, re.compile(form)) for kind, form in _FORMS)
 _HEX = re.compile(r"[0-9a-f]{40}")
+_THIRD_OF_HEX = re.compile(r"[0-9a-f]{13}")
+"""In every third character of a text that has forty such digits."""
 _DIGEST = re.compile(
     r"(?i)(?<![a-z])(sha-?\d*|commits?|rev(ision)?|head|digest|hash|checksum|index|blob|etag|git)"
     r"(?![a-z])"
@@ -74,7 +76,8 @@ def find(text: str) -> Iterator[Match]:
     if not _may_hold(text, values):
         return
     for number, line in enumerate(text.splitlines(keepends=True), 1):
-        if ALLOW not in line:
+        # of long output, a few letters of another line are what made it worth a look
+        if ALLOW not in line and _may_hold(line, values):
             for kind, start, end in _in_line(line, values):
                 yield Match(kind, number, offset + start, offset + end)
         offset += len(line)
@@ -82,7 +85,9 @@ def find(text: str) -> Iterator[Match]:
 
 def _may_hold(text: str, values: Mapping[str, str]) -> bool:
     """Return whether a key may be in a text, by a look that long output can afford."""
-    if any(value in text for value in values) or _HEX.search(text):
+    if any(value in text for value in values):
+        return True
+    if _THIRD_OF_HEX.search(text[::3]) and _HEX.search(text):
         return True
     lower = text.lower()
     return any(sign in lower for sign in _SIGNS)

@@ -11,6 +11,7 @@ Example::
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 import re
@@ -18,7 +19,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.project import project_root, put_on_path
-from mlmodeldev.settings.conf_files import groups
+from mlmodeldev.settings.conf_files import groups, newest
 from mlmodeldev.settings.source import Keywords, read_class
 
 if TYPE_CHECKING:
@@ -48,7 +49,16 @@ def add_argument(error: Exception, overrides: Sequence[str]) -> list[str] | None
     target = _target(group, overrides) or (node.get("_target_") if listed else None)
     if not target or not _takes(str(target), name, listed):
         return None
-    added = [f"++{item}" if item.partition("=")[0] == key else item for item in overrides]
+    # the group's other arguments at once, for there may be thousands
+    others = {item.partition("=")[0] for item in overrides if item.startswith(f"{group}.")} - {key}
+    taken = {key} | {
+        other
+        for other in others
+        if (own := other.partition(".")[2]).isidentifier()
+        and own not in listed
+        and _takes(str(target), own, listed)
+    }
+    added = [f"++{item}" if item.partition("=")[0] in taken else item for item in overrides]
     return added if added != list(overrides) else None
 
 
@@ -60,15 +70,24 @@ def argument_names(target: str) -> Collection[str]:
 
 
 def compose_groups(overrides: Sequence[str]) -> DictConfig:
-    """Compose with only the group choices of this command line, which are known to exist."""
+    """Compose with only the group choices of this command line, which are known to exist.
+
+    Not to be changed: the outcome is kept.
+    """
+    chosen = {*groups()}
+    choices = [a for a in overrides if a.partition("=")[0] in chosen and "," not in a]
+    return _composed(tuple(choices), newest())
+
+
+@functools.lru_cache(maxsize=8)
+def _composed(overrides: tuple[str, ...], newest: tuple[str, int, int]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    overrides = [a for a in overrides if a.partition("=")[0] in groups() and "," not in a]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(project_root() / "conf"), version_base="1.3"):
         try:
-            return compose("config", overrides=overrides)
+            return compose("config", overrides=list(overrides))
         except Exception:
             return compose("config")
 

@@ -60,11 +60,13 @@ def _compose(overrides: list[str]) -> DictConfig:
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
+    from mlmodeldev.settings.conf_files import newest
+
     values = _plain_values(overrides)
     if values is None:
         return _from_files(tuple(overrides))
     chosen = tuple(item for item in overrides if "." not in item.partition("=")[0])
-    config = copy.deepcopy(_kept(chosen, _newest()))
+    config = copy.deepcopy(_kept(chosen, newest()))
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
     return config
 
@@ -90,18 +92,8 @@ def _plain_values(overrides: Sequence[str]) -> list[Override] | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _kept(chosen: tuple[str, ...], newest: tuple[int, int]) -> DictConfig:
+def _kept(chosen: tuple[str, ...], newest: tuple[str, int, int]) -> DictConfig:
     return _from_files(chosen)
-
-
-def _newest() -> tuple[int, int]:
-    """Return what changes when a file of ``conf/`` does: how many, and the latest change."""
-    from mlmodeldev.settings.conf_files import conf_folders
-
-    times = [
-        file.stat().st_mtime_ns for folder in conf_folders() for file in folder.rglob("*.yaml")
-    ]
-    return len(times), max(times, default=0)
 
 
 def _from_files(overrides: tuple[str, ...]) -> DictConfig:
@@ -129,7 +121,7 @@ def refusal(key: str, value: Any, among: Sequence[str] = ()) -> str | None:
     from mlmodeldev.settings.overrides import to_overrides
 
     try:
-        changed = _with(key, value, tuple(among))
+        changed = None if len(among) > _MOST_KEPT else _with(key, value, tuple(among))
         if changed is None:
             compose_settings([*among, *to_overrides({key: value})], partial=True)
         else:
@@ -137,6 +129,10 @@ def refusal(key: str, value: Any, among: Sequence[str] = ()) -> str | None:
     except UsageError as error:
         return str(error).removesuffix(" [command line]")
     return None
+
+
+_MOST_KEPT = 50
+"""Settings of more overrides than this are not kept: they are met once."""
 
 
 def _with(key: str, value: Any, among: tuple[str, ...]) -> dict[str, Any] | None:

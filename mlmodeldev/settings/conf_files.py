@@ -19,6 +19,13 @@ def conf_folders() -> tuple[Path, Path]:
     return project_root() / "conf", LIBRARY_CONF
 
 
+def newest() -> tuple[str, int, int]:
+    """Return what changes when a file does: the folder, how many there are, the latest change."""
+    files = [file for folder in conf_folders() for file in folder.rglob("*.yaml")]
+    latest = max((file.stat().st_mtime_ns for file in files), default=0)
+    return str(conf_folders()[0]), len(files), latest
+
+
 def choices_of(group: str) -> list[str]:
     """Return the files of a group, such as ``model``: what may be chosen."""
     files = (file for folder in conf_folders() for file in (folder / group).glob("*.yaml"))

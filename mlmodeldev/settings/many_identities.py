@@ -31,7 +31,9 @@ class Identities:
     def __init__(self) -> None:
         self._layouts: dict[tuple[Any, ...], _Layout] = {}
         self._named_by: dict[tuple[str, ...], list[int]] = {}
-        self._spelled: dict[str, str] = {}
+        self._latest: tuple[tuple[str, ...], _Layout] = ((), [])
+        # by type, for 1 and True are one key of a dictionary
+        self._spelled: dict[type, dict[Any, str]] = {kind: {} for kind in _PLAIN}
 
     def __call__(self, keys: tuple[str, ...], values: Sequence[Any]) -> str:
         """Return the identity of the trial with these overrides.
@@ -52,6 +54,10 @@ class Identities:
         return digest("{" + ",".join(parts) + "}")
 
     def _layout(self, keys: tuple[str, ...], values: Sequence[Any]) -> _Layout:
+        latest, layout = self._latest
+        return layout if latest is keys else self._look_up(keys, values)
+
+    def _look_up(self, keys: tuple[str, ...], values: Sequence[Any]) -> _Layout:
         named_by = self._named_by.get(keys)
         if named_by is None:
             places = [keys.index(name) for name in NAMED_BY if name in keys]
@@ -60,6 +66,7 @@ class Identities:
             layout = self._layouts.get(keys)
             if layout is None:
                 layout = self._layouts[keys] = _made(keys, values)
+            self._latest = (keys, layout)
             return layout
         chosen = [values[place] for place in named_by]
         if not all(isinstance(value, str) or value is None for value in chosen):
@@ -72,33 +79,27 @@ class Identities:
 
     def _text(self, value: Any) -> str | None:
         """Return a value as canonical JSON; None if it is not plain."""
-        kind = type(value)
-        if kind is int:
-            return int.__repr__(value)
-        if kind is float:
-            if value.is_integer():
-                return int.__repr__(int(value))
-            return float.__repr__(value) if value - value == 0 else None
-        if kind is str:
-            return self._text_of_word(value)
-        return {True: "true", False: "false", None: "null"}[value] if _is_word(value) else None
-
-    def _text_of_word(self, word: str) -> str | None:
-        text = self._spelled.get(word)
+        spelled = self._spelled.get(type(value))
+        if spelled is None:
+            return None
+        text = spelled.get(value)
         if text is None:
-            if "${" in word:
-                return None
-            text = json.dumps(word)
-            if len(self._spelled) < _MAX_WORDS:
-                self._spelled[word] = text
+            text = _spell(value)
+            if text is not None and len(spelled) < _MAX_SPELLED:
+                spelled[value] = text
         return text
 
 
-_MAX_WORDS = 100_000
+_PLAIN = (int, float, str, bool, type(None))
+_MAX_SPELLED = 100_000
 
 
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
+def _spell(value: Any) -> str | None:
+    if isinstance(value, float):
+        if value.is_integer():
+            return int.__repr__(int(value))
+        return float.__repr__(value) if value - value == 0 else None
+    return None if isinstance(value, str) and "${" in value else json.dumps(value)
 
 
 def _made(keys: tuple[str, ...], values: Sequence[Any]) -> _Layout:

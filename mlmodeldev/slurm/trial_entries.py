@@ -28,9 +28,9 @@ ENDED = frozenset({"done", "pruned"})
 """States in which there is nothing left to run."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TrialEntry:
-    """One declared trial and its record.
+    """One declared trial and its record; not frozen, for a million of them are made at once.
 
     Attributes:
         trial: its values and its identity.
@@ -128,10 +128,11 @@ def reconcile(
         return
     refuse_endless(sweep, count)
     begun = _names(base)
+    metric = sweep.definition.metric
     for trial in sweep.trials(count, seed):
         # most were never begun, and share the record of nothing
         record = [] if trial.id in begun else _NOTHING
-        yield TrialEntry(trial, base, ranked_by=sweep.definition.metric, _record=record)
+        yield TrialEntry(trial, base, None, False, metric, record)
 
 
 _NOTHING: list[dict[str, Any]] = [{}]

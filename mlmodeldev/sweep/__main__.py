@@ -23,7 +23,7 @@ from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep.document import Problem
-    from mlmodeldev.sweep.lint import Refusal, TrainerSettings
+    from mlmodeldev.sweep.lint_settings import Refusal, TrainerSettings
     from mlmodeldev.sweep.loading import Sweep
 
 
@@ -85,6 +85,8 @@ def _check(arguments: Sequence[str], as_json: bool, settings: TrainerSettings | 
             problems[file] = check_loaded(sweeps[file], settings)
         except UsageError:
             problems[file] = check(file, settings)  # which lists all of the mistakes
+            if not any(problem.severity == "error" for problem in problems[file]):
+                raise  # none of the file's: there is no project here
     failed = {file for file in files if any(p.severity == "error" for p in problems[file])}
     if as_json:
         entries = [problem.as_dict() for each in problems.values() for problem in each]

@@ -217,6 +217,25 @@ def _check_consistency(definition: Definition, document: Document) -> None:
         if message is not None:
             document.error(parameter.keys, message)
     _check_circles(definition, document)
+    _check_number_texts(definition, document)
+
+
+def _check_number_texts(definition: Definition, document: Document) -> None:
+    """Report values such as ``1e-5``, which YAML 1.1 reads as text.
+
+    Another program gets that text from each engine, as from W&B, and most make a number of it. A
+    setting of the trainer would be refused.
+    """
+    places = {p.keys for p in definition.parameters} if document.number_like else set()
+    is_foreign = Invocation.of(definition.command, definition.texts.get("program")).is_foreign
+    for keys, better in document.number_like.items():
+        if not any(keys[:end] in places for end in range(len(keys))):
+            continue  # whatever reads it has said so
+        text = f"{document.value(keys)} is text in YAML 1.1, not a number: write {better}"
+        if is_foreign:
+            document.warning(keys, f"{text}; each engine hands it to the program as it stands")
+        else:
+            document.error(keys, text)
 
 
 def _where_message(parameter: Parameter) -> str | None:

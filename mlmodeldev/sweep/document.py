@@ -53,6 +53,8 @@ class Document:
     data: Any = None
     lines: dict[Keys, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    number_like: dict[Keys, str] = field(default_factory=dict)
+    """Values that are text and look like numbers, and how the numbers are written."""
 
     def line(self, keys: Keys) -> int:
         """Return the line of the nearest part at or above these keys, from 1."""
@@ -112,7 +114,8 @@ class Document:
         """Return what stands at these keys; the default if nothing does."""
         node = self.data
         for key in keys:
-            if not isinstance(node, dict) or key not in node:
+            inside = isinstance(node, dict) and key in node
+            if not inside and not (isinstance(node, list) and key in range(len(node))):
                 return default
             node = node[key]
         return node
@@ -160,9 +163,16 @@ class Document:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            self.error(keys, f"{shown(value)} must be an integer of at least 1")
+            self.error(keys, self.no_number(keys, "must be an integer of at least 1"))
             return None
         return value
+
+    def no_number(self, keys: Keys, wanted: str) -> str:
+        """Return why a value is no number, and how it is written if it was meant to be one."""
+        value = self.value(keys)
+        if better := self.number_like.get(keys):
+            return f"{value} is text in YAML 1.1, not a number: write {better}"
+        return f"{shown(value)} {wanted}"
 
     def number(self, keys: Keys, default: float | None = None) -> float | None:
         """Return a number, infinities included, or None."""
@@ -174,7 +184,7 @@ class Document:
         if is_number and (abs(value) <= 1e300 or value in _ENDLESS):
             number: float = value
             return number
-        self.error(keys, f"{shown(value)} must be a number")
+        self.error(keys, self.no_number(keys, "must be a number"))
         return None
 
 

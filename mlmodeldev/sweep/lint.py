@@ -14,27 +14,18 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.sweep.definition import Definition, parse
-from mlmodeldev.sweep.distributions import quantile, quantise
-from mlmodeldev.sweep.document import Document, Problem, shown
+from mlmodeldev.sweep.distributions import quantise
+from mlmodeldev.sweep.document import Document, Problem
 from mlmodeldev.sweep.lint_command import check_command
+from mlmodeldev.sweep.lint_settings import TrainerSettings, check_settings, points
 from mlmodeldev.sweep.loading import Sweep
 from mlmodeldev.sweep.parameters import EXPONENTS, Parameter, distinct
 from mlmodeldev.sweep.yaml_reader import read_file
-
-Refusal = Callable[[str, Any, Sequence[str]], str | None]
-"""Takes a key, a value and the overrides that choose files, such as ``model=text_classifier``;
-returns what is wrong with the value there, or None."""
-
-TrainerSettings = Mapping[str, Any] | Refusal
-"""The trainer's settings: types or default values by dotted key, or a function that judges one."""
 
 TRAINER_METRICS = ("train/loss", "val/loss", "val/accuracy", "val/matthews")
 """What the shipped models log."""
@@ -44,14 +35,6 @@ CKA_METRICS = "cka/"
 
 HEADER = {"command": "Command:", "best": "Expected best value:", "cost": "Cost:"}
 """Words that the comment lines at the top of a sweep file must hold, and how to write them."""
-
-MAX_POINTS = 300
-"""So many points of a sweep are looked at for the choices that stand beside a key."""
-
-_CHOICE = re.compile(r"[^.]+|callbacks\.[^.]+|.+\._target_")
-"""Keys on whose values it depends which other keys there are."""
-
-_TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
 def check(
@@ -96,7 +79,7 @@ def check_loaded(
     if not foreign:
         _check_metric(document, definition, metrics)
     if _check_points(document, sweep) and settings is not None and not foreign:
-        _check_settings(document, definition, settings)
+        check_settings(document, definition, settings)
     return sorted(document.problems, key=lambda problem: problem.line)
 
 
@@ -166,81 +149,14 @@ def _check_metric(document: Document, definition: Definition, metrics: Collectio
     document.warning(("metric", "name"), message)
 
 
-def _points(definition: Definition) -> Iterator[dict[str, Any]]:
-    space = Sweep(definition).space
-    return space.walk() if definition.method == "grid" else space.draw()
-
-
 def _check_points(document: Document, sweep: Sweep) -> bool:
     """Report rules that cannot be worked out, or that no point fits; return whether all is well."""
     some = 20 if sweep.space.rules.any else 1
     try:
-        first = list(itertools.islice(_points(sweep.definition), some))
+        first = list(itertools.islice(points(sweep.definition), some))
     except UsageError as error:
         document.error(("controller",), str(error))
         return False
     if not first:
         document.error(("controller", "constraints"), "no point fits")
     return bool(first)
-
-
-def _check_settings(document: Document, definition: Definition, settings: TrainerSettings) -> None:
-    """Report keys that are no settings, and values that a setting's type refuses."""
-    refusal = settings if callable(settings) else _refusal_of(settings)
-    choices = _choices_beside(definition)
-    for parameter in definition.parameters:
-        messages = _refusals(parameter, refusal, choices.get(parameter.name, [()]))
-        if (message := next(messages, None)) is not None:
-            document.error(parameter.keys, message)
-
-
-def _choices_beside(definition: Definition) -> dict[str, list[tuple[str, ...]]]:
-    """Return for each key the choices beside it: of files (a group has no dot), of classes."""
-    groups = [p.name for p in definition.parameters if _CHOICE.fullmatch(p.name)]
-    choices: dict[str, dict[tuple[str, ...], None]] = {}
-    for point in itertools.islice(_points(definition), MAX_POINTS) if groups else ():
-        chosen = {name: point[name] for name in groups if name in point}
-        for name in point:
-            others = {k: v for k, v in chosen.items() if k != name}
-            choices.setdefault(name, {})[tuple(to_overrides(others))] = None
-    return {name: list(each) for name, each in choices.items()}
-
-
-def _refusals(
-    parameter: Parameter, refusal: Refusal, choices: Sequence[tuple[str, ...]]
-) -> Iterator[str]:
-    for chosen in choices:
-        for value in _sample(parameter):
-            if isinstance(value, str) and "${" in value:
-                continue
-            message = refusal(parameter.name, value, chosen)
-            if message is not None:
-                yield f"{message} [with {' '.join(chosen)}]" if chosen else message
-
-
-def _sample(parameter: Parameter) -> Iterator[Any]:
-    """Yield all listed values, or some of a distribution's."""
-    if "values" in parameter.fields:
-        yield from parameter.fields["values"]
-        return
-    for u in (0.5, 0.001, 0.999):
-        try:
-            yield quantile(parameter, u)
-        except UsageError:
-            continue
-
-
-def _refusal_of(settings: Mapping[str, Any]) -> Refusal:
-    def refusal(key: str, value: Any, choices: Sequence[str]) -> str | None:
-        if key not in settings:
-            return f"{key!r} is no setting of the trainer{nearest(key, settings)}"
-        wanted = settings[key]
-        kind = wanted if isinstance(wanted, type) else type(wanted)
-        if kind not in _TYPES:
-            return None
-        fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
-        if kind is not bool and isinstance(value, bool):
-            fits = False
-        return None if fits else f"{shown(value)} is refused: {key} takes {_TYPES[kind]}"
-
-    return refusal

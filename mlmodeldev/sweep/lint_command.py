@@ -31,12 +31,12 @@ def check_command(document: Document, definition: Definition) -> None:
     values = invocation.macros & {*ARGUMENTS}
     if not values:
         _report_no_values(document, invocation)
-    elif not values & {*JSON}:
+    elif invocation.is_foreign and not values & {*JSON}:
         _check_nested(document)
     if invocation.is_foreign and (definition.method == "bayes" or definition.early_terminate):
         keys = ("early_terminate",) if definition.early_terminate else ("method",)
-        message = "needs the log of trainer.py: this program has it on W&B's server only"
-        document.warning(keys, message)
+        message = f"needs the log of trainer.py: {invocation.name} has it on W&B's server only"
+        document.error(keys, message)
     if not invocation.is_foreign:
         return  # it reads the file of values that the agent leaves for it, where null is null
     if values & {*HYDRA}:
@@ -64,14 +64,15 @@ def _report_no_values(document: Document, invocation: Invocation) -> None:
 
 
 def _check_nested(document: Document) -> None:
+    """Warn of nested parameters on the command line of another program, which few can read."""
     for name, spec in document.data["parameters"].items():
         if isinstance(spec, dict) and "parameters" in spec:
             inner = next(iter(spec["parameters"]))
             message = (
-                "nested parameters reach a command line as Python text, {'key': value}: "
+                "nested parameters reach a command line as Python text, {'key': value}, as on W&B: "
                 f"write dotted names such as {name}.{inner}, or use ${{args_json}}"
             )
-            document.error(("parameters", name), message)
+            document.warning(("parameters", name), message)
 
 
 def _check_ties(document: Document, definition: Definition) -> None:

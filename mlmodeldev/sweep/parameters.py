@@ -127,11 +127,12 @@ def _nested(spec: dict[str, Any], full: str, here: Keys, document: Document) -> 
 
 
 def _parse_one(name: str, spec: dict[str, Any], keys: Keys, document: Document) -> Parameter | None:
-    before = len(document.errors)
+    before = len(document.problems)
     distribution = _distribution(spec, keys, document)
     if distribution is None:
         return None
     required, optional = FIELDS[distribution]
+    _report_texts(spec, keys, document)
     allowed = ["distribution", *required, *optional]
     if distribution == "categorical":
         allowed.append("probabilities")
@@ -144,10 +145,20 @@ def _parse_one(name: str, spec: dict[str, Any], keys: Keys, document: Document) 
             document.error(keys, f"{distribution} needs {missing!r}")
     fields = {**optional, **{k: v for k, v in spec.items() if k in allowed[1:]}}
     parameter = Parameter(name, distribution, fields, keys)
-    if len(document.errors) == before:
+    if len(document.problems) == before:
         for message in _field_mistakes(parameter):
             document.error(keys, message)
-    return parameter if len(document.errors) == before else None
+    return parameter if len(document.problems) == before else None
+
+
+def _report_texts(spec: dict[str, Any], keys: Keys, document: Document) -> None:
+    """Report fields that need numbers and have texts such as ``1e-5``, each once."""
+    places: list[Keys] = [(*keys, each) for each in spec if each not in ("value", "values")]
+    if isinstance(chances := spec.get("probabilities"), list):
+        places += [(*keys, "probabilities", i) for i in range(len(chances))]
+    for place in places:
+        if place in document.number_like:
+            document.error(place, document.no_number(place, "must be a number"))
 
 
 def _distribution(spec: dict[str, Any], keys: Keys, document: Document) -> str | None:
@@ -180,6 +191,8 @@ def _infer_from_bounds(spec: dict[str, Any], keys: Keys, document: Document) -> 
         fields = ["value", "values", "min", "max", "distribution", "parameters"]
         close = next((nearest(key, fields) for key in spec if key not in fields), "")
         message = f"needs one of: value; values; min and max; distribution; parameters{close}"
+    elif {(*keys, "min"), (*keys, "max")} & document.number_like.keys():
+        return "uniform"  # as was meant; whoever takes its fields says what is wrong with them
     elif _is_int(low) and _is_int(high):
         return "int_uniform"
     elif isinstance(low, float) and isinstance(high, float):

@@ -77,12 +77,15 @@ class Space:
         conditions = self.definition.conditions
         conditional = [i for i, axis in enumerate(axes) if axis.name in conditions]
         columns = [(axis.name, _listed(axis.values)) for axis in axes]
-        apply, refused = self.rules.apply if self.rules.any else _unchanged, 0
+        ruled, refused = self.rules.any, 0
         for indices in coarse_first(axes):
             raw = dict(template)
             for (name, values), index in zip(columns, indices, strict=True):
                 raw[name] = values[index]
-            point = apply(raw)
+            if not ruled:
+                yield raw
+                continue
+            point = self.rules.apply(raw)
             refused = 0 if point is not None else refused + 1
             if refused > MAX_REFUSED:
                 self._refuse(f"{MAX_REFUSED} points of the grid in a row break the constraints")
@@ -227,10 +230,6 @@ class Space:
 def _listed(values: Sequence[Any] | Lattice) -> Sequence[Any] | Lattice:
     """Return short axes as lists: points then share their values, and none is worked out twice."""
     return [values[i] for i in range(len(values))] if len(values) <= MAX_LEFT_OVER else values
-
-
-def _unchanged(raw: Point) -> Point | None:
-    return raw
 
 
 def uniform(seed: int, index: int, attempt: int, name: str) -> float:

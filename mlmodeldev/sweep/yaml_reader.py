@@ -165,13 +165,14 @@ class _Builder:
         return None
 
     def _scalar(self, node: yaml.Node, keys: Keys) -> Any:
-        line, kind = _line(node), _kind(node)
+        line = _line(node)
         try:
             value = self.scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, OverflowError, TypeError):
-            self.document.error(keys, f"{shown(node.value)} cannot be read as {kind}", line)
+            self.document.error(keys, f"{shown(node.value)} cannot be read as {_kind(node)}", line)
             return None
-        if value is not None and not isinstance(value, str | bool | int | float):
+        if value is not None and not isinstance(value, _SCALARS):
+            kind = _kind(node)
             self.document.error(keys, f"{node.value} is read as {kind}: put it in quotes", line)
             return str(node.value)
         if not getattr(node, "style", None) and keys[:1] not in _FREE_TEXT:
@@ -180,9 +181,7 @@ class _Builder:
 
     def _report_trap(self, text: str, value: Any, keys: Keys, line: int) -> None:
         if isinstance(value, str) and _FLOAT_LIKE.fullmatch(text):
-            better = _yaml_float(text)
-            message = f"{text} is read as text, not as a number: write {better}, or '{text}'"
-            self.document.error(keys, message, line)
+            self.document.number_like[keys] = _yaml_float(text)  # who reads it knows what it is
         elif isinstance(value, bool) and _BOOLEAN_LIKE.fullmatch(text):
             word = "true" if value else "false"
             message = f"{text} is read as {word}: write {word}, or '{text}'"
@@ -192,6 +191,9 @@ class _Builder:
         elif isinstance(value, int | float) and _BASE_60_LIKE.fullmatch(text):
             message = f"{text} is read in base 60, which is {value}: write '{text}' for text"
             self.document.warning(keys, message, line)
+
+
+_SCALARS = (str, bool, int, float)
 
 
 def _line(node: yaml.Node) -> int:

@@ -11,6 +11,8 @@ Example::
 from __future__ import annotations
 
 import contextlib
+import faulthandler
+import multiprocessing
 import os
 import signal
 import sys
@@ -18,16 +20,18 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from mlmodeldev.data.shared_memory import shared_memory_full
 from mlmodeldev.data.versions import versions
-from mlmodeldev.errors import TrialInterrupted, UsageError
+from mlmodeldev.errors import EXIT_INTERRUPTED, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.trial_start import best_value, open_trial
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.failure import forget_traceback, keep_traceback, shorten_tracebacks
 from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.unanswered import giving_up, seconds_to_answer
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningDataModule, LightningModule, Trainer
@@ -98,6 +102,19 @@ class Attempt:
             ) from None
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
         _write_exports(trainer, model)
+
+    def give_up(self, name: str) -> NoReturn:
+        """End this process without saving: a step that never ends has not answered a warning."""
+        reason = f"{name} was not answered in time: a step, or the loader, hangs"
+        print(f"trainer.py: {reason}; the newest checkpoint counts", file=sys.stderr, flush=True)
+        with contextlib.suppress(Exception):
+            faulthandler.dump_traceback()
+        with contextlib.suppress(Exception):
+            if self.world.is_rank_zero:
+                self.folder.finish("interrupted", reason)
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(EXIT_INTERRUPTED)
 
     def _rehearse(
         self, trainer: Trainer, model: LightningModule, data: LightningDataModule
@@ -194,7 +211,8 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
     if world.is_rank_zero and not attempt.done:
         forget_traceback(path)
     try:
-        yield attempt
+        with giving_up(seconds_to_answer(settings.cluster.warn_seconds), attempt.give_up):
+            yield attempt
     except TrialInterrupted as error:
         _finish(attempt, "interrupted", str(error))
         raise
@@ -202,10 +220,14 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
         _step_aside(folder, error)
         raise
     except BaseException as error:
+        line = shared_memory_full(error)
+        reason = line or f"{type(error).__name__}: {error}"
         with contextlib.suppress(UsageError, LostLease):  # a full disk takes no record either
-            _finish(attempt, "failed", f"{type(error).__name__}: {error}"[:500])
+            _finish(attempt, "failed", reason[:500])
         if isinstance(error, Exception) and not isinstance(error, UsageError):
             keep_traceback(error, path, world.rank)
+        if line:
+            raise UsageError(line) from None
         raise
     else:
         if not attempt.done:

@@ -22,12 +22,19 @@ from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS, LostLease, owned, start_ticks
 from mlmodeldev.trial.agent_run import without_agent
 from mlmodeldev.trial.folder import State, TrialFolder
+from mlmodeldev.trial.process_group import tell_orphans
 from mlmodeldev.trial.task import TrialResult, TrialTask
 from mlmodeldev.trial.worker import launch
 
 STOP_SECONDS = 60.0
 """From asking a foreign program to stop until it is killed."""
 _SERVER_GONE = 255  # what multiprocessing says when the fork server died before its child
+_OF_SIGNALS = {
+    status
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    for status in (-number, 128 + number)
+}
+"""How a command ends that dies of a request to save: of itself, or as a shell says it."""
 _STATES: dict[int, State] = {
     0: "done",
     EXIT_INTERRUPTED: "interrupted",
@@ -81,6 +88,8 @@ class TrialProcess:
         self._stop_requested = False
         self._stopped: float | None = None
         self._lost: str | None = None
+        self._died: float | None = None
+        self._signalled: set[int] = set()
         log = work.folder / "log.txt"
         own = {**environment, **work.environment}
         self.process: ForkServerProcess | subprocess.Popen[bytes]
@@ -131,13 +140,24 @@ class TrialProcess:
     def ended(self) -> TrialResult | None:
         """Return how the trial ended, or None while it runs."""
         status = self._status()
-        if status is None:
+        if status is None or self._is_survived(status):
             return None
         self.kill()  # what it may have left behind in its process group
         if isinstance(self.process, ForkServerProcess):
             self.process.close()
         state, reason = self._outcome(status)
         return TrialResult(status, state, reason, time.monotonic() - self.begun)
+
+    def _is_survived(self, status: int) -> bool:
+        """Whether a command has died of a signal, as a shell does, and its program goes on.
+
+        The program is told, and has as long to end as one that was started without a shell.
+        """
+        if isinstance(self.process, ForkServerProcess) or status not in _OF_SIGNALS:
+            return False
+        self._died = self._died or time.monotonic()
+        in_time = time.monotonic() - self._died < STOP_SECONDS
+        return in_time and tell_orphans(self.process.pid, abs(status) % 128, self._signalled)
 
     def _status(self) -> int | None:
         if isinstance(self.process, subprocess.Popen):

@@ -10,6 +10,7 @@ import pytest
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
+from mlmodeldev.settings import composition
 from mlmodeldev.settings.composition import compose_settings, refusal
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.open_places import open_overrides
@@ -277,3 +278,16 @@ def test_arguments_of_a_librarys_class(project):
     (project / "conf/model/own.yaml").write_text("_target_: torch.nn.Linear\n")
     assert compose_settings(["model=own", "model.in_features=3"]).model["in_features"] == 3
     assert refused("model=own", "model.in_feature=3").startswith("model.in_feature: no such")
+
+
+def test_thousands_of_own_arguments_are_not_composed_one_by_one(project, monkeypatch):
+    (project / "zoo.py").write_text("class Net:\n    def __init__(self, **kwargs): ...\n")
+    composed = []
+    compose = composition._compose
+    monkeypatch.setattr(composition, "_compose", lambda o: composed.append(1) or compose(o))
+    own = {f"weight_of_{number}": number for number in range(300)}
+    settings = compose_settings(
+        ["model._target_=zoo.Net", *(f"model.{name}={value}" for name, value in own.items())]
+    )
+    assert own.items() <= settings.model.items()
+    assert len(composed) <= 3

@@ -99,7 +99,7 @@ BAD = {
     "probabilities": (parameter("{values: [1, 2], probabilities: [0.5, 0.6]}"), 4, "sum to 1.1"),
     "too few": (parameter("{values: [1, 2], probabilities: [1]}"), 4, "1 probabilities for 2"),
     "negative": (parameter("{values: [1, 2], probabilities: [2, -1]}"), 4, "numbers from 0 to 1"),
-    "float as text": (parameter("{values: [1.0, 1e-5]}"), 4, "1e-5 is read as text"),
+    "float as text": (parameter("{values: [1.0, 1e-5]}"), 4, "1e-5 is text in YAML 1.1"),
     "date": (parameter("{values: [2026-01-01]}"), 4, "read as a date"),
     "object": (
         parameter("!!python/object:os.system {}"),

@@ -47,15 +47,22 @@ def foreign(name):
     return line_of(name=name).replace("trainer.py", "main.py")
 
 
+NESTED = change("optimizer.lr:", "optimizer: {parameters: {lr:").replace("0.01]}", "0.01]}}}")
 MISTAKES = {
-    "float as text": (line_of("{values: [1e-5, 0.1]}"), 8, "error", "1e-5 is read as text"),
+    "float as text": (line_of("{values: [1e-5, 0.1]}"), 8, "error", "1e-5 is text in YAML 1.1"),
     "float as a bound": (line_of("{min: 1e-5, max: 0.1}"), 8, "error", "write 1.0e-5"),
     "continuous in a grid": (line_of("{min: 0.1, max: 0.2}"), 8, "error", "cannot list uniform"),
     "nested with args": (
-        change("optimizer.lr:", "optimizer: {parameters: {lr:").replace("0.01]}", "0.01]}}}"),
+        NESTED.replace("trainer.py", "main.py"),
         8,
-        "error",
+        "warning",
         "dotted names such as optimizer.lr",
+    ),
+    "text as text, another program": (
+        line_of("{values: [1e-5, 0.1]}").replace("trainer.py", "main.py"),
+        8,
+        "warning",
+        "write 1.0e-5; each engine hands it to the program as it stands",
     ),
     "macro": (change("${env}", "${envv}"), 10, "error", "did you mean 'env'"),
     "macro inside": (
@@ -221,3 +228,48 @@ def test_keys_are_those_of_the_chosen_files(text, fixed, message, tmp_path, caps
     if message:
         assert f"{file}:" in output
         assert "parameters.model" in output
+
+
+def test_thousands_of_keys_are_not_looked_at_one_by_one(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    wide = "".join(f"  model.w{i}: {{values: [{i}, {i + 1}]}}\n" for i in range(2000))
+    file.write_text(f"program: trainer.py\nmethod: random\nrun_cap: 3\nparameters:\n{wide}")
+    composed = []
+
+    def refused(key, value, beside):
+        given = [*beside, f"{key}={value}"]
+        composed.append(len(given))
+        wrong = [item for item in given if item in ("model.w7=8", "model.w1500=1500")]
+        return f"{wrong[0]}: no" if wrong else None
+
+    errors = [problem for problem in check(file, refused) if problem.severity == "error"]
+    assert [(each.line, each.message) for each in errors] == [
+        (12, "model.w7=8: no"),
+        (1505, "model.w1500=1500: no"),
+    ]
+    assert len(composed) < 100
+
+
+def test_the_trainer_takes_nested_parameters_by_any_macro(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(NESTED)
+    assert check(file, SETTINGS) == []
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "{min: 1e-5, max: 0.1}",
+        "{min: 1e-5, max: 0.1, distribution: log_uniform_values}",
+        "{values: [1, 2], probabilities: [1e-1, 0.9]}",
+        "{min: 0.1, max: 0.2, distribution: q_uniform, q: 1e-2}",
+    ],
+)
+@pytest.mark.parametrize("program", ["trainer.py", "main.py"])
+def test_a_bound_that_yaml_reads_as_text_is_one_mistake(program, spec, tmp_path):
+    file = tmp_path / "sweep.yaml"
+    (tmp_path / "main.py").touch()
+    text = line_of(spec).replace("trainer.py", str(tmp_path / program)).replace("grid", "random")
+    file.write_text(f"{text}run_cap: 3\n")
+    errors = [each.message for each in check(file) if each.severity == "error"]
+    assert len(errors) == 1 and "is text in YAML 1.1, not a number: write 1.0e-" in errors[0]

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,14 +153,22 @@ class Project:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
-    def train(self, trial: str, *overrides: str) -> tuple[int, str, Path]:
-        """Run trainer.py; return the exit status, what it printed, and the trial's folder."""
+    def train(
+        self, trial: str, *overrides: str, before: Sequence[str] = ()
+    ) -> tuple[int, str, Path]:
+        """Run trainer.py; return the exit status, what it printed, and the trial's folder.
+
+        Args:
+            trial: its name.
+            overrides: more settings.
+            before: words in front of the command line.
+        """
         wanted = (
             *("data=points", "logger=csv", "training.monitor=val_loss", "training.mode=min"),
             *("training.max_epochs=2", "training.accelerator=cpu", f"artefacts.trial={trial}"),
         )
         done = subprocess.run(
-            [sys.executable, "trainer.py", *wanted, *overrides],
+            [*before, sys.executable, "trainer.py", *wanted, *overrides],
             cwd=self.root,
             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,

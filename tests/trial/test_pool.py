@@ -220,6 +220,35 @@ def test_a_foreign_program_is_ended_for_good_when_that_is_requested(tmp_path):
     assert pool.record("t0")["state"] == "pruned"
 
 
+SAVES = """
+import os, signal, sys
+from pathlib import Path
+here = Path(sys.argv[1])
+def save(*_):
+    (here / "saved").write_text("whole")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+(here / "ready").write_text("{}")
+os.rename(here / "ready", here / "runs/single/t0/note.json")
+while True: signal.pause()
+"""
+
+
+@pytest.mark.parametrize("to_all", [False, True], ids=["the pool", "all processes"])
+def test_a_program_saves_though_the_shell_around_it_dies_at_once(to_all, tmp_path):
+    (tmp_path / "saves.py").write_text(SAVES)
+    (tmp_path / "run.sh").write_text(f"{sys.executable} saves.py {tmp_path}\necho ended\n")
+    script = ["sh", "-c", f"cd {tmp_path} && sh run.sh; echo ended"]  # two shells, and no exec
+    pool = Pool(tmp_path, 1, [script])
+    pool.wait_for("t0")
+    for pid in _family(pool.process.pid) if to_all else [pool.process.pid]:
+        os.kill(pid, signal.SIGTERM)
+    status, results = pool.end()
+    assert (status, results["t0"][1]) == (75, "interrupted")
+    assert (tmp_path / "saved").read_text() == "whole"
+    assert pool.record("t0")["state"] == "interrupted"
+
+
 def test_no_trial_inherits_a_run_from_the_shell(tmp_path):
     left = {"WANDB_RUN_ID": "left", "WANDB_SWEEP_ID": "left", "WANDB_SWEEP_PARAM_PATH": "left"}
     seen = tmp_path / "seen"

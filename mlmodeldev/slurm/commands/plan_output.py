@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 1000
 """Pieces that are written together."""
 _MAX_SPELLED = 100_000
+_OF_MANY = (list, dict)
 
 
 def print_json(
@@ -33,13 +34,42 @@ def print_json(
 ) -> None:
     """Print one JSON object: ``trials``, more entries, and ``script``, whose pieces are joined."""
     _write('{\n "trials": [')
-    rows = (json.dumps(row) for row in trials)
+    rows = map(_RowText(), trials)
     _write(next(rows, ""))
     _write_all(f",\n{row}" for row in rows)
     _write("],\n" + "".join(f" {json.dumps(k)}: {json.dumps(v)},\n" for k, v in more.items()))
     _write(' "script": "')
     _write_all(json.dumps(piece)[1:-1] for piece in script)
     _write('"\n}\n')
+
+
+class _RowText:
+    """Writes a trial's row as `json.dumps` does; what trials have in common is spelled once."""
+
+    def __init__(self) -> None:
+        # by type, for 1, 1.0 and True are one key of a dictionary
+        self._spelled: dict[tuple[str, type], dict[Any, str]] = {}
+
+    def __call__(self, row: Mapping[str, Any]) -> str:
+        own = ", ".join([self._entry(key, value) for key, value in row["overrides"].items()])
+        # an identity has no character that JSON would escape
+        return (
+            f'{{"id": "{row["id"]}", "overrides": {{{own}}}, {self._entry("state", row["state"])}}}'
+        )
+
+    def _entry(self, key: str, value: Any) -> str:
+        kind = (key, type(value))
+        spelled = self._spelled.get(kind)
+        if spelled is None:
+            spelled = self._spelled[kind] = {}
+        if not value or kind[1] in _OF_MANY:  # 0.0 is not -0.0
+            return f"{json.dumps(key)}: {json.dumps(value)}"
+        text = spelled.get(value)
+        if text is None:
+            text = f"{json.dumps(key)}: {json.dumps(value)}"
+            if len(spelled) < _MAX_SPELLED:
+                spelled[value] = text
+        return text
 
 
 def print_all(pieces: Iterable[str]) -> None:
