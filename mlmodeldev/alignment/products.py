@@ -9,6 +9,7 @@ little more than half the time where BLAS has enough rows to share out.
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -22,9 +23,9 @@ _PADDING = 16
 _SHIFT_SAMPLES = 16
 """So many samples' mean is taken off before the product."""
 _BLAS_FROM = 128
-"""Rows from which on BLAS's symmetric product beats two half ones."""
+"""Rows from which on BLAS's symmetric product beats one in bands."""
 _HALVES_FROM = 32
-"""Rows from which on two products, of all but a quarter of the result, beat one."""
+"""Rows from which on products of half the result beat one of the whole."""
 
 
 _of_thread = threading.local()
@@ -75,13 +76,21 @@ def _with_itself(rows: Tensor, out: Tensor) -> Tensor:
     n = len(rows)
     if rows.device.type != "cpu" or n < _HALVES_FROM:
         return torch.mm(rows, rows.T, out=out)
-    if n >= _BLAS_FROM:
+    if n >= _BLAS_FROM and _one_thread():
         array = rows.numpy()
         with np.errstate(all="ignore"):  # NaN and Inf are the caller's to report
             np.matmul(array, array.T, out=out.numpy())  # the same memory twice: BLAS's syrk
         return out
-    half = n // 2
-    torch.mm(rows[:half], rows[:half].T, out=out[:half, :half])
-    torch.mm(rows[half:], rows.T, out=out[half:])
-    out[:half, half:] = out[half:, :half].T
+    band = max(32, min(n // 4, 128))  # saves near half the work, and runs at full speed
+    for top in range(0, n, band):
+        end = min(top + band, n)
+        torch.mm(rows[top:end], rows[:end].T, out=out[top:end, :end])
+        out[:top, top:end] = out[top:end, :top].T
     return out
+
+
+def _one_thread() -> bool:
+    """Whether numpy's BLAS has one thread, as torch: more of them would be in torch's way."""
+    return torch.get_num_threads() == 1 and "1" in (
+        os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
+    ).split(",")
