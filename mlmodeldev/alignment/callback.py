@@ -51,7 +51,7 @@ class CKACallback(Callback):
         directory: the trial's folder; files go to its ``cka/`` (see `results.write_files`).
         every_n_epochs: measure when (epoch + 1) is a multiple; default 1.
         max_batches: validation batches to use, default 8.
-        estimator, kernel, weighting: as `metric.CKA`.
+        estimator, kernel, weighting, rbf_sigma: as `metric.CKA`.
         pooling: as `capture.Capture`, default ``"mean"``; names are layer patterns.
 
     Any module will do: copies of it run its own `validation_step` (see `replay`), and layers
@@ -75,6 +75,7 @@ class CKACallback(Callback):
         kernel: str = "linear",
         weighting: str = "pairs",
         pooling: str | Mapping[str, str] = "mean",
+        rbf_sigma: float | None = None,
     ) -> None:
         for key, value in (("every_n_epochs", every_n_epochs), ("max_batches", max_batches)):
             if value < 1:
@@ -86,10 +87,14 @@ class CKACallback(Callback):
         check_poolings(pooling.values() if isinstance(pooling, Mapping) else [pooling])
         self.pooling = pooling
         self._new_metric = partial(
-            PresentCKA, kernel=kernel, estimator=estimator, weighting=weighting
+            PresentCKA,
+            kernel=kernel,
+            estimator=estimator,
+            weighting=weighting,
+            rbf_sigma=rbf_sigma,
         )
         self._new_metric(["checks", "settings"])
-        self._gram = partial(gram, kernel=kernel)
+        self._gram = partial(gram, kernel=kernel, rbf_sigma=rbf_sigma)
         self._references = ReferenceModels(self.comparisons, self.directory)
         self._metrics: dict[str, PresentCKA] = {}
         self._live: list[str] = []

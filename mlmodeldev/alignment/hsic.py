@@ -57,13 +57,18 @@ class Gram:
         return self.features @ self.features.T
 
 
-def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -> Gram:
+def gram(
+    features: Tensor,
+    kernel: str = "linear",
+    rbf_threshold: float = 1.0,
+    rbf_sigma: float | None = None,
+) -> Gram:
     """Reduce features (n, …) to a `Gram`; nothing of the features is kept or changed.
 
     Half precision is raised to float32, integers to float64; a mean of the batch is taken off
     before any product, so that a large one costs no digits, and sums are in float64. `rbf` uses
     exp(-d²/(2σ²)) with σ² = `rbf_threshold`² x the median of all n² squared distances (the
-    authors' demo of Kornblith et al. 2019).
+    authors' demo of Kornblith et al. 2019), or with σ = `rbf_sigma` where that is given.
 
     Raises `UsageError` for features without a batch dimension and for complex ones.
     """
@@ -76,7 +81,7 @@ def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -
     with full_precision(rows.device):
         few = rows.shape[1] < rows.shape[0]
         linear = _from_few_features(rows) if few else _from_many_features(rows)
-        return linear if kernel == "linear" else _rbf(linear, rbf_threshold)
+        return linear if kernel == "linear" else _rbf(linear, rbf_threshold, rbf_sigma)
 
 
 def pairwise_hsic(
@@ -188,19 +193,26 @@ def _centre(matrix: Tensor) -> None:
     matrix.sub_(means).sub_((means - means.mean()).unsqueeze_(1))
 
 
-def _rbf(linear: Gram, threshold: float) -> Gram:
+def _rbf(linear: Gram, threshold: float, sigma: float | None) -> Gram:
     matrix = linear.kernel_matrix()
     squared = linear.diagonal[:, None] + linear.diagonal[None, :] - 2 * matrix
     squared.fill_diagonal_(0).clamp_(min=0)  # rounding only: a squared distance is never below 0
-    flat = squared.flatten()
-    middle = (flat.numel() + 1) // 2
-    median = (flat.kthvalue(middle).values + flat.kthvalue(flat.numel() // 2 + 1).values) / 2
-    kernel = torch.exp(-squared / (2 * threshold**2 * median))
+    if sigma is None:
+        variance = threshold**2 * _median(squared)
+    else:
+        variance = torch.full_like(linear.rounding, sigma**2)
+    kernel = torch.exp(-squared / (2 * variance))
     _centre(kernel)
     # A median of 0 (most samples the same) leaves no bandwidth, hence no kernel: all is rounding.
-    constant = (linear.diagonal.sum() <= linear.rounding) | (median <= 0)
+    constant = (linear.diagonal.sum() <= linear.rounding) | (variance <= 0)
     kernel = torch.where(constant, 0.0, kernel)
-    return Gram(kernel.diagonal().clone(), torch.zeros_like(median), linear.eps, matrix=kernel)
+    return Gram(kernel.diagonal().clone(), torch.zeros_like(variance), linear.eps, matrix=kernel)
+
+
+def _median(values: Tensor) -> Tensor:
+    flat = values.flatten()
+    middle = (flat.numel() + 1) // 2
+    return (flat.kthvalue(middle).values + flat.kthvalue(flat.numel() // 2 + 1).values) / 2
 
 
 def _inner_products(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tensor:

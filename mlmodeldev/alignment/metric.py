@@ -38,6 +38,7 @@ class CKA(Metric):
         weighting: how batches of n samples count: ``"pairs"`` n(n-3) (default), ``"samples"`` n,
             ``"equal"`` 1.
         rbf_threshold: the rbf bandwidth as a fraction of the median distance, default 1.
+        rbf_sigma: the rbf bandwidth itself, in the unit of the features, instead.
 
     Entries are NaN where CKA has no value: constant layers, layers with NaN or Inf, and no batch
     of four samples or more; `report` counts them by layer and `compute` warns. Values may be
@@ -67,6 +68,7 @@ class CKA(Metric):
         estimator: str = "unbiased",
         weighting: str = "pairs",
         rbf_threshold: float = 1.0,
+        rbf_sigma: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -78,6 +80,7 @@ class CKA(Metric):
         if not rbf_threshold > 0:
             raise UsageError(f"rbf_threshold={rbf_threshold!r} must be greater than 0")
         self.rbf_threshold = rbf_threshold
+        self.rbf_sigma = check_sigma(rbf_sigma, kernel, rbf_threshold)
         self.total_samples = 0  # as of the last `compute`, over all processes
         self.total_batches = 0
         self._add_sums(len(self.layers_a), len(self.layers_b))
@@ -97,7 +100,7 @@ class CKA(Metric):
 
         A forward hook can call this, let go of the features, and pass the result to `update`.
         """
-        return gram(features, self.kernel, self.rbf_threshold)
+        return gram(features, self.kernel, self.rbf_threshold, self.rbf_sigma)
 
     def update(
         self,
@@ -194,6 +197,19 @@ def one_of(value: str, allowed: Sequence[str], what: str) -> str:
         hint = nearest(str(value), allowed)
         raise UsageError(f"{what}={value!r} is not one of {', '.join(allowed)}{hint}")
     return value
+
+
+def check_sigma(sigma: float | None, kernel: str, threshold: float) -> float | None:
+    """Return an rbf bandwidth that is positive and the only one, or raise `UsageError`."""
+    if sigma is None:
+        return None
+    if not 0 < sigma < float("inf"):
+        raise UsageError(f"rbf_sigma={sigma!r} must be a number greater than 0")
+    if kernel != "rbf":
+        raise UsageError(f"rbf_sigma={sigma!r} goes with kernel=rbf, not kernel={kernel}")
+    if threshold != 1:
+        raise UsageError(f"rbf_sigma={sigma!r} and rbf_threshold={threshold!r}: give one of them")
+    return sigma
 
 
 def layer_names(layers: Sequence[str], what: str) -> tuple[str, ...]:

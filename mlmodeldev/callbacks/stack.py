@@ -145,6 +145,7 @@ def make_cka(settings: Settings, folder: Path, model: LightningModule) -> list[C
             kernel=chosen.kernel,
             weighting=chosen.weighting,
             pooling=chosen.pooling,
+            rbf_sigma=chosen.rbf_sigma,
         )
     ]
 

@@ -206,6 +206,8 @@ class Cka(Group):
     """HSIC1 (Song 2012) or HSIC0 (Gretton 2005)."""
     kernel: Literal["linear", "rbf"] = "linear"
     """Kernel of the Gram matrices."""
+    rbf_sigma: Annotated[float, Field(gt=0)] | None = None
+    """Bandwidth of the rbf kernel, in the unit of the features; null: the median distance."""
     weighting: Literal["pairs", "samples", "equal"] = "pairs"
     """What a batch counts for when sums are taken over batches."""
     pooling: Literal["flatten", "mean", "cls", "none"] = "mean"
