@@ -186,7 +186,10 @@ def main() -> None:
     pairs = samples(given.seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pairs.npz"
-        np.savez(path, **{f"{k}{i}": v for i, p in enumerate(pairs) for k, v in zip("xy", p)})
+        np.savez(
+            path,
+            **{f"{k}{i}": v for i, p in enumerate(pairs) for k, v in zip("xy", p, strict=True)},
+        )
         command = [given.peers, __file__, "--measure", str(path)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     results = json.loads(done.stdout.splitlines()[-1])

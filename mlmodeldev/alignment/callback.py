@@ -19,7 +19,7 @@ one does.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ class CKACallback(Callback):
         directory: the trial's folder; files go to its ``cka/`` (see `results.write_files`).
         every_n_epochs: measure when (epoch + 1) is a multiple; default 1.
         max_batches: validation batches to use, default 8.
-        estimator, kernel, weighting, rbf_sigma: as `metric.CKA`.
+        estimator, kernel, weighting, rbf_sigma, also, neighbours: as `metric.CKA`.
         pooling: as `capture.Capture`, default ``"mean"``; names are layer patterns.
 
     Any module will do: copies of it run its own `validation_step` (see `replay`), and layers
@@ -76,6 +76,8 @@ class CKACallback(Callback):
         weighting: str = "pairs",
         pooling: str | Mapping[str, str] = "mean",
         rbf_sigma: float | None = None,
+        also: Sequence[str] = (),
+        neighbours: int = 10,
     ) -> None:
         for key, value in (("every_n_epochs", every_n_epochs), ("max_batches", max_batches)):
             if value < 1:
@@ -92,6 +94,8 @@ class CKACallback(Callback):
             estimator=estimator,
             weighting=weighting,
             rbf_sigma=rbf_sigma,
+            also=also,
+            neighbours=neighbours,
         )
         self._new_metric(["checks", "settings"])
         self._gram = partial(gram, kernel=kernel, rbf_sigma=rbf_sigma)

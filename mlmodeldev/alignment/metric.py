@@ -22,6 +22,7 @@ from torchmetrics.utilities import rank_zero_warn
 
 from mlmodeldev.alignment import hsic
 from mlmodeldev.alignment.hsic import KERNELS, Gram, gram
+from mlmodeldev.alignment.neighbours import check_measures, measure
 from mlmodeldev.errors import UsageError, nearest
 
 WEIGHTINGS = ("pairs", "samples", "equal")
@@ -39,6 +40,8 @@ class CKA(Metric):
             ``"equal"`` 1.
         rbf_threshold: the rbf bandwidth as a fraction of the median distance, default 1.
         rbf_sigma: the rbf bandwidth itself, in the unit of the features, instead.
+        also: measures of `neighbours` to take of the same batches, see `compute_also`.
+        neighbours: how many neighbours they look at, default 10.
 
     Entries are NaN where CKA has no value: constant layers, layers with NaN or Inf, and no batch
     of four samples or more; `report` counts them by layer and `compute` warns. Values may be
@@ -59,6 +62,8 @@ class CKA(Metric):
     small_batches: Tensor
     constant: Tensor
     not_finite: Tensor
+    also_sums: Tensor
+    also_weights: Tensor
 
     def __init__(
         self,
@@ -69,6 +74,8 @@ class CKA(Metric):
         weighting: str = "pairs",
         rbf_threshold: float = 1.0,
         rbf_sigma: float | None = None,
+        also: Sequence[str] = (),
+        neighbours: int = 10,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,6 +88,9 @@ class CKA(Metric):
             raise UsageError(f"rbf_threshold={rbf_threshold!r} must be greater than 0")
         self.rbf_threshold = rbf_threshold
         self.rbf_sigma = check_sigma(rbf_sigma, kernel, rbf_threshold)
+        self.also = check_measures(also, neighbours)
+        self.neighbours = neighbours
+        self._also: dict[str, Tensor] = {}  # as of the last `compute`, likewise
         self.total_samples = 0  # as of the last `compute`, over all processes
         self.total_batches = 0
         self._add_sums(len(self.layers_a), len(self.layers_b))
@@ -94,6 +104,11 @@ class CKA(Metric):
         per_layer = {"constant": (rows + columns,), "not_finite": (rows + columns,)}
         for name, size in {**counts, **per_layer}.items():
             self.add_state(name, torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
+
+        if self.also:
+            zeros = torch.zeros(len(self.also), rows, columns, dtype=torch.float64)
+            self.add_state("also_sums", zeros, dist_reduce_fx="sum")
+            self.add_state("also_weights", zeros.clone(), dist_reduce_fx="sum")
 
     def gram(self, features: Tensor) -> Gram:
         """Reduce one layer's features (batch, …) to what `update` needs of them.
@@ -148,6 +163,27 @@ class CKA(Metric):
         self.not_finite += own.isnan().to(device)
         self.samples += n
         self.batches += 1
+        if n > self.neighbours:
+            self._add_also(rows, columns, weight, torch.outer(own_a, own_b))
+
+    def _add_also(
+        self, rows: Sequence[Gram], columns: Sequence[Gram], weight: int, own: Tensor
+    ) -> None:
+        for place, name in enumerate(self.also):
+            value = measure(name, rows, columns, self.neighbours)
+            defined = value.isfinite() & (own > 0)
+            self.also_sums[place] += (weight * value).where(defined, 0.0).to(self.cross.device)
+            self.also_weights[place] += (weight * defined.double()).to(self.cross.device)
+
+    def compute_also(self) -> dict[str, Tensor]:
+        """Return each measure of `also` by name, shaped as `compute`'s matrix.
+
+        The mean over batches of more than `neighbours` samples, weighted as they are for CKA; NaN
+        where none has a value. A ratio such as cknna is taken in each batch. All processes call
+        this.
+        """
+        self.compute()
+        return self._also
 
     def compute(self) -> Tensor:
         """Return CKA, (len(layers_a), len(layers_b)), float64, of everything seen since `reset`."""
@@ -155,6 +191,9 @@ class CKA(Metric):
             torch.where(own > 0, own, torch.nan).sqrt() for own in (self.self_a, self.self_b)
         )
         self.total_samples, self.total_batches = int(self.samples), int(self.batches)
+        if self.also:
+            values = self.also_sums / self.also_weights
+            self._also = dict(zip(self.also, values, strict=True))
         for line in self.report():
             rank_zero_warn(f"CKA: {line}", UserWarning)
         return self.cross / own_a[:, None] / own_b[None, :]

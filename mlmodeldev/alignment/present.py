@@ -42,6 +42,7 @@ class PresentCKA(CKA):
         self.paired = paired and rows == columns
         self.reasons: dict[str, str] = {}
         self.left_out: tuple[str, ...] = ()
+        self.present_also: dict[str, Tensor] = {}  # `compute_also`, of the layers in `result`
         self._reported: set[str] = set()
         zeros = torch.zeros(rows + columns, dtype=torch.int64)
         self.add_state("absent", zeros, dist_reduce_fx="sum")
@@ -104,6 +105,9 @@ class PresentCKA(CKA):
             dict.fromkeys(n for n, gone in zip(names, [*rows, *columns], strict=True) if gone)
         )
         here, there = ([i for i, gone in enumerate(side) if not gone] for side in (rows, columns))
+        self.present_also = {
+            name: values[here][:, there] for name, values in self.compute_also().items()
+        }
         return (
             matrix[here][:, there],
             tuple(self.layers_a[i] for i in here),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class Result:
     kernel: str
     weighting: str
     left_out: tuple[str, ...] = ()
+    also: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -74,6 +75,7 @@ class Result:
             kernel=metric.kernel,
             weighting=metric.weighting,
             left_out=metric.left_out,
+            also={name: one.cpu().numpy() for name, one in metric.present_also.items()},
         )
 
     @property
@@ -105,10 +107,13 @@ def scalars(result: Result) -> dict[str, float]:
     ``cka/<name>/mean_diagonal`` where there is a diagonal, else ``cka/<name>/mean_off_diagonal``
     or ``cka/<name>/mean``; ``cka/<name>/undefined``, the count of NaN entries; and each diagonal
     entry: ``cka/<a>~<b>`` between layers of the live model, ``cka/<name>/<layer>`` against
-    another one (``cka/<name>/<a>~<b>`` where the layers' names differ).
+    another one (``cka/<name>/<a>~<b>`` where the layers' names differ). ``cka/<name>/mutual_knn``
+    and ``cka/<name>/cknna``, if measured, are means over the same entries as CKA's.
     """
     front = f"cka/{result.name}"
     values = {f"{front}/undefined": float((~np.isfinite(result.matrix)).sum())}
+    for name, matrix in result.also.items():
+        values[f"{front}/{name}"] = _mean(_entries(result, matrix))
     diagonal = result.diagonal
     if diagonal is None:
         return values | _overall_mean(result, front)
@@ -126,7 +131,7 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     """Write the matrix and its picture under ``folder/cka``; `history` adds the drift picture.
 
     ``<name>/epoch-0003.npz`` (matrix, rows, columns, samples, batches, epoch, estimator, kernel,
-    weighting, against; left_out if any layer is), ``<name>/epoch-0003.png``, ``<name>.png`` (the
+    weighting, against; left_out if any layer is; mutual_knn, cknna), ``<name>/epoch-0003.png``, ``<name>.png`` (the
     latest), and
     ``<name>/training.png``, layers x epochs.
     """
@@ -163,12 +168,12 @@ def log_picture(result: Result, folder: Path, loggers: Iterable[Any], step: int)
 
 def save_matrix(result: Result, path: Path) -> None:
     """Write the matrix and what it was made of as ``.npz``."""
-    unwritten = ["name", "has_diagonal"]
+    unwritten = ["name", "has_diagonal", "also"]
     unwritten += ["epoch"] if result.epoch is None else []
     unwritten += [] if result.left_out else ["left_out"]
     arrays = {key: value for key, value in vars(result).items() if key not in unwritten}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays, **result.also)
 
 
 def picture(result: Result, title: str | None = None, row_label: str = "") -> Figure:
@@ -252,8 +257,16 @@ def common_front(names: Sequence[str]) -> tuple[str, list[str]]:
 def _overall_mean(result: Result, front: str) -> dict[str, float]:
     if result.has_diagonal:
         return {f"{front}/mean": _mean(result.matrix)}
-    off = result.matrix[~np.eye(len(result.rows), dtype=bool)]
-    return {f"{front}/mean_off_diagonal": _mean(off)}
+    return {f"{front}/mean_off_diagonal": _mean(_entries(result, result.matrix))}
+
+
+def _entries(result: Result, matrix: np.ndarray) -> np.ndarray:
+    """Return what a mean is over: the diagonal if it says something, else all there is to say."""
+    if result.diagonal is not None:
+        return np.diagonal(matrix)
+    if result.has_diagonal:
+        return matrix.ravel()
+    return matrix[~np.eye(len(result.rows), dtype=bool)]
 
 
 def _mean(values: np.ndarray) -> float:

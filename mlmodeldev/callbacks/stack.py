@@ -146,6 +146,8 @@ def make_cka(settings: Settings, folder: Path, model: LightningModule) -> list[C
             weighting=chosen.weighting,
             pooling=chosen.pooling,
             rbf_sigma=chosen.rbf_sigma,
+            also=chosen.also,
+            neighbours=chosen.neighbours,
         )
     ]
 

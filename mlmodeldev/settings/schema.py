@@ -212,6 +212,10 @@ class Cka(Group):
     """What a batch counts for when sums are taken over batches."""
     pooling: Literal["flatten", "mean", "cls", "none"] = "mean"
     """How a layer's tokens or pixels become one feature vector an example."""
+    also: list[Literal["mutual_knn", "cknna"]] = []
+    """Measures of shared neighbours to take of the same batches."""
+    neighbours: Positive = 10
+    """How many neighbours they look at."""
     compare: dict[str, Comparison] = {}
     """Matrices to measure, by name."""
 
