@@ -77,6 +77,9 @@ def gram(
             f"features must be real and of shape (batch, …), not {features.dtype} "
             f"{tuple(features.shape)}"
         )
+    if not len(features):
+        empty = features.new_zeros(0, dtype=torch.float64)
+        return Gram(empty, empty.sum(), 0.0, matrix=empty.new_zeros(0, 0))
     rows = as_rows(features.detach())
     with full_precision(rows.device):
         few = rows.shape[1] < rows.shape[0]

@@ -37,7 +37,7 @@ def measure(name: str, grams_a: Sequence[Gram], grams_b: Sequence[Gram], k: int)
 
     ``mutual_knn``: the mean share of a sample's k neighbours that are its neighbours in both.
     ``cknna``: a(K, L)/√(a(K, K)·a(L, L)), a(K, L) = Σ kᵢⱼlᵢⱼ of the centred Grams over those
-    pairs where j is a neighbour of i in both. It may be below 0, and is NaN where a is not positive.
+    pairs where j is a neighbour of i in both. It may be below 0, and is NaN where a(K, K) is 0.
     """
     with full_precision(grams_a[0].diagonal.device):
         (kernels_a, near_a), (kernels_b, near_b) = (

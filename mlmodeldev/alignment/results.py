@@ -131,8 +131,8 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     """Write the matrix and its picture under ``folder/cka``; `history` adds the drift picture.
 
     ``<name>/epoch-0003.npz`` (matrix, rows, columns, samples, batches, epoch, estimator, kernel,
-    weighting, against; left_out if any layer is; mutual_knn, cknna), ``<name>/epoch-0003.png``, ``<name>.png`` (the
-    latest), and
+    weighting, against; left_out, mutual_knn, cknna if there are), ``<name>/epoch-0003.png``,
+    ``<name>.png`` (the latest), and
     ``<name>/training.png``, layers x epochs.
     """
     base = folder / "cka"
@@ -171,9 +171,10 @@ def save_matrix(result: Result, path: Path) -> None:
     unwritten = ["name", "has_diagonal", "also"]
     unwritten += ["epoch"] if result.epoch is None else []
     unwritten += [] if result.left_out else ["left_out"]
-    arrays = {key: value for key, value in vars(result).items() if key not in unwritten}
+    arrays: dict[str, Any] = {k: v for k, v in vars(result).items() if k not in unwritten}
+    arrays |= result.also
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, **result.also)
+        np.savez(file, **arrays)
 
 
 def picture(result: Result, title: str | None = None, row_label: str = "") -> Figure:

@@ -148,6 +148,7 @@ def make_cka(settings: Settings, folder: Path, model: LightningModule) -> list[C
             rbf_sigma=chosen.rbf_sigma,
             also=chosen.also,
             neighbours=chosen.neighbours,
+            batch_dim=chosen.batch_dim,
         )
     ]
 

@@ -212,6 +212,8 @@ class Cka(Group):
     """What a batch counts for when sums are taken over batches."""
     pooling: Literal["flatten", "mean", "cls", "none"] = "mean"
     """How a layer's tokens or pixels become one feature vector an example."""
+    batch_dim: Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]] = 0
+    """Where the examples lie in a layer's output: 1 for time-first ones; or by layer pattern."""
     also: list[Literal["mutual_knn", "cknna"]] = []
     """Measures of shared neighbours to take of the same batches."""
     neighbours: Positive = 10
