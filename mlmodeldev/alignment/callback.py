@@ -19,7 +19,7 @@ one does.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -54,8 +54,9 @@ class CKACallback(Callback):
         directory: the trial's folder; files go to its ``cka/`` (see `results.write_files`).
         every_n_epochs: measure when (epoch + 1) is a multiple; default 1.
         max_batches: validation batches to use, default 8.
-        estimator, kernel, weighting, permutations, seed: as `metric.CKA`.
-        pooling: as `capture.Capture`, default ``"mean"``; names are layer patterns.
+        estimator, kernel, weighting, rbf_sigma, also, neighbours, permutations, seed: as
+            `metric.CKA`.
+        pooling, batch_dim: as `capture.Capture`, default ``"mean"`` and 0; names are patterns.
 
     Any module will do: copies of it run its own `validation_step` (see `replay`), and layers
     whose output is no feature are left out by name (see `present`).
@@ -80,6 +81,10 @@ class CKACallback(Callback):
         pooling: str | Mapping[str, str] = "mean",
         permutations: int = 0,
         seed: int = 0,
+        rbf_sigma: float | None = None,
+        also: Sequence[str] = (),
+        neighbours: int = 10,
+        batch_dim: int | Mapping[str, int] = 0,
     ) -> None:
         for key, value in (("every_n_epochs", every_n_epochs), ("max_batches", max_batches)):
             if value < 1:
@@ -89,7 +94,7 @@ class CKACallback(Callback):
         self.every_n_epochs = every_n_epochs
         self.max_batches = max_batches
         check_poolings(pooling.values() if isinstance(pooling, Mapping) else [pooling])
-        self.pooling = pooling
+        self.pooling, self.batch_dim = pooling, batch_dim
         self._new_metric = partial(
             PresentCKA,
             kernel=kernel,
@@ -98,9 +103,12 @@ class CKACallback(Callback):
             permutations=permutations,
             groups=min(max_batches, _MOST_GROUPS),
             seed=seed,
+            rbf_sigma=rbf_sigma,
+            also=also,
+            neighbours=neighbours,
         )
         self._new_metric(["checks", "settings"])
-        self._gram = partial(gram, kernel=kernel)
+        self._gram = partial(gram, kernel=kernel, rbf_sigma=rbf_sigma)
         self._references = ReferenceModels(self.comparisons, self.directory)
         self._metrics: dict[str, PresentCKA] = {}
         self._live: list[str] = []
@@ -140,7 +148,7 @@ class CKACallback(Callback):
         alone = self._ranks == 1
         self._reduce: Any = self._gram if alone else of_ranks.copied
         self._pooled = self.pooling if alone else of_ranks.unflattened(self.pooling)
-        self._references.reads(self._reduce, self._pooled)
+        self._references.reads(self._reduce, self._pooled, batch_dim=self.batch_dim)
         rows = {n: match_layers(module, c.patterns_a) for n, c in self.comparisons.items()}
         columns = self._references.prepare(trainer, module, self._resumed)
         live: dict[str, None] = {}
@@ -188,7 +196,7 @@ class CKACallback(Callback):
             self._batch_size = size_of_batch(batch)
             # A compiled module skips hooks that came after its compilation.
             self._open.enter_context(torch.compiler.set_stance("force_eager"))
-            capture = Capture(pl_module, self._live, self._reduce, self._pooled)
+            capture = Capture(pl_module, self._live, self._reduce, self._pooled, self.batch_dim)
             self._capture = self._open.enter_context(capture)
 
     def on_validation_batch_end(

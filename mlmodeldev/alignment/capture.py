@@ -156,8 +156,11 @@ class Capture(Generic[Reduced]):
     def _keep(self, layer: str, name: str, output: Any) -> None:
         try:
             features = first_tensor(output).detach()
-            dim = self._batch_dim[name]
-            features = pool(features.movedim(dim, 0) if dim else features, self._pooling[name])
+            dim, how = self._batch_dim[name], self._pooling[name]
+            features = _as_strided(features, how)
+            if dim and features.ndim <= dim:
+                raise _NoFeatures(f"gives {tuple(features.shape)}, without a dimension {dim}")
+            features = pool(features.movedim(dim, 0) if dim else features, how)
         except _NoFeatures as error:
             # No error yet: the model itself is right, and a pattern may match what can't be read.
             self._unusable[layer] = str(error)
@@ -211,6 +214,19 @@ def _check_features(tensor: Tensor) -> None:
         raise _NoFeatures("gives a single number")
     if not tensor.is_floating_point():
         raise _NoFeatures(f"gives {str(tensor.dtype).removeprefix('torch.')}, not real features")
+
+
+def _as_strided(features: Tensor, how: str) -> Tensor:
+    """Return a sparse tensor in full, and examples of different lengths averaged over tokens."""
+    if features.is_nested:
+        parts = features.unbind()
+        if how != "mean" or any(part.ndim != 2 for part in parts):
+            raise _NoFeatures(
+                "gives a nested tensor, which has features for CKA only as (tokens, dim) an "
+                "example and with pooling 'mean'"
+            )
+        return torch.stack([pool(part.unsqueeze(0), how)[0] for part in parts])
+    return features if features.layout == torch.strided else features.to_dense()
 
 
 def pool(features: Tensor, how: str) -> Tensor:

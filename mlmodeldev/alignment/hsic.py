@@ -18,15 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlmodeldev.alignment import products
 from mlmodeldev.errors import UsageError
 
 KERNELS = ("linear", "rbf")
-_CHUNK_BYTES = {"cpu": 2 * 2**20}
-_CHUNK_BYTES_DEVICE = 64 * 2**20
-_PADDING = 16
-"""Numbers between two rows of the buffer: one cache line of float32."""
-_SHIFT_SAMPLES = 16
-"""So many samples' mean is taken off before the product."""
 ESTIMATORS = ("unbiased", "biased")
 MIN_SAMPLES = 4
 """HSIC1 divides by n(n-3): batches under four samples have none."""
@@ -62,13 +57,18 @@ class Gram:
         return self.features @ self.features.T
 
 
-def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -> Gram:
+def gram(
+    features: Tensor,
+    kernel: str = "linear",
+    rbf_threshold: float = 1.0,
+    rbf_sigma: float | None = None,
+) -> Gram:
     """Reduce features (n, …) to a `Gram`; nothing of the features is kept or changed.
 
     Half precision is raised to float32, integers to float64; a mean of the batch is taken off
     before any product, so that a large one costs no digits, and sums are in float64. `rbf` uses
     exp(-d²/(2σ²)) with σ² = `rbf_threshold`² x the median of all n² squared distances (the
-    authors' demo of Kornblith et al. 2019).
+    authors' demo of Kornblith et al. 2019), or with σ = `rbf_sigma` where that is given.
 
     Raises `UsageError` for features without a batch dimension and for complex ones.
     """
@@ -77,11 +77,14 @@ def gram(features: Tensor, kernel: str = "linear", rbf_threshold: float = 1.0) -
             f"features must be real and of shape (batch, …), not {features.dtype} "
             f"{tuple(features.shape)}"
         )
+    if not len(features):
+        empty = features.new_zeros(0, dtype=torch.float64)
+        return Gram(empty, empty.sum(), 0.0, matrix=empty.new_zeros(0, 0))
     rows = as_rows(features.detach())
     with full_precision(rows.device):
         few = rows.shape[1] < rows.shape[0]
         linear = _from_few_features(rows) if few else _from_many_features(rows)
-        return linear if kernel == "linear" else _rbf(linear, rbf_threshold)
+        return linear if kernel == "linear" else _rbf(linear, rbf_threshold, rbf_sigma)
 
 
 def pairwise_hsic(
@@ -180,48 +183,12 @@ def _from_many_features(rows: Tensor) -> Gram:
     dtype = rows.dtype if rows.dtype in (torch.float32, torch.float64) else torch.float32
     if not rows.is_floating_point():
         dtype = torch.float64
-    matrix = _gram_of_shifted(rows, dtype)
+    matrix = products.sum_over_columns(rows, dtype)
     eps = torch.finfo(dtype).eps
-    # The shift takes off the mean; if centring then removes all the rest, that was rounding.
+    # Little of the mean is left; if centring then removes all the rest, that was rounding.
     rounding = matrix.trace() * (32 * eps)
     _centre(matrix)
     return Gram(matrix.diagonal().clone(), rounding, eps, matrix=matrix)
-
-
-def _gram_of_shifted(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return (X-m)(X-m)ᵀ (n, n): chunks in `dtype`, their sum in float64.
-
-    m is the mean of some samples, evenly spaced: near enough to take a large mean off, and what
-    is left of it goes by centring the result, in float64.
-    """
-    n, d = rows.shape
-    size = _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE)
-    width = min(d, max(256, size // (n * dtype.itemsize)))
-    band = _band(n) if rows.device.type == "cpu" else n
-    # Rows a power of two apart would fall on the same lines of the cache, and push each other out.
-    buffer = torch.empty(n, width + _PADDING, dtype=dtype, device=rows.device)[:, :width]
-    step = max(1, n // _SHIFT_SAMPLES)
-    some = len(range(0, n, step))
-    weights = torch.full((1, some), 1 / some, dtype=dtype, device=rows.device)
-    total = torch.empty(n, n, dtype=torch.float64, device=rows.device)
-    for start in range(0, d, width):
-        chunk = rows if width == d else rows[:, start : start + width]
-        chunk = chunk if chunk.dtype == dtype else chunk.to(dtype)
-        out = buffer if chunk.shape[1] == width else buffer[:, : chunk.shape[1]]
-        shifted = torch.sub(chunk, torch.mm(weights, chunk[::step]), out=out)
-        # Below the diagonal, band by band; the rest is its mirror image.
-        for top in range(0, n, band):
-            part = torch.mm(shifted[top : top + band], shifted[: top + band].T)
-            target = total[top : top + band, : top + band]
-            target.add_(part) if start else target.copy_(part)
-    for top in range(band, n, band):
-        total[:top, top : top + band] = total[top : top + band, :top].T
-    return total
-
-
-def _band(n: int) -> int:
-    """Rows a product on a CPU: few enough to save half the work, enough to run at full speed."""
-    return max(32, min(n // 4, 128))
 
 
 def _centre(matrix: Tensor) -> None:
@@ -229,19 +196,26 @@ def _centre(matrix: Tensor) -> None:
     matrix.sub_(means).sub_((means - means.mean()).unsqueeze_(1))
 
 
-def _rbf(linear: Gram, threshold: float) -> Gram:
+def _rbf(linear: Gram, threshold: float, sigma: float | None) -> Gram:
     matrix = linear.kernel_matrix()
     squared = linear.diagonal[:, None] + linear.diagonal[None, :] - 2 * matrix
     squared.fill_diagonal_(0).clamp_(min=0)  # rounding only: a squared distance is never below 0
-    flat = squared.flatten()
-    middle = (flat.numel() + 1) // 2
-    median = (flat.kthvalue(middle).values + flat.kthvalue(flat.numel() // 2 + 1).values) / 2
-    kernel = torch.exp(-squared / (2 * threshold**2 * median))
+    if sigma is None:
+        variance = threshold**2 * _median(squared)
+    else:
+        variance = torch.full_like(linear.rounding, sigma**2)
+    kernel = torch.exp(-squared / (2 * variance))
     _centre(kernel)
     # A median of 0 (most samples the same) leaves no bandwidth, hence no kernel: all is rounding.
-    constant = (linear.diagonal.sum() <= linear.rounding) | (median <= 0)
+    constant = (linear.diagonal.sum() <= linear.rounding) | (variance <= 0)
     kernel = torch.where(constant, 0.0, kernel)
-    return Gram(kernel.diagonal().clone(), torch.zeros_like(median), linear.eps, matrix=kernel)
+    return Gram(kernel.diagonal().clone(), torch.zeros_like(variance), linear.eps, matrix=kernel)
+
+
+def _median(values: Tensor) -> Tensor:
+    flat = values.flatten()
+    middle = (flat.numel() + 1) // 2
+    return (flat.kthvalue(middle).values + flat.kthvalue(flat.numel() // 2 + 1).values) / 2
 
 
 def _inner_products(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tensor:

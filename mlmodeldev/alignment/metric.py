@@ -22,6 +22,7 @@ from torchmetrics.utilities import rank_zero_warn
 
 from mlmodeldev.alignment import hsic
 from mlmodeldev.alignment.hsic import KERNELS, Gram, gram
+from mlmodeldev.alignment.neighbours import check_measures, measure
 from mlmodeldev.alignment.of_ranks import own_rank, rank_count
 from mlmodeldev.alignment.significance import (
     Significance,
@@ -53,6 +54,9 @@ class CKA(Metric):
         groups: the interval resamples so many groups of batches at most (batch i is in group i
             modulo `groups`); 0 (default): no interval. They take as much each as a permutation.
         seed: of the permutations and the interval, with `epoch`, an attribute that may be set.
+        rbf_sigma: the rbf bandwidth itself, in the unit of the features, instead.
+        also: measures of `neighbours` to take of the same batches, see `compute_also`.
+        neighbours: how many neighbours they look at, default 10.
 
     Entries are NaN where CKA has no value: constant layers, layers with NaN or Inf, and no batch
     of four samples or more; `report` counts them by layer and `compute` warns. Values may be
@@ -80,6 +84,8 @@ class CKA(Metric):
     group_a: Tensor
     group_b: Tensor
     group_batches: Tensor
+    also_sums: Tensor
+    also_weights: Tensor
 
     def __init__(
         self,
@@ -92,6 +98,9 @@ class CKA(Metric):
         permutations: int = 0,
         groups: int = 0,
         seed: int = 0,
+        rbf_sigma: float | None = None,
+        also: Sequence[str] = (),
+        neighbours: int = 10,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -103,6 +112,10 @@ class CKA(Metric):
         if not rbf_threshold > 0:
             raise UsageError(f"rbf_threshold={rbf_threshold!r} must be greater than 0")
         self.rbf_threshold = rbf_threshold
+        self.rbf_sigma = check_sigma(rbf_sigma, kernel, rbf_threshold)
+        self.also = check_measures(also, neighbours)
+        self.neighbours = neighbours
+        self._also: dict[str, Tensor] = {}  # as of the last `compute`, likewise
         self.total_samples = 0  # as of the last `compute`, over all processes
         self.total_batches = 0
         self.permutations, self.groups = check_permutations(permutations), groups
@@ -134,12 +147,17 @@ class CKA(Metric):
         for name, size in {**counts, **per_layer}.items():
             self.add_state(name, torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
 
+        if self.also:
+            zeros = torch.zeros(len(self.also), rows, columns, dtype=torch.float64)
+            self.add_state("also_sums", zeros, dist_reduce_fx="sum")
+            self.add_state("also_weights", zeros.clone(), dist_reduce_fx="sum")
+
     def gram(self, features: Tensor) -> Gram:
         """Reduce one layer's features (batch, …) to what `update` needs of them.
 
         A forward hook can call this, let go of the features, and pass the result to `update`.
         """
-        return gram(features, self.kernel, self.rbf_threshold)
+        return gram(features, self.kernel, self.rbf_threshold, self.rbf_sigma)
 
     def update(
         self,
@@ -214,6 +232,27 @@ class CKA(Metric):
         self.not_finite += own.isnan().to(device)
         self.samples += n
         self.batches += 1
+        if n > self.neighbours:
+            self._add_also(rows, columns, weight, torch.outer(own_a, own_b))
+
+    def _add_also(
+        self, rows: Sequence[Gram], columns: Sequence[Gram], weight: int, own: Tensor
+    ) -> None:
+        for place, name in enumerate(self.also):
+            value = measure(name, rows, columns, self.neighbours)
+            defined = value.isfinite() & (own > 0)
+            self.also_sums[place] += (weight * value).where(defined, 0.0).to(self.cross.device)
+            self.also_weights[place] += (weight * defined.double()).to(self.cross.device)
+
+    def compute_also(self) -> dict[str, Tensor]:
+        """Return each measure of `also` by name, shaped as `compute`'s matrix.
+
+        The mean over batches of more than `neighbours` samples, weighted as they are for CKA; NaN
+        where none has a value. A ratio such as cknna is taken in each batch. All processes call
+        this.
+        """
+        self.compute()
+        return self._also
 
     def compute(self) -> Tensor:
         """Return CKA, (len(layers_a), len(layers_b)), float64, of everything seen since `reset`."""
@@ -222,6 +261,9 @@ class CKA(Metric):
         )
         self.total_samples, self.total_batches = int(self.samples), int(self.batches)
         self._sums = self._summed()
+        if self.also:
+            values = self.also_sums / self.also_weights
+            self._also = dict(zip(self.also, values, strict=True))
         for line in self.report():
             rank_zero_warn(f"CKA: {line}", UserWarning)
         return self.cross / own_a[:, None] / own_b[None, :]
@@ -301,6 +343,19 @@ def one_of(value: str, allowed: Sequence[str], what: str) -> str:
         hint = nearest(str(value), allowed)
         raise UsageError(f"{what}={value!r} is not one of {', '.join(allowed)}{hint}")
     return value
+
+
+def check_sigma(sigma: float | None, kernel: str, threshold: float) -> float | None:
+    """Return an rbf bandwidth that is positive and the only one, or raise `UsageError`."""
+    if sigma is None:
+        return None
+    if not 0 < sigma < float("inf"):
+        raise UsageError(f"rbf_sigma={sigma!r} must be a number greater than 0")
+    if kernel != "rbf":
+        raise UsageError(f"rbf_sigma={sigma!r} goes with kernel=rbf, not kernel={kernel}")
+    if threshold != 1:
+        raise UsageError(f"rbf_sigma={sigma!r} and rbf_threshold={threshold!r}: give one of them")
+    return sigma
 
 
 def layer_names(layers: Sequence[str], what: str) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class PresentCKA(CKA):
         self.paired = paired and rows == columns
         self.reasons: dict[str, str] = {}
         self.left_out: tuple[str, ...] = ()
+        self.present_also: dict[str, Tensor] = {}  # `compute_also`, of the layers in `result`
         self._reported: set[str] = set()
         zeros = torch.zeros(rows + columns, dtype=torch.int64)
         self.add_state("absent", zeros, dist_reduce_fx="sum")
@@ -106,6 +107,9 @@ class PresentCKA(CKA):
         sides = ((self.layers_a, here), (self.layers_b, there))
         gone = [n for names, kept in sides for i, n in enumerate(names) if i not in kept]
         self.left_out = tuple(dict.fromkeys(gone))
+        self.present_also = {
+            name: values[here][:, there] for name, values in self.compute_also().items()
+        }
         return (
             matrix[here][:, there],
             tuple(self.layers_a[i] for i in here),

@@ -52,14 +52,20 @@ class ReferenceModels:
         self._comparisons = comparisons
         self._reduce: Callable[[Tensor], Any] = gram
         self._pooling: str | Mapping[str, str] = "mean"
+        self._batch_dim: int | Mapping[str, int] = 0
         self._start_file = directory / "cka" / "start.safetensors"
         self._as_built: dict[str, Tensor] | None = None
         self._models: dict[str, ReferenceModel] = {}
         self.previous: dict[str, Tensor] | None = None
 
-    def reads(self, reduce: Callable[[Tensor], Any], pooling: str | Mapping[str, str]) -> None:
+    def reads(
+        self,
+        reduce: Callable[[Tensor], Any],
+        pooling: str | Mapping[str, str],
+        batch_dim: int | Mapping[str, int] = 0,
+    ) -> None:
         """Say how layers are read: as those of the live model (see `capture.Capture`)."""
-        self._reduce, self._pooling = reduce, pooling
+        self._reduce, self._pooling, self._batch_dim = reduce, pooling, batch_dim
 
     def setup(self, module: LightningModule) -> None:
         """Keep the weights as built: a checkpoint loaded later must not pass for the start."""
@@ -129,7 +135,7 @@ class ReferenceModels:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(trainer.precision_plugin.val_step_context())
             capture = stack.enter_context(
-                Capture(module, reference.layers, self._reduce, self._pooling)
+                Capture(module, reference.layers, self._reduce, self._pooling, self._batch_dim)
             )
             if isinstance(module, LightningModule):
                 # Another class's attributes are its own.

@@ -48,6 +48,7 @@ class Result:
     left_out: tuple[str, ...] = ()
     errors: Mapping[str, np.ndarray] = field(default_factory=dict)
     """`significance.Significance.arrays`."""
+    also: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -70,6 +71,7 @@ class Result:
             weighting=metric.weighting,
             left_out=metric.left_out,
             errors=metric.significance().arrays(),
+            also={name: one.cpu().numpy() for name, one in metric.present_also.items()},
         )
 
     @property
@@ -127,10 +129,13 @@ def scalars(result: Result) -> dict[str, float]:
     or ``cka/<name>/mean``; ``cka/<name>/undefined``, the count of NaN entries;
     ``cka/<name>/significant``, the share of tested entries above chance; and each diagonal
     entry: ``cka/<a>~<b>`` between layers of the live model, ``cka/<name>/<layer>`` against
-    another one (``cka/<name>/<a>~<b>`` where the layers' names differ).
+    another one (``cka/<name>/<a>~<b>`` where the layers' names differ). ``cka/<name>/mutual_knn``
+    and ``cka/<name>/cknna``, if measured, are means over the same entries as CKA's.
     """
     front = f"cka/{result.name}"
     values = {f"{front}/undefined": float((~np.isfinite(result.matrix)).sum())}
+    for name, matrix in result.also.items():
+        values[f"{front}/{name}"] = _mean(_entries(result, matrix))
     diagonal = result.diagonal
     if diagonal is None:
         values |= _overall_mean(result, front)
@@ -147,9 +152,8 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     """Write the matrix and its picture under ``folder/cka``; `history` adds the drift picture.
 
     ``<name>/epoch-0003.npz`` (matrix, rows, columns, samples, batches, epoch, estimator, kernel,
-    weighting, against; left_out if any layer is; of `Significance` what there is),
-    ``<name>/epoch-0003.png``, ``<name>.png`` (the
-    latest), and
+    weighting, against; left_out, mutual_knn, cknna if there are; of `Significance` what there is),
+    ``<name>/epoch-0003.png``, ``<name>.png`` (the latest), and
     ``<name>/training.png``, layers x epochs.
     """
     base = folder / "cka"
@@ -187,11 +191,12 @@ def log_picture(result: Result, folder: Path, loggers: Iterable[Any], step: int)
 
 def save_matrix(result: Result, path: Path) -> None:
     """Write the matrix and what it was made of as ``.npz``."""
-    unwritten = ["name", "has_diagonal", "errors"]
+    unwritten = ["name", "has_diagonal", "errors", "also"]
     unwritten += ["epoch"] if result.epoch is None else []
     unwritten += [] if result.left_out else ["left_out"]
-    arrays = {key: value for key, value in vars(result).items() if key not in unwritten}
+    arrays: dict[str, Any] = {k: v for k, v in vars(result).items() if k not in unwritten}
     arrays |= {key: value for key, value in result.errors.items() if key != "itself"}
+    arrays |= result.also
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
@@ -226,8 +231,16 @@ def _of_pairs(result: Result, diagonal: np.ndarray, front: str) -> dict[str, flo
 def _overall_mean(result: Result, front: str) -> dict[str, float]:
     if result.has_diagonal:
         return {f"{front}/mean": _mean(result.matrix)}
-    off = result.matrix[~np.eye(len(result.rows), dtype=bool)]
-    return {f"{front}/mean_off_diagonal": _mean(off)}
+    return {f"{front}/mean_off_diagonal": _mean(_entries(result, result.matrix))}
+
+
+def _entries(result: Result, matrix: np.ndarray) -> np.ndarray:
+    """Return what a mean is over: the diagonal if it says something, else all there is to say."""
+    if result.diagonal is not None:
+        return np.diagonal(matrix)
+    if result.has_diagonal:
+        return matrix.ravel()
+    return matrix[~np.eye(len(result.rows), dtype=bool)]
 
 
 def _mean(values: np.ndarray) -> float:

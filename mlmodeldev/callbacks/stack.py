@@ -147,6 +147,10 @@ def make_cka(settings: Settings, folder: Path, model: LightningModule) -> list[C
             pooling=chosen.pooling,
             permutations=chosen.permutations,
             seed=settings.training.seed,
+            rbf_sigma=chosen.rbf_sigma,
+            also=chosen.also,
+            neighbours=chosen.neighbours,
+            batch_dim=chosen.batch_dim,
         )
     ]
 

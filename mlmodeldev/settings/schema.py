@@ -206,12 +206,20 @@ class Cka(Group):
     """HSIC1 (Song 2012) or HSIC0 (Gretton 2005)."""
     kernel: Literal["linear", "rbf"] = "linear"
     """Kernel of the Gram matrices."""
+    rbf_sigma: Annotated[float, Field(gt=0)] | None = None
+    """Bandwidth of the rbf kernel, in the unit of the features; null: the median distance."""
     weighting: Literal["pairs", "samples", "equal"] = "pairs"
     """What a batch counts for when sums are taken over batches."""
     pooling: Literal["flatten", "mean", "cls", "none"] = "mean"
     """How a layer's tokens or pixels become one feature vector an example."""
     permutations: Literal[0] | Annotated[int, Field(ge=19)] = 0
     """Random pairings of a batch's samples, for p-values; 0: the noise floor alone."""
+    batch_dim: Annotated[int, Field(ge=0)] | dict[str, Annotated[int, Field(ge=0)]] = 0
+    """Where the examples lie in a layer's output: 1 for time-first ones; or by layer pattern."""
+    also: list[Literal["mutual_knn", "cknna"]] = []
+    """Measures of shared neighbours to take of the same batches."""
+    neighbours: Positive = 10
+    """How many neighbours they look at."""
     compare: dict[str, Comparison] = {}
     """Matrices to measure, by name."""
 

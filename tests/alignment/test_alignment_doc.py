@@ -75,7 +75,8 @@ def test_the_first_block(trials) -> None:
     assert ended.code == 0, ended.output
     results = matrices(ended)
     assert set(results) == set(BLOCKS[0]["cka"]["compare"])
-    assert all(np.isfinite(one["matrix"]).all() for one in results.values())
+    measured = ("matrix", *BLOCKS[0]["cka"]["also"])
+    assert all(np.isfinite(one[key]).all() for one in results.values() for key in measured)
 
 
 def test_the_block_of_encoders_and_earlier_trials(trials, encoder) -> None:

@@ -262,6 +262,12 @@ def test_an_empty_compute_warns_and_gives_nan():
         ({"layers_a": ["a"], "estimator": "unbiassed"}, "did you mean 'unbiased'"),
         ({"layers_a": ["a"], "weighting": "pair"}, "did you mean 'pairs'"),
         ({"layers_a": ["a"], "rbf_threshold": 0}, "greater than 0"),
+        ({"layers_a": ["a"], "kernel": "rbf", "rbf_sigma": -1}, "greater than 0"),
+        ({"layers_a": ["a"], "rbf_sigma": 2.0}, "goes with kernel=rbf, not kernel=linear"),
+        (
+            {"layers_a": ["a"], "kernel": "rbf", "rbf_sigma": 2.0, "rbf_threshold": 0.5},
+            "give one of them",
+        ),
     ],
 )
 def test_bad_settings_are_named(options, message):

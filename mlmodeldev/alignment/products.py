@@ -1,0 +1,96 @@
+"""Products of rows with themselves, XXᵀ, up to a mean of the rows: the arithmetic of a Gram matrix.
+
+    total = sum_over_columns(rows, torch.float32)     # of rows (64, 8192): (64, 64), float64
+
+Columns are read once, in chunks that stay in the processor's cache; each chunk's product is in the
+type given, their sum in float64. A symmetric product takes half the work of a full one, and a
+little more than half the time where BLAS has enough rows to share out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_CHUNK_BYTES = {"cpu": 4 * 2**20}
+_CHUNK_BYTES_DEVICE = 64 * 2**20
+_PADDING = 16
+"""Numbers between two rows of the buffer: one cache line of float32."""
+_SHIFT_SAMPLES = 16
+"""So many samples' mean is taken off before the product."""
+_BLAS_FROM = 128
+"""Rows from which on BLAS's symmetric product beats one in bands."""
+_HALVES_FROM = 32
+"""Rows from which on products of half the result beat one of the whole."""
+
+
+_of_thread = threading.local()
+
+
+def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return (X-m)(X-m)ᵀ (n, n), float64, of rows (n, d).
+
+    m is the mean of some samples, evenly spaced: near enough to take a large mean off, and what
+    is left of it goes by centring the result, in float64.
+    """
+    n, d = rows.shape
+    size = _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE)
+    width = min(d, max(256, size // (n * dtype.itemsize)))
+    total = torch.empty(n, n, dtype=torch.float64, device=rows.device)
+    product = torch.empty(n, n, dtype=dtype, device=rows.device)
+    # Rows a power of two apart would fall on the same lines of the cache, and push each other out.
+    buffer = _workspace((n, width + _PADDING), product)
+    step = max(1, n // _SHIFT_SAMPLES)
+    some = len(range(0, n, step))
+    weights = torch.full((1, some), 1 / some, dtype=dtype, device=rows.device)
+    for start in range(0, d, width):
+        chunk = rows if width == d else rows[:, start : start + width]
+        chunk = chunk if chunk.dtype == dtype else chunk.to(dtype)
+        mean = torch.mm(weights, chunk[::step])
+        _with_itself(torch.sub(chunk, mean, out=buffer[:, : chunk.shape[1]]), product)
+        total.add_(product) if start else total.copy_(product)
+    return total
+
+
+def _workspace(size: tuple[int, int], like: Tensor) -> Tensor:
+    """Return memory for `size` numbers of the type and device of `like`.
+
+    On a CPU it is the same for each call of a thread: first use of new memory costs as much as
+    the subtraction.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(size)
+    count = size[0] * size[1]
+    kept: Tensor | None = getattr(_of_thread, "memory", None)
+    if kept is None or kept.numel() < count * like.itemsize:
+        kept = _of_thread.memory = torch.empty(count * like.itemsize, dtype=torch.uint8)
+    return kept[: count * like.itemsize].view(like.dtype).view(size)
+
+
+def _with_itself(rows: Tensor, out: Tensor) -> Tensor:
+    """Return rows·rowsᵀ in `out`; half of it is the other's mirror image."""
+    n = len(rows)
+    if rows.device.type != "cpu" or n < _HALVES_FROM:
+        return torch.mm(rows, rows.T, out=out)
+    if n >= _BLAS_FROM and _one_thread():
+        array = rows.numpy()
+        with np.errstate(all="ignore"):  # NaN and Inf are the caller's to report
+            np.matmul(array, array.T, out=out.numpy())  # the same memory twice: BLAS's syrk
+        return out
+    band = max(32, min(n // 4, 128))  # saves near half the work, and runs at full speed
+    for top in range(0, n, band):
+        end = min(top + band, n)
+        torch.mm(rows[top:end], rows[:end].T, out=out[top:end, :end])
+        out[:top, top:end] = out[top:end, :top].T
+    return out
+
+
+def _one_thread() -> bool:
+    """Whether numpy's BLAS has one thread, as torch: more of them would be in torch's way."""
+    return torch.get_num_threads() == 1 and "1" in (
+        os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
+    ).split(",")
