@@ -42,7 +42,8 @@ NOTE = (
 )
 HEAD = (
     "| model | samples a batch | implementation | batches | x floor | of it the product "
-    "| s a batch | of the forward | extra MiB | largest error |\n|---|---|---|---|---|---|---|---|---|---|"
+    "| s a batch | of the forward | extra MiB | largest error |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
 )
 
 

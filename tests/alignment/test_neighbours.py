@@ -21,11 +21,11 @@ def layers(seed: int, n: int) -> dict[str, torch.Tensor]:
 
 def neighbours_of(x: np.ndarray, k: int) -> list[set[int]]:
     """Sort all others by Euclidean distance, sample by sample."""
-    found = []
+    shared = []
     for i, one in enumerate(x):
         distances = sorted((math.dist(one, other), j) for j, other in enumerate(x) if j != i)
-        found.append({j for _, j in distances[:k]})
-    return found
+        shared.append({j for _, j in distances[:k]})
+    return shared
 
 
 def mutual(x: np.ndarray, y: np.ndarray, k: int) -> float:
