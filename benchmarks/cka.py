@@ -41,7 +41,8 @@ NOTE = (
     "not charged for it."
 )
 HEAD = (
-    "| model | samples a batch | implementation | batches | x floor | of it the product | s a batch | of the forward | "
+    "| model | samples a batch | implementation | batches | x floor | of it the product | "
+    "s a batch | of the forward | "
     "extra MiB | largest error |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
