@@ -41,9 +41,9 @@ NOTE = (
     "not charged for it."
 )
 HEAD = (
-    "| model | samples a batch | implementation | batches | x floor | of it the product "
-    "| s a batch | of the forward | extra MiB | largest error |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
+    "| model | samples a batch | implementation | batches | x floor | of it the product | "
+    "s a batch | of the forward | "
+    "extra MiB | largest error |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 
 

@@ -10,13 +10,12 @@ little more than half the time where BLAS has enough rows to share out.
 from __future__ import annotations
 
 import os
-import threading
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES = {"cpu": 4 * 2**20}
+_CHUNK_BYTES = {"cpu": 2 * 2**20}
 _CHUNK_BYTES_DEVICE = 64 * 2**20
 _PADDING = 16
 """Numbers between two rows of the buffer: one cache line of float32."""
@@ -26,9 +25,6 @@ _BLAS_FROM = 128
 """Rows from which on BLAS's symmetric product beats one in bands."""
 _HALVES_FROM = 32
 """Rows from which on products of half the result beat one of the whole."""
-
-
-_of_thread = threading.local()
 
 
 def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -43,7 +39,7 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
     total = torch.empty(n, n, dtype=torch.float64, device=rows.device)
     product = torch.empty(n, n, dtype=dtype, device=rows.device)
     # Rows a power of two apart would fall on the same lines of the cache, and push each other out.
-    buffer = _workspace((n, width + _PADDING), product)
+    buffer = product.new_empty(n, width + _PADDING)
     step = max(1, n // _SHIFT_SAMPLES)
     some = len(range(0, n, step))
     weights = torch.full((1, some), 1 / some, dtype=dtype, device=rows.device)
@@ -54,21 +50,6 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
         _with_itself(torch.sub(chunk, mean, out=buffer[:, : chunk.shape[1]]), product)
         total.add_(product) if start else total.copy_(product)
     return total
-
-
-def _workspace(size: tuple[int, int], like: Tensor) -> Tensor:
-    """Return memory for `size` numbers of the type and device of `like`.
-
-    On a CPU it is the same for each call of a thread: first use of new memory costs as much as
-    the subtraction.
-    """
-    if like.device.type != "cpu":
-        return like.new_empty(size)
-    count = size[0] * size[1]
-    kept: Tensor | None = getattr(_of_thread, "memory", None)
-    if kept is None or kept.numel() < count * like.itemsize:
-        kept = _of_thread.memory = torch.empty(count * like.itemsize, dtype=torch.uint8)
-    return kept[: count * like.itemsize].view(like.dtype).view(size)
 
 
 def _with_itself(rows: Tensor, out: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Outputs other than plain (batch, …) tensors: time first, sparse, nested, NHWC, empty."""
+"""Outputs that are no plain (batch, …): time first, sparse, nested, channels last, empty."""
 
 from __future__ import annotations
 
