@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -72,14 +73,19 @@ def test_a_loader_that_hangs(workers: int, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
-    deadline = time.monotonic() + 100
-    while not (project.root / "stuck").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    process.send_signal(signal.SIGUSR1)
-    begun = time.monotonic()
-    printed, _ = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 100
+        while not (project.root / "stuck").exists() and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        process.send_signal(signal.SIGUSR1)
+        begun = time.monotonic()
+        printed, _ = process.communicate(timeout=60)
+    finally:  # its loader, too, where nothing gives it up
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 75, printed
     assert time.monotonic() - begun < 30
     folder = project.root / "runs/single/t"
