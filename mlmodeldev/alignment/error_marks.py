@@ -28,11 +28,15 @@ _DARK, _LIGHT = "#4d4d4d", "#d9d9d9"
 
 
 def any_clearly_below(values: np.ndarray, floor: np.ndarray | None) -> bool:
-    """Whether a value is below 0 by more than twice its noise floor and more than can't be seen."""
+    """Whether a value is below 0 by more than chance would give, and more than can't be seen.
+
+    The lowest of m values of chance lies about √(2 ln m) noise floors below 0.
+    """
     with np.errstate(invalid="ignore"):
         below = values < -CLEARLY_BELOW
         if floor is not None:
-            below &= ~(values >= -2 * floor)  # a NaN floor says nothing
+            floors = max(2.0, (2 * np.log(max(values.size, 1))) ** 0.5)
+            below &= ~(values >= -floors * floor)  # a NaN floor says nothing
     return bool(below.any())
 
 

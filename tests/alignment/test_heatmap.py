@@ -76,6 +76,13 @@ def hatching(figure):
     return {(round(y), round(x)) for x, y in centres}, texts
 
 
+def test_the_lowest_of_many_values_of_chance_leaves_the_colours_to_those_above_0():
+    values = 0.03 * np.random.default_rng(0).standard_normal((60, 60))
+    assert values.min() < -2 * 0.03
+    image = draw_heatmap(values, names(60), names(60), floor=np.full((60, 60), 0.03)).axes[0].images
+    assert image[0].get_clim() == (0, 1)
+
+
 @pytest.mark.parametrize("count", [6, 60])
 def test_cells_that_chance_would_give_are_hatched_and_the_legend_says_by_which_rule(count):
     matrix = np.linspace(0, 1, count * count).reshape(count, count)
