@@ -106,7 +106,7 @@ def test_a_command_that_can_not_be_started_has_failed_and_is_run_again(sweep):
 @pytest.mark.parametrize(
     ("change", "more", "message"),
     [
-        (("grid", "bayes"), [], "need the log of trainer.py"),
+        (("grid", "bayes"), [], "other.py has it on W&B's server only"),
         (("other.py", "none.py"), [], "none.py: no such file"),
         (("args_json_file", "args_json_fil"), [], "did you mean 'args_json_file'"),
         (("", ""), ["training.max_epochs=2"], "are for trainer.py, not"),
