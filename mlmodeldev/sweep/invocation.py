@@ -23,7 +23,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +189,24 @@ class Invocation:
             **self._forms(call, json_file),
         }
         line: list[str] = []
-        for item in self._filled(self.command):
-            name = match[1] if (match := _MACRO.fullmatch(item)) else None
+        for name, item in self._words:
             line += [item] if name is None else macros.get(name, [])
         line = _resolved(line)
         if self.is_foreign:
             return line
         own = {key.lstrip("+") for key in call.settings}
         return line + [item for item in places if item.partition("=")[0].lstrip("+") not in own]
+
+    @property
+    def _words(self) -> list[tuple[str | None, str]]:
+        """The words of the command, with the macro that one stands for."""
+        if any(_VARIABLE in item for item in self.command):
+            return _macros_in(self._filled(self.command))
+        return self._own_words
+
+    @cached_property
+    def _own_words(self) -> list[tuple[str | None, str]]:
+        return _macros_in(self.command)
 
     def _forms(self, call: TrialCall, json_file: Path) -> dict[str, list[str]]:
         if not self.is_foreign:
@@ -216,6 +226,7 @@ class Invocation:
         return fill_environment(list(items))
 
 
+@cache
 def wandb_macros() -> tuple[
     Callable[[list[str]], list[str]], Callable[[dict[str, Any]], dict[str, Any]]
 ]:
@@ -331,6 +342,10 @@ def _missing(words: Sequence[str], program: str, root: Path) -> str:
 def _beside_python(name: str) -> Path:
     """Return where a program of our own Python environment lies."""
     return Path(sys.executable).parent / name
+
+
+def _macros_in(words: Sequence[str]) -> list[tuple[str | None, str]]:
+    return [(match[1] if (match := _MACRO.fullmatch(each)) else None, each) for each in words]
 
 
 def _resolved(line: list[str]) -> list[str]:

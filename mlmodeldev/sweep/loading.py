@@ -105,14 +105,19 @@ class Sweep:
     def _nested(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings as W&B hands them over: nested where the file nests them."""
         values: dict[str, Any] = {}
-        for parameter in self.definition.parameters:
-            if parameter.name not in settings or not parameter.path:
-                continue
-            node = values
-            for name in parameter.path[:-1]:
-                node = node.setdefault(name, {})
-            node[parameter.path[-1]] = settings[parameter.name]
+        for parameter, (*outer, last) in self._places:
+            if parameter in settings:
+                node = values
+                for name in outer:
+                    node = node.setdefault(name, {})
+                node[last] = settings[parameter]
         return values
+
+    @cached_property
+    def _places(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The parameters that the file has, with their names from the outermost."""
+        paths = ((each.name, each.path) for each in self.definition.parameters)
+        return [(name, path) for name, path in paths if path]
 
     @cached_property
     def space(self) -> Space:

@@ -95,8 +95,9 @@ def local_lines(due: Sequence[TrialEntry], sweep_state: SweepState) -> Iterator[
     if start is None:
         yield from _trainer_lines(due, sweep_state)
         return
+    foreign = sweep_state.sweep.invocation.is_foreign  # which is told of no place
     for entry in due:
-        places = trial_arguments({}, entry.folder, sweep_state.overrides)
+        places = [] if foreign else trial_arguments({}, entry.folder, sweep_state.overrides)
         yield shlex.join(start.line(entry.folder, entry.trial.overrides, places)) + "\n"
 
 
