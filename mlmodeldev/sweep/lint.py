@@ -23,7 +23,7 @@ from mlmodeldev.sweep.distributions import quantise
 from mlmodeldev.sweep.document import Document, Problem
 from mlmodeldev.sweep.lint_command import check_command
 from mlmodeldev.sweep.lint_settings import TrainerSettings, check_settings, points
-from mlmodeldev.sweep.loading import Sweep
+from mlmodeldev.sweep.loading import MAX_LISTED, Sweep
 from mlmodeldev.sweep.parameters import EXPONENTS, Parameter, distinct
 from mlmodeldev.sweep.yaml_reader import read_file
 
@@ -122,8 +122,12 @@ def _step_warnings(parameter: Parameter, method: str) -> Iterator[str]:
 
 
 def _check_end(document: Document, definition: Definition) -> None:
-    """Warn of a search that never ends, and of seeds that are searched like a setting."""
+    """Warn of what never ends, and of seeds that are searched like a setting."""
     if definition.method == "grid":
+        size = Sweep(definition).space.product()
+        if size > MAX_LISTED and definition.run_cap is None:
+            message = f"missing: of {size:,} points at most {MAX_LISTED:,} are listed without it"
+            document.warning(("run_cap",), message, document.line(("method",)))
         return
     if definition.run_cap is None:
         message = f"missing: {definition.method} has no end without it"

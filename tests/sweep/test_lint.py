@@ -273,3 +273,19 @@ def test_a_bound_that_yaml_reads_as_text_is_one_mistake(program, spec, tmp_path)
     file.write_text(f"{text}run_cap: 3\n")
     errors = [each.message for each in check(file) if each.severity == "error"]
     assert len(errors) == 1 and "is text in YAML 1.1, not a number: write 1.0e-" in errors[0]
+
+
+def test_a_grid_that_can_not_be_listed_says_so(tmp_path: Path) -> None:
+    ranges = "".join(
+        f"  {name}: {{min: 1, max: 2000, distribution: int_uniform}}\n" for name in "ab"
+    )
+    text = f"program: other.py\nmethod: grid\nparameters:\n{ranges}"
+    file = tmp_path / "sweep.yaml"
+
+    def caps() -> list[str]:
+        return [problem.message for problem in check(file) if problem.key == "run_cap"]
+
+    file.write_text(text)
+    assert caps() == ["missing: of 4,000,000 points at most 2,000,000 are listed without it"]
+    file.write_text(f"run_cap: 5\n{text}")
+    assert caps() == []
