@@ -37,9 +37,10 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
     size = _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE)
     width = min(d, max(256, size // (n * dtype.itemsize)))
     total = torch.empty(n, n, dtype=torch.float64, device=rows.device)
-    product = torch.empty(n, n, dtype=dtype, device=rows.device)
+    bands = _bands(n, rows.device.type)
+    product = total if bands else torch.empty(n, n, dtype=dtype, device=rows.device)
     # Rows a power of two apart would fall on the same lines of the cache, and push each other out.
-    buffer = product.new_empty(n, width + _PADDING)
+    buffer = torch.empty(n, width + _PADDING, dtype=dtype, device=rows.device)
     step = max(1, n // _SHIFT_SAMPLES)
     some = len(range(0, n, step))
     weights = torch.full((1, some), 1 / some, dtype=dtype, device=rows.device)
@@ -47,26 +48,40 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
         chunk = rows if width == d else rows[:, start : start + width]
         chunk = chunk if chunk.dtype == dtype else chunk.to(dtype)
         mean = torch.mm(weights, chunk[::step])
-        _with_itself(torch.sub(chunk, mean, out=buffer[:, : chunk.shape[1]]), product)
-        total.add_(product) if start else total.copy_(product)
+        shifted = torch.sub(chunk, mean, out=buffer[:, : chunk.shape[1]])
+        if not bands:
+            _add(_with_itself(shifted, product), total, start)
+            continue
+        for top, end in bands:  # below the diagonal; the rest is its mirror image
+            part = torch.mm(shifted[top:end], shifted[:end].T)
+            _add(part, total[top:end, :end], start)
+    for top, end in bands:
+        total[:top, top:end] = total[top:end, :top].T
     return total
 
 
-def _with_itself(rows: Tensor, out: Tensor) -> Tensor:
-    """Return rows·rowsᵀ in `out`; half of it is the other's mirror image."""
-    n = len(rows)
-    if rows.device.type != "cpu" or n < _HALVES_FROM:
-        return torch.mm(rows, rows.T, out=out)
-    if n >= _BLAS_FROM and _one_thread():
-        array = rows.numpy()
-        with np.errstate(all="ignore"):  # NaN and Inf are the caller's to report
-            np.matmul(array, array.T, out=out.numpy())  # the same memory twice: BLAS's syrk
-        return out
+def _add(product: Tensor, total: Tensor, start: int) -> None:
+    if start:
+        total.add_(product)
+    else:
+        total.copy_(product)
+
+
+def _bands(n: int, device: str) -> list[tuple[int, int]]:
+    """Return the rows of each product of half the result; none: one product is better."""
+    if device != "cpu" or n < _HALVES_FROM or (n >= _BLAS_FROM and _one_thread()):
+        return []
     band = max(32, min(n // 4, 128))  # saves near half the work, and runs at full speed
-    for top in range(0, n, band):
-        end = min(top + band, n)
-        torch.mm(rows[top:end], rows[:end].T, out=out[top:end, :end])
-        out[:top, top:end] = out[top:end, :top].T
+    return [(top, min(top + band, n)) for top in range(0, n, band)]
+
+
+def _with_itself(rows: Tensor, out: Tensor) -> Tensor:
+    """Return rows·rowsᵀ in `out`, by BLAS's symmetric product where that is faster."""
+    if rows.device.type != "cpu" or len(rows) < _BLAS_FROM:
+        return torch.mm(rows, rows.T, out=out)
+    array = rows.numpy()
+    with np.errstate(all="ignore"):  # NaN and Inf are the caller's to report
+        np.matmul(array, array.T, out=out.numpy())  # the same memory twice: BLAS's syrk
     return out
 
 
