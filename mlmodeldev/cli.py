@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlmodeldev import __version__
-from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, nearest
+from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output, nearest
 
 if TYPE_CHECKING:
     import argparse
@@ -74,8 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mlmodeldev: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; the flush at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 0
 
 

@@ -8,6 +8,8 @@ Example::
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from collections.abc import Iterable
 
 EXIT_BAD_INPUT = 2
@@ -39,3 +41,11 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     names = {name.lower(): name for name in allowed}
     close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def drop_output() -> None:
+    """Print no more: the reader of a pipe (head, less) has seen enough.
+
+    Without it the flush at exit would complain of the closed pipe.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,9 +1,11 @@
 """A measured CKA matrix: its numbers and files, and what the loggers get of it.
 
-result = Result.of(metric, "drift", against="start", has_diagonal=True, epoch=3)
-scalars(result)                    # {"cka/drift/mean_diagonal": 0.93, …}
-write_files(result, folder)        # cka/drift/epoch-0003.{npz,png}, cka/drift.png
-log_picture(result, folder, loggers, step)
+Example::
+
+    result = Result.of(metric, "drift", against="start", has_diagonal=True, epoch=3)
+    scalars(result)                    # {"cka/drift/mean_diagonal": 0.93, …}
+    write_files(result, folder)        # cka/drift/epoch-0003.{npz,png}, cka/drift.png
+    log_picture(result, folder, loggers, step)
 """
 
 from __future__ import annotations

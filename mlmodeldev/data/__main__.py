@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
-from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
+from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
 from mlmodeldev.fetch.files import human
 
 
@@ -31,8 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_BAD_INPUT
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; the flush at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
     return 0
 
 

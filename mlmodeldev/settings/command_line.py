@@ -29,6 +29,7 @@ from mlmodeldev.errors import (
     EXIT_INTERRUPTED,
     TrialInterrupted,
     UsageError,
+    drop_output,
     nearest,
 )
 from mlmodeldev.machine import share_cores
@@ -79,8 +80,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     except BrokenPipeError:
         if not _WITHOUT_TRAINING & set(sys.argv[1:]):
             raise
-        # The reader (head, less) has seen enough; the flush at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
     except Exception as error:
         if not is_composition_error(error):
             raise

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
+from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
 from mlmodeldev.secrets import guard_output, refuse_in_arguments
 from mlmodeldev.trial.agent_run import leave_agent
 
@@ -64,8 +63,7 @@ def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | Non
         print(f"SlurmTrain.py: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; the flush at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return SIGPIPE_STATUS
 
 

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
+from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep.document import Problem
@@ -43,8 +42,7 @@ def main(argv: Sequence[str] | None = None, settings: TrainerSettings | None = N
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; the flush at exit must not complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return 0
 
 

@@ -42,7 +42,6 @@ class Starter:
         self, invocation: Invocation, call: Callable[[Mapping[str, Any]], TrialCall]
     ) -> None:
         self.invocation, self.call = invocation, call
-        self._names_file = "args_json_file" in invocation.macros
 
     def line(
         self, folder: Path, values: Mapping[str, Any], places: Sequence[str] = ()
@@ -53,8 +52,7 @@ class Starter:
             values: the trial's own.
             places: more settings of a trainer, such as those that say where the trial lies.
         """
-        file = folder / f"{PARAMETERS}.json" if self._names_file else folder
-        return self.invocation.line(self.call(values), file, places)
+        return self.invocation.line(self.call(values), folder / f"{PARAMETERS}.json", places)
 
     def __call__(self, task: TrialTask, values: Mapping[str, Any]) -> TrialTask:
         """Return the trial as a process of this command; its values are written to its folder."""

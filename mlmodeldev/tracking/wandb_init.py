@@ -27,8 +27,7 @@ FINISH_SECONDS = "60"
 """How long the end of a trial waits for a server that does not answer; the client's default is
 for ever. What is not up by then, `sync` uploads."""
 
-INIT_SECONDS = 60
-"""How long opening a run waits for the server; the client's default is 90."""
+_INIT_SECONDS = 60.0
 
 
 def open_run(settings: Settings, folder: TrialFolder, offline: bool, **options: Any) -> Any:
@@ -71,6 +70,14 @@ def prepare_environment() -> None:
         os.environ.setdefault("HOME", "/")
 
 
+def init_seconds() -> float:
+    """Return how long opening a run waits for the server: as the user has set it, else a minute.
+
+    The client's own default is a minute and a half.
+    """
+    return float(os.environ.get("WANDB_INIT_TIMEOUT") or _INIT_SECONDS)
+
+
 def git_metadata(record: dict[str, Any]) -> dict[str, Any]:
     """Return what the client is to say of the code, so that it does not look for itself.
 
@@ -93,7 +100,6 @@ def _client_settings(**options: Any) -> Any:
         options |= {"save_code": False, "disable_code": True}
     # The client takes the process that imported it for the trial's, and that is the fork server.
     options.setdefault("x_stats_pid", os.getpid())
-    if "WANDB_INIT_TIMEOUT" not in os.environ:
-        options.setdefault("init_timeout", INIT_SECONDS)
+    options.setdefault("init_timeout", init_seconds())
     # Otherwise the client sends SIGINT for "stop", which also means "save and come back".
     return wandb.Settings(stop_fn=lambda: signals.ask_to_stop("W&B"), **options)

@@ -31,7 +31,7 @@ from mlmodeldev.tracking.metadata import (
     models_to_keep,
     stored_settings,
 )
-from mlmodeldev.tracking.wandb_init import INIT_SECONDS, git_metadata, prepare_environment
+from mlmodeldev.tracking.wandb_init import git_metadata, init_seconds, prepare_environment
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial.record import STEP, TIME, read_record, read_rows
 
@@ -173,7 +173,7 @@ class RunWriter:
                 reinit="create_new",  # many runs at once in one process
                 console="off",
                 silent=True,
-                init_timeout=INIT_SECONDS,
+                init_timeout=init_seconds(),
                 stop_fn=(folder / STOP_NOTE).touch,  # "stop" in W&B reaches the trial
                 x_update_finish_state=state is not None,
                 # what this process and its machine are says nothing of the trial
