@@ -113,7 +113,12 @@ def draw(layers: list[list[str]], counted: Counter[tuple[str, str]], file: Path)
     from matplotlib import pyplot as plt
 
     shown = [layer for layer in layers if not PRIMITIVES & {*layer}]
-    figure, axes = plt.subplots(figsize=(10, 0.95 * len(shown)))
+    # at the size and scale in which it is saved: arrows end at the boxes as they were drawn before
+    figure = plt.figure(figsize=(10, 0.95 * len(shown)), dpi=72)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(-0.03, 1.05)
+    axes.set_ylim(-len(shown) - 0.6, 0.5)
+    axes.axis("off")
     places = {
         room: (COLUMNS.get(room, 0.5), -float(number))
         for number, layer in enumerate(shown)
@@ -128,13 +133,9 @@ def draw(layers: list[list[str]], counted: Counter[tuple[str, str]], file: Path)
             _arrow(axes, (places[begin], boxes[begin]), (places[end], boxes[end]))
     base = ", ".join(sorted(PRIMITIVES))
     _box(axes, 0.5, -len(shown) - 0.1, f"{base}\nused by all: one of each kind", "#e3e8ee")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-len(shown) - 0.6, 0.5)
-    axes.axis("off")
     figure.savefig(
         file,
         format="svg",
-        bbox_inches="tight",
         metadata={"Date": None, "Description": described(counted)},
     )
     plt.close(figure)
