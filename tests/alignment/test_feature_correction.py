@@ -88,10 +88,10 @@ def sampled(seed, draws, features, **options):
     """Return CKA of `features` units drawn of each of two wide layers, and CKA of all units."""
     rng = np.random.default_rng(seed)
     n, wide = 48, 1500
-    shared = rng.standard_normal((n, 6))
+    causes = rng.standard_normal((n, 9))  # three of six are the same for both layers
     layers = [
-        shared @ rng.standard_normal((6, wide)) + 0.8 * rng.standard_normal((n, wide))
-        for _ in range(2)
+        some @ rng.standard_normal((6, wide)) + 0.8 * rng.standard_normal((n, wide))
+        for some in (causes[:, :6], causes[:, 3:])
     ]
     whole = oracles.cka([tuple(layers)])
     sums, metric = [], CKA(["x", "y"], **options)
