@@ -199,10 +199,10 @@ def _extend(x: Tensor, widths: list[int]) -> Tensor:
 
 def _moved(powers: Tensor, delta: Tensor) -> Tensor:
     """Return Σ(x + delta)ᵏ (5, d), k = 0 to 4, of Σxᵏ (5, d)."""
-    rows = [
-        sum(comb(k, j) * delta ** (k - j) * powers[j] for j in range(k + 1))
-        for k in range(len(powers))
-    ]
+    rows = []
+    for k in range(len(powers)):
+        terms = [comb(k, j) * delta ** (k - j) * powers[j] for j in range(k + 1)]
+        rows.append(torch.stack(terms).sum(0))
     return torch.stack(rows)
 
 

@@ -225,6 +225,14 @@ class Cka(Group):
     compare: dict[str, Comparison] = {}
     """Matrices to measure, by name."""
 
+    @model_validator(mode="after")
+    def _corrects_what_can_be(self) -> Cka:
+        given = f"estimator={self.estimator} and kernel={self.kernel}"
+        needed = "estimator=unbiased and kernel=linear"
+        if self.feature_correction and given != needed:
+            raise ValueError(f"feature_correction=true goes with {needed}, not {given}")
+        return self
+
 
 class Switch(Group):
     """A callback that is on or off."""
