@@ -3,8 +3,8 @@
 Example::
 
     compared = compare_outcomes(Path("runs/digits/a"), Path("runs/digits/b"))
-    compared.differences            # [Difference("metric", "train/loss at step 19", "0.51", "0.52")]
-    compared.rows, compared.tensors # 12, 34
+    str(compared.differences[0])        # "metric: train/loss at step 19: 0.51 | 0.52"
+    compared.rows, compared.tensors     # 12, 34
 """
 
 from __future__ import annotations
@@ -138,10 +138,10 @@ def _first_of_tensors(
             return Difference("weights", where, _shape(ours), _shape(theirs))
         if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
             return Difference("weights", where, _shape(ours), _shape(theirs))
-        if place := _first_element(ours, theirs):
-            return Difference(
-                "weights", f"{name}{list(place)} ({file})", *_values(ours, theirs, place)
-            )
+        place = _first_element(ours, theirs)
+        if place is not None:
+            where = f"{name}{list(place)} ({file})"
+            return Difference("weights", where, ours[place].item(), theirs[place].item())
     return None
 
 
@@ -157,10 +157,6 @@ def _first_element(a: Tensor, b: Tensor) -> tuple[int, ...] | None:
         return None
     index = int(differing[0]) // a.element_size()
     return tuple(int(i) for i in torch.unravel_index(torch.tensor(index), a.shape))
-
-
-def _values(a: Tensor, b: Tensor, place: tuple[int, ...]) -> tuple[Any, Any]:
-    return a[place].item(), b[place].item()
 
 
 def _shape(tensor: Tensor | None) -> str | None:
