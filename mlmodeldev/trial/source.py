@@ -235,7 +235,7 @@ def archive(root: Path, code: Iterable[str], settings: Mapping[str, Any]) -> byt
         for name in [*sorted(needed), *others[:MOST_FILES]]:
             room -= _add(opened, root, name, source, room)
         text = json.dumps(asdict(source), indent=1, default=str)
-        opened.writestr(zipfile.ZipInfo(_LIST, _DATE), text)
+        opened.writestr(zipfile.ZipInfo(_LIST, _DATE), text, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
