@@ -77,9 +77,9 @@ def settings_again(trial: Trial, place: Path, fetch: bool) -> dict[str, Any]:
         pruning["enabled"] = False  # the trial was not ended by it; the others are not here
     if "launcher" in settings.get("cluster", {}):
         settings["cluster"]["launcher"] = "local"
-    ranks = (trial.environment.get("machine") or {}).get("ranks")
-    if ranks:
-        settings["training"] |= {"devices": ranks, "num_nodes": 1}
+    ranks = (trial.environment.get("machine") or {}).get("ranks", 1)
+    if ranks > 1 and settings["training"].get("devices") == "auto":  # a launcher had decided
+        settings["training"]["devices"] = ranks
     return settings
 
 

@@ -106,9 +106,9 @@ def code_differences(a: Trial, b: Trial, repository: Path | None) -> list[Differ
     """Return the files that differ, each with the first line that does, and the commits."""
     names = [*_differing(_code(a), _code(b)), *_differing_beside(a, b)]
     result = [_line_difference(name, a, b, repository) for name in names]
-    commits = tuple(each.record.get("sha") for each in (a, b))
+    commits = [each.record.get("sha") for each in (a, b)]
     if commits[0] != commits[1]:
-        result.append(Difference("code", "commit", *commits))
+        result.append(Difference("code", "commit", *(c and c[:12] for c in commits)))
     return result
 
 
