@@ -130,7 +130,8 @@ def reproduce(wish: Wish) -> Report:
             report.verdict = "stopped"
         else:
             _run_and_compare(trial, code, repository, wish, report)
-        write_json(report.folder / REPORT, report.as_json())
+            if report.verdict != "failed":  # else the same command tries again
+                write_json(report.folder / REPORT, report.as_json())
     return report
 
 
@@ -171,7 +172,7 @@ def _notes(trial: Trial) -> Iterator[str]:
 
 
 def _own_folder(trial: Trial, to: Path | None) -> Path:
-    """Return the folder to run in: a new one, or that of a run which was interrupted.
+    """Return the folder to run in: a new one, or that of a run which has not come to its end.
 
     Raises:
         UsageError: it lies in the trial's, or holds something else.
@@ -192,7 +193,7 @@ def _own_folder(trial: Trial, to: Path | None) -> Path:
 
 
 def _is_unfinished(folder: Path, trial: Trial) -> bool:
-    """Whether a run of this very trial was interrupted here."""
+    """Whether a run of this very trial was begun here, and not compared yet."""
     try:
         begun = json.loads((folder / f"{_ORIGINAL}.json").read_text())
     except (OSError, ValueError):

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -25,6 +24,7 @@ from mlmodeldev.trial.agent_run import without_agent
 from mlmodeldev.trial.comparison import Trial
 from mlmodeldev.trial.signals import SIGNALS
 
+_STANDARD_ERROR = 2
 _OF_A_LAUNCHER = (
     "RANK",
     "WORLD_SIZE",
@@ -48,13 +48,13 @@ def run_again(
         project: its code.
         place: the new trial lies in ``runs/`` below it.
         python: the interpreter.
-        fetch: keep data that are fetched in the project, whatever folder the trial took.
+        fetch: have the data below ``place``, whatever folder the trial took.
     """
     settings = settings_again(trial, place, fetch)
     artefacts = settings["artefacts"]
     command = [python, str(project / "trainer.py")]
     process = subprocess.Popen(
-        command, cwd=project, env=_environment(trial, project, settings), stdout=sys.stderr.fileno()
+        command, cwd=project, env=_environment(trial, project, settings), stdout=_STANDARD_ERROR
     )
     folder = place / "runs" / artefacts["sweep"] / artefacts["trial"]
     return folder, _wait(process)
@@ -71,7 +71,7 @@ def settings_again(trial: Trial, place: Path, fetch: bool) -> dict[str, Any]:
         "fresh": False,
     }
     if fetch:
-        settings["artefacts"]["data_dir"] = "data"
+        settings["artefacts"]["data_dir"] = str(place / "data")
     settings["logger"] = {**dict.fromkeys(settings.get("logger") or ()), "csv": {}}
     if pruning := settings.get("callbacks", {}).get("pruning"):
         pruning["enabled"] = False  # the trial was not ended by it; the others are not here

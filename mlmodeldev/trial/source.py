@@ -34,7 +34,7 @@ SOURCE = "source.zip"
 
 LARGEST_IN_ALL = 8 * 2**20
 """Bytes of all files together; one alone may have as many as are looked through for keys."""
-MOST_FILES = 500
+MOST_FILES = 1000
 """Files beside those that the trial's code is known to be made of."""
 NO_CODE = {
     "runs",
