@@ -69,7 +69,10 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 
 
 def _first_of_rows(a: list[dict[str, str]], b: list[dict[str, str]]) -> list[Difference]:
-    for ours, theirs in zip(a, b, strict=False):
+    for number, (ours, theirs) in enumerate(zip(a, b, strict=False), 1):
+        if ours["step"] != theirs["step"]:
+            steps = (f"step {each['step']}" for each in (ours, theirs))
+            return [Difference("metric", f"row {number} of metrics.csv", *steps)]
         for name in [*ours, *(n for n in theirs if n not in ours)]:
             if ours.get(name) != theirs.get(name):
                 where = f"{name} at step {ours.get('step')}"

@@ -151,13 +151,14 @@ def unpack(folder: Path, source: Source, root: Path) -> None:
         UsageError: a file is damaged, or its name leads out of the project.
     """
     top = root.resolve()
+    for name in (*source.deleted, *source.files):
+        if not (root / name).resolve().is_relative_to(top):
+            raise UsageError(f"{folder / SOURCE}: {name} leads out of the project")
     for name in source.deleted:
         (root / name).unlink(missing_ok=True)
     with zipfile.ZipFile(folder / SOURCE) as opened:
         for name in source.files:
             target = root / name
-            if not target.resolve().is_relative_to(top):
-                raise UsageError(f"{folder / SOURCE}: {name} leads out of the project")
             try:
                 member = opened.getinfo(f"files/{name}")
                 content = opened.read(member)
