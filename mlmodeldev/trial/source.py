@@ -16,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,50 +173,55 @@ def unpack(folder: Path, source: Source, root: Path) -> None:
 # --- which files
 
 
-def differences(root: Path) -> Differences:
+def differences(root: Path, apart: Iterable[str] = ()) -> Differences:
     """Return how the project differs from its commit; without git, all of its files differ.
 
     In a copy that `submit` has made, what differed where it was copied from.
+
+    Args:
+        root: the project's folder.
+        apart: folders below it that hold no code, beside `NO_CODE`; they are not looked into.
     """
     copied = copied_facts(root)
     if copied is not None:
         listed: dict[str, Any] = copied.get("differences") or {"files": copied.get("untracked", [])}
         return Differences(**listed)
+    no_code = {*NO_CODE, *apart}
     try:
         prefix = git_output(root, "rev-parse", "--show-prefix").decode().strip()
-        changed = git_output(
-            root, "diff", "--name-status", "-z", "--no-renames", "--relative", "HEAD"
-        )
-        others = git_output(root, "ls-files", "-z", "--others", "--exclude-standard")
+        changed = git_output(root, "diff", *_NAMES, "HEAD")
     except UsageError:
-        return Differences(files=code_files(root))
+        return Differences(files=sorted(_walk(root, no_code)))
+    excluded = [f"--exclude=/{prefix}{name}/" for name in sorted(no_code)]
+    new = run_git(
+        root, "ls-files", "-z", "--others", "--exclude-standard", "--exclude=.*", *excluded
+    )
     words = changed.decode(errors="replace").split("\0")
     states = dict(zip(words[1::2], words[::2], strict=False))
-    new = [name for name in others.decode(errors="replace").split("\0") if _may_be_code(name)]
-    edited = [name for name, state in states.items() if state != "D"]
+    edited = {name for name, state in states.items() if state != "D"}
+    edited |= {name for name in (new or "").split("\0") if name}
     deleted = [name for name, state in states.items() if state == "D"]
-    return Differences(sorted({*edited, *new}), sorted(deleted), prefix)
-
-
-def _may_be_code(name: str) -> bool:
-    """Whether a file that git neither tracks nor ignores is likely to belong to the code."""
-    parts = name.split("/")
-    hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-    return bool(name) and not hidden and parts[0] not in NO_CODE
+    return Differences(sorted(edited), sorted(deleted), prefix)
 
 
 def code_files(root: Path) -> list[str]:
     """Return the files that git tracks or would; outside of git, all but data and hidden ones."""
     listed = run_git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = listed.split("\0") if listed is not None else _walk(root)
+    names = listed.split("\0") if listed is not None else _walk(root, NO_CODE)
     return sorted(name for name in set(names) if name and (root / name).is_file())
 
 
-def _walk(root: Path) -> Iterator[str]:
-    for path in root.rglob("*"):
-        name = path.relative_to(root).as_posix()
-        if _may_be_code(name) and path.is_file():
-            yield name
+def _walk(root: Path, no_code: Collection[str]) -> Iterator[str]:
+    """Yield a project's files; folders of data and trials, which may be vast, are not entered."""
+    for folder, folders, files in os.walk(root):
+        place = Path(folder).relative_to(root)
+        names = [(place / name).as_posix() for name in folders if _is_shown(name)]
+        folders[:] = [Path(name).name for name in names if name not in no_code]
+        yield from ((place / name).as_posix() for name in files if _is_shown(name))
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".") and name != "__pycache__"
 
 
 # --- the archive
@@ -224,10 +230,9 @@ def _walk(root: Path) -> Iterator[str]:
 def archive(root: Path, code: Iterable[str], settings: Mapping[str, Any]) -> bytes:
     """Return ``source.zip``."""
     imported = set(code)
-    differing = differences(root)
+    differing = differences(root, _folders_apart(root, settings))
     needed = imported & {*differing.files, *untracked(imported, root)}
-    apart = _folders_apart(root, settings)
-    others = [n for n in differing.files if n not in needed and not n.startswith(apart)]
+    others = [name for name in differing.files if name not in needed]
     source = Source(differing.prefix, deleted=differing.deleted, settings=dict(settings))
     source.uncounted = max(0, len(others) - MOST_FILES)
     buffer = io.BytesIO()
@@ -240,13 +245,13 @@ def archive(root: Path, code: Iterable[str], settings: Mapping[str, Any]) -> byt
     return buffer.getvalue()
 
 
-def _folders_apart(root: Path, settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the beginnings of names that belong to trials and data, below the project."""
+def _folders_apart(root: Path, settings: Mapping[str, Any]) -> list[str]:
+    """Return the folders of trials and data that lie in the project, by their names below it."""
     artefacts = settings.get("artefacts") or {}
     given = [Path(str(artefacts.get(name, name))) for name in ("runs_dir", "data_dir")]
     folders = [(root / path.expanduser()).absolute() for path in given]
     inside = [path for path in folders if path != root and path.is_relative_to(root)]
-    return tuple(f"{path.relative_to(root).as_posix()}/" for path in inside)
+    return [path.relative_to(root).as_posix() for path in inside]
 
 
 def _add(opened: zipfile.ZipFile, root: Path, name: str, source: Source, room: int) -> int:
