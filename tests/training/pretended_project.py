@@ -25,7 +25,7 @@ import yaml
 from mlmodeldev.data.versions import fingerprint
 from mlmodeldev.trial.code import code_digests
 from mlmodeldev.trial.environment import environment
-from mlmodeldev.trial.provenance import provenance
+from mlmodeldev.trial.provenance import changes, provenance
 from mlmodeldev.trial.software import software
 from mlmodeldev.trial.source import keep_source
 
@@ -48,6 +48,7 @@ rows += "".join(f"{step},{value / (step + 1)},{random.random()}\\n" for step in 
 (folder / "config.yaml").write_text(yaml.safe_dump(settings))
 (folder / "environment.json").write_text(json.dumps(environment()))
 keep_source(folder, root, code, settings, None)
+(folder / "changes.diff").write_text(changes(root, code))
 record = {"state": "done", "token": folder.name, "code": code, "software": software()}
 record["data"] = {"inputs": {"numbers.txt": fingerprint(data)}, "dvc": []}
 (folder / "trial.json").write_text(json.dumps({**record, **provenance(root, code)}))

@@ -13,7 +13,7 @@ import pytest
 from mlmodeldev.training.trial_command import main
 from tests.conftest import Trials
 from tests.secrets.planted import NEW
-from tests.training.pretended_project import Project, change_json, change_setting
+from tests.training.pretended_project import Project, change_json, change_setting, git
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,6 +89,33 @@ def test_without_git_all_files_are_kept(
     project.train("a")
     (project.root / "model.py").write_text("")
     assert answer(capsys, "reproduce", "a")[0] == 0
+
+
+def test_a_trial_of_an_earlier_version(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(project.root, "add", "words.txt")
+    project.commit()
+    project.edit("model.py", "SCALE = 2", "SCALE = 3")
+    trial = project.train("a")
+    for name in ("source.zip", "environment.json"):  # which it did not write
+        (trial / name).unlink()
+    status, report = answer(capsys, "reproduce", "a")
+    assert (status, report["verdict"], report["differences"]) == (0, "reproduced", [])
+    assert len(report["notes"]) == 2
+    change_json(trial / "trial.json", "software", "torch", value="1.0")
+    culprit = answer(capsys, "reproduce", "a", "--dry-run")[1]["culprit"]
+    assert (culprit["kind"], culprit["name"], culprit["a"]) == ("environment", "torch", "1.0")
+
+
+def test_data_that_are_not_here_are_left_to_the_run(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.train("a")
+    (project.root / "data" / "numbers.txt").unlink()
+    status, report = answer(capsys, "reproduce", "a")
+    assert (status, report["verdict"]) == (1, "failed")  # this one can't fetch
+    assert "numbers.txt is not here" in report["notes"][0]
 
 
 def test_a_dry_run_leaves_nothing(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
