@@ -1,0 +1,57 @@
+"""The command ``mlmodeldev trial``: what is done with trials that are there.
+
+Example::
+
+    mlmodeldev trial gc --dry-run              how large they are, what nobody needs
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mlmodeldev.arguments import OneLineParser
+from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
+from mlmodeldev.secrets import guard_output
+
+ACTIONS = {"gc": "mlmodeldev.slurm.commands.housekeeping"}
+"""Actions in the order of --help, with their modules (see `mlmodeldev.slurm.commands`)."""
+
+_PROG = "mlmodeldev trial"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer the command line; return the exit status."""
+    guard_output()
+    try:
+        args = _parser().parse_args(arguments)
+        status = int(_attribute(args.action, f"run_{args.action}")(args))
+        sys.stdout.flush()
+        return status
+    except UsageError as error:
+        print(f"{_PROG}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except BrokenPipeError:
+        drop_output()
+        return 0
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog=_PROG,
+        description="What is done with trials that are there.",
+        epilog="Exit status: 0 done, 1 something was left, 2 bad input.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name in ACTIONS:
+        text = _attribute(name, f"{name.upper()}_HELP")
+        _attribute(name, f"add_{name}_options")(
+            actions.add_parser(name, help=text, description=text)
+        )
+    return parser
+
+
+def _attribute(action: str, name: str) -> Any:
+    return getattr(importlib.import_module(ACTIONS[action]), name)
