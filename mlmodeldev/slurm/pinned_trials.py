@@ -88,7 +88,7 @@ def _values(settings: Any) -> Iterator[tuple[str, str]]:
     items = settings.items() if isinstance(settings, dict) else ()
     for key, value in items:
         name = str(key).rpartition(".")[2]
-        if name in _KEYS and isinstance(value, str):
+        if name in _KEYS and isinstance(value, str) and value:
             yield name, value
         else:
             yield from _values(value)

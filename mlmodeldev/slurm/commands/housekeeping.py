@@ -31,7 +31,7 @@ def add_gc_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimizer-states",
         action="store_true",
-        help="drop the checkpoints of finished trials; best/ and last/ stay, more epochs can't follow",
+        help="drop finished trials' checkpoints: best/ and last/ stay, no epochs can follow",
     )
     parser.add_argument(
         "--keep", type=int, metavar="N", help="the newest N of these checkpoints stay (0)"
