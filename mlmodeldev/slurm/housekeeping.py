@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlmodeldev.atomic import remove_at_once
-from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import ProcessLock
 from mlmodeldev.slurm.job_leavings import EMPTY, remove_empty, sweep_leavings, unnamed_snapshots
-from mlmodeldev.slurm.pinned_trials import every_trial, pinned_trials
+from mlmodeldev.slurm.pinned_trials import pinned_trials
 from mlmodeldev.slurm.submission import FOLDER
 from mlmodeldev.slurm.trial_sizes import Choice, Drop, TrialSize, measure
 from mlmodeldev.trial.collected import drop
+from mlmodeldev.trial.named import every_trial, named_folder
 
 
 @dataclass
@@ -84,7 +85,7 @@ def select(names: Sequence[str], runs_dir: Path) -> Selection:
     selection = Selection(runs_dir)
     for name in names:
         folder = _folder(name, runs_dir, every)
-        if folder in every:
+        if (folder / "trial.json").is_file():
             selection.trials.append(folder)
         else:
             selection.sweeps.append(folder)
@@ -95,22 +96,11 @@ def select(names: Sequence[str], runs_dir: Path) -> Selection:
 
 def _folder(name: str, runs_dir: Path, every: Sequence[Path]) -> Path:
     """Return the folder of a sweep or trial."""
-    places = [runs_dir / name, Path(name).expanduser().absolute()]
-    if Path(name).suffix in (".yaml", ".yml") and places[1].is_file():
+    if Path(name).suffix in (".yaml", ".yml") and Path(name).is_file():
         from mlmodeldev.sweep import load
 
-        places = [runs_dir / load(places[1]).folder]
-    for place in places:
-        if place.is_dir() and (place.parent == runs_dir or place in every):
-            return place
-    trials = [trial for trial in every if trial.name == name]
-    if len(trials) == 1:
-        return trials[0]
-    if trials:
-        listed = ", ".join(f"{trial.parent.name}/{name}" for trial in trials)
-        raise UsageError(f"{name}: several sweeps have a trial of this name: {listed}")
-    choices = {part for t in every for part in (t.name, t.parent.name)}
-    raise UsageError(f"{name}: no such sweep or trial in {runs_dir}{nearest(name, choices)}")
+        name = load(name).folder
+    return named_folder(name, runs_dir, every)
 
 
 def survey(selection: Selection, choice: Choice) -> Survey:

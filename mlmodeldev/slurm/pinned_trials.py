@@ -12,22 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.atomic import is_leftover
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
 from mlmodeldev.tracking.metadata import read_yaml
+from mlmodeldev.trial.named import every_trial
 from mlmodeldev.trial.record import read_record
 
 _KEYS = ("continue_from", "init_from", "against")
 _MENTIONS = re.compile(rf"({'|'.join(_KEYS)})['\"]?:(?! *(null|self|start|previous) *$)", re.M)
 """What a file of settings has that names a trial; nearly all have not, and are not parsed."""
-
-
-def every_trial(runs_dir: Path) -> list[Path]:
-    """Return the folders of all trials, also of those that were moved aside."""
-    folders = (file.parent for file in runs_dir.glob("*/*/trial.json"))
-    inner = (f for f in folders if not f.parent.name.startswith(".") and not is_leftover(f.name))
-    return sorted(inner)
 
 
 def pinned_trials(runs_dir: Path) -> dict[Path, str]:
