@@ -105,12 +105,14 @@ def find_export(trial: str, runs_dir: Path, weights: str) -> Path:
     path = Path(trial)
     if path.is_dir():
         return path if (path / "training_state.json").is_file() else path / weights
-    folders = [folder for folder in runs_dir.glob("*/*") if folder.name == trial]
+    # beside the sweeps lie hidden folders, of registered models for one
+    every = [path for path in runs_dir.glob("*/*") if not path.parent.name.startswith(".")]
+    folders = [folder for folder in every if folder.name == trial]
     if len(folders) == 1:
         return folders[0] / weights
     if folders:
         raise UsageError(f"{trial}: in several sweeps, name one by its path: {_listed(folders)}")
-    names = [folder.name for folder in runs_dir.glob("*/*") if not folder.name.startswith(".")]
+    names = [folder.name for folder in every if not folder.name.startswith(".")]
     raise UsageError(
         f"{trial}: no such folder, and no such trial in {runs_dir}{nearest(trial, names)}"
     )

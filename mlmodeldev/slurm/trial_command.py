@@ -19,6 +19,7 @@ from mlmodeldev.secrets import guard_output
 ACTIONS = {"gc": "mlmodeldev.slurm.commands.housekeeping"}
 """Actions in the order of --help, with their modules (see `mlmodeldev.slurm.commands`)."""
 
+EXIT_CTRL_C = 130
 _PROG = "mlmodeldev trial"
 
 
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"{_PROG}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        return EXIT_CTRL_C
     except BrokenPipeError:
         drop_output()
         return 0

@@ -74,6 +74,10 @@ class Aliases:
 class Registry(Protocol):
     """What keeps versions and aliases; each call is whole or not at all, by many at once."""
 
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+
     def names(self) -> list[str]:
         """Return the registered models' names."""
 
@@ -215,7 +219,9 @@ def _numbers(registry: Registry, name: str) -> list[int]:
     versions = registry.versions(check_name(name))
     if not versions:
         names = registry.names()
-        raise UsageError(f"{name}: no such model is registered{nearest(name, names)}")
+        raise UsageError(
+            f"{name}: no such model is registered in {registry.place}{nearest(name, names)}"
+        )
     return [version.number for version in versions]
 
 

@@ -41,6 +41,11 @@ class FolderRegistry:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.expanduser().absolute()
 
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return str(self.folder)
+
     def names(self) -> list[str]:
         """Return the registered models' names."""
         folders = {file.parents[1].name for file in self.folder.glob("[!.]*/[1-9]*/version.json")}

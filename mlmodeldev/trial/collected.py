@@ -5,7 +5,7 @@ leaves a trial that goes on from the newest checkpoint, or says that it can't.
 
 Example::
 
-    drop_checkpoints(folder, record, files, keep=0)     # bytes; None: the trial has begun again
+    drop(folder, record, files)                         # False: the trial has begun again
     refuse_without_checkpoints(folder, record)          # UsageError: its checkpoints were dropped
 """
 
@@ -38,8 +38,9 @@ def drop(folder: Path, seen: Mapping[str, Any], paths: Sequence[Path]) -> bool:
         UsageError: something can't be removed.
     """
     checkpoints = [path for path in paths if is_recovery_checkpoint(path)]
-    trial = TrialFolder(folder)
-    with trial.unchanged(seen) as is_same:
+    if not (folder / "trial.json").is_file():
+        return False  # moved aside: its lock would make the folder anew
+    with TrialFolder(folder).unchanged(seen) as is_same:
         if not is_same:
             return False
         if checkpoints:

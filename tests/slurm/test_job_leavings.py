@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -109,6 +110,23 @@ def test_the_command_asks_and_refuses_in_one_line(tmp_path: Path) -> None:
     assert "a/x" in done.stdout
     assert "checkpoints: 2 kB in 2" in done.stdout
     assert len(list((tmp_path / "runs").rglob("step-*.ckpt"))) == 2
+
+
+class Terminal(io.StringIO):
+    """Standard input at which somebody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("answer", "status", "left"), [("n", 2, 2), ("y", 0, 0)])
+def test_at_a_terminal_it_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, status: int, left: int
+) -> None:
+    folder = trial(tmp_path / "runs" / "a" / "x")
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
+    assert main(["gc", "--runs-dir", str(tmp_path / "runs"), f"--{STATES}"]) == status
+    assert len(list(folder.glob("checkpoints/step-*"))) == left
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_a_version_has_many_names(registry: FolderRegistry, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("uri", "line"),
     [
-        ("models:/digit/1", "digit: no such model is registered; did you mean 'digits'?"),
+        ("models:/digit/1", "registry; did you mean 'digits'?"),
         ("models:/digits", "models:/NAME@champion or models:/NAME/3 would"),
         ("models:/digits/7", "digits: has no version 7 (there are 1, 2, 3, latest, champion"),
         ("models:/digits@champoin", "did you mean 'champion'?"),
