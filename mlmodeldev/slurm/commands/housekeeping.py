@@ -62,7 +62,8 @@ def run_gc(args: argparse.Namespace) -> int:
         _print_survey(surveyed)
     for note in surveyed.notes:
         print(note, file=sys.stderr)
-    removed, notes = 0, []
+    removed = 0
+    notes: list[str] = []
     if surveyed.drops and not args.dry_run:
         if not args.yes:
             _ask(f"Remove {human(surveyed.free)}?")
