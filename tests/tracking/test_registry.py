@@ -178,6 +178,10 @@ def test_the_best_trial_of_a_sweep_is_registered_with_where_it_comes_from(
     record = json.loads((folder / "trial.json").read_text())
     assert record["registered"] == [{"name": "digits", "version": 1}]
     assert register_trial(registry, "digits", folder) == (version, False)
+    from inference import find_export
+
+    with pytest.raises(UsageError, match="no such trial"):
+        find_export("digits", runs, "best")  # the registry's folder of that name is no trial
     shutil.rmtree(folder)
     assert (copy / "model.safetensors").is_file()
 
