@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from mlmodeldev.atomic import replace_folder, write_json
+from mlmodeldev.atomic import remove_at_once, replace_folder, write_json
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import run_git
 from mlmodeldev.secrets import mask, refuse_secrets
@@ -43,6 +43,7 @@ def take_snapshot(root: Path, runs_dir: Path) -> Path:
         files |= {f"mlmodeldev/{name.as_posix()}": LIBRARY / name for name in library_files()}
     target = runs_dir / FOLDER / digest_of(files)
     if (target / SNAPSHOT_FILE).is_file():
+        target.touch()  # in use again: `is_recent` keeps it until the jobs are submitted
         return target
     _check_size(files)
     refuse_secrets(files.values())
@@ -86,5 +87,5 @@ def remove_unused(runs_dir: Path, keep: Collection[Path]) -> list[Path]:
     folders = [p for p in (runs_dir / FOLDER).glob("*") if p.is_dir()]
     unused = [folder for folder in sorted(folders) if folder not in keep]
     for folder in unused:
-        shutil.rmtree(folder)
+        remove_at_once(folder)
     return unused

@@ -21,6 +21,7 @@ from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.code import changed_files, code_digests
+from mlmodeldev.trial.collected import NOTE, refuse_without_checkpoints
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.provenance import changes, provenance
 from mlmodeldev.trial.record import read_record
@@ -56,10 +57,23 @@ def open_trial(settings: Settings) -> tuple[Path, dict[str, Any]]:
         _check_policy(folder.path, changed, settings)
     if record.get("state") in (*_ENDED, "failed"):
         (folder.path / STOP_NOTE).unlink(missing_ok=True)  # it was for the attempt before
-    folder.claim()
+    if not goes_on:
+        refuse_without_checkpoints(folder.path, record)
+    _claim(folder, record)
     _record_code(folder, record, settings, bool(changed and goes_on))
     start = {"attempt": folder.attempt, "token": folder.token, "best": best_value(record)}
     return folder.path, {**start, **_start_from(folder, record)}
+
+
+def _claim(folder: TrialFolder, record: Mapping[str, Any]) -> None:
+    """Claim the folder; give it back if its checkpoints were dropped since its record was read."""
+    claimed = folder.claim()
+    if claimed.get(NOTE) != record.get(NOTE):
+        try:
+            refuse_without_checkpoints(folder.path, claimed)
+        except UsageError:
+            folder.finish(record.get("state", "done"), record.get("reason"))
+            raise
 
 
 def _forget_settings_of_no_step(settings: Settings) -> None:

@@ -184,6 +184,12 @@ class TrialFolder:
             return record
 
     @contextlib.contextmanager
+    def unchanged(self, seen: Mapping[str, Any]) -> Iterator[bool]:
+        """Let no attempt begin meanwhile; yield whether the record is still as it was read."""
+        with self._locked():
+            yield self.read() == seen
+
+    @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep others from the record; refuse who owns it no more."""
         from filelock import Timeout

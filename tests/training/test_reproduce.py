@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlmodeldev.training.trial_command import main
+from mlmodeldev.slurm.trial_command import main
 from tests.conftest import Trials
 from tests.secrets.planted import NEW
 from tests.training.pretended_project import Project, change_json, change_setting, git
@@ -271,7 +271,7 @@ def test_what_can_not_be_reproduced_is_one_line(
 ) -> None:
     trial = project.train("first")
     assert "did you mean 'first'?" in line(capsys, "reproduce", "firt")
-    assert "is no trial's folder" in line(capsys, "reproduce", str(tmp_path))
+    assert "holds no trial" in line(capsys, "reproduce", str(tmp_path))
     assert "own folder" in line(capsys, "reproduce", "first", "--to", f"{trial}/again")
     assert "is not empty" in line(capsys, "reproduce", "first", "--to", str(project.root / "conf"))
     assert "--python /no/python" in line(capsys, "reproduce", "first", "--python", "/no/python")

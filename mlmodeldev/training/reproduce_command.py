@@ -1,10 +1,8 @@
-"""Finished trials: run one again and compare, or compare two.
+"""``mlmodeldev trial reproduce`` and ``diff``: run a finished trial again, or compare two.
 
-    mlmodeldev trial reproduce runs/digits/ab12cd34      bit for bit? else what differs first
-    mlmodeldev trial reproduce ab12cd34 --dry-run        only what can be compared beforehand
-    mlmodeldev trial diff ab12cd34 ef56ab78              code, settings, environment, data, metrics
-
-Exit status: 0 the same, 1 something differs, 2 bad input, 75 interrupted.
+mlmodeldev trial reproduce runs/digits/ab12cd34      bit for bit? else what differs first
+mlmodeldev trial reproduce ab12cd34 --dry-run        only what can be compared beforehand
+mlmodeldev trial diff ab12cd34 ef56ab78              code, settings, environment, data, metrics
 """
 
 from __future__ import annotations
@@ -17,107 +15,62 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.arguments import OneLineParser
-from mlmodeldev.errors import (
-    EXIT_BAD_INPUT,
-    EXIT_INTERRUPTED,
-    TrialInterrupted,
-    UsageError,
-    drop_output,
-    nearest,
-)
+from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
-from mlmodeldev.secrets import guard_output
+from mlmodeldev.trial.named import RUNS_DIR_HELP, runs_folder, trial_folder
 
 if TYPE_CHECKING:
     from mlmodeldev.training.reproduce import Report
     from mlmodeldev.trial.comparison import Difference
 
 EXIT_DIFFERENT = 1
-_PROG = "mlmodeldev trial"
+_TRIAL = "its folder, or its name below runs/"
 _MOST_LINES = 20
 """Lines of differences of one kind that are printed; --json has all."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer the command line; return the exit status."""
-    guard_output()
-    try:
-        options = _parser().parse_args(arguments)
-        status = _reproduce(options) if options.action == "reproduce" else _diff(options)
-        sys.stdout.flush()
-    except (UsageError, TrialInterrupted) as error:
-        print(f"{_PROG}: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT if isinstance(error, UsageError) else EXIT_INTERRUPTED
-    except BrokenPipeError:
-        drop_output()
-        return EXIT_DIFFERENT
-    return status
+REPRODUCE_HELP = "run a finished trial again, and compare bit for bit"
+DIFF_HELP = "say what differs between two trials"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        prog=_PROG,
-        description="Finished trials: run one again and compare, or compare two.",
-        epilog="TRIAL is a folder, or its name below runs/. Exit status: 0 the same, 1 something"
-        " differs, 2 bad input, 75 interrupted.",
-    )
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    again = actions.add_parser("reproduce", help="run a trial again, and compare bit for bit")
-    again.add_argument("trial", metavar="TRIAL", help="its folder, or its name below runs/")
-    again.add_argument("--to", type=Path, metavar="DIR", help="where (runs/.reproduced/...)")
-    again.add_argument("--repository", type=Path, metavar="DIR", help="a clone with its commit")
-    again.add_argument(
+def add_reproduce_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``reproduce``."""
+    parser.add_argument("trial", metavar="TRIAL", help=_TRIAL)
+    parser.add_argument("--to", type=Path, metavar="DIR", help="where (runs/.reproduced/...)")
+    parser.add_argument("--repository", type=Path, metavar="DIR", help="a clone with its commit")
+    parser.add_argument(
         "--python", default=sys.executable, metavar="FILE", help="interpreter to run it with"
     )
-    again.add_argument("--fetch", action="store_true", help="fetch and prepare the data anew")
-    again.add_argument(
+    parser.add_argument("--fetch", action="store_true", help="fetch and prepare the data anew")
+    parser.add_argument(
         "--anyway", action="store_true", help="run it, though code, settings or data differ"
     )
-    again.add_argument("--dry-run", action="store_true", help="compare, run nothing")
-    again.add_argument("--json", action="store_true", help="print the report as JSON")
-    two = actions.add_parser("diff", help="say what differs between two trials")
-    two.add_argument("a", metavar="A", help="a trial")
-    two.add_argument("b", metavar="B", help="another")
-    two.add_argument("--json", action="store_true", help="print all differences as JSON")
-    return parser
+    parser.add_argument("--dry-run", action="store_true", help="compare, run nothing")
+    _add_common(parser, "print the report as JSON")
 
 
-def trial_folder(name: str) -> Path:
-    """Return the folder of a trial that is named by its path, or by its name below runs/.
+def add_diff_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``diff``."""
+    parser.add_argument("a", metavar="A", help=_TRIAL)
+    parser.add_argument("b", metavar="B", help="another")
+    _add_common(parser, "print all differences as JSON")
 
-    Raises:
-        UsageError: there is none, or several sweeps have one of this name.
-    """
-    given = Path(name).expanduser()
-    if given.is_dir():
-        return given
-    try:
-        runs = project_root() / "runs"
-    except UsageError:
-        raise UsageError(f"{name}: no such folder") from None
-    if (runs / name / "trial.json").is_file():
-        return runs / name
-    folders = [file.parent for file in runs.glob("*/*/trial.json")]
-    chosen = [folder for folder in folders if folder.name == name]
-    if len(chosen) > 1:
-        listed = ", ".join(f"{each.parent.name}/{each.name}" for each in sorted(chosen))
-        raise UsageError(f"{name}: several sweeps have a trial of this name: {listed}")
-    if not chosen:
-        hint = nearest(name, [folder.name for folder in folders])
-        raise UsageError(f"{name}: no such trial in {runs}{hint}")
-    return chosen[0]
+
+def _add_common(parser: argparse.ArgumentParser, json_help: str) -> None:
+    parser.add_argument("--runs-dir", type=Path, metavar="DIR", help=RUNS_DIR_HELP)
+    parser.add_argument("--json", action="store_true", help=json_help)
 
 
 # --- reproduce
 
 
-def _reproduce(options: argparse.Namespace) -> int:
+def run_reproduce(options: argparse.Namespace) -> int:
+    """Run the trial again; return 1 if it does not come out the same."""
     from mlmodeldev.training.reproduce import Wish, reproduce
 
     report = reproduce(
         Wish(
-            trial_folder(options.trial),
+            trial_folder(options.trial, runs_folder(options.runs_dir)),
             options.to,
             options.repository,
             options.python,
@@ -155,11 +108,13 @@ def _print_report(report: Report) -> None:
 # --- diff
 
 
-def _diff(options: argparse.Namespace) -> int:
+def run_diff(options: argparse.Namespace) -> int:
+    """Compare two trials; return 1 if they differ."""
     from mlmodeldev.trial.comparison import origin_differences, read_trial
     from mlmodeldev.trial.outcome import compare_outcomes, final_metrics
 
-    a, b = (read_trial(trial_folder(name).absolute()) for name in (options.a, options.b))
+    runs = runs_folder(options.runs_dir)
+    a, b = (read_trial(trial_folder(name, runs)) for name in (options.a, options.b))
     outcome = compare_outcomes(a.folder, b.folder)
     differences = [*origin_differences(a, b, _repository()), *outcome.differences]
     metrics = final_metrics(a.folder, b.folder)
@@ -232,7 +187,3 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _shown(value: Any) -> str:
     return "–" if value is None else str(value)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
