@@ -165,7 +165,7 @@ def _read(args: argparse.Namespace, lint: bool) -> SweepState:
     file = _sweep_file(args.sweep)
     sweep = load(file)
     if missing := sweep.invocation.missing:
-        raise UsageError(f"{file}: program: {missing}")
+        raise UsageError(f"{file}: {': '.join(missing)}")
     monitor = MonitorChoice()
     if not sweep.invocation.is_foreign:
         monitor = sweep_monitor(sweep, user_overrides, before)
