@@ -36,7 +36,7 @@ from mlmodeldev.machine import share_cores
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.added_arguments import add_argument, argument_names, compose_groups
-from mlmodeldev.settings.conf_files import choices_of, file_of_choice, groups
+from mlmodeldev.settings.conf_files import choices_of, conf_folders, file_of_choice, groups
 from mlmodeldev.settings.open_places import open_overrides
 from mlmodeldev.settings.renamed import current_overrides, current_target, warn_once
 
@@ -297,7 +297,8 @@ def is_composition_error(error: Exception) -> bool:
 
     # Hydra tells of a group that is set to no name by a plain ValueError.
     no_name = isinstance(error, ValueError) and str(error).startswith(_NO_NAME)
-    return no_name or isinstance(error, HydraException | OmegaConfBaseException)
+    is_hydras = isinstance(error, HydraException | OmegaConfBaseException)
+    return no_name or is_hydras or bool(_unreadable(error))
 
 
 def translate(error: Exception, overrides: Sequence[str]) -> str:
@@ -309,7 +310,22 @@ def translate(error: Exception, overrides: Sequence[str]) -> str:
         return _unknown_choice(match[1])
     if text.startswith(_NO_NAME):
         return _no_choice(overrides)
+    if line := _unreadable(error):
+        return line
     return f"{_first_lines(error)} [command line]"
+
+
+def _unreadable(error: Exception) -> str:
+    """Return where a file of settings is no YAML, and why; empty where the error is another.
+
+    The user's own code may read YAML as well, whose errors keep their traceback.
+    """
+    mark = getattr(error, "problem_mark", None)
+    file = Path(str(getattr(mark, "name", "")))
+    if mark is None or not any(file.is_relative_to(folder) for folder in conf_folders()):
+        return ""
+    problem = " ".join(str(getattr(error, "problem", None) or "is no YAML").split())
+    return f"{file}:{mark.line + 1}: {problem}"
 
 
 def _first_lines(error: Exception) -> str:

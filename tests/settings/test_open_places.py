@@ -173,6 +173,20 @@ def test_a_name_like_a_group_of_ours_is_doubted(project, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "problem"),
+    [
+        ("_target_: mine.Net\ninner: {deep: ???}\n", 2, "expected the node content, but found '?'"),
+        ("a: 1\n\tb: 2\n", 2, "found character '\\t' that cannot start any token"),
+        ("a: [1\n", 2, "expected ',' or ']', but got '<stream end>'"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_one_line(text, line, problem, project):
+    file = project / "conf/model/broken.yaml"
+    file.write_text(text)
+    assert refused("model=broken") == f"{file}:{line}: {problem}"
+
+
 # --- what is mandatory
 
 
