@@ -79,6 +79,8 @@ def check_mandatory(document: Document, definition: Definition, unset: Unset) ->
     for point in itertools.islice(points(definition), MAX_POINTS if differ else 1):
         chosen = to_overrides({name: point[name] for name in groups if name in point})
         above = [f"{key}." for key in look(*chosen)]
+        if not above:
+            continue  # as nearly always; there may be thousands of parameters
         given = {n: v for n, v in point.items() if any(key.startswith(f"{n}.") for key in above)}
         own = to_overrides({name: value for name, value in given.items() if name not in groups})
         if line := next(iter(look(*chosen, *own).values()), ""):
