@@ -94,7 +94,7 @@ def check_loaded(
         _check_metric(document, definition, metrics)
     if _check_points(document, sweep) and settings is not None and not foreign:
         check_settings(document, definition, settings)
-        if unset is not None:
+        if unset is not None and not document.errors:
             check_mandatory(document, definition, unset)
     return sorted(document.problems, key=lambda problem: problem.line)
 

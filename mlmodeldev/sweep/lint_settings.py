@@ -73,14 +73,15 @@ def check_settings(document: Document, definition: Definition, settings: Trainer
 
 def check_mandatory(document: Document, definition: Definition, unset: Unset) -> None:
     """Report a setting that is mandatory (``???``), and that some trial has no value for."""
-    groups = [p.name for p in definition.parameters if _CHOICE.fullmatch(p.name)]
-    differ = groups or definition.conditions  # else all trials set the same settings
     look = functools.cache(lambda *overrides: _lines(unset, overrides))
+    groups = {p.name: p for p in definition.parameters if _CHOICE.fullmatch(p.name)}
+    alone = [{}, *({name: v} for name, p in groups.items() for v in _sample(p))]
+    if not any(look(*to_overrides(choice)) for choice in alone):
+        return  # as nearly always, and points of thousands of parameters take their time
+    differ = groups or definition.conditions  # else all trials set the same settings
     for point in itertools.islice(points(definition), MAX_POINTS if differ else 1):
         chosen = to_overrides({name: point[name] for name in groups if name in point})
         above = [f"{key}." for key in look(*chosen)]
-        if not above:
-            continue  # as nearly always; there may be thousands of parameters
         given = {n: v for n, v in point.items() if any(key.startswith(f"{n}.") for key in above)}
         own = to_overrides({name: value for name, value in given.items() if name not in groups})
         if line := next(iter(look(*chosen, *own).values()), ""):
