@@ -168,6 +168,7 @@ def test_a_note_that_ended_agents_before_ends_no_other(source_of):
         (source.notes.folder / f"odd-{number}.json").write_text(text)
     assert take(source).id == "good"
     assert source.failed == 1
+    assert not [file for file in notes(source) if ".bad." in file.name], "nor to the next one"
 
 
 def test_the_names_of_another_program_need_no_spelling_of_hydras(source_of):
