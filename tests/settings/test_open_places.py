@@ -267,17 +267,17 @@ def test_what_no_trial_of_a_sweep_is_given_is_one_line(change, words, line, proj
     file = project / "mine.yaml"
     text = MANDATORY.replace(*change)
     file.write_text(text.replace("  model: {value: own}\n", "") if words else text)
-    said = f"parameters: {line}: is mandatory (???) and not set; set {line}=VALUE"
+    message = f"parameters: {line}: is mandatory (???) and not set; set {line}=VALUE"
     assert check(["check", str(file), *words], settings=refusal) == (2 if line else 0)
     printed = capsys.readouterr().out
-    assert printed.count(said) == bool(line), printed
+    assert printed.count(message) == bool(line), printed
     for action in ("plan", "submit"):
         if line is None and action == "submit":
             continue
         runs = [f"artefacts.runs_dir={project}/runs", "cluster=local"]
         assert slurm_train([action, "--sweep", str(file), *runs, *words]) == (2 if line else 0)
         printed = capsys.readouterr().err
-        assert printed.count(said) == bool(line), printed
+        assert printed.count(message) == bool(line), printed
         assert not (project / "runs").exists()
 
 

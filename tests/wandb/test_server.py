@@ -23,7 +23,7 @@ def sweep() -> Sweep:
     return made
 
 
-def test_a_resumed_run_comes_with_all_that_its_client_has_said_of_itself(sweep: Sweep) -> None:
+def test_a_resumed_run_comes_with_its_whole_configuration(sweep: Sweep) -> None:
     agent = Agent("1", sweep.name, "n1")
     (first,) = sweep.commands(agent, set())
     assert (first["type"], first["args"]) == ("run", {"optimizer.lr": {"value": 0.1}})
