@@ -101,6 +101,12 @@ class Training(Group):
     """Passes over the training set."""
     max_steps: Annotated[int, Field(ge=-1)] = -1
     """Optimizer steps at most; -1: no limit."""
+    continue_from: Text | None = None
+    """Trial whose whole state this one begins with: its folder, or its id; null: none."""
+    init_from: Text | None = None
+    """Weights to begin with: a trial, an export, a file, a Hub name; null: drawn from the seed."""
+    init_strict: bool = False
+    """Refuse an ``init_from`` that does not fit the whole model."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Source of all randomness: weights, order, augmentation, dropout, splits."""
     deterministic: bool = True
@@ -149,6 +155,12 @@ class Training(Group):
     """Measure the best weights on the test set at the end."""
     trainer: TrainerArguments = {}
     """Any other argument of Lightning's Trainer: ``training.trainer.val_check_interval=0.5``."""
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> Training:
+        if self.continue_from is not None and self.init_from is not None:
+            raise ValueError("continue_from and init_from are both set: a trial begins with one")
+        return self
 
 
 class WandbLogger(Group):

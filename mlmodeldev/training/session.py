@@ -44,6 +44,14 @@ if TYPE_CHECKING:
     from mlmodeldev.training.ranks import World
 
 
+_MISFITS = {
+    "Error(s) in loading state_dict": "weights of another model",
+    "loaded state dict has a different number of parameter groups": "another optimizer's state",
+    "loaded state dict contains a parameter group": "the optimizer's state of other parameters",
+}
+"""What torch says of a checkpoint that does not fit, and in our words."""
+
+
 @dataclass
 class Attempt:
     """What the processes of a trial share from its start on.
@@ -52,6 +60,7 @@ class Attempt:
         folder: the trial's folder; claimed on the first process.
         checkpoint: where to go on from; None: from the beginning.
         step: optimizer steps that the checkpoint holds.
+        inherits: whether they are a parent's, of ``training.continue_from``.
         done: whether there is nothing left to do.
         best: best value of the monitored metric so far.
         state: how the trial ended.
@@ -63,6 +72,7 @@ class Attempt:
     world: World
     checkpoint: Path | None = None
     step: int = 0
+    inherits: bool = False
     done: bool = False
     best: float | None = None
     state: str = "running"
@@ -81,24 +91,33 @@ class Attempt:
             raise TrialInterrupted(f"interrupted by {signals.requested()} before training began")
         self.data = data
         self._meet(trainer, model, data)
+        if self.checkpoint is None and self.settings.training.init_from:
+            from mlmodeldev.training.initial_weights import initialise
+
+            initialise(model, self.settings, self.folder, self.world)
         if self.settings.training.compile:
             _compile(model)
         policy, goes_on = self.settings.artefacts.changed_data, self.checkpoint is not None
         root = Path(self.settings.artefacts.data_dir).expanduser().absolute()
         self.world.on_rank_zero(lambda: record_data(self.folder, data, root, policy, goes_on))
-        if self.settings.artefacts.rehearsal and self.checkpoint is None:
+        if self.settings.artefacts.rehearsal and (self.checkpoint is None or self.inherits):
             self._rehearse(trainer, model, data)
         for tracker in self.trackers:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
-        except RuntimeError as error:
-            if "Error(s) in loading state_dict" not in str(error):
+        except (RuntimeError, ValueError) as error:
+            what = _MISFITS.get(next((text for text in _MISFITS if text in str(error)), ""))
+            if what is None:
                 raise
+            way = (
+                f"training.init_from={self.settings.training.continue_from} takes what fits"
+                if self.inherits
+                else "artefacts.fresh=true begins anew"
+            )
             raise UsageError(
-                f"{self.checkpoint}: holds weights of another model (was model.py changed?);"
-                " artefacts.fresh=true begins anew"
+                f"{self.checkpoint}: holds {what} (was model.py changed?); {way}"
             ) from None
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
         _write_exports(trainer, model)
