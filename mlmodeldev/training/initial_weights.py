@@ -165,8 +165,15 @@ def _of_transformers(name: str) -> Source:
     weights = {n: v for n, v in _tensors(model.state_dict()).items() if n not in missing}
     if Path(name).is_dir():
         return Source(weights, _origin(name, sha256=_digest(Path(name))))
-    config: Any = model.config
-    return Source(weights, _origin(name, revision=config._commit_hash))
+    return Source(weights, _origin(name, revision=_revision(name)))
+
+
+def _revision(name: str) -> str | None:
+    """Return the commit of a Hub's model that lies in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(name, "config.json")
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
 def _origin(file: str, **version: Any) -> dict[str, Any]:

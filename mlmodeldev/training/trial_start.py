@@ -71,8 +71,8 @@ def _parent(settings: Settings) -> Parent | None:
     It is looked for before there is a folder: what is refused leaves none.
     """
     own = folder_of(settings)
-    begins = settings.artefacts.fresh or not _has_checkpoint(own)
-    if not begins or read_record(own).get("state") in _ENDED:
+    goes_on = _has_checkpoint(own) or read_record(own).get("state") in _ENDED
+    if goes_on and not settings.artefacts.fresh:
         return None
     check_source(settings)
     return find_parent(settings) if settings.training.continue_from else None

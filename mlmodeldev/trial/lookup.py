@@ -32,11 +32,11 @@ def trial_folder(name: str, runs: Path) -> Path:
         raise UsageError(f"{name}: in several sweeps, name one by its path: {listed}")
     if named:
         return named[0]
-    folder = Path(name).expanduser()
-    if (folder.parent / RECORD).is_file():
-        raise UsageError(f"{name}: is a part of a trial; name the trial: {folder.parent}")
-    if folder.is_dir():
-        raise UsageError(f"{name}: holds no trial (no {RECORD})")
+    for folder in _places(name, runs):
+        if (folder.parent / RECORD).is_file():
+            raise UsageError(f"{name}: is a part of a trial; name the trial: {folder.parent}")
+        if folder.is_dir():
+            raise UsageError(f"{name}: holds no trial (no {RECORD})")
     ids = [each.parent.name for each in _records(runs, "*")]
     raise UsageError(f"{name}: no such folder, and no such trial in {runs}{nearest(name, ids)}")
 

@@ -119,8 +119,8 @@ def start(runs: Path, *overrides: str) -> tuple[Path, dict[str, Any]]:
         (["optimizer.lr=0.02"], "that trial has optimizer.lr=0.01 (asked now: 0.02)"),
         (["optimizer.name=sgd"], "(training.init_from takes the weights alone)"),
         (["training.continue_from=twoo"], "did you mean 'two'?"),
-        (["training.continue_from=single/two/last"], "no such trial"),
-        (["artefacts.trial=two"], "is this trial itself"),
+        (["training.continue_from=single/two/checkpoints"], "is a part of a trial"),
+        (["artefacts.trial=two", "artefacts.fresh=true"], "is this trial itself"),
         (["training.init_from=two"], "continue_from and init_from are both set"),
     ],
 )
