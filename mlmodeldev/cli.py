@@ -52,6 +52,7 @@ COMMANDS = {
     "sweep": Command("mlmodeldev.sweep", "check a sweep file, or list its trials"),
     "search": Command("mlmodeldev.sweep.search", "run trials of an offline search"),
     "data": Command("mlmodeldev.data", "fetch datasets: whole, verified, once"),
+    "trial": Command("mlmodeldev.training.trial_command", "measure a trial again", (), "main"),
     "cka": Command("mlmodeldev.alignment", "compare the layers of two models (CKA)"),
     "secrets": Command("mlmodeldev.secrets", "look for keys in files that git tracks"),
     "agent": Command("mlmodeldev.slurm.agent", "run trials that a W&B sweep hands out"),

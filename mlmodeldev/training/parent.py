@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +105,7 @@ def find_parent(settings: Settings) -> Parent:
         raise UsageError(f"{given}: is this trial itself; give the new one artefacts.trial=NAME")
     record = read_record(folder)
     _check_state(given, record)
-    stored = _settings_of(folder, settings)
+    stored = stored_settings(folder, settings.model)
     _check_kind(given, stored, settings.model_dump())
     checkpoint = newest_whole(folder / "checkpoints")
     if checkpoint is None:
@@ -131,7 +131,16 @@ def _check_state(given: str, record: Mapping[str, Any]) -> None:
     )
 
 
-def _settings_of(folder: Path, settings: Settings) -> dict[str, Any]:
+def stored_settings(folder: Path, model: Collection[str] = ()) -> dict[str, Any]:
+    """Return the settings that a trial was trained with, by today's names.
+
+    Args:
+        folder: the trial's.
+        model: arguments of the model as it is today.
+
+    Raises:
+        UsageError: its ``config.yaml`` can't be read.
+    """
     import yaml
 
     file = folder / "config.yaml"
@@ -141,7 +150,7 @@ def _settings_of(folder: Path, settings: Settings) -> dict[str, Any]:
         raise UsageError(f"{file}: can't be read ({str(error).splitlines()[0]})") from None
     if not isinstance(stored, dict):
         raise UsageError(f"{file}: is no configuration")
-    return current_configuration(stored, settings.model)
+    return current_configuration(stored, model)
 
 
 def _check_kind(given: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

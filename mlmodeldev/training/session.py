@@ -82,6 +82,8 @@ class Attempt:
 
     def fit(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
+        from mlmodeldev.training.model_kind import log_what_is_left_out
+
         for logger in trainer.loggers:
             if hasattr(logger, "resume_from"):
                 logger.resume_from(self.step)
@@ -90,11 +92,9 @@ class Attempt:
         if signals.requested():
             raise TrialInterrupted(f"interrupted by {signals.requested()} before training began")
         self.data = data
-        self._meet(trainer, model, data)
-        if self.checkpoint is None and self.settings.training.init_from:
-            from mlmodeldev.training.initial_weights import initialise
-
-            initialise(model, self.settings, self.folder, self.world)
+        bring_together(trainer, model, data, self.settings, self.world)
+        if self.world.is_rank_zero:
+            log_what_is_left_out(model, data, self.settings)
         if self.settings.training.compile:
             _compile(model)
         policy, goes_on = self.settings.artefacts.changed_data, self.checkpoint is not None
@@ -102,6 +102,10 @@ class Attempt:
         self.world.on_rank_zero(lambda: record_data(self.folder, data, root, policy, goes_on))
         if self.settings.artefacts.rehearsal and (self.checkpoint is None or self.inherits):
             self._rehearse(trainer, model, data)
+        if self.checkpoint is None and self.settings.training.init_from:
+            from mlmodeldev.training.initial_weights import initialise
+
+            initialise(model, self.settings, self.folder, self.world)
         for tracker in self.trackers:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
@@ -155,19 +159,6 @@ class Attempt:
             export=next((each.try_out for each in _exporters(trainer)), None),
         )
 
-    def _meet(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
-        from mlmodeldev.data.plain import OfTheModel, taken_over
-        from mlmodeldev.training.model_kind import give_back_left_out, log_what_is_left_out, suit
-
-        if isinstance(data, OfTheModel):
-            data.take_from(model, self.settings, self.world)
-        suit(trainer, model, self.settings)
-        give_back_left_out(model)
-        if (taken := taken_over(data)) is not None:
-            taken.meet(model)
-        if self.world.is_rank_zero:
-            log_what_is_left_out(model, data, self.settings)
-
     def test(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         """Measure the best weights on the test set; not those of a trial that fell behind.
 
@@ -186,6 +177,25 @@ class Attempt:
             results = trainer.test(model, datamodule=data, verbose=False)
             if self.world.is_rank_zero and results:
                 self.folder.update(test=dict(results[0]))
+
+
+def bring_together(
+    trainer: Trainer,
+    model: LightningModule,
+    data: LightningDataModule,
+    settings: Settings,
+    world: World,
+) -> None:
+    """Let model, data and Trainer know of each other what they need to."""
+    from mlmodeldev.data.plain import OfTheModel, taken_over
+    from mlmodeldev.training.model_kind import give_back_left_out, suit
+
+    if isinstance(data, OfTheModel):
+        data.take_from(model, settings, world)
+    suit(trainer, model, settings)
+    give_back_left_out(model)
+    if (taken := taken_over(data)) is not None:
+        taken.meet(model)
 
 
 def _write_exports(trainer: Trainer, model: LightningModule) -> None:
@@ -253,7 +263,7 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "pruned" if attempt.pruned else "done", attempt.pruned)
     finally:
         if attempt.data is not None:
-            _close(attempt.data)
+            close(attempt.data)
         world.leave()
 
 
@@ -286,7 +296,7 @@ def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
             attempt.folder.update(uploaded=tracker.end(state, models))
 
 
-def _close(data: LightningDataModule) -> None:
+def close(data: LightningDataModule) -> None:
     """End the worker processes of the loaders."""
     from mlmodeldev.data.plain import taken_over
 

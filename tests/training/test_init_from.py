@@ -151,9 +151,11 @@ def test_a_trials_best_weights_and_on_from_its_own_checkpoint(train, parent, pro
 @pytest.mark.parametrize("model", ["wide", "later"])
 def test_what_fits_another_class_under_another_prefix(train, parent, drawn, model) -> None:
     code, output, folder = train(
-        f"from-{model}", f"model={model}", *NO_STEP, f"training.init_from={parent}/best"
+        *(f"from-{model}", f"model={model}", *NO_STEP, f"training.init_from={parent}/best"),
+        f"artefacts.rehearsal={str(model == 'wide').lower()}",  # compares two models of one seed
     )
     assert code == 0, output
+    assert "has other weights" not in output
     assert (
         "2 of 4 weights loaded, * as body.*; not in it, so drawn from the seed: head.weight,"
         " head.bias; without a place here: net.2.weight, net.2.bias"
