@@ -87,6 +87,17 @@ def file_digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def has_changed(lineage: Mapping[str, Any]) -> bool:
+    """Return whether what a record names as its parent holds something else by now.
+
+    What is gone, or is no single file, has not changed as far as can be seen.
+    """
+    file = Path(lineage["file"])
+    if lineage["how"] == "continue_from":
+        file = Path(lineage["folder"]) / "checkpoints" / file
+    return file.is_file() and file_digest(file) != lineage.get("sha256")
+
+
 def find_parent(settings: Settings) -> Parent:
     """Return the trial that ``training.continue_from`` names.
 

@@ -20,7 +20,7 @@ from mlmodeldev.tracking.metadata import BY_HAND, CHANGES
 from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.training.initial_weights import check_source
-from mlmodeldev.training.parent import Parent, find_parent, hand_down
+from mlmodeldev.training.parent import Parent, find_parent, hand_down, has_changed
 from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.code import changed_files, code_digests
 from mlmodeldev.trial.folder import TrialFolder, folder_of
@@ -105,6 +105,8 @@ def _done_already(
     note = f"; {_listed(changed)} has changed since" if changed else ""
     if "code" not in record and record.get("source") != provenance()["source"]:
         note = "; model.py, datamodule.py or trainer.py has changed since"
+    if record.get("parent") and has_changed(record["parent"]):
+        note += "; what it began with has changed since"
     state = record["state"]
     print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
     report(settings, folder)

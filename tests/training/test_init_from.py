@@ -135,8 +135,9 @@ def test_a_trials_best_weights_and_on_from_its_own_checkpoint(train, parent, pro
     copy = project.root / "runs" / "single" / "copied"
     subprocess.run(["cp", "-r", str(parent), str(copy)], check=True)
     asked = ("model=net", *NO_STEP, "training.init_from=copied", "training.seed=5")
-    code, output, folder = train("child", *asked)
+    code, output, folder = train("child", *asked, "callbacks.export.enabled=true")
     assert code == 0, output
+    assert "- Initial weights: single/copied, best.ckpt " in (folder / "best/README.md").read_text()
     assert "init_from copied: 4 of 4 weights loaded" in output
     assert equal(weights(folder), best)
     assert lineage(folder)["weights"]["loaded"] == 4
@@ -188,6 +189,10 @@ def test_another_shape_is_said_and_may_be_refused(train, file) -> None:
     assert "without a place here: other" in output
     assert torch.equal(weights(folder)["net.0.weight"], torch.full((4, 8), 0.5))
     assert lineage(folder)["weights"]["wrong_shape"] == {"net.0.bias": [[3], [4]]}
+    tensors = {"net.0.weight": torch.zeros(4, 8)}
+    save_file(tensors, file)
+    _, output, _ = train("shape", *asked)
+    assert "this trial is done already; what it began with has changed since" in output
     code, output, folder = train("strict", *asked, "training.init_strict=true")
     assert code == 2
     assert "training.init_strict=true" in output
