@@ -156,12 +156,6 @@ class Training(Group):
     trainer: TrainerArguments = {}
     """Any other argument of Lightning's Trainer: ``training.trainer.val_check_interval=0.5``."""
 
-    @model_validator(mode="after")
-    def _begins_once(self) -> Training:
-        if self.continue_from is not None and self.init_from is not None:
-            raise ValueError("continue_from and init_from are both set: a trial begins with one")
-        return self
-
 
 class WandbLogger(Group):
     """Weights & Biases."""
@@ -394,7 +388,9 @@ class Settings(Group):
     """What was asked beyond the defaults, dotted; the trial's identity is made of it."""
 
     @model_validator(mode="after")
-    def _warmup_needs_room(self) -> Settings:
+    def _fits_together(self) -> Settings:
         if self.optimizer.schedule != "constant" and self.optimizer.warmup_fraction >= 1:
             raise ValueError("optimizer.warmup_fraction must be below 1 to leave room for a decay")
+        if None not in (self.training.continue_from, self.training.init_from):
+            raise ValueError("training.continue_from and init_from are both set: give one of them")
         return self

@@ -80,7 +80,7 @@ def evaluate(
         "sha256": file_digest(file),
         "overrides": changed,
         "inputs": inputs,
-        **measured,
+        **{str(stage): values for stage, values in measured.items()},
     }
 
 
@@ -90,9 +90,9 @@ def keep(folder: Path, result: Mapping[str, Any]) -> Path:
     Raises:
         UsageError: the folder can't be written.
     """
-    asked = {name: result[name] for name in ("sha256", "overrides")}
+    question = {name: result[name] for name in ("sha256", "overrides")}
     measured = [stage for stage in STAGES if stage in result]
-    name = digest(canonical_text({**asked, "stages": measured}))
+    name = digest(canonical_text({**question, "stages": measured}))
     path = folder / FOLDER / f"{Path(result['weights']).stem}-{name}.json"
     with writing_to(path):
         path.parent.mkdir(exist_ok=True)
@@ -188,7 +188,7 @@ def _load(model: LightningModule, file: Path) -> None:
 
 def _measure(
     settings: Settings, file: Path, stages: Sequence[Stage]
-) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+) -> tuple[dict[Stage, dict[str, float]], dict[str, str]]:
     from mlmodeldev.callbacks.seed_steps import SeedSteps
     from mlmodeldev.training import build
     from mlmodeldev.training.quiet import quiet

@@ -78,7 +78,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from mlmodeldev.trial.lookup import trial_folder
 
     overrides = [item if "=" in item else f"data={item}" for item in args.data]
-    stages = (args.stage,) if args.stage else STAGES
+    stages: Any = (args.stage,) if args.stage else STAGES
     folder = trial_folder(args.trial, args.runs_dir)
     result = evaluate(folder, args.checkpoint, overrides, stages)
     if args.json:

@@ -88,12 +88,12 @@ def test_killed_while_continuing_it_comes_back_as_itself(
 ) -> None:
     away = shared_trials.runs / "single" / "gone"
     shutil.copytree(parent.folder, away)
-    asked = (*FOUR, f"training.continue_from={away}", "training.checkpoint_every_n_steps=3")
-    killed = shared_trials.run(*asked, kill_at=6, name="killed")
+    wanted = (*FOUR, f"training.continue_from={away}", "training.checkpoint_every_n_steps=3")
+    killed = shared_trials.run(*wanted, kill_at=6, name="killed")
     assert killed.code == -9
     assert killed.checkpoint.name == "step-0000000012.ckpt"
     shutil.rmtree(away)  # its own checkpoint is all that it needs
-    back = shared_trials.run(*asked, name="killed")
+    back = shared_trials.run(*wanted, name="killed")
     assert back.code == 0, back.output
     assert "going on from step 12 (attempt 2)" in back.output
     assert "continuing" not in back.output.partition("attempt 2")[2]
@@ -115,13 +115,16 @@ def start(runs: Path, *overrides: str) -> tuple[Path, dict[str, Any]]:
     [
         (["training.max_epochs=2"], "training.max_epochs=2: must be more than the 2 that"),
         (["training.max_steps=8"], "training.max_steps=8: must be more than the 8 that"),
-        (["model.hidden_size=32"], "that trial has model.hidden_size=16 (asked now: 32)"),
-        (["optimizer.lr=0.02"], "that trial has optimizer.lr=0.01 (asked now: 0.02)"),
+        (["model.hidden_size=32"], "that trial has model.hidden_size=16 (wanted now: 32)"),
+        (["optimizer.lr=0.02"], "that trial has optimizer.lr=0.01 (wanted now: 0.02)"),
         (["optimizer.name=sgd"], "(training.init_from takes the weights alone)"),
         (["training.continue_from=twoo"], "did you mean 'two'?"),
         (["training.continue_from=single/two/checkpoints"], "is a part of a trial"),
         (["artefacts.trial=two", "artefacts.fresh=true"], "is this trial itself"),
-        (["training.init_from=two"], "continue_from and init_from are both set"),
+        (
+            ["training.init_from=two"],
+            "training.continue_from and init_from are both set: give one of them",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_line(parent, overrides, line) -> None:
@@ -191,3 +194,25 @@ def test_other_data_are_judged_anew_and_the_end_of_patience_is_no_end(parent, tm
     assert not any(key.startswith("EarlyStopping") for key in judged_anew)
     assert [(path / "checkpoints" / "best.ckpt").exists() for path in paths] == [True, False]
     assert [(path / "log.json").exists() for path in paths] == [True, False]
+
+
+def test_a_start_that_dies_while_the_state_is_copied_is_made_good(
+    parent, tmp_path, monkeypatch
+) -> None:
+    from mlmodeldev.training.checkpoint_io import AtomicCheckpointIO
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    runs = tmp_path / "runs"
+    shutil.copytree(parent.folder, runs / "single" / "two")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(AtomicCheckpointIO, "save_checkpoint", dies)
+        start(runs)
+    path, begun = start(runs)
+    assert (begun["step"], begun["inherits"], begun["attempt"]) == (8, True, 2)
+    kept = saved(begun["checkpoint"])
+    assert same(kept["optimizer_states"], saved(parent.checkpoint)["optimizer_states"])
+    assert [file.name for file in (path / "checkpoints").iterdir() if "step" in file.name] == [
+        "step-0000000008.ckpt"
+    ]

@@ -134,8 +134,8 @@ def test_a_trials_best_weights_and_on_from_its_own_checkpoint(train, parent, pro
     best = torch.load(parent / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     copy = project.root / "runs" / "single" / "copied"
     subprocess.run(["cp", "-r", str(parent), str(copy)], check=True)
-    asked = ("model=net", *NO_STEP, "training.init_from=copied", "training.seed=5")
-    code, output, folder = train("child", *asked, "callbacks.export.enabled=true")
+    wanted = ("model=net", *NO_STEP, "training.init_from=copied", "training.seed=5")
+    code, output, folder = train("child", *wanted, "callbacks.export.enabled=true")
     assert code == 0, output
     assert "- Initial weights: single/copied, best.ckpt " in (folder / "best/README.md").read_text()
     assert "init_from copied: 4 of 4 weights loaded" in output
@@ -143,7 +143,7 @@ def test_a_trials_best_weights_and_on_from_its_own_checkpoint(train, parent, pro
     assert lineage(folder)["weights"]["loaded"] == 4
     assert (lineage(folder)["how"], lineage(folder)["trial"]) == ("init_from", "copied")
     subprocess.run(["rm", "-r", str(copy)], check=True)
-    code, output, folder = train("child", *asked, "training.max_epochs=2")
+    code, output, folder = train("child", *wanted, "training.max_epochs=2")
     assert code == 0, output
     assert "init_from copied" not in output
     assert equal(weights(folder), best)
@@ -180,9 +180,9 @@ def file(project) -> Path:
     return made
 
 
-def test_another_shape_is_said_and_may_be_refused(train, file) -> None:
-    asked = ("model=net", *NO_STEP, f"training.init_from={file.name}")
-    code, output, folder = train("shape", *asked)
+def test_another_shape_is_named_and_may_be_refused(train, file) -> None:
+    wanted = ("model=net", *NO_STEP, f"training.init_from={file.name}")
+    code, output, folder = train("shape", *wanted)
     assert code == 0, output
     assert "1 of 4 weights loaded" in output
     assert "of another shape, so drawn from the seed: net.0.bias (3, here 4)" in output
@@ -191,9 +191,9 @@ def test_another_shape_is_said_and_may_be_refused(train, file) -> None:
     assert lineage(folder)["weights"]["wrong_shape"] == {"net.0.bias": [[3], [4]]}
     tensors = {"net.0.weight": torch.zeros(4, 8)}
     save_file(tensors, file)
-    _, output, _ = train("shape", *asked)
+    _, output, _ = train("shape", *wanted)
     assert "this trial is done already; what it began with has changed since" in output
-    code, output, folder = train("strict", *asked, "training.init_strict=true")
+    code, output, folder = train("strict", *wanted, "training.init_strict=true")
     assert code == 2
     assert "training.init_strict=true" in output
     assert not list((folder / "checkpoints").iterdir())
