@@ -115,8 +115,8 @@ def start(runs: Path, *overrides: str) -> tuple[Path, dict[str, Any]]:
     [
         (["training.max_epochs=2"], "training.max_epochs=2: must be more than the 2 that"),
         (["training.max_steps=8"], "training.max_steps=8: must be more than the 8 that"),
-        (["model.hidden_size=32"], "that trial has model.hidden_size=16 (wanted now: 32)"),
-        (["optimizer.lr=0.02"], "that trial has optimizer.lr=0.01 (wanted now: 0.02)"),
+        (["model.hidden_size=32"], "that trial has model.hidden_size=16 (asked now: 32)"),
+        (["optimizer.lr=0.02"], "that trial has optimizer.lr=0.01 (asked now: 0.02)"),
         (["optimizer.name=sgd"], "(training.init_from takes the weights alone)"),
         (["training.continue_from=twoo"], "did you mean 'two'?"),
         (["training.continue_from=single/two/checkpoints"], "is a part of a trial"),
