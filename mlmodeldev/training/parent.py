@@ -219,12 +219,15 @@ def _copy_state(parent: Parent, target: Path, same_data: bool) -> None:
     states: dict[str, Any] = saved.get("callbacks") or {}
     recovery = states.get("Recovery", {})
     stopped, recovery["stopping"] = recovery.get("stopping"), False
+    pruning: dict[str, Any] = states.get("Pruning", {})
+    pruning |= {"reason": None} if pruning else {}
     patience = [key for key in states if key.startswith("EarlyStopping")]
     if stopped:  # its patience has ended; the best value stays what is to be beaten
         for key in patience:
             states[key] |= {"wait_count": 0, "stopped_epoch": 0}
     if not same_data:
         recovery |= {"best_value": None, "best_epoch": 0, "best_step": 0}
+        pruning |= {"values": []} if pruning else {}
         for key in patience:
             del states[key]
     AtomicCheckpointIO().save_checkpoint(saved, target)

@@ -181,6 +181,7 @@ def test_other_data_are_judged_anew_and_the_end_of_patience_is_no_end(parent, tm
     state = saved(file)
     state["callbacks"]["Recovery"]["stopping"] = True
     state["callbacks"]["EarlyStopping{'monitor': 'val/loss'}"] = {"wait_count": 2, "best_score": 1}
+    state["callbacks"]["Pruning"] = {"reason": "fell behind", "values": [1.0, 2.0]}
     torch.save(state, file)
     paths = [start(runs, *more)[0] for more in ([], ["data.val_fraction=0.3"])]
     as_before, judged_anew = (
@@ -192,6 +193,8 @@ def test_other_data_are_judged_anew_and_the_end_of_patience_is_no_end(parent, tm
     assert as_before["Recovery"]["best_value"] == parent.record["metric"]["value"]
     assert judged_anew["Recovery"]["best_value"] is None
     assert not any(key.startswith("EarlyStopping") for key in judged_anew)
+    assert as_before["Pruning"] == {"reason": None, "values": [1.0, 2.0]}
+    assert judged_anew["Pruning"] == {"reason": None, "values": []}
     assert [(path / "checkpoints" / "best.ckpt").exists() for path in paths] == [True, False]
     assert [(path / "log.json").exists() for path in paths] == [True, False]
 
