@@ -45,6 +45,7 @@ class Command:
 
 
 _SLURM = "mlmodeldev.doctor.command"  # SlurmTrain.py's main, with doctor among its actions
+_TRIAL = "mlmodeldev.training.trial_command"
 COMMANDS = {
     "init": Command("mlmodeldev.template.init", "write a new project"),
     "adopt": Command("mlmodeldev.template.adopt", "make an existing Lightning repository run here"),
@@ -52,7 +53,7 @@ COMMANDS = {
     "sweep": Command("mlmodeldev.sweep", "check a sweep file, or list its trials"),
     "search": Command("mlmodeldev.sweep.search", "run trials of an offline search"),
     "data": Command("mlmodeldev.data", "fetch datasets: whole, verified, once"),
-    "trial": Command("mlmodeldev.training.trial_command", "measure a trial again", (), "main"),
+    "trial": Command(_TRIAL, "run a finished trial again, compare two, measure one", (), "main"),
     "cka": Command("mlmodeldev.alignment", "compare the layers of two models (CKA)"),
     "secrets": Command("mlmodeldev.secrets", "look for keys in files that git tracks"),
     "agent": Command("mlmodeldev.slurm.agent", "run trials that a W&B sweep hands out"),

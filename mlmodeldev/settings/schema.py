@@ -214,6 +214,8 @@ class Cka(Group):
     """Kernel of the Gram matrices."""
     rbf_sigma: Annotated[float, Field(gt=0)] | None = None
     """Bandwidth of the rbf kernel, in the unit of the features; null: the median distance."""
+    feature_correction: bool = False
+    """Whether features are a sample of more (Chun 2025); with unbiased and linear."""
     weighting: Literal["pairs", "samples", "equal"] = "pairs"
     """What a batch counts for when sums are taken over batches."""
     pooling: Literal["flatten", "mean", "cls", "none"] = "mean"
@@ -228,6 +230,14 @@ class Cka(Group):
     """How many neighbours they look at."""
     compare: dict[str, Comparison] = {}
     """Matrices to measure, by name."""
+
+    @model_validator(mode="after")
+    def _corrects_what_can_be(self) -> Cka:
+        given = f"estimator={self.estimator} and kernel={self.kernel}"
+        needed = "estimator=unbiased and kernel=linear"
+        if self.feature_correction and given != needed:
+            raise ValueError(f"feature_correction=true goes with {needed}, not {given}")
+        return self
 
 
 class Switch(Group):

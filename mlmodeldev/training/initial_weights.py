@@ -145,7 +145,7 @@ def _of_file(path: Path) -> Source:
     from mlmodeldev.alignment.weights import read_weights
 
     digest = file_digest(path)
-    return Source(_tensors(read_weights(path)), _origin(str(path), sha256=digest))
+    return Source(_tensors(read_weights(path)), _origin(str(path.absolute()), sha256=digest))
 
 
 def _of_export(folder: Path) -> Source:
@@ -155,7 +155,9 @@ def _of_export(folder: Path) -> Source:
 
     with isolate_rng():  # making the model draws numbers
         model = load(folder)
-    return Source(_tensors(model.state_dict()), _origin(str(folder), sha256=_digest(folder)))
+    return Source(
+        _tensors(model.state_dict()), _origin(str(folder.absolute()), sha256=_digest(folder))
+    )
 
 
 def _of_transformers(name: str) -> Source:
@@ -164,7 +166,7 @@ def _of_transformers(name: str) -> Source:
     model, missing = read_model(name, whole=True)
     weights = {n: v for n, v in _tensors(model.state_dict()).items() if n not in missing}
     if Path(name).is_dir():
-        return Source(weights, _origin(name, sha256=_digest(Path(name))))
+        return Source(weights, _origin(str(Path(name).absolute()), sha256=_digest(Path(name))))
     return Source(weights, _origin(name, revision=_revision(name)))
 
 

@@ -29,6 +29,7 @@ from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.trial_start import best_value, open_trial
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.environment import keep_environment
 from mlmodeldev.trial.failure import forget_traceback, keep_traceback, shorten_tracebacks
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.unanswered import giving_up, seconds_to_answer
@@ -100,6 +101,8 @@ class Attempt:
         policy, goes_on = self.settings.artefacts.changed_data, self.checkpoint is not None
         root = Path(self.settings.artefacts.data_dir).expanduser().absolute()
         self.world.on_rank_zero(lambda: record_data(self.folder, data, root, policy, goes_on))
+        if self.world.is_rank_zero:
+            keep_environment(self.folder.path, self.folder.attempt, self.world.size)
         if self.settings.artefacts.rehearsal and (self.checkpoint is None or self.inherits):
             self._rehearse(trainer, model, data)
         if self.checkpoint is None and self.settings.training.init_from:

@@ -27,6 +27,7 @@ from mlmodeldev.trial.folder import TrialFolder, folder_of
 from mlmodeldev.trial.provenance import changes, provenance
 from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.software import software, torch_difference
+from mlmodeldev.trial.source import keep_source
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -206,6 +207,7 @@ def _record_code(
         overrides=settings.overrides,
     )
     _keep_changes(folder.path, changes(code=code), before.get("attempts"))
+    keep_source(folder.path, root, code, settings.model_dump(), before.get("attempts"))
 
 
 def _keep_changes(folder: Path, text: str, former: int | None) -> None:

@@ -219,3 +219,16 @@ def test_a_start_that_dies_while_the_state_is_copied_is_made_good(
     assert [file.name for file in (path / "checkpoints").iterdir() if "step" in file.name] == [
         "step-0000000008.ckpt"
     ]
+
+
+def test_a_child_run_again_in_another_place_finds_its_parent(parent, tmp_path) -> None:
+    from mlmodeldev.training.rerun import settings_again
+    from mlmodeldev.trial.comparison import read_trial
+
+    runs = tmp_path / "runs"
+    shutil.copytree(parent.folder, runs / "single" / "two")
+    path, _ = start(runs)
+    TrialFolder(path).finish("interrupted")
+    again = settings_again(read_trial(path), tmp_path / "again", fetch=False)
+    assert again["artefacts"]["runs_dir"] == str(tmp_path / "again" / "runs")
+    assert again["training"]["continue_from"] == str(runs / "single" / "two")
