@@ -70,6 +70,7 @@ def settings_again(trial: Trial, place: Path, fetch: bool) -> dict[str, Any]:
         "trial": trial.folder.name.lstrip("."),
         "fresh": False,
     }
+    settings["training"] |= _parent_places(trial)
     if fetch:
         settings["artefacts"]["data_dir"] = str(place / "data")
     settings["logger"] = {**dict.fromkeys(settings.get("logger") or ()), "csv": {}}
@@ -81,6 +82,13 @@ def settings_again(trial: Trial, place: Path, fetch: bool) -> dict[str, Any]:
     if ranks > 1 and settings["training"].get("devices") == "auto":  # a launcher had decided
         settings["training"]["devices"] = ranks
     return settings
+
+
+def _parent_places(trial: Trial) -> dict[str, str]:
+    """Return where the trial or the weights lie that this one began with; a Hub's name stays."""
+    parent = trial.record.get("parent") or {}
+    place = Path(parent.get("folder") or parent.get("file", ""))
+    return {parent["how"]: str(place)} if place.is_absolute() else {}
 
 
 def _environment(trial: Trial, project: Path, settings: Mapping[str, Any]) -> dict[str, str]:
