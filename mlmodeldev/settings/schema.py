@@ -12,9 +12,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from mlmodeldev.settings.open_types import AddedCallback, Strategy, TrainerArguments
+from mlmodeldev.settings.tracking_address import tracking_address
 
 
 def _number_as_text(value: object) -> object:
@@ -164,6 +172,17 @@ class WandbLogger(Group):
     """Keep best/ and last/ as artifacts; auto: of a sweep only best/ of the best trial so far."""
 
 
+class MlflowLogger(Group):
+    """MLflow."""
+
+    uri: Annotated[str, AfterValidator(tracking_address)] | None = None
+    """Server or database; null: MLFLOW_TRACKING_URI, else the file ``<runs_dir>/mlflow.db``."""
+    experiment: Annotated[str, Field(min_length=1, max_length=500)] = "mlmodeldev"
+    """Experiment that runs are filed under; a sweep's lie below one run of its name."""
+    models: Literal["auto", "all", "none"] = "auto"
+    """Keep best/ as a logged model; auto: of a sweep only that of the best trial so far."""
+
+
 class CsvLogger(Group):
     """Nothing beyond ``metrics.csv`` and ``log.json``, which every trial writes."""
 
@@ -176,6 +195,7 @@ class Logger(Group):
     """Trackers: one or several; each is imported only when chosen."""
 
     wandb: WandbLogger | None = None
+    mlflow: MlflowLogger | None = None
     csv: CsvLogger | None = None
     tensorboard: TensorboardLogger | None = None
 
