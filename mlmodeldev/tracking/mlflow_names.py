@@ -36,18 +36,21 @@ def metric_name(name: str) -> str:
 def parameters(settings: Settings) -> dict[str, str]:
     """Return the settings by their dotted names, as text, keys masked."""
     pairs = _flat(settings.model_dump(exclude=_KEPT_APART), "")
-    return {metric_name(name): shown(value, LONGEST_PARAMETER) for name, value in pairs}
+    return {metric_name(name): shown(name, value, LONGEST_PARAMETER) for name, value in pairs}
 
 
 def tags(values: Mapping[str, Any], front: str) -> dict[str, str]:
     """Return values as tags below ``front``; those that are None are left out."""
     pairs = ((name, value) for name, value in _flat(values, front) if value is not None)
-    return {metric_name(name): shown(value, LONGEST_TAG) for name, value in pairs}
+    return {metric_name(name): shown(name, value, LONGEST_TAG) for name, value in pairs}
 
 
-def shown(value: Any, longest: int) -> str:
-    """Return a value as MLflow shows it, no longer than it takes, keys masked."""
-    return at_most(mask(str(value)), longest)
+def shown(name: str, value: Any, longest: int) -> str:
+    """Return a value as MLflow shows it, no longer than it takes, keys masked.
+
+    The name goes along to the masking: of a commit's digits only it says that they are no key.
+    """
+    return at_most(mask(f"{name}={value}")[len(mask(name)) + 1 :], longest)
 
 
 def _flat(values: Mapping[str, Any], front: str) -> Iterator[tuple[str, Any]]:

@@ -35,6 +35,7 @@ RUN_ENTRY, KEY_ENTRY, UPLOADED_ENTRY = "mlflow_run", "mlflow_key", "mlflow_uploa
 """Names in ``trial.json``: the run's id, its key, and whether MLflow has everything."""
 
 _STATUS = {"done": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED"}
+_CHANGED = "mlmodeldev.changed"
 _TABLES = "mlflow.loggedArtifacts"
 
 
@@ -146,7 +147,7 @@ class TrialRun:
         changed = {n: v for n, v in wanted.items() if there.get(n, v) != v}
         if changed:
             text = " ".join(f"{name}={value}" for name, value in changed.items())
-            self.client.set_tag(self.id, "mlmodeldev.changed", shown(text, LONGEST_TAG))
+            self.client.set_tag(self.id, _CHANGED, shown(_CHANGED, text, LONGEST_TAG))
 
     def set_tags(self, values: Mapping[str, Any], front: str = "mlmodeldev") -> None:
         """Set tags, ``front.name``, nested mappings by dots."""

@@ -5,24 +5,23 @@ is done. ``SlurmTrain.py sync`` does it for all others.
 
 Example::
 
-    for folder in trials_behind(Path("runs")):
-        send_missing(stored_settings(folder), TrialFolder(folder))
+    send_all(trials_behind(Path("runs"), sweep="digits"))
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.tracking.metadata import models_to_keep, read_yaml
+from mlmodeldev.tracking.metadata import models_to_keep, read_yaml, stored_settings
 from mlmodeldev.tracking.mlflow_run import UPLOADED_ENTRY
+from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
-    from mlmodeldev.trial.folder import TrialFolder
 
 _ENDED = ("done", "pruned", "failed")
 
@@ -33,6 +32,21 @@ def trials_behind(runs_dir: Path, sweep: str | None = None) -> Iterator[Path]:
         record = read_record(file.parent)
         if _is_behind(record) and _chose_mlflow(file.parent):
             yield file.parent
+
+
+def send_all(folders: Iterable[Path]) -> bool:
+    """Send what MLflow lacks of each folder's trial, with a line on each; return whether all is up.
+
+    Raises:
+        UsageError: the package is not installed, or the address is none.
+    """
+    complete = True
+    for folder in folders:
+        sent = send_missing(stored_settings(folder), TrialFolder(folder))
+        complete = complete and sent
+        name = f"{folder.parent.name}/{folder.name}"
+        print(f"{name}: {'is whole' if sent else 'is not whole yet'} in MLflow", file=sys.stderr)
+    return complete
 
 
 def report_to_mlflow(settings: Settings, folder: TrialFolder) -> None:
