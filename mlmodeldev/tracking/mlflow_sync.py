@@ -66,7 +66,8 @@ def send_missing(settings: Settings, folder: TrialFolder) -> bool:
     state = str(folder.read().get("state"))
     tracker = MlflowTrialLogger(settings, folder)
     tracker.resume_from(sys.maxsize)
-    complete = tracker.end(state, models_to_keep(settings, folder.path, state, "mlflow"))
+    models = models_to_keep(settings, folder.path, state, "mlflow")
+    complete = bool(tracker.end(state, models))
     folder.update(**{UPLOADED_ENTRY: complete})
     return complete
 

@@ -128,10 +128,9 @@ def test_a_killed_trial_goes_on_in_its_run(made: Trials, reader: Reader, tmp_pat
 
     assert (run["params"]["optimizer.lr"], run["params"]["model.hidden_size"]) == ("0.01", "16")
     assert run["tags"]["mlmodeldev.trial.sha"] == ended.record["sha"]
-    pictures = {
-        p.relative_to(ended.folder).as_posix() for p in ended.folder.glob("cka/*/epoch-*.png")
-    }
-    tables = {f"{each.rpartition('/')[0]}/matrix.json" for each in pictures}
+    files = [file.relative_to(ended.folder) for file in ended.folder.glob("cka/*/epoch-*.png")]
+    pictures = {file.as_posix() for file in files}
+    tables = {f"{file.parent.as_posix()}/matrix.json" for file in files}
     assert {*pictures, *tables, "val/samples.json", "config.yaml"} <= {*run["artifacts"]}
     ((name, model, status),) = run["models"]
     assert (name, status) == ("best", "READY")
@@ -215,9 +214,8 @@ def test_a_store_that_is_away_harms_no_trial_and_gets_all_later(
         assert (ended.record["state"], ended.record["mlflow_uploaded"]) == ("done", False)
 
     shutil.copy(empty_database, trials.runs)
-    assert in_fork(tmp_path / "sync.txt", sync, trials.runs) == 0, (
-        tmp_path / "sync.txt"
-    ).read_text()
+    printed = tmp_path / "sync.txt"
+    assert in_fork(printed, sync, trials.runs) == 0, printed.read_text()
     by_name = {run["tags"]["mlmodeldev.trial"]: run for run in reader.runs(trials.runs)}
     assert by_name.keys() == {"broken", "lonely"}
     for ended in (broken, lonely):

@@ -231,7 +231,7 @@ def test_without_the_package_there_is_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
     settings = compose_settings(["logger=mlflow", f"artefacts.runs_dir={tmp_path}"])
-    with pytest.raises(UsageError, match="pip install 'mlflow>=3.17'"):
+    with pytest.raises(UsageError, match=r"pip install 'mlflow>=3\.17'"):
         make_loggers(settings, TrialFolder.open(settings))
 
 
