@@ -74,10 +74,8 @@ def folder_digest(folder: Path) -> str:
 
 
 def _models_of(run: TrialRun) -> list[Any]:
-    found = run.client.search_logged_models(
-        [run.store.experiment], filter_string=f"source_run_id = '{run.id}'"
-    )
-    return list(found)
+    of_run = f"source_run_id = '{run.id}'"
+    return list(run.client.search_logged_models([run.store.experiment], filter_string=of_run))
 
 
 def _about(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -197,8 +197,8 @@ def sync(runs: Path) -> None:
     use_mlflow()
     from mlmodeldev.slurm.commands.wandb import run_sync
 
-    asked = argparse.Namespace(runs_dir=str(runs), sweep=None, follow=False, json=False)
-    raise SystemExit(run_sync(asked))
+    args = argparse.Namespace(runs_dir=str(runs), sweep=None, follow=False, json=False)
+    raise SystemExit(run_sync(args))
 
 
 def test_a_store_that_is_away_harms_no_trial_and_gets_all_later(
