@@ -267,8 +267,8 @@ class MlflowTrialLogger(Logger):
         self._retry_at = time.monotonic() + RETRY_SECONDS
         if not self._warned:
             self._warned = True
-            lines = str(error).strip().splitlines() or [""]
-            reason = mask(f"{type(error).__name__}: {lines[0]}")[:300]
+            line = next(iter(str(error).strip().splitlines()), "").partition(" with exception ")[0]
+            reason = mask(f"{type(error).__name__}: {line}")[:300]
             print(
                 f"MLflow: does not take the trial's rows ({reason}); training goes on, and it is"
                 " tried again",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.tracking.metadata import models_to_keep, read_yaml, stored_settings
-from mlmodeldev.tracking.mlflow_run import UPLOADED_ENTRY
+from mlmodeldev.tracking.mlflow_run import KEY_ENTRY, UPLOADED_ENTRY
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_record
 
@@ -32,6 +32,12 @@ def trials_behind(runs_dir: Path, sweep: str | None = None) -> Iterator[Path]:
         record = read_record(file.parent)
         if _is_behind(record) and _chose_mlflow(file.parent):
             yield file.parent
+
+
+def uses_mlflow(runs_dir: Path, sweep: str | None = None) -> bool:
+    """Return whether any trial has had to do with MLflow."""
+    files = runs_dir.glob(f"{sweep or '*'}/*/trial.json")
+    return any(KEY_ENTRY in read_record(file.parent) for file in files)
 
 
 def send_all(folders: Iterable[Path]) -> bool:
