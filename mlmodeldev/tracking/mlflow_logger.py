@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import os
 import posixpath
+import re
 import sys
 import threading
 import time
@@ -52,6 +53,7 @@ MOST_WAITING = 10_000
 """Rows kept in memory while the store is away; older ones are read from ``metrics.csv`` again."""
 
 Sending = Callable[[TrialRun], None]
+_PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
 class MlflowTrialLogger(Logger):
@@ -268,6 +270,7 @@ class MlflowTrialLogger(Logger):
         if not self._warned:
             self._warned = True
             line = next(iter(str(error).strip().splitlines()), "").partition(" with exception ")[0]
+            line = _PASSWORD.sub("//***@", line)
             reason = mask(f"{type(error).__name__}: {line}")[:300]
             print(
                 f"MLflow: does not take the trial's rows ({reason}); training goes on, and it is"

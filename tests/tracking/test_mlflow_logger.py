@@ -39,7 +39,7 @@ class Client:
         if failure != "before":
             self.values += [(each.key, each.step, each.value) for each in metrics]
         if failure:
-            raise ConnectionError(f"{failure}: no answer")
+            raise ConnectionError(f"{failure}: https://me:hunter2@host gives no answer")
 
     def get_run(self, run: str) -> Any:
         last: dict[str, int] = {}
@@ -121,7 +121,9 @@ def test_a_store_that_fails_for_a_while_gets_each_value_once(
     assert trial.tracker.end("done") is True
     assert whole(client, 12), client.values
     assert client.ends == ["FINISHED"]
-    assert capsys.readouterr().err.count("MLflow: does not take the trial's rows") == 1
+    warnings = capsys.readouterr().err
+    assert warnings.count("MLflow: does not take the trial's rows") == warnings.count("\n") == 1
+    assert "https://***@host" in warnings
 
 
 def test_rows_of_a_long_outage_come_from_the_file(
