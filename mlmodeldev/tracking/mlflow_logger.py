@@ -20,7 +20,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,13 @@ from pytorch_lightning.utilities import rank_zero_only
 from mlmodeldev.lease import LostLease
 from mlmodeldev.secrets import mask
 from mlmodeldev.tracking.background import BackgroundCalls
+from mlmodeldev.tracking.mlflow_files import (
+    Sending,
+    keep_drawing,
+    keep_file,
+    keep_missing_pictures,
+    keep_tables,
+)
 from mlmodeldev.tracking.mlflow_model import keep_model
 from mlmodeldev.tracking.mlflow_run import UPLOADED_ENTRY, TimedRow, TrialRun, rows_of
 from mlmodeldev.tracking.mlflow_store import address, import_client
@@ -52,7 +59,6 @@ LEAVE_SECONDS = 15.0
 MOST_WAITING = 10_000
 """Rows kept in memory while the store is away; older ones are read from ``metrics.csv`` again."""
 
-Sending = Callable[[TrialRun], None]
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
@@ -82,7 +88,7 @@ class MlflowTrialLogger(Logger):
         self._lock = threading.Lock()
         self._rows: list[TimedRow] = []
         self._from_file_before: float | None = None
-        self._unsent: list[Sending] = [_keep(folder.path / "config.yaml", None)]
+        self._unsent: list[Sending] = [keep_file(folder.path / "config.yaml", None)]
         self._tables: dict[str, tuple[list[str], list[list[Any]]]] = {}
         self._step, self._retry_at = 0, 0.0
         self._failed = self._warned = self._taken_over = self._complete = False
@@ -90,7 +96,8 @@ class MlflowTrialLogger(Logger):
         self._hurry = threading.Event()
         self._background = BackgroundCalls("mlflow-rows")
         self._background.add(self._deliver)
-        self._background.drain(OPEN_SECONDS)
+        if not self._background.drain(OPEN_SECONDS):
+            self._warn(f"no answer within {OPEN_SECONDS:.0f} s")
 
     @property
     def name(self) -> str:
@@ -120,7 +127,7 @@ class MlflowTrialLogger(Logger):
         with self._lock:
             self._from_file_before = step
         self._step = step
-        self._add(_missing_pictures(self.folder.path))
+        self._add(keep_missing_pictures(self.folder.path))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -147,9 +154,9 @@ class MlflowTrialLogger(Logger):
         at = self._step if step is None else step
         for number, image in enumerate(images):
             if isinstance(image, str | Path):
-                self._add(_keep(Path(image), posixpath.dirname(key) or key))
+                self._add(keep_file(Path(image), posixpath.dirname(key) or key))
             else:
-                self._add(_draw(image, f"{key}/step-{at:08d}-{number}.png"))
+                self._add(keep_drawing(image, f"{key}/step-{at:08d}-{number}.png"))
 
     @rank_zero_only
     def log_table(
@@ -167,7 +174,7 @@ class MlflowTrialLogger(Logger):
     @rank_zero_only
     def keep_file(self, file: Path) -> None:
         """Keep a file of the trial's folder among the run's artifacts."""
-        self._add(_keep(file, None))
+        self._add(keep_file(file, None))
 
     # --- the end
 
@@ -181,12 +188,16 @@ class MlflowTrialLogger(Logger):
         """
         self._hurry.set()
         self._background.add(partial(self._end, state, [*models]))
-        return self._background.drain(_patience(state)) and self._complete
+        seconds = _patience(state)
+        in_time = self._background.drain(seconds)
+        if not in_time:
+            self._warn(f"not all of them within {seconds:.0f} s")
+        return in_time and self._complete
 
     def _end(self, state: str, models: Sequence[Path]) -> None:
         self._retry_at = 0.0
         if state != "interrupted":
-            self._unsent += [_tables(self._tables), self._send_best]
+            self._unsent += [keep_tables(self._tables), self._send_best]
             self._unsent += [partial(self._send_model, folder) for folder in models]
         self._unsent.append(lambda run: run.end(state))
         self._deliver()
@@ -267,60 +278,22 @@ class MlflowTrialLogger(Logger):
     def _note_failure(self, error: Exception) -> None:
         self._failed = True
         self._retry_at = time.monotonic() + RETRY_SECONDS
-        if not self._warned:
-            self._warned = True
-            line = next(iter(str(error).strip().splitlines()), "").partition(" with exception ")[0]
-            line = _PASSWORD.sub("//***@", line)
-            reason = mask(f"{type(error).__name__}: {line}")[:300]
-            print(
-                f"MLflow: does not take the trial's rows ({reason}); training goes on, and it is"
-                " tried again",
-                file=sys.stderr,
-            )
+        line = next(iter(str(error).strip().splitlines()), "").partition(" with exception ")[0]
+        self._warn(f"{type(error).__name__}: {line}")
+
+    def _warn(self, reason: str) -> None:
+        """Say once that MLflow is away, and why."""
+        if self._warned:
+            return
+        self._warned = True
+        shown = mask(_PASSWORD.sub("//***@", reason))[:300]
+        print(
+            f"MLflow: does not take the trial's rows ({shown}); training goes on, and it is"
+            " tried again",
+            file=sys.stderr,
+        )
 
 
 def _patience(state: str) -> float:
     most = float(os.environ.get("MLFLOW_FINISH_TIMEOUT") or FINISH_SECONDS)
     return min(most, LEAVE_SECONDS) if state == "interrupted" else most
-
-
-def _keep(file: Path, place: str | None) -> Sending:
-    def send(run: TrialRun) -> None:
-        if file.is_file():
-            run.keep_file(file, place)
-
-    return send
-
-
-def _draw(image: Any, name: str) -> Sending:
-    def send(run: TrialRun) -> None:
-        if hasattr(image, "savefig"):
-            run.client.log_figure(run.id, image, name)
-        else:
-            run.client.log_image(run.id, image, artifact_file=name)
-
-    return send
-
-
-def _tables(tables: Mapping[str, tuple[list[str], list[list[Any]]]]) -> Sending:
-    def send(run: TrialRun) -> None:
-        for key, (columns, data) in tables.items():
-            run.keep_table(key, columns, data)
-        if tables:
-            run.announce_tables(tables)
-
-    return send
-
-
-def _missing_pictures(folder: Path) -> Sending:
-    """Return what sends the heat maps of earlier attempts that MLflow lacks."""
-    files = sorted(folder.glob("cka/*/epoch-*.png"))
-
-    def send(run: TrialRun) -> None:
-        for name in sorted({file.parent.name for file in files}):
-            there = run.files_in(f"cka/{name}")
-            for file in files:
-                if file.parent.name == name and file.name not in there:
-                    run.keep_file(file, f"cka/{name}")
-
-    return send

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,8 @@ class TrialRun:
 
     def keep_table(self, name: str, columns: list[str], data: list[list[Any]]) -> None:
         """Keep a table as MLflow's page of a run shows it: ``<name>.json``."""
-        text = json.dumps({"columns": columns, "data": data}, default=str)
+        rows = [[_cell(value) for value in row] for row in data]
+        text = json.dumps({"columns": columns, "data": rows}, default=str)
         self.client.log_text(self.id, text, f"{name}.json")
 
     def announce_tables(self, names: Iterable[str]) -> None:
@@ -214,6 +216,11 @@ def _first_tags(
     if sweep != BY_HAND:
         own["mlflow.parentRunId"] = sweep_run(store, folder.path.parent)
     return own
+
+
+def _cell(value: Any) -> Any:
+    """Return a value of a table as JSON has it, in which there is no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _user() -> str:

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import secrets
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,10 @@ SWEEP_NOTE = ".mlflow.json"
 """In a sweep's folder: the key of its run."""
 
 _LOCK_SECONDS = 60.0
+_BUSY_SECONDS = 20.0  # as long as MLflow waits for another's change
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",  # what matters is raised, and told once
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # a server that is away must not hold a trial up for the client's own quarter of an hour
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -88,7 +90,7 @@ def address(settings: Settings) -> str:
         return chosen.uri
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if not given:
-        return f"sqlite:///{_runs_dir(settings) / DATABASE}"
+        return f"sqlite:///{_encoded(_runs_dir(settings) / DATABASE)}"
     if given.startswith("databricks"):
         return given
     try:
@@ -110,9 +112,34 @@ def open_store(settings: Settings) -> Store:
     assert chosen is not None
     is_file = uri.startswith("sqlite")
     with _made_once(runs_dir / f".{DATABASE}.lock") if is_file else contextlib.nullcontext():
+        if is_file:
+            _check_file(uri)
         client = import_client()(tracking_uri=uri)
-        place = str(runs_dir / ARTIFACTS) if is_file else None
+        place = (runs_dir / ARTIFACTS).as_uri() if is_file else None
         return Store(client, _experiment(client, chosen.experiment, place))
+
+
+def _encoded(path: Path) -> str:
+    """Return a path as a database's address may hold it."""
+    special = {"%": "%25", "?": "%3F", "#": "%23"}
+    return "".join(special.get(character, character) for character in str(path))
+
+
+def _check_file(uri: str) -> None:
+    """Open and lock a database file once: MLflow tries for minutes to open one that is none.
+
+    Raises:
+        sqlite3.Error: it can't be opened or written, or another has it for too long.
+    """
+    from sqlalchemy.engine import make_url
+
+    name = make_url(uri).database
+    if not name or name == ":memory:":
+        return
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(name, timeout=_BUSY_SECONDS)) as file:
+        file.execute("BEGIN IMMEDIATE")
+        file.execute("ROLLBACK")
 
 
 def _experiment(client: Any, name: str, place: str | None) -> str:

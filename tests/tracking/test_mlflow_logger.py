@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
@@ -93,13 +94,15 @@ class Trial:
         self.folder = TrialFolder.open(settings)
         self.tracker = MlflowTrialLogger(settings, self.folder)
         self.file = MetricsFile(self.folder.path / "metrics.csv")
+        self.took = float(step)
         for logger in (self.tracker, self.file):
             logger.resume_from(step)
 
     def log(self, steps: range, wait: bool = False) -> None:
         for step in steps:
             for logger in (self.tracker, self.file):
-                logger.log_metrics({"train/loss": 1 / (1 + step), "epoch": step // 4}, step)
+                row = {"train/loss": 1 / (1 + step), "epoch": step // 4, "time/step": self.took}
+                logger.log_metrics(row, step)
             if wait:
                 self.tracker._background.drain(10)
 
@@ -152,6 +155,8 @@ def test_what_is_missing_after_all_the_next_attempt_sends(client: Client, tmp_pa
     assert again.tracker.end("pruned") is True
     assert whole(client, 10)
     assert client.ends[-1] == "FINISHED"
+    took = {step: value for key, step, value in client.values if key == "time/step"}
+    assert [took[step] for step in range(4, 8)] == [0, 0, 6, 6], "of the attempt that counts"
 
 
 def test_rows_go_whole_and_a_thousand_values_at_a_time(client: Client) -> None:
@@ -219,6 +224,8 @@ def test_where_runs_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = compose_settings(["logger=mlflow", f"artefacts.runs_dir={tmp_path}"])
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert mlflow_store.address(settings) == f"sqlite:///{tmp_path}/mlflow.db"
+    odd = compose_settings(["logger=mlflow", f"artefacts.runs_dir='{tmp_path}/50%20 of?#1'"])
+    assert make_url(mlflow_store.address(odd)).database == f"{tmp_path}/50%20 of?#1/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:pw@host")
     assert mlflow_store.address(settings) == "https://me:pw@host"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
