@@ -17,10 +17,13 @@ An epoch's time is from its first hook to the validation, divided by its batches
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -32,7 +35,7 @@ PLAIN, SAME = "plain DataLoader", "our loader"
 
 
 def run(rounds: int = ROUNDS) -> Table:
-    """Measure with metrics.csv alone, then with W&B offline beside it."""
+    """Measure with metrics.csv alone, then with a tracker beside it: W&B offline, MLflow's file."""
     table = Table(
         "Step time",
         ["logger", "plain loop's batches from", "ours, ms", "plain, ms", "ratio", "in CPU time"],
@@ -42,7 +45,7 @@ def run(rounds: int = ROUNDS) -> Table:
             f" one thread, {rounds} epochs of each in turn, medians."
         ),
     )
-    for logger in ("csv", "wandb"):
+    for logger in ("csv", "wandb", *(["mlflow"] if _use_mlflow() else [])):
         seconds = measure(logger, rounds)
         for opponent in (PLAIN, SAME):
             wall, cpu = (_ratio(seconds, opponent, which) for which in (0, 1))
@@ -51,6 +54,14 @@ def run(rounds: int = ROUNDS) -> Table:
             if opponent == PLAIN:
                 table.goals.append(Goal(f"step time with logger={logger}", wall, LIMIT))
     return table
+
+
+def _use_mlflow() -> bool:
+    """Return whether MLflow can be imported; ``make .venv-mlflow`` puts it beside the rest."""
+    beside = Path(__file__).resolve().parents[1] / ".venv-mlflow"
+    if beside.is_dir() and str(beside) not in sys.path:
+        sys.path.append(str(beside))
+    return importlib.util.find_spec("mlflow") is not None
 
 
 Times = dict[str, list[tuple[float, float]]]

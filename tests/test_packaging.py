@@ -164,6 +164,32 @@ def test_with_hashes_only_torch_comes_unchecked_and_last(copied: Path) -> None:
     assert torch[-1] == f"torch=={locked()['torch']}"
 
 
+def added_by_mlflow() -> dict[str, Version]:
+    lines = (ROOT / "tools" / "mlflow.lock").read_text().splitlines()
+    pins = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): Version(version) for name, version in pins}
+
+
+def test_what_mlflow_adds_changes_nothing_that_is_locked() -> None:
+    added = added_by_mlflow()
+    assert not added.keys() & locked().keys()
+    (extra,) = map(Requirement, project()["optional-dependencies"]["mlflow"])
+    assert added["mlflow"] in extra.specifier
+
+
+def test_what_mlflow_needs_is_locked() -> None:
+    folder = ROOT / ".venv-mlflow"
+    if not folder.is_dir():
+        pytest.skip("no MLflow; make .venv-mlflow")
+    there = {**locked(), **added_by_mlflow()}
+    for package in importlib.metadata.distributions(path=[str(folder)]):
+        for need in map(Requirement, package.requires or []):
+            name = canonicalize_name(need.name)
+            if name == "pyarrow" or (need.marker and not need.marker.evaluate({"extra": ""})):
+                continue  # its newest is newer than MLflow allows (docs/dependencies.md)
+            assert there[name] in need.specifier, f"{package.name} needs {need}"
+
+
 def test_the_malicious_versions_of_lightning_are_excluded() -> None:
     lightning = next(r for r in declared() if r.name == "pytorch-lightning")
     assert not lightning.specifier.contains("2.6.2")

@@ -27,6 +27,7 @@ _FILES: dict[str, tuple[type[Group], dict[str, Any]]] = {
     "processing/default": (schema.Processing, {}),
     "training/default": (schema.Training, {}),
     "logger/csv": (schema.CsvLogger, {}),
+    "logger/mlflow": (schema.MlflowLogger, {}),
     "logger/tensorboard": (schema.TensorboardLogger, {}),
     "logger/wandb": (schema.WandbLogger, {}),
     "callbacks/default": (Callbacks, {}),

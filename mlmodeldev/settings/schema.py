@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from mlmodeldev.settings.callback_schema import Callbacks
 from mlmodeldev.settings.group import Fraction, Group, Positive, Precision, Text
 from mlmodeldev.settings.open_types import Strategy, TrainerArguments
+from mlmodeldev.settings.tracking_address import tracking_address
 
 
 class Artefacts(Group):
@@ -152,6 +153,17 @@ class WandbLogger(Group):
     """Keep best/ and last/ as artifacts; auto: of a sweep only best/ of the best trial so far."""
 
 
+class MlflowLogger(Group):
+    """MLflow."""
+
+    uri: Annotated[str, AfterValidator(tracking_address)] | None = None
+    """Server or database; null: MLFLOW_TRACKING_URI, else the file ``<runs_dir>/mlflow.db``."""
+    experiment: Annotated[str, Field(min_length=1, max_length=500)] = "mlmodeldev"
+    """Experiment that runs are filed under; a sweep's lie below one run of its name."""
+    models: Literal["auto", "all", "none"] = "auto"
+    """Keep best/ as a logged model; auto: of a sweep only that of the best trial so far."""
+
+
 class CsvLogger(Group):
     """Nothing beyond ``metrics.csv`` and ``log.json``, which every trial writes."""
 
@@ -164,6 +176,7 @@ class Logger(Group):
     """Trackers: one or several; each is imported only when chosen."""
 
     wandb: WandbLogger | None = None
+    mlflow: MlflowLogger | None = None
     csv: CsvLogger | None = None
     tensorboard: TensorboardLogger | None = None
 

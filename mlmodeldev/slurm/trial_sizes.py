@@ -17,6 +17,7 @@ from typing import Any
 
 from mlmodeldev.atomic import is_leftover
 from mlmodeldev.lease import owned
+from mlmodeldev.tracking.mlflow_sync import awaits_mlflow
 from mlmodeldev.tracking.upload import awaits_upload
 from mlmodeldev.trial.collected import is_recovery_checkpoint
 from mlmodeldev.trial.folder import RECORD_VERSION
@@ -35,6 +36,7 @@ _WHY = {
     "interrupted": "is interrupted, and goes on from its checkpoint",
     "pending": "has not begun yet",
 }
+_AWAITS = "waits to be uploaded (slurm/SlurmTrain.py sync)"
 _EXPORT = "training_state.json"
 
 
@@ -183,8 +185,8 @@ def _why_kept(
         return f"is registered as {_registered(record['registered'])}"
     if folder in pinned:
         return f"is named by {pinned[folder]}"
-    if awaits_upload(folder, record):
-        return "waits to be uploaded (slurm/SlurmTrain.py sync)"
+    if awaits_upload(folder, record) or awaits_mlflow(folder, record):
+        return _AWAITS
     is_young = older_than and time.time() - float(record.get("updated") or 0) < older_than
     return "is not old enough" if is_young else ""
 

@@ -38,8 +38,8 @@ def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) ->
         first: whether this is the process that talks to trackers.
 
     Raises:
-        UsageError: online tracking is demanded where there is no key or no network, or where the
-            server does not take the run.
+        UsageError: a tracker's package is not installed; online tracking is demanded where there
+            is no key or no network, or where the server does not take the run.
     """
     loggers: list[Any] = []
     chosen = settings.logger
@@ -48,6 +48,8 @@ def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) ->
     if chosen.wandb is not None:
         run = _wandb(chosen.wandb, settings, folder) if first else SilentLogger("wandb")
         loggers.append(run)
+    if chosen.mlflow is not None:
+        loggers.append(_mlflow(settings, folder) if first else SilentLogger("mlflow"))
     rows = MetricsFile(folder.path / "metrics.csv", check_owner=folder.check_owner)
     return [*loggers, rows]
 
@@ -90,6 +92,12 @@ def _tensorboard(folder: TrialFolder) -> Logger:
         raise UsageError(
             "logger=tensorboard: the package is not installed; pip install tensorboard"
         ) from None
+
+
+def _mlflow(settings: Settings, folder: TrialFolder) -> Logger:
+    from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
+
+    return MlflowTrialLogger(settings, folder)
 
 
 def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logger:

@@ -158,18 +158,21 @@ def at_most(text: str, count: int) -> str:
     return f"{text[: count - 9].rstrip()}~{digest}"
 
 
-def models_to_keep(settings: Settings, folder: Path, state: str) -> list[Path]:
-    """Return the exported folders that the settings want in W&B.
+def models_to_keep(
+    settings: Settings, folder: Path, state: str, tracker: str = "wandb"
+) -> list[Path]:
+    """Return the exported folders that the settings want in a tracker.
 
     Args:
-        settings: ``logger.wandb.models`` decides.
+        settings: ``logger.<tracker>.models`` decides.
         folder: the trial's.
         state: how it ended; only a trial that came to its end has models worth keeping.
+        tracker: ``wandb`` or ``mlflow``, which keeps best/ alone.
     """
-    chosen = settings.logger.wandb
+    chosen = settings.logger.wandb if tracker == "wandb" else settings.logger.mlflow
     if chosen is None or state != "done" or chosen.models == "none":
         return []
-    aliases: tuple[str, ...] = _ALIASES
+    aliases: tuple[str, ...] = _ALIASES if tracker == "wandb" else ("best",)
     if chosen.models == "auto" and settings.artefacts.sweep != BY_HAND:
         aliases = ("best",) if _best_so_far(folder, settings.training.mode) else ()
     return [folder / alias for alias in aliases if (folder / alias).is_dir()]

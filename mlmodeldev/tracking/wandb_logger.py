@@ -16,10 +16,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import queue
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from mlmodeldev.tracking.background import BackgroundCalls
 from mlmodeldev.tracking.metadata import log_model
 from mlmodeldev.tracking.wandb_rows import Row, RunRows
 
@@ -47,6 +46,9 @@ class WandbTrialLogger(Logger):
         monitor: metric whose best value the run's summary shows.
         mode: whether ``max`` or ``min`` of it is better.
     """
+
+    uploaded_entry = "uploaded"
+    """Name in ``trial.json`` of whether W&B has everything."""
 
     def __init__(self, run: Any, file: Path, monitor: str = "", mode: str = "max") -> None:
         super().__init__()
@@ -240,39 +242,3 @@ class RunOfModel:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._run, name)
-
-
-Call = Callable[[], None]
-
-
-class BackgroundCalls:
-    """Make calls one after the other, in the order in which they came.
-
-    Args:
-        name: of the thread, which starts with the first call.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def add(self, call: Call) -> None:
-        """Hand over a call, which must not raise."""
-        if self._thread is None:
-            # a daemon: a client that hangs must not keep a trial that has ended
-            self._thread = threading.Thread(target=self._work, daemon=True, name=self._name)
-            self._thread.start()
-        self._calls.put(call)
-
-    def drain(self, seconds: float) -> bool:
-        """Wait until all calls so far have been made; return whether they were in time."""
-        if self._thread is None:
-            return True
-        done = threading.Event()
-        self._calls.put(done.set)
-        return done.wait(seconds)
-
-    def _work(self) -> None:
-        while True:
-            self._calls.get()()

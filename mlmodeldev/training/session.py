@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
     from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
     from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
     from mlmodeldev.training.ranks import World
 
@@ -79,7 +80,7 @@ class Attempt:
     state: str = "running"
     pruned: str | None = None
     data: LightningDataModule | None = None
-    trackers: list[WandbTrialLogger] = field(default_factory=list)
+    trackers: list[WandbTrialLogger | MlflowTrialLogger] = field(default_factory=list)
 
     def fit(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
@@ -294,9 +295,9 @@ def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
     if attempt.world.is_rank_zero and attempt.folder.attempt:
         attempt.folder.finish(state, reason)
         attempt.best = best_value(attempt.folder.read())
-        models = models_to_keep(attempt.settings, attempt.folder.path, state)
         for tracker in attempt.trackers:
-            attempt.folder.update(uploaded=tracker.end(state, models))
+            models = models_to_keep(attempt.settings, attempt.folder.path, state, tracker.name)
+            attempt.folder.update(**{tracker.uploaded_entry: tracker.end(state, models)})
 
 
 def close(data: LightningDataModule) -> None:

@@ -17,6 +17,7 @@ from mlmodeldev.atomic import write_text, writing_to
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
 from mlmodeldev.tracking.metadata import BY_HAND, CHANGES
+from mlmodeldev.tracking.mlflow_sync import report_to_mlflow
 from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.training.initial_weights import check_source
@@ -128,6 +129,7 @@ def _done_already(
     state = record["state"]
     print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
     report(settings, folder)
+    report_to_mlflow(settings, folder)
     start = {"attempt": 0, "token": "", "best": best_value(record)}
     return {**start, "done": True, "state": state}
 

@@ -148,6 +148,17 @@ def test_what_was_not_uploaded_waits(tmp_path: Path) -> None:
     assert not awaits_upload(folder, {"state": "done"})
 
 
+def test_what_mlflow_lacks_waits(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for name, sent in (("behind", False), ("sent", True)):
+        folder = trial(runs / "a" / name, mlflow_key="k", mlflow_uploaded=sent)
+        write(folder / "config.yaml", "logger:\n  mlflow:\n    uri: null\n")
+    arguments = ["gc", f"--{STATES}", "--runs-dir", str(runs), "--yes"]
+    assert main(arguments) == 0
+    left = {path.parts[-3] for path in runs.glob("a/*/checkpoints/step-*.ckpt")}
+    assert left == {"behind"}
+
+
 def test_leftovers_and_empty_folders_go_when_they_are_old(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,7 +42,7 @@ from mlmodeldev.tracking.loggers import make_loggers
 from mlmodeldev.trial.folder import TrialFolder
 settings = compose_settings(["artefacts.runs_dir={tmp_path}", "logger=csv"])
 make_loggers(settings, TrialFolder.open(settings))
-print(json.dumps([name for name in ("wandb", "tensorboard") if name in sys.modules]))
+print(json.dumps([name for name in ("wandb", "mlflow", "tensorboard") if name in sys.modules]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

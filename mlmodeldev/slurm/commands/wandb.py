@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlmodeldev.tracking.wandb_api import RemoteSweep
 
 
-SYNC_HELP = "upload to W&B what trials without a network have logged, live or afterwards"
+SYNC_HELP = "upload to W&B or MLflow what trials without a network logged, live or afterwards"
 
 FOLLOW_SECONDS = 5.0
 """Between two looks at the trials."""
@@ -53,11 +53,17 @@ def run_sync(args: argparse.Namespace) -> int:
     """Upload; return 0 all is up, 1 something is not, 75 interrupted."""
     from mlmodeldev.secrets import warn_of_open_netrc
     from mlmodeldev.tracking.bounded import Unreachable
-    from mlmodeldev.tracking.upload import Syncer
+    from mlmodeldev.tracking.mlflow_sync import send_all, trials_behind, uses_mlflow
+    from mlmodeldev.tracking.upload import Syncer, trials_to_upload
     from mlmodeldev.tracking.wandb_api import Refused, query_server
 
     runs_dir = _sync_runs_dir(args.runs_dir)
     sweep = _sweep_name(args.sweep, runs_dir)
+    if uses_mlflow(runs_dir, sweep):
+        whole = send_all(trials_behind(runs_dir, sweep))
+        if not args.follow and not any(trials_to_upload(runs_dir, sweep)):  # none is for W&B
+            _print_statuses([], args.json)
+            return 0 if whole else 1
     warn_of_open_netrc()
     try:
         query_server("query Viewer { viewer { entity } }")
