@@ -284,6 +284,29 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
+def remove_at_once(path: Path) -> None:
+    """Remove a file or a folder of which no part may be taken for the whole.
+
+    A folder loses its name first; what a kill leaves of it then is a leftover.
+
+    Raises:
+        OSError: it can't be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        aside = path if is_leftover(path.name) else _temporary(path)
+        if aside != path:
+            path.rename(aside)
+            sync_folder(path.parent)
+        shutil.rmtree(aside)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file or folder of this name is one that no writer has finished."""
+    return name.startswith(".") and f"{TEMPORARY_SUFFIX}." in f"{name}."
+
+
 def remove_leftovers(folder: Path) -> None:
     """Clear away what killed writers left in a folder that this process now owns."""
     for aside in [*folder.glob(".*.next"), *folder.glob(".*.previous")]:

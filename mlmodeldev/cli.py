@@ -45,6 +45,8 @@ class Command:
 
 
 _SLURM = "mlmodeldev.doctor.command"  # SlurmTrain.py's main, with doctor among its actions
+_TRIAL = "mlmodeldev.slurm.trial_command"
+_REGISTRY = "mlmodeldev.tracking.registry_command"
 COMMANDS = {
     "init": Command("mlmodeldev.template.init", "write a new project"),
     "adopt": Command("mlmodeldev.template.adopt", "make an existing Lightning repository run here"),
@@ -52,6 +54,8 @@ COMMANDS = {
     "sweep": Command("mlmodeldev.sweep", "check a sweep file, or list its trials"),
     "search": Command("mlmodeldev.sweep.search", "run trials of an offline search"),
     "data": Command("mlmodeldev.data", "fetch datasets: whole, verified, once"),
+    "trial": Command(_TRIAL, "reproduce, compare or evaluate trials, free their disk", (), "main"),
+    "registry": Command(_REGISTRY, "versions of models, which is champion, from where", (), "main"),
     "cka": Command("mlmodeldev.alignment", "compare the layers of two models (CKA)"),
     "secrets": Command("mlmodeldev.secrets", "look for keys in files that git tracks"),
     "agent": Command("mlmodeldev.slurm.agent", "run trials that a W&B sweep hands out"),

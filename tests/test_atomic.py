@@ -18,6 +18,7 @@ from mlmodeldev.atomic import (
     atomic_path,
     atomic_write,
     recover_folder,
+    remove_at_once,
     remove_leftovers,
     replace_folder,
     write_json,
@@ -140,6 +141,19 @@ def test_a_failing_writer_leaves_the_old_folder_and_no_other(tmp_path):
         raise ZeroDivisionError
     assert names(path) == {"old"}
     assert names(tmp_path) == {"best"}
+
+
+def test_a_removal_that_is_killed_leaves_no_half_under_the_name(tmp_path, monkeypatch):
+    folder = tmp_path / "code"
+    (folder / "inner").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.shutil, "rmtree", lambda path: (path / "inner").rmdir())
+        remove_at_once(folder)  # as far as a kill lets it
+    assert not folder.exists()
+    (leftover,) = tmp_path.iterdir()
+    assert atomic.is_leftover(leftover.name)
+    remove_at_once(leftover)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_leftovers_are_removed_and_everything_else_is_left(tmp_path):

@@ -62,6 +62,7 @@ def run(command: str, clone: Path, **variables: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.project
 @pytest.mark.timeout(900)
 def test_the_readme_runs(clone: Path) -> None:
     offline = {"WANDB_MODE": "offline"}
@@ -82,6 +83,7 @@ def test_the_readme_runs(clone: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.project
 @pytest.mark.timeout(900)
 def test_the_readme_runs_on_a_cluster(clone: Path, own_slurm: Cluster, tmp_path: Path) -> None:
     """W&B's agents and SlurmTrain.py, on a real Slurm, with W&B's client and a server of ours."""

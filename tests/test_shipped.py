@@ -13,6 +13,8 @@ import pytest
 from mlmodeldev.slurm.snapshot import code_files
 from tests.shipped import FILES, ROOT, differing, user_files
 
+pytestmark = pytest.mark.project
+
 MINE = """
 from pathlib import Path
 

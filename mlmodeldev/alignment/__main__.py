@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 
@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     add("--weighting", default="pairs", help="pairs, samples or equal (default: %(default)s)")
     add("--pooling", default="mean", help="mean, flatten, cls or none (default: %(default)s)")
     add(
+        "--feature-correction",
+        action="store_true",
+        help="take each layer's features for a sample of more (unbiased, linear)",
+    )
+    add(
         "--permutations",
         type=int,
         default=0,
@@ -69,6 +74,7 @@ def compare(args: argparse.Namespace) -> Result:
     layers = [match_layers(model, own) for model, own in zip(models, patterns, strict=True)]
     options = {"estimator": args.estimator, "weighting": args.weighting, "seed": args.seed}
     options |= {"permutations": args.permutations, "groups": 256}
+    options |= {"feature_correction": args.feature_correction}
     differ = args.a != args.b or layers[0] != layers[1]
     metric = PresentCKA(layers[0], layers[1], args.kernel, paired=differ, **options)
     order = {"batch_size": args.batch_size, "samples": args.samples, "seed": args.seed}
@@ -77,11 +83,13 @@ def compare(args: argparse.Namespace) -> Result:
         for name, model in zip(names, models, strict=True)
     ]
     for pair in zip(*batches, strict=True):
-        seen = []
+        seen: list[Any] = []
         for model, own, batch in zip(models, layers, pair, strict=True):
             with Capture(model, own, metric.gram, args.pooling) as capture:
                 run(model, batch)
                 seen.append(capture.take_usable())
+        if args.a == args.b:  # one model: a layer that is on both sides meets itself
+            seen = [(seen[1][0] | seen[0][0], seen[1][1] | seen[0][1]), None]
         metric.update(seen[0], seen[1], size_of_batch(pair[0]))
     result = Result.of(
         metric,

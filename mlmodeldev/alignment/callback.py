@@ -33,7 +33,7 @@ from torch import Tensor
 from mlmodeldev.alignment import history, of_ranks, results
 from mlmodeldev.alignment.capture import Capture, check_poolings, match_layers
 from mlmodeldev.alignment.comparison import Comparison, read_comparisons
-from mlmodeldev.alignment.hsic import Gram, gram
+from mlmodeldev.alignment.hsic import Gram
 from mlmodeldev.alignment.of_ranks import Part
 from mlmodeldev.alignment.present import PresentCKA, size_of_batch
 from mlmodeldev.alignment.reference_models import ReferenceModels
@@ -54,8 +54,8 @@ class CKACallback(Callback):
         directory: the trial's folder; files go to its ``cka/`` (see `results.write_files`).
         every_n_epochs: measure when (epoch + 1) is a multiple; default 1.
         max_batches: validation batches to use, default 8.
-        estimator, kernel, weighting, rbf_sigma, also, neighbours, permutations, seed: as
-            `metric.CKA`.
+        estimator, kernel, weighting, rbf_sigma, also, neighbours, permutations, seed,
+            feature_correction: as `metric.CKA`.
         pooling, batch_dim: as `capture.Capture`, default ``"mean"`` and 0; names are patterns.
 
     Any module will do: copies of it run its own `validation_step` (see `replay`), and layers
@@ -85,6 +85,7 @@ class CKACallback(Callback):
         also: Sequence[str] = (),
         neighbours: int = 10,
         batch_dim: int | Mapping[str, int] = 0,
+        feature_correction: bool = False,
     ) -> None:
         for key, value in (("every_n_epochs", every_n_epochs), ("max_batches", max_batches)):
             if value < 1:
@@ -106,9 +107,9 @@ class CKACallback(Callback):
             rbf_sigma=rbf_sigma,
             also=also,
             neighbours=neighbours,
+            feature_correction=feature_correction,
         )
-        self._new_metric(["checks", "settings"])
-        self._gram = partial(gram, kernel=kernel, rbf_sigma=rbf_sigma)
+        self._gram = self._new_metric(["checks", "settings"]).gram
         self._references = ReferenceModels(self.comparisons, self.directory)
         self._metrics: dict[str, PresentCKA] = {}
         self._live: list[str] = []

@@ -17,7 +17,7 @@ kept about a first guess, the mean of the first batch, and moved to the true mea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isnan
+from math import comb, isnan
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from mlmodeldev.alignment import hsic
+from mlmodeldev.alignment.feature_sampling import LOST, check_feature_correction, corrected
 from mlmodeldev.alignment.hsic import full_precision
 from mlmodeldev.alignment.metric import layer_names, one_of
 from mlmodeldev.errors import UsageError, nearest
@@ -40,6 +41,7 @@ class FullSetCKA(Metric):
         layers: names of the layers, rows and columns alike.
         estimator: ``"unbiased"`` (HSIC1, default) or ``"biased"`` (HSIC0), over the whole set.
         max_bytes: the most memory the moments may take, default 2 GiB: (Σd)² doubles.
+        feature_correction: as `metric.CKA`'s, default no.
 
     `compute` gives (len(layers), len(layers)), float64; NaN for constant layers, for layers that
     are not finite, and under four samples. Over processes the moments are merged, not averaged;
@@ -54,22 +56,28 @@ class FullSetCKA(Metric):
 
     moments: Any
     shift: Any
+    powers: Any
 
     def __init__(
         self,
         layers: Sequence[str],
         estimator: str = "unbiased",
         max_bytes: int = MAX_BYTES,
+        feature_correction: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.layers = layer_names(layers, "layers")
         self.estimator = one_of(estimator, hsic.ESTIMATORS, "estimator")
+        self.feature_correction = check_feature_correction(feature_correction, estimator, "linear")
         self.max_bytes = max_bytes
         self.widths: list[int] = []
         # Gathered, not summed: every process has its own shift. Empty until the first batch.
         self.add_state("moments", torch.zeros(0, dtype=torch.float64), dist_reduce_fx=None)
         self.add_state("shift", torch.zeros(0, dtype=torch.float64), dist_reduce_fx=None)
+        if self.feature_correction:
+            empty = torch.zeros(0, 0, dtype=torch.float64)
+            self.add_state("powers", empty, dist_reduce_fx=None)
 
     def update(self, features: Mapping[str, Tensor]) -> None:
         """Add a batch of features (batch, …) by layer name, the same samples in every layer.
@@ -104,30 +112,46 @@ class FullSetCKA(Metric):
         if not self.moments.numel():
             self.shift = x.mean(0)
             self.moments = x.new_zeros(size, size)
-        extended = _extend(x - self.shift, widths)
+        moved = x - self.shift
+        extended = _extend(moved, widths)
         self.moments += extended.T @ extended
+        if self.feature_correction:
+            powers = torch.stack([moved.pow(k).sum(0) for k in range(5)])
+            self.powers = self.powers + powers if self.powers.numel() else powers
 
     def compute(self) -> Tensor:
         """Return CKA, (len(layers), len(layers)), float64, over every sample since `reset`."""
-        parts = [
-            (shift, moments)
-            for shift, moments in zip(_parts(self.shift, 1), _parts(self.moments, 2), strict=True)
-            if moments.numel()
-        ]
+        states = [_parts(self.shift, 1), _parts(self.moments, 2)]
+        states += [_parts(self.powers, 2)] if self.feature_correction else []
+        parts = [part for part in zip(*states, strict=True) if part[1].numel()]
         count = len(self.layers)
         nothing = torch.full((count, count), torch.nan, dtype=torch.float64, device=self.device)
         if not parts:
             rank_zero_warn("CKA: no samples: every entry is NaN", UserWarning)
             return nothing
         with full_precision(parts[0][1].device):
-            total = _merge(parts, self.widths)
+            total = _merge([(part[0], part[1]) for part in parts], self.widths)
             n = int(total[-1, -1].round())
             if n < hsic.MIN_SAMPLES:
                 rank_zero_warn(f"CKA: {n} samples, under 4: every entry is NaN", UserWarning)
                 return nothing
-            return self._divide(_centred(total, self.widths), n)
+            single = None
+            if self.feature_correction:
+                single = self._single_features([(part[0], part[2]) for part in parts])
+            return self._divide(_centred(total, self.widths), n, single)
 
-    def _divide(self, moments: Tensor, n: int) -> Tensor:
+    def _single_features(self, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Return what `products.feature_moments` gives of each layer, (layers, 3)."""
+        first = parts[0][0]
+        powers = torch.stack([_moved(powers, shift - first) for shift, powers in parts]).sum(0)
+        powers = _moved(powers, -powers[1] / powers[0])
+        lengths, fourths = (
+            torch.stack([part.sum() for part in torch.split(one, self.widths)])
+            for one in (powers[2].square(), powers[4])
+        )
+        return torch.stack([lengths.new_tensor(self.widths), lengths, fourths], dim=1)
+
+    def _divide(self, moments: Tensor, n: int, single: Tensor | None) -> Tensor:
         wide, count = sum(self.widths), len(self.widths)
         covariance = moments[:wide, :wide].square()
         blocks = [part.sum(0) for part in torch.split(covariance, self.widths)]
@@ -149,9 +173,15 @@ class FullSetCKA(Metric):
         )
         own = result.diagonal()
         own = torch.where(own > noise.diagonal(), own, torch.nan)
+        reason = "is constant or not finite"
+        if single is not None:
+            own = corrected(own, single, n)
+            own = torch.where(own > noise.diagonal(), own, torch.nan)
+            reason += f", or {LOST}"
+            result.diagonal().copy_(own)
         for name, value in zip(self.layers, own.tolist(), strict=True):
             if isnan(value):
-                rank_zero_warn(f"CKA: layer {name!r} is constant or not finite", UserWarning)
+                rank_zero_warn(f"CKA: layer {name!r} {reason}", UserWarning)
         return result / own.sqrt()[:, None] / own.sqrt()
 
 
@@ -165,6 +195,15 @@ def _extend(x: Tensor, widths: list[int]) -> Tensor:
     """Append to each sample its squared norm in each layer, and a one that counts it."""
     norms = [part.square().sum(1, keepdim=True) for part in torch.split(x, widths, dim=1)]
     return torch.cat([x, *norms, torch.ones_like(norms[0])], dim=1)
+
+
+def _moved(powers: Tensor, delta: Tensor) -> Tensor:
+    """Return Σ(x + delta)ᵏ (5, d), k = 0 to 4, of Σxᵏ (5, d)."""
+    rows = []
+    for k in range(len(powers)):
+        terms = [comb(k, j) * delta ** (k - j) * powers[j] for j in range(k + 1)]
+        rows.append(torch.stack(terms).sum(0))
+    return torch.stack(rows)
 
 
 def _translation(delta: Tensor, widths: list[int]) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ class Gram:
     `diagonal` (n,) is K's; `rounding` is a scalar on the same device: a trace up to it is nothing
     but rounding, so that all samples are the same. Centring spreads a NaN or Inf of any value over
     all, hence the trace tells whether every value is finite. `eps` is the resolution of the numbers
-    that the matrix was computed in.
+    that the matrix was computed in. `moments` (3,) is `products.feature_moments`, if asked for.
     """
 
     diagonal: Tensor
@@ -43,6 +43,7 @@ class Gram:
     eps: float
     matrix: Tensor | None = None
     features: Tensor | None = None
+    moments: Tensor | None = None
 
     @property
     def samples(self) -> int:
@@ -62,13 +63,16 @@ def gram(
     kernel: str = "linear",
     rbf_threshold: float = 1.0,
     rbf_sigma: float | None = None,
+    *,
+    moments: bool = False,
 ) -> Gram:
     """Reduce features (n, …) to a `Gram`; nothing of the features is kept or changed.
 
     Half precision is raised to float32, integers to float64; a mean of the batch is taken off
     before any product, so that a large one costs no digits, and sums are in float64. `rbf` uses
     exp(-d²/(2σ²)) with σ² = `rbf_threshold`² x the median of all n² squared distances (the
-    authors' demo of Kornblith et al. 2019), or with σ = `rbf_sigma` where that is given.
+    authors' demo of Kornblith et al. 2019), or with σ = `rbf_sigma` where that is given. `moments`:
+    take those of single features too, for `feature_sampling`.
 
     Raises `UsageError` for features without a batch dimension and for complex ones.
     """
@@ -79,11 +83,14 @@ def gram(
         )
     if not len(features):
         empty = features.new_zeros(0, dtype=torch.float64)
-        return Gram(empty, empty.sum(), 0.0, matrix=empty.new_zeros(0, 0))
+        nothing = empty.new_zeros(3) if moments else None
+        return Gram(empty, empty.sum(), 0.0, matrix=empty.new_zeros(0, 0), moments=nothing)
     rows = as_rows(features.detach())
     with full_precision(rows.device):
         few = rows.shape[1] < rows.shape[0]
         linear = _from_few_features(rows) if few else _from_many_features(rows)
+        if moments:
+            linear = replace(linear, moments=products.feature_moments(rows))
         return linear if kernel == "linear" else _rbf(linear, rbf_threshold, rbf_sigma)
 
 
@@ -128,6 +135,19 @@ def combine(product: Tensor, diagonals: Tensor, traces: Tensor, n: int, estimato
         return product / (n - 1) ** 2
     corrected = product - diagonals * (n / (n - 2)) + traces / ((n - 1) * (n - 2))
     return corrected / (n * (n - 3))
+
+
+def check_sigma(sigma: float | None, kernel: str, threshold: float) -> float | None:
+    """Return an rbf bandwidth that is positive and the only one, or raise `UsageError`."""
+    if sigma is None:
+        return None
+    if not 0 < sigma < float("inf"):
+        raise UsageError(f"rbf_sigma={sigma!r} must be a number greater than 0")
+    if kernel != "rbf":
+        raise UsageError(f"rbf_sigma={sigma!r} goes with kernel=rbf, not kernel={kernel}")
+    if threshold != 1:
+        raise UsageError(f"rbf_sigma={sigma!r} and rbf_threshold={threshold!r}: give one of them")
+    return sigma
 
 
 @contextmanager

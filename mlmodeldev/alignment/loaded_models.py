@@ -33,15 +33,7 @@ def load_model(name: str) -> nn.Module:
 
     Raises `UsageError` if there is none.
     """
-    from transformers import AutoModel
-
-    try:
-        with isolate_rng(), _quiet_transformers():
-            model, info = AutoModel.from_pretrained(name, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"no model could be loaded from {name!r}: {reason}") from error
-    missing = sorted(info["missing_keys"])
+    model, missing = read_model(name)
     if missing:
         warnings.warn(
             f"cka: {len(missing)} weights of {name!r} are not in its files and therefore random: "
@@ -50,6 +42,34 @@ def load_model(name: str) -> nn.Module:
         )
     frozen: nn.Module = freeze(model)
     return frozen
+
+
+def read_model(name: str, whole: bool = False) -> tuple[nn.Module, list[str]]:
+    """Load a transformers model from a folder or the Hub, leaving the random state alone.
+
+    Args:
+        name: the folder, or the Hub's name for it; its local cache answers without a network.
+        whole: with the head that it was trained with, where it has one.
+
+    Returns:
+        the model, and the names of weights that are not in its files.
+
+    Raises `UsageError` if there is none.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    kind: Any = transformers.AutoModel
+    try:
+        with isolate_rng(), _quiet_transformers():
+            if whole:
+                config = transformers.AutoConfig.from_pretrained(name)
+                kind = getattr(transformers, next(iter(config.architectures or ()), ""), kind)
+            model, info = kind.from_pretrained(name, output_loading_info=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"no model could be loaded from {name!r}: {reason}") from error
+    return model, sorted(info["missing_keys"])
 
 
 def freeze(module: Module) -> Module:

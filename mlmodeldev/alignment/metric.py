@@ -21,7 +21,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from mlmodeldev.alignment import hsic
-from mlmodeldev.alignment.hsic import KERNELS, Gram, gram
+from mlmodeldev.alignment.feature_sampling import LOST, check_feature_correction, corrected_self
+from mlmodeldev.alignment.hsic import KERNELS, Gram, check_sigma, gram
 from mlmodeldev.alignment.neighbours import check_measures, measure
 from mlmodeldev.alignment.of_ranks import own_rank, rank_count
 from mlmodeldev.alignment.significance import (
@@ -57,6 +58,8 @@ class CKA(Metric):
         rbf_sigma: the rbf bandwidth itself, in the unit of the features, instead.
         also: measures of `neighbours` to take of the same batches, see `compute_also`.
         neighbours: how many neighbours they look at, default 10.
+        feature_correction: take a layer's features for a sample of more (`feature_sampling`),
+            default no; values may then be above 1.
 
     Entries are NaN where CKA has no value: constant layers, layers with NaN or Inf, and no batch
     of four samples or more; `report` counts them by layer and `compute` warns. Values may be
@@ -101,6 +104,7 @@ class CKA(Metric):
         rbf_sigma: float | None = None,
         also: Sequence[str] = (),
         neighbours: int = 10,
+        feature_correction: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -113,6 +117,7 @@ class CKA(Metric):
             raise UsageError(f"rbf_threshold={rbf_threshold!r} must be greater than 0")
         self.rbf_threshold = rbf_threshold
         self.rbf_sigma = check_sigma(rbf_sigma, kernel, rbf_threshold)
+        self.feature_correction = check_feature_correction(feature_correction, estimator, kernel)
         self.also = check_measures(also, neighbours)
         self.neighbours = neighbours
         self._also: dict[str, Tensor] = {}  # as of the last `compute`, likewise
@@ -157,7 +162,8 @@ class CKA(Metric):
 
         A forward hook can call this, let go of the features, and pass the result to `update`.
         """
-        return gram(features, self.kernel, self.rbf_threshold, self.rbf_sigma)
+        options = (self.kernel, self.rbf_threshold, self.rbf_sigma)
+        return gram(features, *options, moments=self.feature_correction)
 
     def update(
         self,
@@ -210,9 +216,14 @@ class CKA(Metric):
         own_b = own_a if same else hsic.self_hsic(columns, self.estimator)
         device = self.cross.device
         cross = hsic.pairwise_hsic(rows, columns, self.estimator)
+        base_a, base_b = own_a, own_b  # what is divided by: of chance, the layers as they are
+        if self.feature_correction:
+            base_a, base_b = corrected_self(rows, own_a), corrected_self(columns, own_b)
+            itself = _same_names(self.layers_a, self.layers_b, cross.device)
+            cross = torch.where(itself, base_a[:, None], cross) if one_sided else cross
         self.cross += weight * cross.to(device)
-        self.self_a += weight * own_a.to(device)
-        self.self_b += weight * own_b.to(device)
+        self.self_a += weight * base_a.to(device)
+        self.self_b += weight * base_b.to(device)
         self.one_sided += one_sided
         if self.estimator == "unbiased":
             self.noise += noise_of(own_a, own_b, n, weight).to(device)
@@ -224,8 +235,8 @@ class CKA(Metric):
         if self.groups:
             group = number % self.groups
             self.group_cross[group] += weight * cross.to(device)
-            self.group_a[group] += weight * own_a.to(device)
-            self.group_b[group] += weight * own_b.to(device)
+            self.group_a[group] += weight * base_a.to(device)
+            self.group_b[group] += weight * base_b.to(device)
             self.group_batches[group] += 1
         own = torch.cat([own_a, own_b])
         self.constant += (own == 0).to(device)
@@ -287,9 +298,8 @@ class CKA(Metric):
             [names[i] for i in of]
             for names, of in ((self.layers_a, rows), (self.layers_b, columns))
         )
-        itself = [[self._sums.one_sided and row == column for column in b] for row in a]
-        mask = torch.tensor(itself, dtype=torch.bool, device=self.cross.device)
-        return assess(self._sums.of(rows, columns), mask.view(len(a), len(b)))
+        itself = _same_names(a, b, self.cross.device) & self._sums.one_sided
+        return assess(self._sums.of(rows, columns), itself)
 
     @property
     def _seed(self) -> tuple[int, int]:
@@ -334,7 +344,18 @@ class CKA(Metric):
                 for name, count in dict(zip(names, counts.tolist(), strict=True)).items()
                 if count
             ]
+        if self.feature_correction:
+            lost = dict.fromkeys(
+                name for name, gone in zip(names, self._lost(), strict=True) if gone
+            )
+            lines += [f"layer {name!r} {LOST}" for name in lost]
         return lines
+
+    def _lost(self) -> list[bool]:
+        """Return of which layers the correction leaves nothing, though they vary."""
+        varies = self.constant + self.not_finite < self.batches
+        lost: list[bool] = (varies & (torch.cat([self.self_a, self.self_b]) <= 0)).tolist()
+        return lost
 
 
 def one_of(value: str, allowed: Sequence[str], what: str) -> str:
@@ -345,19 +366,6 @@ def one_of(value: str, allowed: Sequence[str], what: str) -> str:
     return value
 
 
-def check_sigma(sigma: float | None, kernel: str, threshold: float) -> float | None:
-    """Return an rbf bandwidth that is positive and the only one, or raise `UsageError`."""
-    if sigma is None:
-        return None
-    if not 0 < sigma < float("inf"):
-        raise UsageError(f"rbf_sigma={sigma!r} must be a number greater than 0")
-    if kernel != "rbf":
-        raise UsageError(f"rbf_sigma={sigma!r} goes with kernel=rbf, not kernel={kernel}")
-    if threshold != 1:
-        raise UsageError(f"rbf_sigma={sigma!r} and rbf_threshold={threshold!r}: give one of them")
-    return sigma
-
-
 def layer_names(layers: Sequence[str], what: str) -> tuple[str, ...]:
     """Return the names, or raise `UsageError` if there is none or one comes twice."""
     if isinstance(layers, str) or not layers:
@@ -366,6 +374,12 @@ def layer_names(layers: Sequence[str], what: str) -> tuple[str, ...]:
     if twice:
         raise UsageError(f"{what} names {twice[0]!r} more than once")
     return tuple(layers)
+
+
+def _same_names(a: Sequence[str], b: Sequence[str], device: torch.device) -> Tensor:
+    """Return where (len(a), len(b)) a layer meets itself, if both sides are of one model."""
+    same = [row == column for row in a for column in b]
+    return torch.tensor(same, dtype=torch.bool, device=device).view(len(a), len(b))
 
 
 def _common_batch(rows: Sequence[Gram], columns: Sequence[Gram], names: Sequence[str]) -> int:

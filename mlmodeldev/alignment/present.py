@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mlmodeldev.alignment.capture import Seen
-from mlmodeldev.alignment.hsic import Gram, gram
+from mlmodeldev.alignment.hsic import Gram
 from mlmodeldev.alignment.metric import CKA
 from mlmodeldev.alignment.of_ranks import gathered
 from mlmodeldev.alignment.significance import Significance
@@ -70,7 +70,7 @@ class PresentCKA(CKA):
         given = [seen.get(name) for seen, names in sides for name in names]
         names = [name for _, layers in sides for name in layers]
         count = _samples([one for one in given if one is not None], batch_size)
-        nothing = gram(torch.zeros(max(count, 1), 1, device=self.cross.device))
+        nothing = self.gram(torch.zeros(max(count, 1), 1, device=self.cross.device))
         whole: list[Gram] = []
         for place, (name, one) in enumerate(zip(names, given, strict=True)):
             if one is not None and one.samples != count:
@@ -97,6 +97,10 @@ class PresentCKA(CKA):
             return super().report()
         finally:
             self.constant, self.not_finite = kept
+
+    def _lost(self) -> list[bool]:
+        absent = self.absent.tolist()
+        return [lost and not gone for lost, gone in zip(super()._lost(), absent, strict=True)]
 
     def result(self) -> tuple[Tensor, tuple[str, ...], tuple[str, ...]]:
         """Return the matrix of the layers that are there, and their names; all ranks call this."""

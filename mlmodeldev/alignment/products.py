@@ -60,6 +60,20 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
     return total
 
 
+def feature_moments(rows: Tensor) -> Tensor:
+    """Return [d, Σₐ‖xₐ‖⁴, ΣₐΣᵢ xᵢₐ⁴], (3,), float64, of the centred columns xₐ of rows (n, d)."""
+    n, d = rows.shape
+    size = _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE)
+    moments = torch.zeros(3, dtype=torch.float64, device=rows.device)
+    moments[0] = d
+    for chunk in rows.split(max(64, size // (8 * n)), dim=1):
+        wide = chunk.to(torch.float64)
+        squares = (wide - wide.mean(0)).square_()
+        moments[1] += squares.sum(0).square_().sum()
+        moments[2] += squares.square_().sum()
+    return moments
+
+
 def _add(product: Tensor, total: Tensor, start: int) -> None:
     if start:
         total.add_(product)

@@ -47,6 +47,7 @@ class Result:
     estimator: str
     kernel: str
     weighting: str
+    feature_correction: bool = False
     left_out: tuple[str, ...] = ()
     errors: Mapping[str, np.ndarray] = field(default_factory=dict)
     """`significance.Significance.arrays`."""
@@ -71,6 +72,7 @@ class Result:
             estimator=metric.estimator,
             kernel=metric.kernel,
             weighting=metric.weighting,
+            feature_correction=metric.feature_correction,
             left_out=metric.left_out,
             errors=metric.significance().arrays(),
             also={name: one.cpu().numpy() for name, one in metric.present_also.items()},
@@ -88,6 +90,7 @@ class Result:
         """Estimator, kernel, counts and epoch, for under a picture."""
         estimator = {"unbiased": "unbiased (HSIC1)", "biased": "biased (HSIC0)"}[self.estimator]
         when = "" if self.epoch is None else f", epoch {self.epoch}"
+        estimator += ", features corrected" if self.feature_correction else ""
         return (
             f"{estimator}, {self.kernel} kernel, {self.samples} samples in {self.batches} batches, "
             f"weights {_WEIGHTS[self.weighting]}{when}"
@@ -154,7 +157,8 @@ def write_files(result: Result, folder: Path, history: Mapping[str, Any] | None 
     """Write the matrix and its picture under ``folder/cka``; `history` adds the drift picture.
 
     ``<name>/epoch-0003.npz`` (matrix, rows, columns, samples, batches, epoch, estimator, kernel,
-    weighting, against; left_out, mutual_knn, cknna if there are; of `Significance` what there is),
+    weighting, against; feature_correction, left_out, mutual_knn, cknna if there are; of
+    `Significance` what there is),
     ``<name>/epoch-0003.png``, ``<name>.png`` (the latest), and
     ``<name>/training.png``, layers x epochs.
     """
@@ -195,7 +199,7 @@ def save_matrix(result: Result, path: Path) -> None:
     """Write the matrix and what it was made of as ``.npz``."""
     unwritten = ["name", "has_diagonal", "errors", "also"]
     unwritten += ["epoch"] if result.epoch is None else []
-    unwritten += [] if result.left_out else ["left_out"]
+    unwritten += [one for one in ("left_out", "feature_correction") if not getattr(result, one)]
     arrays: dict[str, Any] = {k: v for k, v in vars(result).items() if k not in unwritten}
     arrays |= {key: value for key, value in result.errors.items() if key != "itself"}
     arrays |= result.also

@@ -45,7 +45,7 @@ def load_weights(module: nn.Module, source: Path | Mapping[str, Tensor]) -> None
 
     Raises `UsageError` if the file cannot be read or does not fit the module.
     """
-    weights = _read(source) if isinstance(source, Path) else source
+    weights = read_weights(source) if isinstance(source, Path) else source
     tensors = {name for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     missing = sorted(tensors - set(weights))
     try:
@@ -58,7 +58,11 @@ def load_weights(module: nn.Module, source: Path | Mapping[str, Tensor]) -> None
         raise UsageError(f"{origin} does not fit {type(module).__name__}: {wrong[0]}")
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Return the weights in a file (.safetensors, or what torch has written) by their names.
+
+    Raises `UsageError` if it cannot be read.
+    """
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

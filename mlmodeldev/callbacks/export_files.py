@@ -140,6 +140,7 @@ def write_card(folder: Path, state: Mapping[str, Any], record: Mapping[str, Any]
         "Trained": f"{state['epoch']} epochs, {state['step']} steps, seed {state.get('seed')}",
         "Trial": f"{record.get('sweep')}/{record.get('id')}",
         "Commit": commit,
+        **_began_with(record.get("parent") or {}),
     }
     overrides = settings.get("overrides") or {}
     chosen = {n: v for n, v in overrides.items() if not says_where(n) and n != "logger"}
@@ -174,6 +175,16 @@ import mlmodeldev
 model = mlmodeldev.load("path/of/this/folder")  # in eval mode, on the CPU
 ```
 """
+
+
+def _began_with(parent: Mapping[str, Any]) -> dict[str, str]:
+    """Return a line on the trial or the weights that the model began with, if it did."""
+    if not parent:
+        return {}
+    trial = f"{parent['sweep']}/{parent['trial']}, " if "trial" in parent else ""
+    version = str(parent.get("sha256") or parent.get("revision"))[:12]
+    how = {"continue_from": "Continues", "init_from": "Initial weights"}[parent["how"]]
+    return {how: f"{trial}{Path(parent['file']).name} {version}"}
 
 
 def _inputs(record: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from mlmodeldev.sweep.stopping import verdict
 from mlmodeldev.trial.record import history
 
 if TYPE_CHECKING:
-    from mlmodeldev.settings.schema import Pruning as PruningSettings
+    from mlmodeldev.settings.callback_schema import Pruning as PruningSettings
 
 
 class Pruning(Callback):

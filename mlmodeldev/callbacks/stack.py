@@ -151,6 +151,7 @@ def make_cka(settings: Settings, folder: Path, model: LightningModule) -> list[C
             also=chosen.also,
             neighbours=chosen.neighbours,
             batch_dim=chosen.batch_dim,
+            feature_correction=chosen.feature_correction,
         )
     ]
 

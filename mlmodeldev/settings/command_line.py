@@ -20,7 +20,7 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -36,7 +36,7 @@ from mlmodeldev.machine import share_cores
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.added_arguments import add_argument, argument_names, compose_groups
-from mlmodeldev.settings.conf_files import choices_of, file_of_choice, groups
+from mlmodeldev.settings.conf_files import choices_of, conf_folders, file_of_choice, groups
 from mlmodeldev.settings.open_places import open_overrides
 from mlmodeldev.settings.renamed import current_overrides, current_target, warn_once
 
@@ -184,9 +184,6 @@ def from_composed(
     Raises:
         UsageError: naming the key, where it was given and what is allowed.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     from mlmodeldev.settings.overrides import parse_overrides
     from mlmodeldev.settings.validation import validate
 
@@ -194,15 +191,10 @@ def from_composed(
     if "overrides" in names:
         raise UsageError("overrides: is made of the command line, and can't be set on it")
     _check_own(names, overrides)
-    config = OmegaConf.masked_copy(config, names)
     place = functools.partial(_origin, overrides=overrides, choices=choices)
-    try:
-        container: Any = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UsageError(_first_lines(error)) from None
-    key = _first_missing(container)
-    if key and not partial:
-        raise UsageError(f"{key}: is mandatory (???) and not set; set {key}=VALUE [{place(key)}]")
+    container = _resolved(config, names)
+    if not partial and (missing := next(_missing(container), None)):
+        raise UsageError(_unset_line(missing, place))
     container = _without_missing(container)
     for group in ("model", "data"):
         if isinstance(container.get(group), dict) and "_target_" in container[group]:
@@ -237,14 +229,43 @@ def _check_own(names: list[str], overrides: list[str]) -> None:
             warn_once(f"conf/: {name} is kept as a setting of your own; is {close[0]} meant?")
 
 
-def _first_missing(value: Any) -> str:
-    """Return the dotted key of the first ``???``, or an empty text."""
+def _resolved(config: DictConfig, names: list[str]) -> Any:
+    """Return these parts of a configuration as plain data."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(OmegaConf.masked_copy(config, names), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(_first_lines(error)) from None
+
+
+def unset_settings(
+    config: DictConfig, overrides: list[str], choices: dict[str, Any]
+) -> dict[str, str]:
+    """Return the settings that are mandatory and not set, each with the line that says so.
+
+    Args:
+        config: what Hydra composed.
+        overrides: as they were given.
+        choices: the file that was chosen of each group.
+    """
+    container = _resolved(config, [str(name) for name in config if name != "hydra"])
+    place = functools.partial(_origin, overrides=overrides, choices=choices)
+    return {key: _unset_line(key, place) for key in _missing(container)}
+
+
+def _unset_line(key: str, place: Callable[[str], str]) -> str:
+    return f"{key}: is mandatory (???) and not set; set {key}=VALUE [{place(key)}]"
+
+
+def _missing(value: Any) -> Iterator[str]:
+    """Yield the dotted keys of what is yet to be set (``???``), in their order."""
     for key, inner in value.items() if isinstance(value, dict) else ():
         if inner == "???":
-            return str(key)
-        if below := _first_missing(inner):
-            return f"{key}.{below}"
-    return ""
+            yield str(key)
+        for below in _missing(inner):
+            yield f"{key}.{below}"
 
 
 def _without_missing(value: Any) -> Any:
@@ -276,7 +297,8 @@ def is_composition_error(error: Exception) -> bool:
 
     # Hydra tells of a group that is set to no name by a plain ValueError.
     no_name = isinstance(error, ValueError) and str(error).startswith(_NO_NAME)
-    return no_name or isinstance(error, HydraException | OmegaConfBaseException)
+    is_hydras = isinstance(error, HydraException | OmegaConfBaseException)
+    return no_name or is_hydras or bool(_unreadable(error))
 
 
 def translate(error: Exception, overrides: Sequence[str]) -> str:
@@ -288,7 +310,22 @@ def translate(error: Exception, overrides: Sequence[str]) -> str:
         return _unknown_choice(match[1])
     if text.startswith(_NO_NAME):
         return _no_choice(overrides)
+    if line := _unreadable(error):
+        return line
     return f"{_first_lines(error)} [command line]"
+
+
+def _unreadable(error: Exception) -> str:
+    """Return where a file of settings is no YAML, and why; empty where the error is another.
+
+    The user's own code may read YAML as well, whose errors keep their traceback.
+    """
+    mark = getattr(error, "problem_mark", None)
+    file = Path(str(getattr(mark, "name", "")))
+    if mark is None or not any(file.is_relative_to(folder) for folder in conf_folders()):
+        return ""
+    problem = " ".join(str(getattr(error, "problem", None) or "is no YAML").split())
+    return f"{file}:{mark.line + 1}: {problem}"
 
 
 def _first_lines(error: Exception) -> str:

@@ -32,8 +32,31 @@ def compose_settings(overrides: Sequence[str] = (), partial: bool = False) -> Se
     Raises:
         UsageError: naming the key, where it was given and what is allowed.
     """
+    from mlmodeldev.settings.command_line import from_composed
+
+    config, overrides = _composed(overrides)
+    return from_composed(config, overrides, dict(config.hydra.runtime.choices), partial)
+
+
+def unset(overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Return the settings that are mandatory (``???``) and not set, with the line that says so.
+
+    Args:
+        overrides: as on the command line of trainer.py.
+
+    Raises:
+        UsageError: these can't be composed.
+    """
+    from mlmodeldev.settings.command_line import unset_settings
+
+    config, overrides = _composed(overrides)
+    return unset_settings(config, overrides, dict(config.hydra.runtime.choices))
+
+
+def _composed(overrides: Sequence[str]) -> tuple[Any, list[str]]:
+    """Return what Hydra composes, and the overrides as it took them."""
     from mlmodeldev.settings.added_arguments import add_argument
-    from mlmodeldev.settings.command_line import from_composed, is_composition_error, translate
+    from mlmodeldev.settings.command_line import is_composition_error, translate
     from mlmodeldev.settings.open_places import open_overrides
     from mlmodeldev.settings.renamed import current_overrides
 
@@ -49,7 +72,7 @@ def compose_settings(overrides: Sequence[str] = (), partial: bool = False) -> Se
             if added is None:
                 raise UsageError(translate(error, overrides)) from None
             overrides = added
-    return from_composed(config, overrides, dict(config.hydra.runtime.choices), partial)
+    return config, overrides
 
 
 def _compose(overrides: list[str]) -> DictConfig:

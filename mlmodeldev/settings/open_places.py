@@ -31,7 +31,7 @@ def _is_open(item: str) -> bool:
     match = _CALLBACK.fullmatch(key)
     if match is None:
         return False
-    from mlmodeldev.settings.schema import Callbacks
+    from mlmodeldev.settings.callback_schema import Callbacks
 
     # A plain value for a name that is not there stays an error of Hydra's.
     adds = bool(match[2]) or value.lstrip().startswith("{")

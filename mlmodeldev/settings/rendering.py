@@ -15,11 +15,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mlmodeldev.settings import schema
+from mlmodeldev.settings.callback_schema import Callbacks
 from mlmodeldev.settings.conf_files import LIBRARY_CONF
+from mlmodeldev.settings.group import Group
 
 BEGIN, END = "<!-- settings: written from the schema -->", "<!-- end of the settings -->"
 
-_FILES: dict[str, tuple[type[schema.Group], dict[str, Any]]] = {
+_FILES: dict[str, tuple[type[Group], dict[str, Any]]] = {
     "artefacts/default": (schema.Artefacts, {"sweep": "${oc.env:WANDB_SWEEP_ID,single}"}),
     "optimizer/adamw": (schema.Optimizer, {}),
     "processing/default": (schema.Processing, {}),
@@ -28,7 +30,7 @@ _FILES: dict[str, tuple[type[schema.Group], dict[str, Any]]] = {
     "logger/mlflow": (schema.MlflowLogger, {}),
     "logger/tensorboard": (schema.TensorboardLogger, {}),
     "logger/wandb": (schema.WandbLogger, {}),
-    "callbacks/default": (schema.Callbacks, {}),
+    "callbacks/default": (Callbacks, {}),
     "cluster/base": (schema.Cluster, {"name": "base"}),
 }
 """Files that hold all settings of a group, and what differs in one from the schema's defaults."""

@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
-from mlmodeldev.atomic import replace_folder, write_json
+from mlmodeldev.atomic import remove_at_once, replace_folder, write_json
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import run_git
 from mlmodeldev.secrets import mask, refuse_secrets
 from mlmodeldev.trial.provenance import SNAPSHOT_CHANGES, SNAPSHOT_FILE, provenance, untracked
 from mlmodeldev.trial.software import LIBRARY, library_files
+from mlmodeldev.trial.source import code_files, differences
 
 FOLDER = ".snapshots"
 LARGEST = 100 * 2**20
 """Bytes of a copy at most; code is small, data belongs where git does not look."""
-_NO_CODE = {"runs", "data", "wandb", "build", "dist", "outputs", "multirun"}
-"""Top-level folders that are not copied where git can't say what is code."""
 
 
 def take_snapshot(root: Path, runs_dir: Path) -> Path:
@@ -43,6 +43,7 @@ def take_snapshot(root: Path, runs_dir: Path) -> Path:
         files |= {f"mlmodeldev/{name.as_posix()}": LIBRARY / name for name in library_files()}
     target = runs_dir / FOLDER / digest_of(files)
     if (target / SNAPSHOT_FILE).is_file():
+        target.touch()  # in use again: `is_recent` keeps it until the jobs are submitted
         return target
     _check_size(files)
     refuse_secrets(files.values())
@@ -52,24 +53,14 @@ def take_snapshot(root: Path, runs_dir: Path) -> Path:
             shutil.copy2(file, folder / name)
         (folder / SNAPSHOT_CHANGES).write_text(mask(run_git(root, "diff", "HEAD") or ""))
         new = untracked([name for name in files if name.endswith(".py")], root)
-        facts = {"version": 1, **provenance(root), "untracked": new}
+        facts = {
+            "version": 1,
+            **provenance(root),
+            "untracked": new,
+            "differences": asdict(differences(root)),
+        }
         write_json(folder / SNAPSHOT_FILE, facts)
     return target
-
-
-def code_files(root: Path) -> list[str]:
-    """Return the files that git tracks or would; outside of git, all but data and hidden ones."""
-    listed = run_git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = listed.split("\0") if listed is not None else _walk(root)
-    return sorted(name for name in set(names) if name and (root / name).is_file())
-
-
-def _walk(root: Path) -> Iterable[str]:
-    for path in root.rglob("*"):
-        parts = path.relative_to(root).parts
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        if path.is_file() and not hidden and parts[0] not in _NO_CODE:
-            yield str(path.relative_to(root))
 
 
 def digest_of(files: Mapping[str, Path]) -> str:
@@ -96,5 +87,5 @@ def remove_unused(runs_dir: Path, keep: Collection[Path]) -> list[Path]:
     folders = [p for p in (runs_dir / FOLDER).glob("*") if p.is_dir()]
     unused = [folder for folder in sorted(folders) if folder not in keep]
     for folder in unused:
-        shutil.rmtree(folder)
+        remove_at_once(folder)
     return unused

@@ -165,7 +165,7 @@ def _read(args: argparse.Namespace, lint: bool) -> SweepState:
     file = _sweep_file(args.sweep)
     sweep = load(file)
     if missing := sweep.invocation.missing:
-        raise UsageError(f"{file}: program: {missing}")
+        raise UsageError(f"{file}: {': '.join(missing)}")
     monitor = MonitorChoice()
     if not sweep.invocation.is_foreign:
         monitor = sweep_monitor(sweep, user_overrides, before)
@@ -225,13 +225,13 @@ def _sweep_file(name: str) -> Path:
 
 def _lint(sweep: Sweep, overrides: Sequence[str]) -> None:
     """Print a sweep file's warnings, or raise its first error."""
-    from mlmodeldev.settings.composition import refusal
+    from mlmodeldev.settings.composition import refusal, unset
     from mlmodeldev.sweep.lint import check_loaded
 
     def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
         return refusal(key, value, (*overrides, *beside))
 
-    problems = check_loaded(sweep, refused)
+    problems = check_loaded(sweep, refused, unset=lambda beside: unset([*overrides, *beside]))
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))

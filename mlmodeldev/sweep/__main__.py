@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
 
 if TYPE_CHECKING:
     from mlmodeldev.sweep.document import Problem
-    from mlmodeldev.sweep.lint_settings import Refusal, TrainerSettings
+    from mlmodeldev.sweep.lint_settings import Refusal, TrainerSettings, Unset
     from mlmodeldev.sweep.loading import Sweep
 
 
@@ -73,14 +73,15 @@ def _check(arguments: Sequence[str], as_json: bool, settings: TrainerSettings | 
     files = [file for file in arguments if file not in fixed]
     if not files:
         raise UsageError("no sweep file is named")
+    unset = None
     if callable(settings):
-        settings = _with_fixed(fixed, settings)
+        settings, unset = _with_fixed(fixed, settings), _unset_beside(fixed)
     sweeps: dict[str, Sweep] = {}
     problems: dict[str, list[Problem]] = {}
     for file in files:
         try:
             sweeps[file] = load(file)
-            problems[file] = check_loaded(sweeps[file], settings)
+            problems[file] = check_loaded(sweeps[file], settings, unset=unset)
         except UsageError:
             problems[file] = check(file, settings)  # which lists all of the mistakes
             if not any(problem.severity == "error" for problem in problems[file]):
@@ -101,6 +102,15 @@ def _check(arguments: Sequence[str], as_json: bool, settings: TrainerSettings | 
 def _with_fixed(fixed: Sequence[str], refusal: Refusal) -> Refusal:
     """Return the check with what the command line sets for every trial."""
     return lambda key, value, choices: refusal(key, value, (*fixed, *choices))
+
+
+def _unset_beside(fixed: Sequence[str]) -> Unset:
+    def unset_beside(choices: Sequence[str]) -> Mapping[str, str]:
+        from mlmodeldev.settings.composition import unset
+
+        return unset([*fixed, *choices])
+
+    return unset_beside
 
 
 def _summary(sweep: Sweep) -> str:

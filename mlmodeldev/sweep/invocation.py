@@ -46,6 +46,12 @@ _MACRO = re.compile(r"\$\{([^}]*)\}")
 _VARIABLE = "${envvar:"
 _PYTHON = ("${interpreter}", "python", "python3")
 """The first is what W&B's agent runs as the second."""
+_SCRIPTS = (".py", ".sh")
+_BEFORE_A_SCRIPT = re.compile(
+    r"\$\{(env|interpreter)\}|(.*/)?(env|python[\d.]*|(ba)?sh|nice|torchrun|accelerate|uv)"
+    r"|launch|run|-\S+|\d+|[A-Za-z_]\w*=\S*"
+)
+"""A word that leaves the next one a file of this machine and folder; a container's is another."""
 _SETTING = re.compile(
     r"(\+\+?)?[A-Za-z_][\w/@-]*(\.[\w@-]+)*=.*|~[A-Za-z_][\w./@-]*(=.*)?", re.DOTALL
 )
@@ -88,7 +94,7 @@ class Invocation:
         kind: how a trial runs.
         module: that has ``train``, of a fork.
         fixed: places in the command of settings that it gives to each trial of a trainer.
-        missing: why the program can't be started, if that can be seen.
+        missing: why it can't be started, if that can be seen: the sweep's key, and what is wrong.
     """
 
     command: tuple[str, ...]
@@ -96,7 +102,7 @@ class Invocation:
     kind: Kind
     module: str = "trainer"
     fixed: tuple[int, ...] = ()
-    missing: str = ""
+    missing: tuple[str, str] | None = None
 
     @classmethod
     def of(
@@ -267,7 +273,7 @@ def _is_trainer(word: str, root: Path) -> bool:
 
 def _is_code(word: str, root: Path) -> bool:
     """Return whether a word of a command is a script of the project."""
-    return Path(word).suffix in (".py", ".sh") and (root / word).is_file()
+    return Path(word).suffix in _SCRIPTS and (root / word).is_file()
 
 
 def trains(file: Path) -> bool:
@@ -325,14 +331,29 @@ def _hands_over(word: str, root: Path) -> bool:
     return len(re.findall(r"\btrainer\.py\b", text)) == 1 and bool(_PASSES_ON.search(text))
 
 
-def _missing(words: Sequence[str], program: str, root: Path) -> str:
-    """Return why ``${program}`` can't be started, where a look at the disk tells."""
-    if "${program}" not in words:
-        return ""
+def _missing(words: Sequence[str], program: str, root: Path) -> tuple[str, str] | None:
+    """Return which key names what can't be started, and why, where a look at the disk tells."""
+    script = _first_script(words)
+    if script and not os.path.isfile(root / script) and not shutil.which(script):  # noqa: PTH113
+        return "command", f"{root / script}: no such file"
+    if "${program}" in words and (why := _missing_program(words, program, root)):
+        return "program", why
+    return None
+
+
+def _first_script(words: Sequence[str]) -> str:
+    """Return the script that a command itself names to be run; empty: none, or none for sure."""
+    place = next((i for i, word in enumerate(words) if not _BEFORE_A_SCRIPT.fullmatch(word)), 0)
+    word, before = words[place], words[place - 1] if place else ""
+    is_script = Path(word).suffix in _SCRIPTS and not set(word) & set("$ \n")
+    return word if is_script and before not in ("-m", "-c") else ""
+
+
+def _missing_program(words: Sequence[str], program: str, root: Path) -> str:
     before = words[words.index("${program}") - 1] if words[0] != "${program}" else ""
     if before == "-m" or os.path.isfile(root / program):  # noqa: PTH113
         return ""
-    is_file = before in _PYTHON or "/" in program or Path(program).suffix in (".py", ".sh")
+    is_file = before in _PYTHON or "/" in program or Path(program).suffix in _SCRIPTS
     if is_file:
         return f"{root / program}: no such file"
     is_command = shutil.which(program) or os.path.isfile(_beside_python(program))  # noqa: PTH113

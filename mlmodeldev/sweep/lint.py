@@ -22,7 +22,13 @@ from mlmodeldev.sweep.definition import Definition, parse
 from mlmodeldev.sweep.distributions import quantise
 from mlmodeldev.sweep.document import Document, Problem
 from mlmodeldev.sweep.lint_command import check_command
-from mlmodeldev.sweep.lint_settings import TrainerSettings, check_settings, points
+from mlmodeldev.sweep.lint_settings import (
+    TrainerSettings,
+    Unset,
+    check_mandatory,
+    check_settings,
+    points,
+)
 from mlmodeldev.sweep.loading import MAX_LISTED, Sweep
 from mlmodeldev.sweep.parameters import EXPONENTS, Parameter, distinct
 from mlmodeldev.sweep.yaml_reader import read_file
@@ -67,8 +73,16 @@ def check_loaded(
     sweep: Sweep,
     settings: TrainerSettings | None = None,
     metrics: Collection[str] = TRAINER_METRICS,
+    unset: Unset | None = None,
 ) -> list[Problem]:
-    """Return all problems of a sweep that was loaded from a file, as `check` does."""
+    """Return all problems of a sweep that was loaded from a file, as `check` does.
+
+    Args:
+        sweep: the sweep.
+        settings: the trainer's, and
+        metrics: what it logs, as `check` takes them.
+        unset: tells what is mandatory; None: nothing is.
+    """
     document, definition = sweep.document, sweep.definition
     assert document is not None
     _check_header(document)
@@ -80,6 +94,8 @@ def check_loaded(
         _check_metric(document, definition, metrics)
     if _check_points(document, sweep) and settings is not None and not foreign:
         check_settings(document, definition, settings)
+        if unset is not None and not document.errors:
+            check_mandatory(document, definition, unset)
     return sorted(document.problems, key=lambda problem: problem.line)
 
 

@@ -51,7 +51,8 @@ def _check_program(document: Document, definition: Definition, invocation: Invoc
         message = "missing: 'wandb agent' will not know what to run; write program: trainer.py"
         document.warning(("program",), message)
     if invocation.missing:
-        document.error(("program",), invocation.missing)
+        key, why = invocation.missing
+        document.error((key,), why)
 
 
 def _report_no_values(document: Document, invocation: Invocation) -> None:

@@ -8,6 +8,7 @@ Example::
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,10 @@ returns what is wrong with the value there, or None."""
 
 TrainerSettings = Mapping[str, Any] | Refusal
 """The trainer's settings: types or default values by dotted key, or a function that judges one."""
+
+Unset = Callable[[Sequence[str]], Mapping[str, str]]
+"""Takes overrides; returns the settings that are mandatory and that they leave without a value,
+each with the line that says so."""
 
 MAX_POINTS = 300
 """So many points of a sweep are looked at for the choices that stand beside a key."""
@@ -64,6 +69,32 @@ def check_settings(document: Document, definition: Definition, settings: Trainer
             mistakes += 1
         if mistakes == MOST_MISTAKES:
             return
+
+
+def check_mandatory(document: Document, definition: Definition, unset: Unset) -> None:
+    """Report a setting that is mandatory (``???``), and that some trial has no value for."""
+    look = functools.cache(lambda *overrides: _lines(unset, overrides))
+    groups = {p.name: p for p in definition.parameters if _CHOICE.fullmatch(p.name)}
+    alone = [{}, *({name: v} for name, p in groups.items() for v in _sample(p))]
+    if not any(look(*to_overrides(choice)) for choice in alone):
+        return  # as nearly always, and points of thousands of parameters take their time
+    differ = groups or definition.conditions  # else all trials set the same settings
+    for point in itertools.islice(points(definition), MAX_POINTS if differ else 1):
+        chosen = to_overrides({name: point[name] for name in groups if name in point})
+        above = [f"{key}." for key in look(*chosen)]
+        given = {n: v for n, v in point.items() if any(key.startswith(f"{n}.") for key in above)}
+        own = to_overrides({name: value for name, value in given.items() if name not in groups})
+        if line := next(iter(look(*chosen, *own).values()), ""):
+            beside = f" [with {' '.join(chosen)}]" if chosen else ""
+            document.error(("parameters",), f"{line}{beside}")
+            return
+
+
+def _lines(unset: Unset, overrides: Sequence[str]) -> Mapping[str, str]:
+    try:
+        return unset(overrides)
+    except UsageError:
+        return {}  # which is reported with the value that it comes from
 
 
 def _suspects(

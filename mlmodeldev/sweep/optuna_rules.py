@@ -21,7 +21,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep.journal import Journal
 
 if TYPE_CHECKING:
-    from mlmodeldev.settings.schema import Pruning
+    from mlmodeldev.settings.callback_schema import Pruning
 
 
 def judge(settings: Pruning, values: Sequence[float]) -> str | None:

@@ -34,6 +34,7 @@ BY_HAND = "single"
 JUDGES = ("training.monitor", "training.mode")
 """Settings that say how trials are judged, not what they are."""
 
+_OF_PARENT = ("how", "sweep", "trial", "file", "sha256", "revision", "epoch", "step")
 _SEED = "training.seed"
 _KEPT_APART = {"overrides", "artefacts", "logger"}
 _NOT_SHOWN = ("artefacts.", "cluster.", "hydra.", "logger.", "callbacks.", *JUDGES)
@@ -59,7 +60,7 @@ def description(
 
 
 def trial_metadata(settings: Settings, record: dict[str, Any]) -> dict[str, Any]:
-    """Return where a trial comes from: code, data, Slurm's job.
+    """Return where a trial comes from: code, data, the trial or weights that it began with.
 
     ``point`` is the same for all replicates, which differ by their seed alone: group by it.
     ``data`` is one digest of all that the data were made of; none before they are known.
@@ -72,7 +73,13 @@ def trial_metadata(settings: Settings, record: dict[str, Any]) -> dict[str, Any]
         "dirty": record.get("dirty"),
         "source": record.get("source"),
         "data": _data_digest(record.get("data")),
+        **({"parent": _parent(record["parent"])} if record.get("parent") else {}),
     }
+
+
+def _parent(parent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a trial began with: a trial or a file, and which content of it."""
+    return {name: parent[name] for name in _OF_PARENT if parent.get(name) is not None}
 
 
 def _point(settings: Settings) -> str | None:

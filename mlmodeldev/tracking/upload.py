@@ -97,6 +97,15 @@ def _is_chosen(folder: Path, record: dict[str, Any]) -> bool:
         return False
 
 
+def awaits_upload(folder: Path, record: dict[str, Any]) -> bool:
+    """Return whether W&B is to have a trial and lacks something, as far as its folder tells."""
+    if not record.get("wandb_id") or record.get("uploaded"):
+        return False
+    if not sends_itself(record) and not _is_chosen(folder, record):
+        return False
+    return _memory(folder).get("seen") != _fingerprint(folder, record, state_of(record))
+
+
 def state_of(record: dict[str, Any]) -> str:
     """Return the trial's state; a trial that says running and whose process is gone was killed."""
     state = str(record.get("state", "pending"))

@@ -25,6 +25,7 @@ from mlmodeldev.project import PROJECT_VARIABLE, project_root, put_on_path
 from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
 from mlmodeldev.settings.lightning_names import accept_both_names
 from mlmodeldev.settings.renamed import current_arguments, current_target
+from mlmodeldev.tracking.registry import SCHEME, model_folder
 
 if TYPE_CHECKING:
     from pytorch_lightning import LightningModule
@@ -37,12 +38,15 @@ def load(folder: str | Path, **arguments: Any) -> LightningModule:
     """Return the model of an export, in eval mode, on the CPU.
 
     Args:
-        folder: ``best/`` or ``last/`` of a trial, or the trial's folder: its best then.
+        folder: ``best/`` or ``last/`` of a trial, or the trial's folder: its best then; or
+            ``models:/NAME@champion`` of the registry in ``runs/`` (`mlmodeldev.tracking.registry`).
         arguments: of the constructor, instead of the stored ones.
 
     Raises:
         UsageError: no export, no such class, or weights that do not fit it.
     """
+    if str(folder).startswith(SCHEME):
+        folder = model_folder(str(folder), Path("runs"))
     folder = export_folder(Path(folder).expanduser().absolute())
     state = read_state(folder)
     config = _read_config(folder)

@@ -67,6 +67,16 @@ def give_back_left_out(model: LightningModule) -> None:
         model.on_load_checkpoint = on_load_checkpoint  # type: ignore[method-assign]
 
 
+def can_validate(model: LightningModule, data: LightningDataModule) -> bool:
+    """Whether there are a validation set and a ``validation_step``."""
+    return is_overridden("validation_step", model, parent=LightningModule) and _has_val_set(data)
+
+
+def _has_val_set(data: LightningDataModule) -> bool:
+    taken = taken_over(data)
+    return taken.gives("val") if taken else getattr(data, "val_set", None) is not None
+
+
 def can_test(model: LightningModule, data: LightningDataModule) -> bool:
     """Whether there are a test set and a ``test_step``."""
     if not is_overridden("test_step", model, parent=LightningModule):
@@ -82,15 +92,13 @@ def log_what_is_left_out(
 ) -> None:
     """Log what a trial will not do since its classes have no part for it."""
     has_validation = is_overridden("validation_step", model, parent=LightningModule)
-    taken = taken_over(data)
-    gives = taken.gives("val") if taken else getattr(data, "val_set", None) is not None
     if settings.training.limit_val_batches == 0:
         log.warning(
             "no validation: training.limit_val_batches is 0; best/ is judged by training, if %s is"
             " logged there",
             settings.training.monitor,
         )
-    elif not (has_validation and gives):
+    elif not can_validate(model, data):
         lack = "validation loader" if has_validation else "validation_step"
         log.warning(
             "no validation: %s has no %s; best/ is judged by training, if %s is logged there",

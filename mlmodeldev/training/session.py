@@ -29,6 +29,7 @@ from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.trial_start import best_value, open_trial
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.environment import keep_environment
 from mlmodeldev.trial.failure import forget_traceback, keep_traceback, shorten_tracebacks
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.unanswered import giving_up, seconds_to_answer
@@ -45,6 +46,14 @@ if TYPE_CHECKING:
     from mlmodeldev.training.ranks import World
 
 
+_MISFITS = {
+    "Error(s) in loading state_dict": "weights of another model",
+    "loaded state dict has a different number of parameter groups": "another optimizer's state",
+    "loaded state dict contains a parameter group": "the optimizer's state of other parameters",
+}
+"""What torch says of a checkpoint that does not fit, and in our words."""
+
+
 @dataclass
 class Attempt:
     """What the processes of a trial share from its start on.
@@ -53,6 +62,7 @@ class Attempt:
         folder: the trial's folder; claimed on the first process.
         checkpoint: where to go on from; None: from the beginning.
         step: optimizer steps that the checkpoint holds.
+        inherits: whether they are a parent's, of ``training.continue_from``.
         done: whether there is nothing left to do.
         best: best value of the monitored metric so far.
         state: how the trial ended.
@@ -64,6 +74,7 @@ class Attempt:
     world: World
     checkpoint: Path | None = None
     step: int = 0
+    inherits: bool = False
     done: bool = False
     best: float | None = None
     state: str = "running"
@@ -73,6 +84,8 @@ class Attempt:
 
     def fit(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
+        from mlmodeldev.training.model_kind import log_what_is_left_out
+
         for logger in trainer.loggers:
             if hasattr(logger, "resume_from"):
                 logger.resume_from(self.step)
@@ -81,25 +94,38 @@ class Attempt:
         if signals.requested():
             raise TrialInterrupted(f"interrupted by {signals.requested()} before training began")
         self.data = data
-        self._meet(trainer, model, data)
+        bring_together(trainer, model, data, self.settings, self.world)
+        if self.world.is_rank_zero:
+            log_what_is_left_out(model, data, self.settings)
         if self.settings.training.compile:
             _compile(model)
         policy, goes_on = self.settings.artefacts.changed_data, self.checkpoint is not None
         root = Path(self.settings.artefacts.data_dir).expanduser().absolute()
         self.world.on_rank_zero(lambda: record_data(self.folder, data, root, policy, goes_on))
-        if self.settings.artefacts.rehearsal and self.checkpoint is None:
+        if self.world.is_rank_zero:
+            keep_environment(self.folder.path, self.folder.attempt, self.world.size)
+        if self.settings.artefacts.rehearsal and (self.checkpoint is None or self.inherits):
             self._rehearse(trainer, model, data)
+        if self.checkpoint is None and self.settings.training.init_from:
+            from mlmodeldev.training.initial_weights import initialise
+
+            initialise(model, self.settings, self.folder, self.world)
         for tracker in self.trackers:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
-        except RuntimeError as error:
-            if "Error(s) in loading state_dict" not in str(error):
+        except (RuntimeError, ValueError) as error:
+            what = _MISFITS.get(next((text for text in _MISFITS if text in str(error)), ""))
+            if what is None:
                 raise
+            way = (
+                f"training.init_from={self.settings.training.continue_from} takes what fits"
+                if self.inherits
+                else "artefacts.fresh=true begins anew"
+            )
             raise UsageError(
-                f"{self.checkpoint}: holds weights of another model (was model.py changed?);"
-                " artefacts.fresh=true begins anew"
+                f"{self.checkpoint}: holds {what} (was model.py changed?); {way}"
             ) from None
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
         _write_exports(trainer, model)
@@ -137,19 +163,6 @@ class Attempt:
             export=next((each.try_out for each in _exporters(trainer)), None),
         )
 
-    def _meet(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
-        from mlmodeldev.data.plain import OfTheModel, taken_over
-        from mlmodeldev.training.model_kind import give_back_left_out, log_what_is_left_out, suit
-
-        if isinstance(data, OfTheModel):
-            data.take_from(model, self.settings, self.world)
-        suit(trainer, model, self.settings)
-        give_back_left_out(model)
-        if (taken := taken_over(data)) is not None:
-            taken.meet(model)
-        if self.world.is_rank_zero:
-            log_what_is_left_out(model, data, self.settings)
-
     def test(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         """Measure the best weights on the test set; not those of a trial that fell behind.
 
@@ -168,6 +181,25 @@ class Attempt:
             results = trainer.test(model, datamodule=data, verbose=False)
             if self.world.is_rank_zero and results:
                 self.folder.update(test=dict(results[0]))
+
+
+def bring_together(
+    trainer: Trainer,
+    model: LightningModule,
+    data: LightningDataModule,
+    settings: Settings,
+    world: World,
+) -> None:
+    """Let model, data and Trainer know of each other what they need to."""
+    from mlmodeldev.data.plain import OfTheModel, taken_over
+    from mlmodeldev.training.model_kind import give_back_left_out, suit
+
+    if isinstance(data, OfTheModel):
+        data.take_from(model, settings, world)
+    suit(trainer, model, settings)
+    give_back_left_out(model)
+    if (taken := taken_over(data)) is not None:
+        taken.meet(model)
 
 
 def _write_exports(trainer: Trainer, model: LightningModule) -> None:
@@ -235,7 +267,7 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "pruned" if attempt.pruned else "done", attempt.pruned)
     finally:
         if attempt.data is not None:
-            _close(attempt.data)
+            close(attempt.data)
         world.leave()
 
 
@@ -268,7 +300,7 @@ def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
             attempt.folder.update(**{tracker.uploaded_entry: tracker.end(state, models)})
 
 
-def _close(data: LightningDataModule) -> None:
+def close(data: LightningDataModule) -> None:
     """End the worker processes of the loaders."""
     from mlmodeldev.data.plain import taken_over
 

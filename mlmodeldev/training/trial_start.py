@@ -13,19 +13,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.atomic import write_text
+from mlmodeldev.atomic import write_text, writing_to
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
 from mlmodeldev.tracking.metadata import BY_HAND, CHANGES
 from mlmodeldev.tracking.mlflow_sync import report_to_mlflow
 from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
+from mlmodeldev.training.initial_weights import check_source
+from mlmodeldev.training.parent import Parent, find_parent, hand_down, has_changed
 from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.code import changed_files, code_digests
-from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.collected import NOTE, refuse_without_checkpoints
+from mlmodeldev.trial.folder import TrialFolder, folder_of
 from mlmodeldev.trial.provenance import changes, provenance
 from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.software import software, torch_difference
+from mlmodeldev.trial.source import keep_source
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -38,9 +42,11 @@ def open_trial(settings: Settings) -> tuple[Path, dict[str, Any]]:
     """Claim the folder, unless all is done; return it and what all processes need of it.
 
     Raises:
-        UsageError: the folder can't be used, or its trial began with other code.
+        UsageError: the folder can't be used, its trial began with other code, or there is nothing
+            to begin from as ``training.continue_from`` and ``init_from`` name it.
     """
     _forget_settings_of_no_step(settings)
+    parent = _parent(settings)
     folder = TrialFolder.open(settings)
     record = folder.read()
     changed = changed_files(record, project_root())
@@ -56,10 +62,39 @@ def open_trial(settings: Settings) -> tuple[Path, dict[str, Any]]:
         _check_policy(folder.path, changed, settings)
     if record.get("state") in (*_ENDED, "failed"):
         (folder.path / STOP_NOTE).unlink(missing_ok=True)  # it was for the attempt before
-    folder.claim()
+    if not goes_on:
+        refuse_without_checkpoints(folder.path, record)
+    _claim(folder, record)
     _record_code(folder, record, settings, bool(changed and goes_on))
     start = {"attempt": folder.attempt, "token": folder.token, "best": best_value(record)}
-    return folder.path, {**start, **_start_from(folder, record)}
+    return folder.path, {**start, **_start_from(folder, record, settings, parent)}
+
+
+def _parent(settings: Settings) -> Parent | None:
+    """Return the trial to begin from, None where this one has a checkpoint of its own or no parent.
+
+    It is looked for before there is a folder: what is refused leaves none.
+    """
+    if settings.training.continue_from is None and settings.training.init_from is None:
+        return None
+    own = folder_of(settings)
+    with writing_to(own):
+        goes_on = _has_checkpoint(own) or read_record(own).get("state") in _ENDED
+    if goes_on and not settings.artefacts.fresh:
+        return None
+    check_source(settings)
+    return find_parent(settings) if settings.training.continue_from else None
+
+
+def _claim(folder: TrialFolder, record: Mapping[str, Any]) -> None:
+    """Claim the folder; give it back if its checkpoints were dropped since its record was read."""
+    claimed = folder.claim()
+    if claimed.get(NOTE) != record.get(NOTE):
+        try:
+            refuse_without_checkpoints(folder.path, claimed)
+        except UsageError:
+            folder.finish(record.get("state", "done"), record.get("reason"))
+            raise
 
 
 def _forget_settings_of_no_step(settings: Settings) -> None:
@@ -89,6 +124,8 @@ def _done_already(
     note = f"; {_listed(changed)} has changed since" if changed else ""
     if "code" not in record and record.get("source") != provenance()["source"]:
         note = "; model.py, datamodule.py or trainer.py has changed since"
+    if record.get("parent") and has_changed(record["parent"]):
+        note += "; what it began with has changed since"
     state = record["state"]
     print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
     report(settings, folder)
@@ -97,16 +134,24 @@ def _done_already(
     return {**start, "done": True, "state": state}
 
 
-def _start_from(folder: TrialFolder, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the checkpoint to go on from, and the steps in it."""
-    checkpoint = newest_whole(folder.path / "checkpoints")
+def _start_from(
+    folder: TrialFolder, record: Mapping[str, Any], settings: Settings, parent: Parent | None
+) -> dict[str, Any]:
+    """Return the checkpoint to go on from, the steps in it, and whether they are a parent's."""
+    checkpoints = folder.path / "checkpoints"
+    checkpoint, inherits = newest_whole(checkpoints), False
+    if checkpoint is None and settings.training.continue_from:
+        parent = parent or find_parent(settings)
+        print(f"continuing {parent.folder}, which has done {parent.epoch} epochs")
+        hand_down(parent, folder, settings)
+        checkpoint, inherits = newest_whole(checkpoints), True
     step = 0
     if checkpoint:
         step = int(checkpoint.stem.partition("-")[2])
         print(f"going on from step {step} (attempt {folder.attempt})")
-        if difference := torch_difference(record):
+        if difference := torch_difference(parent.record if inherits and parent else record):
             print(f"warning: {difference}", file=sys.stderr)
-    return {"checkpoint": checkpoint, "step": step}
+    return {"checkpoint": checkpoint, "step": step, "inherits": inherits}
 
 
 # --- what is left to do
@@ -181,6 +226,7 @@ def _record_code(
         overrides=settings.overrides,
     )
     _keep_changes(folder.path, changes(code=code), before.get("attempts"))
+    keep_source(folder.path, root, code, settings.model_dump(), before.get("attempts"))
 
 
 def _keep_changes(folder: Path, text: str, former: int | None) -> None:

@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "training.compile",
     "training.detect_anomaly",
     "training.devices",
+    "training.init_strict",
     "training.limit_val_batches",
     "training.log_every_n_steps",
     "training.max_epochs",

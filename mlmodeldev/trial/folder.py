@@ -85,11 +85,9 @@ class TrialFolder:
         Raises:
             UsageError: it can't be written, or it holds a trial of another configuration.
         """
-        artefacts = settings.artefacts
-        sweep = Path(artefacts.runs_dir).expanduser().absolute() / artefacts.sweep
-        path = sweep / artefacts.trial if artefacts.trial else own_path(sweep, settings.overrides)
+        path = folder_of(settings)
         folder = cls(path)
-        if artefacts.fresh and path.exists():
+        if settings.artefacts.fresh and path.exists():
             folder.move_aside()
         folder._prepare(settings)
         return folder
@@ -182,6 +180,12 @@ class TrialFolder:
             record = {**record, **changes, "updated": time.time()}
             write_json(self.path / "trial.json", record)
             return record
+
+    @contextlib.contextmanager
+    def unchanged(self, seen: Mapping[str, Any]) -> Iterator[bool]:
+        """Let no attempt begin meanwhile; yield whether the record is still as it was read."""
+        with self._locked():
+            yield self.read() == seen
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -331,6 +335,13 @@ class TrialFolder:
 
 def _masked(value: Any) -> Any:
     return mask(value) if isinstance(value, str) and " " in value else value
+
+
+def folder_of(settings: Settings) -> Path:
+    """Return where the trial of these settings lies, or will lie."""
+    artefacts = settings.artefacts
+    sweep = Path(artefacts.runs_dir).expanduser().absolute() / artefacts.sweep
+    return sweep / artefacts.trial if artefacts.trial else own_path(sweep, settings.overrides)
 
 
 def own_path(sweep: Path, overrides: Mapping[str, Any], run: str | None = None) -> Path:

@@ -41,7 +41,7 @@ def provenance(root: Path | None = None, code: Iterable[str] = ()) -> dict[str, 
         code: files that must be in the commit for it to hold the trial's code (`trial.code`).
     """
     root = root or project_root()
-    copied = _copied(root)
+    copied = copied_facts(root)
     if copied is not None:
         copied = {k: v for k, v in copied.items() if k not in _OF_THE_COPY}
         dirty = copied.get("dirty")
@@ -69,7 +69,7 @@ def changes(root: Path | None = None, code: Iterable[str] = ()) -> str:
         code: files that are told of as new ones where git does not track them.
     """
     root = root or project_root()
-    if _copied(root) is not None:
+    if copied_facts(root) is not None:
         copied = root / SNAPSHOT_CHANGES
         with contextlib.suppress(OSError, UnicodeDecodeError):
             text = copied.read_bytes().decode().rstrip("\n")
@@ -82,7 +82,7 @@ def changes(root: Path | None = None, code: Iterable[str] = ()) -> str:
 def untracked(code: Iterable[str], root: Path) -> list[str]:
     """Return those of the project's files that git does not track; none where there is no git."""
     names = list(code)
-    copied = _copied(root)
+    copied = copied_facts(root)
     if copied is not None:
         new = copied.get("untracked") or ()
         return [name for name in names if name in new]
@@ -90,12 +90,12 @@ def untracked(code: Iterable[str], root: Path) -> list[str]:
     return [] if listed is None else [n for n in names if n not in listed.split("\0")]
 
 
-_OF_THE_COPY = ("version", "untracked")
+_OF_THE_COPY = ("version", "untracked", "differences")
 """What a snapshot's file tells of the copy, not of where a result comes from."""
 
 
-def _copied(root: Path) -> dict[str, Any] | None:
-    """Return what a snapshot's file tells; None where the project is no snapshot."""
+def copied_facts(root: Path) -> dict[str, Any] | None:
+    """Return what a snapshot's file tells of the copy; None where the project is no snapshot."""
     with contextlib.suppress(OSError, ValueError):
         copied: dict[str, Any] = json.loads((root / SNAPSHOT_FILE).read_text())
         return copied

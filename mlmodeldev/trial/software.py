@@ -34,20 +34,25 @@ def torch_version() -> str | None:
         return None
 
 
-def library_files() -> Iterator[Path]:
-    """Yield the library's files, relative to `LIBRARY`, in order; not what Python makes of them."""
-    for path in sorted(LIBRARY.rglob("*")):
+def library_files(library: Path = LIBRARY) -> Iterator[Path]:
+    """Yield a library's files, relative to its folder, in order; not what Python makes of them."""
+    for path in sorted(library.rglob("*")):
         if path.is_file() and path.suffix != ".pyc":
-            yield path.relative_to(LIBRARY)
+            yield path.relative_to(library)
 
 
 @functools.cache
 def library_digest() -> str:
-    """Return 16 hexadecimal digits made of the names and contents of the library's files."""
+    """Return the digest of the library that runs."""
+    return digest_of_library(LIBRARY)
+
+
+def digest_of_library(library: Path) -> str:
+    """Return 16 hexadecimal digits made of the names and contents of a library's files."""
     digest = hashlib.sha256()
-    for name in library_files():
+    for name in library_files(library):
         digest.update(f"{name.as_posix()}\0".encode())
-        digest.update(hashlib.sha256((LIBRARY / name).read_bytes()).digest())
+        digest.update(hashlib.sha256((library / name).read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

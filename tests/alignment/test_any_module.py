@@ -80,15 +80,6 @@ class Base(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.5)
 
 
-class TakesX(Base):
-    def forward(self, x):
-        return self.net(x)
-
-    def validation_step(self, batch, batch_idx):
-        x, y = batch
-        self.log("val_loss", F.cross_entropy(self(x), y))
-
-
 class NoForward(Base):
     def validation_step(self, batch):
         x, y = batch
@@ -125,7 +116,6 @@ def by_hand(module, first, scale=1.0, shift=0.0):
 @pytest.mark.parametrize(
     "kind, loader, how",
     [
-        (TakesX, tuples, {}),
         (NoForward, tuples, {}),
         (SeveralArguments, tuples, {"scale": 2.0, "shift": 0.5}),
         (PopsFromTheBatch, dicts, {}),
@@ -221,46 +211,6 @@ def test_an_unchanged_model_is_like_its_start_whatever_validation_draws(tmp_path
     fit(tmp_path, module, tuples, {"drift": {"a": ["norm", "net.*"], "against": "start"}},
         logger=Counting())  # fmt: skip
     assert np.allclose(np.diagonal(matrix(tmp_path)["matrix"]), 1, atol=1e-12)
-
-
-class Gan(pl.LightningModule):
-    """Two optimizers by hand; the judge runs twice in each step."""
-
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-        self.make, self.judge = nn.Linear(4, 8), nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 1))
-
-    def forward(self, z):
-        return self.make(z)
-
-    def _scores(self, batch):
-        real = self.judge(batch[0])
-        return real, self.judge(self(torch.randn(len(batch[0]), 4)))
-
-    def training_step(self, batch, batch_idx):
-        for optimizer in self.optimizers():
-            real, fake = self._scores(batch)
-            optimizer.zero_grad()
-            self.manual_backward((fake - real).mean())
-            optimizer.step()
-
-    def validation_step(self, batch, batch_idx):
-        real, fake = self._scores(batch)
-        self.log("gap", (real - fake).mean())
-
-    def configure_optimizers(self):
-        parts = (self.make, self.judge)
-        return [torch.optim.SGD(part.parameters(), lr=0.1) for part in parts], []
-
-
-def test_a_gan_by_first_and_second_call(tmp_path):
-    compare = {"drift": {"a": ["make", "judge.0", "judge.0#1"], "against": "start"}}
-    module = Gan()
-    fit(tmp_path, module, tuples, compare)
-    saved = matrix(tmp_path)
-    assert list(saved["rows"]) == ["make", "judge.0", "judge.0#1"]
-    assert np.isfinite(saved["matrix"]).all()
 
 
 def test_a_transformers_module_with_labels_in_its_batch(tmp_path):

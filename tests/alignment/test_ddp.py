@@ -19,7 +19,7 @@ from tests.alignment import oracles
 def batches():
     generator = torch.Generator().manual_seed(0)
     for n in (32, 32, 20, 17, 3):
-        x = torch.randn(n, 300, generator=generator)
+        x = torch.randn(n, 300, generator=generator) + torch.randn(n, 1, generator=generator)
         yield {"x": x, "y": x[:, :40] + torch.randn(n, 40, generator=generator)}
 
 
@@ -37,10 +37,13 @@ def rank_main(rank, port, folder):
         if index % 2 == rank:
             metric.update(batch)
     whole = FullSetCKA(["x", "y"])
+    corrected = [kind(["x", "y"], feature_correction=True) for kind in (CKA, FullSetCKA)]
     for index, batch in enumerate(batches()):
         if index % 2 == rank:
-            whole.update(batch)
+            for one in (whole, *corrected):
+                one.update(batch)
     result = {"matrix": metric.compute(), "n": metric.total_samples, "whole": whole.compute()}
+    result["corrected"] = [one.compute() for one in corrected]
     result["errors"] = metric.significance().arrays()
     torch.save(result, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -56,8 +59,10 @@ def test_two_ranks_give_the_number_of_one_process(tmp_path):
         process.join(90)
     assert [process.exitcode for process in ranks] == [0, 0], sys.stderr
     alone = CKA(["x", "y"], permutations=39, groups=8)
+    corrected = [kind(["x", "y"], feature_correction=True) for kind in (CKA, FullSetCKA)]
     for batch in batches():
-        alone.update(batch)
+        for one in (alone, *corrected):
+            one.update(batch)
     want = alone.compute()
     everything = [torch.cat([batch[name] for batch in batches()]).numpy() for name in ("x", "y")]
     full = oracles.cka([everything])
@@ -67,4 +72,6 @@ def test_two_ranks_give_the_number_of_one_process(tmp_path):
         assert got["n"] == 101
         for name, value in alone.significance().arrays().items():
             assert got["errors"][name] == pytest.approx(value, abs=1e-9, nan_ok=True), name
+        for value, one in zip(got["corrected"], corrected, strict=True):
+            assert torch.allclose(value, one.compute(), atol=1e-10)
         assert got["whole"][0, 1].item() == pytest.approx(full, abs=1e-10)

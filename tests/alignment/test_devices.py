@@ -26,7 +26,10 @@ SMALL = (
     *("model.hidden_size=16", "model.num_layers=1", "processing.batch_size=12"),
 )
 SPLITS = {
-    "batches of 12, 12 and 6": ("data.val_fraction=0.0167", "callbacks.cka.estimator=unbiased"),
+    "batches of 12, 12 and 6": (
+        "data.val_fraction=0.0167",
+        "callbacks.cka.feature_correction=true",
+    ),
     "batches of 12, 12 and 3": ("data.val_fraction=0.015", "callbacks.cka.estimator=biased"),
 }
 """On four devices: 3 examples each; the last batch in unequal parts, or too small for all."""

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import BertConfig, BertModel, BertTokenizer, ViTConfig, ViTModel
 
+from mlmodeldev.alignment import CKA
 from mlmodeldev.alignment.__main__ import main
 from mlmodeldev.alignment.capture import Capture
 from tests.alignment import oracles
@@ -85,6 +86,26 @@ def test_samples_are_the_same_for_both_models_and_chosen_by_the_seed(models, tmp
     got = {n: np.load(tmp_path / f"{n}.npz")["matrix"] for n in ("one", "two", "three")}
     assert got["one"][0, 0] == pytest.approx(1)
     assert np.array_equal(got["one"], got["two"]) and not np.allclose(got["one"], got["three"])
+
+
+def test_one_model_with_units_that_are_a_sample(models, tmp_path, capsys):
+    common = [str(models / "a"), str(models / "a"), "--data", str(models / "data.npz")]
+    common += ["--layers", "layers.*", "--feature-correction", "--out", str(tmp_path / "a.png")]
+    assert main(common) == 0
+    metric = CKA([f"layers.{n}" for n in range(3)], feature_correction=True)
+    model = ViTModel.from_pretrained(models / "a").eval()
+    with torch.no_grad(), Capture(model, metric.layers_a, pooling="mean") as capture:
+        model(torch.from_numpy(np.load(models / "data.npy")))
+        metric.update(capture.take())
+    saved = np.load(tmp_path / "a.npz")
+    assert saved["matrix"] == pytest.approx(metric.compute().numpy(), abs=1e-6)
+    assert np.diagonal(saved["matrix"]) == pytest.approx(1)
+    assert saved["feature_correction"]
+    capsys.readouterr()
+    assert main([*common, "--kernel", "rbf"]) == 2
+    assert capsys.readouterr().err == (
+        "error: feature_correction=True goes with kernel=linear, not rbf\n"
+    )
 
 
 def test_text_goes_through_each_models_tokenizer(tmp_path):

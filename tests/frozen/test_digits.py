@@ -13,7 +13,7 @@ import pytest
 from tests.frozen import digits, trained
 from tests.frozen.commands import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.project]
 RECORDED = json.loads(digits.FILE.read_text(encoding="utf-8"))
 NAMES = ("files", "record", "settings", "training_state")
 NUMBERS = ("rows", "log", "cka", "config")

@@ -9,6 +9,8 @@ import pytest
 
 from tests.frozen import error_lines
 
+pytestmark = pytest.mark.project
+
 RECORDED = {e["command"]: e for e in json.loads(error_lines.FILE.read_text(encoding="utf-8"))}
 
 

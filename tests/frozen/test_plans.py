@@ -11,6 +11,8 @@ import pytest
 from tests.frozen import plans
 from tests.frozen.commands import Place
 
+pytestmark = pytest.mark.project
+
 RECORDED = {each["command"]: each for each in json.loads(plans.FILE.read_text(encoding="utf-8"))}
 
 

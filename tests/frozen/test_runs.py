@@ -14,6 +14,8 @@ import pytest
 from tests.frozen import runs, trained
 from tests.frozen.commands import Place
 
+pytestmark = pytest.mark.project
+
 RECORDED = json.loads(runs.FILE.read_text(encoding="utf-8"))
 STEPS = 38
 

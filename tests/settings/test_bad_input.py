@@ -62,6 +62,13 @@ def test_one_line_with_key_and_remedy(override):
     assert [part for part in REFUSED[override] if part not in text] == []
 
 
+@pytest.mark.parametrize("other", ["estimator=biased", "kernel=rbf"])
+def test_a_correction_that_has_no_formula_is_refused_before_anything_begins(other):
+    text = refused("callbacks.cka.feature_correction=true", f"callbacks.cka.{other}")
+    assert text.startswith("callbacks.cka: feature_correction=true goes with estimator=unbiased ")
+    assert other in text.partition("not ")[2]
+
+
 def test_the_line_names_where_the_value_was_given():
     assert refused("optimizer.lr=-1").endswith("[command line]")
     assert refused("debug=fast", "training.log_every_n_steps=0").endswith("[command line]")

@@ -173,6 +173,20 @@ def test_a_name_like_a_group_of_ours_is_doubted(project, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "problem"),
+    [
+        ("_target_: mine.Net\ninner: {deep: ???}\n", 2, "expected the node content, but found '?'"),
+        ("a: 1\n\tb: 2\n", 2, "found character '\\t' that cannot start any token"),
+        ("a: [1\n", 2, "expected ',' or ']', but got '<stream end>'"),
+    ],
+)
+def test_a_file_that_is_no_yaml_is_one_line(text, line, problem, project):
+    file = project / "conf/model/broken.yaml"
+    file.write_text(text)
+    assert refused("model=broken") == f"{file}:{line}: {problem}"
+
+
 # --- what is mandatory
 
 
@@ -218,6 +232,53 @@ def test_a_sweep_sets_what_is_mandatory_and_null(project, capsys):
         for each in trials
     ]
     assert sorted(given, key=str) == [(16, 3), (16, None), (8, 3), (8, None)]
+
+
+BY_CONDITION = """\
+controller:
+  type: local
+  conditions: {model.units: training.patience == 3}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "line"),
+    [
+        (("  model.units: {values: [8, 16]}\n", ""), [], "model.units"),
+        (("model.units: {values: [8, 16]}", "model.units: {value: '???'}"), [], "model.units"),
+        (("model.units", "model.units"), ["model=own", "optimizer.lr=???"], "optimizer.lr"),
+        (("{values: [null, 3]}\n", "{values: [2, 3]}\n" + BY_CONDITION), [], "model.units"),
+        (("  model.units: {values: [8, 16]}\n", ""), ["model=own", "model.units=8"], None),
+        (
+            ("  model.units: {values: [8, 16]}\n", "  model.inner: {value: {deep: 1}}\n"),
+            ["model=two"],
+            None,
+        ),
+        (("{value: own}", "{values: [own, two]}"), [], "model.inner.deep"),
+    ],
+)
+def test_what_no_trial_of_a_sweep_is_given_is_one_line(change, words, line, project, capsys):
+    """Before anything is submitted: each trial would have failed of it."""
+    (project / "mine.py").write_text(OWN)
+    (project / "conf/model/own.yaml").write_text("_target_: mine.Net\nunits: ???\n")
+    two = "_target_: mine.Passing\nunits: 3\ninner:\n  deep: ???\n"
+    (project / "conf/model/two.yaml").write_text(two)
+    (project / "trainer.py").write_text("")
+    file = project / "mine.yaml"
+    text = MANDATORY.replace(*change)
+    file.write_text(text.replace("  model: {value: own}\n", "") if words else text)
+    message = f"parameters: {line}: is mandatory (???) and not set; set {line}=VALUE"
+    assert check(["check", str(file), *words], settings=refusal) == (2 if line else 0)
+    printed = capsys.readouterr().out
+    assert printed.count(message) == bool(line), printed
+    for action in ("plan", "submit"):
+        if line is None and action == "submit":
+            continue
+        runs = [f"artefacts.runs_dir={project}/runs", "cluster=local"]
+        assert slurm_train([action, "--sweep", str(file), *runs, *words]) == (2 if line else 0)
+        printed = capsys.readouterr().err
+        assert printed.count(message) == bool(line), printed
+        assert not (project / "runs").exists()
 
 
 def test_other_settings_are_named_as_they_are_given():

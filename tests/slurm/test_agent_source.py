@@ -128,6 +128,21 @@ def test_a_resumed_run_has_the_values_that_an_agent_has_noted(source_of, tmp_pat
     assert "optimizer.lr=0.5" in take(source).overrides
 
 
+NOT_TO_BE_FOLLOWED = [
+    *("7", '"run"', "true", "{", "[" * 100_000, 7, ["run"], '{"type": "run", "run_id": "r1"}'),
+    *("[[1]]", "[null]", '[{"type": "run"}]', '[{"type": "dance", "run_id": "r1"}]'),
+    *('[{"type": "run", "run_id": "../r1"}]', '[{"type": "stop", "run_id": 7}]'),
+]
+
+
+@pytest.mark.parametrize("content", NOT_TO_BE_FOLLOWED, ids=range(len(NOT_TO_BE_FOLLOWED)))
+def test_commands_without_their_shape_are_passed_over_with_a_word(content):
+    commands, odd = read_commands(content)
+    assert commands == []
+    assert odd.startswith(("commands that are no", "a command that can't be followed"))
+    assert len(odd.splitlines()) == 1
+
+
 BAD = {
     "no mapping": ([1], "gives no values but a list"),
     "no entry": ({"optimizer.lr": 0.1}, "gives no value of optimizer.lr"),
@@ -168,6 +183,7 @@ def test_a_note_that_ended_agents_before_ends_no_other(source_of):
         (source.notes.folder / f"odd-{number}.json").write_text(text)
     assert take(source).id == "good"
     assert source.failed == 1
+    assert not [file for file in notes(source) if ".bad." in file.name], "nor to the next one"
 
 
 def test_the_names_of_another_program_need_no_spelling_of_hydras(source_of):

@@ -7,13 +7,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from mlmodeldev.slurm import local
 from mlmodeldev.slurm.command_line import main
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.__main__ import main as check
 from mlmodeldev.sweep.__main__ import trainer_refusal
+from mlmodeldev.trial.task import TrialResult
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -101,6 +104,15 @@ def test_a_command_that_can_not_be_started_has_failed_and_is_run_again(sweep):
             assert (record["state"], record["attempts"]) == ("failed", attempt)
             assert "can't be started" in record["reason"]
             assert (folder / "log.txt").exists() == ("see log.txt" in done.stdout)
+
+
+def test_a_log_is_named_only_where_there_is_one(tmp_path):
+    """A trial whose process was never there has printed nothing."""
+    entry = SimpleNamespace(folder=tmp_path, metric=None, value=None)
+    ended = TrialResult(2, "failed", "no room for a socket", 0.0)
+    assert local._outcome(entry, ended) == "failed (no room for a socket)"
+    (tmp_path / "log.txt").touch()
+    assert local._outcome(entry, ended) == "failed (no room for a socket; see log.txt)"
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def test_the_table_of_the_page_is_of_today(place: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.project
 @pytest.mark.parametrize("name", LIVE)
 def test_the_real_agent_still_calls_what_was_recorded(name: str, tmp_path: Path):
     server = Server()

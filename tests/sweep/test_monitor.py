@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.slurm.commands.table import ranked
+from mlmodeldev.slurm.trial_entries import reconcile
 from mlmodeldev.sweep.definition import Metric
 from mlmodeldev.sweep.loading import loads
 from mlmodeldev.sweep.monitor import choose_monitor, remote_monitor
+from mlmodeldev.sweep.results import collect
 from tests.slurm.test_slurm_train import slurm_train
 
 LOSS = Metric("val/loss", "minimize")
@@ -96,6 +99,26 @@ def test_identities_stay_what_they_were() -> None:
     ids = [trial.id for trial in loads(SWEEP).trials()]
     other = SWEEP.replace("val/loss, goal: minimize", "val/accuracy, goal: maximize")
     assert [trial.id for trial in loads(other).trials()] == ids
+
+
+def test_trials_of_another_monitor_are_ranked_by_the_sweeps_metric(tmp_path: Path) -> None:
+    """By their own they would come in the reverse order; status and collect say one thing."""
+    sweep = loads(SWEEP)
+    for number, entry in enumerate(reconcile(sweep, tmp_path), 1):
+        entry.folder.mkdir(parents=True)
+        own = {"name": "val/accuracy", "mode": "max", "value": 0.1 * number, "epoch": 2}
+        log = [{"epoch": 1, "val/accuracy": 0.0, "val/loss": 0.25 * number},
+               {"epoch": 2, "val/accuracy": 0.1 * number, "val/loss": 9.0}]  # fmt: skip
+        (entry.folder / "trial.json").write_text(json.dumps({"state": "done", "metric": own}))
+        (entry.folder / "log.json").write_text(json.dumps(log))
+    entries = list(reconcile(sweep, tmp_path))
+    assert [entry.metric for entry in ranked(entries)] == [
+        {"name": "val/loss", "mode": "min", "value": value, "epoch": 1}
+        for value in (0.25, 0.5, 0.75)
+    ]
+    rows = collect(entries, "val/loss", "minimize").rows
+    assert [row["val/loss"] for row in rows] == [0.25, 0.5, 0.75]
+    assert [row["id"] for row in rows] == [entry.trial.id for entry in ranked(entries)]
 
 
 def test_one_trial_and_epoch_is_the_best_everywhere(tmp_path: Path) -> None:

@@ -58,8 +58,10 @@ def test_settings_in_the_command_are_part_of_each_trial(lines):
     "wrapper",
     ["nice -n 5 python", "torchrun --nproc_per_node=2", "accelerate launch", "uv run", "bash w.sh"],
 )
-def test_a_wrapper_is_run_and_its_trial_knows_its_folder(wrapper, lines):
-    words = [*wrapper.split(), "${program}", "training.max_epochs=1", "${args_no_hyphens}"]
+def test_a_wrapper_is_run_and_its_trial_knows_its_folder(wrapper, lines, tmp_path):
+    (tmp_path / "w.sh").touch()
+    own = wrapper.replace("w.sh", f"{tmp_path}/w.sh").split()
+    words = [*own, "${program}", "training.max_epochs=1", "${args_no_hyphens}"]
     trials, script = lines(TRAINER + yaml.safe_dump({"command": words}))
     for trial, line in zip(trials, script, strict=True):
         begin = line.index(str(ROOT / "trainer.py"))
@@ -95,6 +97,34 @@ def test_without_a_program_the_command_is_run(lines, tmp_path):
     assert [line[1:] for line in script] == [
         [f"{tmp_path}/prog.py", f"optimizer.lr={lr}"] for lr in (0.001, 0.003)
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "is_missing"),
+    [
+        (["${interpreter}", "PLACE/none.py"], True),
+        (["${env}", "A=1", "python3", "-u", "none.py"], True),
+        (["none.sh"], True),
+        (["/bin/bash", "PLACE/none.sh", "python", "${program}"], True),
+        (["nice", "-n", "5", "python3", "PLACE/prog.py"], False),
+        (["python3", "-m", "none.py"], False),
+        (["apptainer", "exec", "i.sif", "python", "/in/the/image.py"], False),
+        (["bash", "-c", "cd elsewhere && python none.py"], False),
+        (["python3", "PLACE/prog.py", "--out", "none.py"], False),
+    ],
+)
+def test_a_script_that_only_the_command_names_must_be_there(words, is_missing, tmp_path, capsys):
+    (tmp_path / "prog.py").touch()
+    file = tmp_path / "one.yaml"
+    own = [word.replace("PLACE", str(tmp_path)) for word in words]
+    file.write_text(HEAD + METRIC + LR + yaml.safe_dump({"command": [*own, "${args}"]}))
+    status = 2 if is_missing else 0
+    place = next((word for word in own if "none." in word), "")
+    line = f"command: {ROOT / place}: no such file\n"
+    assert sweep_main(["check", str(file)], settings=refusal) == status
+    assert (line in capsys.readouterr().out) is is_missing
+    assert main(["plan", "--sweep", str(file), "cluster=local"]) == status
+    assert capsys.readouterr().err.endswith(line) is is_missing
 
 
 def test_nested_parameters_reach_a_program_nested(lines, tmp_path):

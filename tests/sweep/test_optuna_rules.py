@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.callback_schema import Pruning
 from mlmodeldev.settings.overrides import parse_overrides
-from mlmodeldev.settings.schema import Pruning
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.optuna_rules import judge
 from mlmodeldev.sweep.search import SearchSource

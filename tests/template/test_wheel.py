@@ -14,7 +14,7 @@ from mlmodeldev import __version__
 from mlmodeldev.template.source import OWN_FILES, load_template
 from tests.template.conftest import NEW_NAME, NEWER, OLD_NAME, Installed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.project, pytest.mark.timeout(900)]
 SMALL = ("training.limit_train_batches=4", "callbacks.cka.enabled=false", "training.max_epochs=1")
 MINE = f"""# @package _global_
 artefacts:

@@ -24,7 +24,8 @@ def nameless() -> None:
 
 
 @pytest.fixture
-def container(monkeypatch: pytest.MonkeyPatch) -> None:
+def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be that user, once pytest has made its folder, which it names after the one who runs it."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54321)

@@ -7,6 +7,7 @@
     python inference.py ab12cd34                               asks for one input after the other
     python inference.py ab12cd34 "Once upon" --tokens 200      a language model goes on
     python inference.py ab12cd34 example.npy                   any other model: an example
+    python inference.py models:/digits@champion seven.png      a registered model
 
 Prints label and probability of each input; of a language model the input and how it goes on (the
 same again for the same --seed). A model with neither `predict` nor `continue_texts` takes an
@@ -92,18 +93,26 @@ class Predictor:
 def find_export(trial: str, runs_dir: Path, weights: str) -> Path:
     """Return the export of a trial named by its folder, its export's folder or its id.
 
+    ``models:/NAME@ALIAS`` and ``models:/NAME/VERSION`` name a registered model.
+
     Raises:
         UsageError: there is no such trial, or there are several.
     """
+    if trial.startswith("models:/"):
+        from mlmodeldev.tracking.registry import model_folder
+
+        return model_folder(trial, runs_dir)
     path = Path(trial)
     if path.is_dir():
         return path if (path / "training_state.json").is_file() else path / weights
-    folders = [folder for folder in runs_dir.glob("*/*") if folder.name == trial]
+    # beside the sweeps lie hidden folders, of registered models for one
+    every = [path for path in runs_dir.glob("*/*") if not path.parent.name.startswith(".")]
+    folders = [folder for folder in every if folder.name == trial]
     if len(folders) == 1:
         return folders[0] / weights
     if folders:
         raise UsageError(f"{trial}: in several sweeps, name one by its path: {_listed(folders)}")
-    names = [folder.name for folder in runs_dir.glob("*/*") if not folder.name.startswith(".")]
+    names = [folder.name for folder in every if not folder.name.startswith(".")]
     raise UsageError(
         f"{trial}: no such folder, and no such trial in {runs_dir}{nearest(trial, names)}"
     )
@@ -161,7 +170,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         epilog=rest,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("trial", help="folder of a trial or of its export, or a trial's id")
+    parser.add_argument("trial", help="a trial's id or folder, or models:/NAME@champion")
     parser.add_argument("inputs", nargs="*", help="texts, or paths of images or examples")
     parser.add_argument("--text", action="append", default=[], help="candidate caption of images")
     parser.add_argument("--file", type=Path, help="file with an input on each line")

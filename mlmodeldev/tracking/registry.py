@@ -1,0 +1,229 @@
+"""Registered models: versions of a name, which one is champion, where each comes from.
+
+``promote`` makes a version the champion, ``rollback`` the one before it again; the challenger is
+the version that was registered last. What keeps versions and aliases is a `Registry`: a folder
+(`mlmodeldev.tracking.registry_folder`).
+
+Example::
+
+    registry = open_registry(Path("runs"))
+    promote(registry, "digits")                                 # the challenger is champion now
+    model_folder("models:/digits@champion", Path("runs"))       # what inference.py loads
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlmodeldev.errors import UsageError, nearest
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+STAGES = {"production": CHAMPION, "staging": CHALLENGER}
+"""Stages, as registries of an earlier kind have them, by the alias that they are now."""
+
+SCHEME = "models:/"
+REGISTRY_VARIABLE = "MLMODELDEV_REGISTRY"
+"""Names the folder of a registry that several projects share; else it lies in the runs folder."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/([^/@]+))")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a model.
+
+    Attributes:
+        number: from 1.
+        created: seconds since 1970.
+        digest: of the model's files; the same model is registered once.
+        tags: where it comes from: trial, commit, data, metrics, CKA picture.
+    """
+
+    number: int
+    created: float
+    digest: str
+    tags: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Aliases:
+    """Which versions have a name of their own.
+
+    Attributes:
+        champion: the version in use; None: there is none yet.
+        challenger: the one that may take its place.
+        former: champions before, the latest last.
+    """
+
+    champion: int | None = None
+    challenger: int | None = None
+    former: tuple[int, ...] = ()
+
+    def of(self, number: int) -> list[str]:
+        """Return the aliases of a version."""
+        pairs = ((CHAMPION, self.champion), (CHALLENGER, self.challenger))
+        return [alias for alias, version in pairs if version == number]
+
+
+class Registry(Protocol):
+    """What keeps versions and aliases; each call is whole or not at all, by many at once."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+
+    def names(self) -> list[str]:
+        """Return the registered models' names."""
+
+    def versions(self, name: str) -> list[Version]:
+        """Return a model's versions, the oldest first; none of a name that is not registered."""
+
+    def aliases(self, name: str) -> Aliases:
+        """Return which versions have an alias."""
+
+    def add(self, name: str, model: Path, tags: Mapping[str, Any], picture: Path | None) -> Version:
+        """Copy an export as the next version and make it the challenger; the same one only once."""
+
+    def change(self, name: str, change: Callable[[Aliases], Aliases]) -> Aliases:
+        """Replace the aliases by what a function makes of them; return them."""
+
+    def model(self, name: str, number: int) -> Path:
+        """Return a folder on this machine that holds a version's export."""
+
+
+def open_registry(runs_dir: Path, folder: Path | None = None) -> Registry:
+    """Return the registry.
+
+    Args:
+        runs_dir: of the project; the registry lies in its ``.registry``.
+        folder: another place; None: what `REGISTRY_VARIABLE` names, if anything.
+    """
+    from mlmodeldev.tracking.registry_folder import FolderRegistry
+
+    named = os.environ.get(REGISTRY_VARIABLE)
+    return FolderRegistry(folder or (Path(named) if named else runs_dir / ".registry"))
+
+
+# --- what is done with it
+
+
+def check_name(name: str) -> str:
+    """Return a model's name if it can be one.
+
+    Raises:
+        UsageError: it can't.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r}: a model's name has letters, digits, '.', '_' and '-' only")
+    return name
+
+
+def promote(registry: Registry, name: str, number: int | None = None) -> Aliases:
+    """Make a version the champion.
+
+    Args:
+        number: None: the challenger.
+
+    Raises:
+        UsageError: there is no such version, or no challenger.
+    """
+    numbers = _numbers(registry, name)
+    if number is not None and number not in numbers:
+        raise UsageError(f"{name}: has no version {number} (there are {_listed(numbers)})")
+
+    def change(aliases: Aliases) -> Aliases:
+        chosen = number if number is not None else aliases.challenger
+        if chosen is None:
+            raise UsageError(f"{name}: has no challenger; name a version: {_listed(numbers)}")
+        if chosen == aliases.champion:
+            return aliases
+        before = () if aliases.champion is None else (aliases.champion,)
+        challenger = None if chosen == aliases.challenger else aliases.challenger
+        return Aliases(chosen, challenger, (*aliases.former, *before))
+
+    return registry.change(name, change)
+
+
+def rollback(registry: Registry, name: str) -> Aliases:
+    """Make the champion before the champion again; who is rolled back is no challenger.
+
+    Raises:
+        UsageError: there was none before.
+    """
+    _numbers(registry, name)
+
+    def change(aliases: Aliases) -> Aliases:
+        if not aliases.former:
+            raise UsageError(f"{name}: there was no champion before, nothing to go back to")
+        return replace(aliases, champion=aliases.former[-1], former=aliases.former[:-1])
+
+    return registry.change(name, change)
+
+
+def find_version(registry: Registry, name: str, wanted: str) -> Version:
+    """Return a model's version.
+
+    Args:
+        wanted: a number, ``latest``, an alias, or the stage that an alias stands for.
+
+    Raises:
+        UsageError: no such model or version, or nothing has that alias.
+    """
+    _numbers(registry, name)
+    versions = {version.number: version for version in registry.versions(name)}
+    alias = STAGES.get(wanted.lower(), wanted.lower())
+    if alias in (CHAMPION, CHALLENGER):
+        number = getattr(registry.aliases(name), alias)
+        if number is None:
+            raise UsageError(f"{name}: has no {alias} (mlmodeldev registry promote {name} VERSION)")
+    elif wanted == "latest":
+        number = max(versions)
+    else:
+        number = int(wanted) if wanted.isdecimal() else None
+    if number not in versions:
+        hint = nearest(wanted, [CHAMPION, CHALLENGER, "latest"])
+        raise UsageError(
+            f"{name}: has no version {wanted} (there are {_listed(list(versions))},"
+            f" latest, {CHAMPION}, {CHALLENGER}){hint}"
+        )
+    return versions[number]
+
+
+def model_folder(uri: str, runs_dir: Path, registry: Registry | None = None) -> Path:
+    """Return the folder of an export that a name like ``models:/digits@champion`` stands for.
+
+    Args:
+        uri: ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``.
+        runs_dir: of the project, where the registry is no other.
+
+    Raises:
+        UsageError: it stands for none.
+    """
+    match = _URI.fullmatch(uri)
+    if not match:
+        raise UsageError(
+            f"{uri}: names no registered model; models:/NAME@{CHAMPION} or models:/NAME/3 would"
+        )
+    registry = registry or open_registry(runs_dir)
+    name, wanted = match[1], match[2] or match[3]
+    return registry.model(name, find_version(registry, name, wanted).number)
+
+
+def _numbers(registry: Registry, name: str) -> list[int]:
+    versions = registry.versions(check_name(name))
+    if not versions:
+        names = registry.names()
+        raise UsageError(
+            f"{name}: no such model is registered in {registry.place}{nearest(name, names)}"
+        )
+    return [version.number for version in versions]
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))

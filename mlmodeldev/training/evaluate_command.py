@@ -1,0 +1,80 @@
+"""``mlmodeldev trial evaluate``: its options, and the table of what was measured.
+
+Example::
+
+    add_evaluate_options(parser)
+    run_evaluate(parser.parse_args(["ab12cd34", "--checkpoint", "last"]))
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlmodeldev.trial.named import RUNS_DIR_HELP, runs_folder, trial_folder
+
+STAGES = ("validation", "test")
+EVALUATE_HELP = "measure its weights again, on its data or on others"
+
+
+def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options; nothing heavy is imported."""
+    parser.description = (
+        "Measure a trial's weights again; the trial itself is left as it is. The result is kept in"
+        " the trial's evaluations/."
+    )
+    add = parser.add_argument
+    add("trial", metavar="TRIAL", help="its folder, its path under the runs folder, or its id")
+    add(
+        "--checkpoint",
+        default="best",
+        metavar="WEIGHTS",
+        help="best, last, or a checkpoint's file (%(default)s)",
+    )
+    add(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="DATA",
+        help="other data: a file of conf/data by name, or settings such as data.val_fraction=0.5",
+    )
+    add("--stage", choices=STAGES, help="only this one (both)")
+    add("--runs-dir", type=Path, metavar="DIR", help=RUNS_DIR_HELP)
+    add("--json", action="store_true", help="print one JSON object")
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Measure, print, and keep the result; return the exit status.
+
+    Raises:
+        UsageError: bad input.
+    """
+    from mlmodeldev.training.evaluation import evaluate, keep
+
+    overrides = [item if "=" in item else f"data={item}" for item in args.data]
+    stages: Any = (args.stage,) if args.stage else STAGES
+    folder = trial_folder(args.trial, runs_folder(args.runs_dir))
+    result = evaluate(folder, args.checkpoint, overrides, stages)
+    if args.json:
+        print(json.dumps({**result, "written": str(keep(folder, result))}, indent=1))
+    else:
+        _print_table(result)
+        print(keep(folder, result))
+    return 0
+
+
+def _print_table(result: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{result['trial']}  {result['file']}", title_justify="left")
+    for name in ("stage", "metric"):
+        table.add_column(name, overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
+    for stage in STAGES:
+        for name, value in sorted(result.get(stage, {}).items()):
+            table.add_row(stage, name, f"{value:.6g}")
+    Console(markup=False, emoji=False).print(table)

@@ -1,0 +1,227 @@
+"""Registered models in a plain folder: versions, aliases, where they come from, loading them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlmodeldev.errors import UsageError
+from mlmodeldev.tracking import registry_folder
+from mlmodeldev.tracking.registered_trial import register_trial, source_trial
+from mlmodeldev.tracking.registry import find_version, model_folder, promote, rollback
+from mlmodeldev.tracking.registry_command import main
+from mlmodeldev.tracking.registry_folder import FolderRegistry
+from tests.conftest import ROOT, TrialResult
+
+_fork = multiprocessing.get_context("fork")
+
+
+def export(folder: Path, text: str) -> Path:
+    """Write what stands for an export."""
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(text)
+    (folder / "training_state.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> FolderRegistry:
+    """A registry with three versions of ``digits``."""
+    made = FolderRegistry(tmp_path / "registry")
+    for number in (1, 2, 3):
+        version = made.add("digits", export(tmp_path / str(number), f"weights {number}"), {}, None)
+        assert version.number == number
+    return made
+
+
+def test_promote_and_rollback_move_the_champion(registry: FolderRegistry) -> None:
+    assert registry.aliases("digits").challenger == 3
+    assert promote(registry, "digits", 1).former == ()
+    aliases = promote(registry, "digits")
+    assert (aliases.champion, aliases.challenger, aliases.former) == (3, None, (1,))
+    assert promote(registry, "digits", 2).former == (1, 3)
+    assert promote(registry, "digits", 2).former == (1, 3)  # it is champion already
+    assert [rollback(registry, "digits").champion for _ in range(2)] == [3, 1]
+    with pytest.raises(UsageError, match="no champion before"):
+        rollback(registry, "digits")
+
+
+def test_a_version_has_many_names(registry: FolderRegistry, tmp_path: Path) -> None:
+    promote(registry, "digits", 2)
+    names = {
+        "@champion": 2,
+        "/Production": 2,
+        "@challenger": 3,
+        "/staging": 3,
+        "/1": 1,
+        "/latest": 3,
+    }
+    for name, number in names.items():
+        folder = model_folder(f"models:/digits{name}", tmp_path, registry)
+        assert (folder / "model.safetensors").read_text() == f"weights {number}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "line"),
+    [
+        ("models:/digit/1", "registry; did you mean 'digits'?"),
+        ("models:/digits", "models:/NAME@champion or models:/NAME/3 would"),
+        ("models:/digits/7", "digits: has no version 7 (there are 1, 2, 3, latest, champion"),
+        ("models:/digits@champoin", "did you mean 'champion'?"),
+        ("models:/digits@champion", "digits: has no champion (mlmodeldev registry promote"),
+        ("models:/../1", "'..': a model's name has letters"),
+    ],
+)
+def test_what_names_no_version(
+    registry: FolderRegistry, tmp_path: Path, uri: str, line: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        model_folder(uri, tmp_path, registry)
+    assert line in str(caught.value)
+
+
+def test_the_same_model_is_one_version(registry: FolderRegistry, tmp_path: Path) -> None:
+    assert registry.add("digits", tmp_path / "2", {}, None).number == 2
+    assert len(registry.versions("digits")) == 3
+    assert registry.aliases("digits").challenger == 2
+
+
+def _add(root: Path, number: int, barrier: Any) -> None:
+    model = export(root / "models" / str(number), f"weights {number}")
+    barrier.wait(60)
+    FolderRegistry(root / "registry").add("digits", model, {"by": number}, None)
+
+
+def test_many_at_once_get_versions_of_their_own(tmp_path: Path) -> None:
+    barrier = _fork.Barrier(6)
+    processes = [_fork.Process(target=_add, args=(tmp_path, n, barrier)) for n in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    versions = FolderRegistry(tmp_path / "registry").versions("digits")
+    assert [version.number for version in versions] == [1, 2, 3, 4, 5, 6]
+    assert {version.tags["by"] for version in versions} == set(range(6))
+
+
+def _add_and_die(root: Path, name: str, model: Path) -> None:
+    """Die where a file of this name is about to be written."""
+    real = registry_folder.write_json
+
+    def dying(path: Path, value: Any) -> None:
+        if path.name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(path, value)
+
+    registry_folder.write_json = dying
+    FolderRegistry(root).add("digits", model, {}, None)
+
+
+@pytest.mark.parametrize(("name", "count"), [("version.json", 3), ("aliases.json", 4)])
+def test_a_kill_leaves_whole_versions_only(
+    registry: FolderRegistry, tmp_path: Path, name: str, count: int
+) -> None:
+    model = export(tmp_path / "4", "weights 4")
+    process = _fork.Process(target=_add_and_die, args=(registry.folder, name, model))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(registry.versions("digits")) == count
+    assert registry.aliases("digits").challenger == 3
+    assert registry.add("digits", model, {}, None).number == 4
+    assert registry.aliases("digits").challenger == 4
+
+
+# --- trials
+
+
+@pytest.fixture
+def runs(tmp_path: Path, digits_trial: TrialResult) -> Path:
+    """A sweep of two trials that have ended, and one that runs no more but has not."""
+    folder = tmp_path / "runs"
+    for name, value, state in (("a", 0.5, "done"), ("b", 0.9, "done"), ("c", 0.99, "interrupted")):
+        trial = folder / "digits" / name
+        shutil.copytree(digits_trial.folder, trial)
+        (trial / "best" / "note.txt").write_text(name)
+        record = digits_trial.record
+        record |= {"state": state, "metric": {**record["metric"], "value": value}}
+        (trial / "trial.json").write_text(json.dumps(record))
+    (folder / "digits" / "b" / "cka").mkdir()
+    (folder / "digits" / "b" / "cka" / "towers.png").write_bytes(b"picture")
+    return folder
+
+
+def test_the_best_trial_of_a_sweep_is_registered_with_where_it_comes_from(
+    runs: Path, digits_trial: TrialResult
+) -> None:
+    registry = FolderRegistry(runs / ".registry")
+    folder = source_trial("digits", runs)
+    assert folder == runs / "digits" / "b"
+    version, is_new = register_trial(registry, "digits", folder)
+    assert is_new
+    tags = find_version(registry, "digits", "1").tags
+    assert (tags["trial"], tags["commit"]) == ("digits/b", digits_trial.record["sha"])
+    assert tags["metric"]["value"] == 0.9
+    assert len(tags["data"]) == 16
+    assert Path(tags["cka"]).read_bytes() == b"picture"
+    copy = registry.model("digits", 1)
+    assert (copy / "note.txt").read_text() == "b"
+    record = json.loads((folder / "trial.json").read_text())
+    assert record["registered"] == [{"name": "digits", "version": 1}]
+    assert register_trial(registry, "digits", folder) == (version, False)
+    from inference import find_export
+
+    with pytest.raises(UsageError, match="no such trial"):
+        find_export("digits", runs, "best")  # the registry's folder of that name is no trial
+    shutil.rmtree(folder)
+    assert (copy / "model.safetensors").is_file()
+
+
+def test_a_trial_that_is_not_done_is_refused(runs: Path) -> None:
+    registry = FolderRegistry(runs / ".registry")
+    with pytest.raises(UsageError, match="is interrupted; only a trial that is done"):
+        register_trial(registry, "digits", source_trial("digits/c", runs))
+    assert registry.names() == []
+
+
+def test_register_promote_rollback_and_inference_in_a_fresh_process(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--runs-dir", str(runs)]
+    for words in (
+        ["register", "digits", "digits"],
+        ["promote", "digits"],
+        ["register", "digits", "digits/a", "--weights", "last"],
+        ["promote", "digits", "2"],
+        ["rollback", "digits"],
+        ["show", "digits@champion"],
+        ["list"],
+    ):
+        assert main([*words, *place]) == 0
+    printed = capsys.readouterr().out
+    assert "digits/b is models:/digits/1" in printed
+    assert "models:/digits@champion is version 2 (before: 1)" in printed
+    assert "models:/digits/1  champion" in printed
+    assert main(["promote", "digits", "9", *place]) == 2
+    assert capsys.readouterr().err == (
+        "mlmodeldev registry: digits: has no version 9 (there are 1, 2)\n"
+    )
+    picture = str(ROOT / "docs" / "images" / "seven.png")
+    command = [sys.executable, "inference.py", "models:/digits@champion", picture, "--json", *place]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+
+    from inference import Predictor
+
+    expected = Predictor(runs / "digits" / "b" / "best")([picture], [])[0]
+    assert answer["all"] == pytest.approx(expected)
