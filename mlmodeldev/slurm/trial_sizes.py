@@ -186,7 +186,7 @@ def _why_kept(
     if folder in pinned:
         return f"is named by {pinned[folder]}"
     if awaits_upload(folder, record) or awaits_mlflow(folder, record):
-        return _AWAITS
+        return "waits to be uploaded (slurm/SlurmTrain.py sync)"
     is_young = older_than and time.time() - float(record.get("updated") or 0) < older_than
     return "is not old enough" if is_young else ""
 

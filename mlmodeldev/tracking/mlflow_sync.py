@@ -11,7 +11,7 @@ Example::
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,11 @@ _ENDED = ("done", "pruned", "failed")
 def trials_behind(runs_dir: Path, sweep: str | None = None) -> Iterator[Path]:
     """Yield the folders of trials that have ended, chose MLflow, and are not whole there."""
     for file in sorted(runs_dir.glob(f"{sweep or '*'}/*/trial.json")):
-        record = read_record(file.parent)
-        if awaits_mlflow(file.parent, record):
+        if awaits_mlflow(file.parent, read_record(file.parent)):
             yield file.parent
 
 
-def awaits_mlflow(folder: Path, record: dict[str, Any]) -> bool:
+def awaits_mlflow(folder: Path, record: Mapping[str, Any]) -> bool:
     """Return whether a trial has ended, chose MLflow, and is not whole there."""
     return _is_behind(record) and _chose_mlflow(folder)
 
@@ -83,7 +82,7 @@ def send_missing(settings: Settings, folder: TrialFolder) -> bool:
     return complete
 
 
-def _is_behind(record: dict[str, Any]) -> bool:
+def _is_behind(record: Mapping[str, Any]) -> bool:
     return record.get("state") in _ENDED and not record.get(UPLOADED_ENTRY)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from mlmodeldev.slurm.pinned_trials import pinned_trials
 from mlmodeldev.slurm.trial_command import main
+from mlmodeldev.tracking.mlflow_sync import awaits_mlflow
 from mlmodeldev.tracking.upload import awaits_upload
 from mlmodeldev.training.trial_start import _claim
 from mlmodeldev.trial import collected
@@ -146,6 +147,11 @@ def test_what_was_not_uploaded_waits(tmp_path: Path) -> None:
     assert awaits_upload(folder, logs)
     assert not awaits_upload(folder, {**logs, "uploaded": True})
     assert not awaits_upload(folder, {"state": "done"})
+    assert not awaits_mlflow(folder, logs)
+    write(folder / "config.yaml", "logger:\n  mlflow:\n    uri: null\n")
+    assert awaits_mlflow(folder, {"state": "done", "mlflow_uploaded": False})
+    assert not awaits_mlflow(folder, {"state": "done", "mlflow_uploaded": True})
+    assert not awaits_mlflow(folder, {"state": "interrupted"})
 
 
 def test_what_mlflow_lacks_waits(tmp_path: Path) -> None:
