@@ -36,7 +36,6 @@ _WHY = {
     "interrupted": "is interrupted, and goes on from its checkpoint",
     "pending": "has not begun yet",
 }
-_AWAITS = "waits to be uploaded (slurm/SlurmTrain.py sync)"
 _EXPORT = "training_state.json"
 
 
