@@ -6,6 +6,7 @@ load_weights(module, Path("start.safetensors"))
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,8 +70,20 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
             return load_file(path)
         saved = read_checkpoint(path)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"the weights in {path} cannot be read: {reason}") from error
+    except Exception as error:  # torch's readers raise errors of many kinds
+        raise UsageError(f"the weights in {path} cannot be read: {_reason(error, path)}") from error
+    if not isinstance(saved, Mapping):
+        kind = type(saved).__name__
+        raise UsageError(f"the weights in {path} cannot be read: it holds a {kind}, not weights")
     weights: Mapping[str, Tensor] = saved.get("state_dict", saved)
     return weights
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Return why a file can't be read, where torch's own words would mislead or say nothing."""
+    if path.is_file() and not path.stat().st_size:
+        return "it is empty"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than weights, or is no file of torch's; nothing of it was run"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -84,9 +84,9 @@ class Training(Group):
     """Passes over the training set."""
     max_steps: Annotated[int, Field(ge=-1)] = -1
     """Optimizer steps at most; -1: no limit."""
-    continue_from: Text | None = None
+    continue_from: Annotated[Text, Field(min_length=1)] | None = None
     """Trial whose whole state this one begins with: its folder, or its id; null: none."""
-    init_from: Text | None = None
+    init_from: Annotated[Text, Field(min_length=1)] | None = None
     """Weights to begin with: a trial, an export, a file, a Hub name; null: drawn from the seed."""
     init_strict: bool = False
     """Refuse an ``init_from`` that does not fit the whole model."""

@@ -59,6 +59,9 @@ LEAVE_SECONDS = 15.0
 MOST_WAITING = 10_000
 """Rows kept in memory while the store is away; older ones are read from ``metrics.csv`` again."""
 
+AFTERWARDS = "training goes on, and it is tried again"
+
+_OCCASION = "(raised as a result of"
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
@@ -71,6 +74,7 @@ class MlflowTrialLogger(Logger):
     Args:
         settings: the trial's.
         folder: the trial's.
+        afterwards: what the warning says of what happens then.
 
     Raises:
         UsageError: the package is not installed, or the address is none.
@@ -79,8 +83,11 @@ class MlflowTrialLogger(Logger):
     uploaded_entry = UPLOADED_ENTRY
     """Name in ``trial.json`` of whether MLflow has everything."""
 
-    def __init__(self, settings: Settings, folder: TrialFolder) -> None:
+    def __init__(
+        self, settings: Settings, folder: TrialFolder, afterwards: str = AFTERWARDS
+    ) -> None:
         super().__init__()
+        self._afterwards = afterwards
         import_client()  # here, for no process may be forked while a thread imports
         address(settings)
         self.settings, self.folder = settings, folder
@@ -278,8 +285,7 @@ class MlflowTrialLogger(Logger):
     def _note_failure(self, error: Exception) -> None:
         self._failed = True
         self._retry_at = time.monotonic() + RETRY_SECONDS
-        line = next(iter(str(error).strip().splitlines()), "").partition(" with exception ")[0]
-        self._warn(f"{type(error).__name__}: {line}")
+        self._warn(f"{type(error).__name__}: {cause(error)}")
 
     def _warn(self, reason: str) -> None:
         """Say once that MLflow is away, and why."""
@@ -288,10 +294,18 @@ class MlflowTrialLogger(Logger):
         self._warned = True
         shown = mask(_PASSWORD.sub("//***@", reason))[:300]
         print(
-            f"MLflow: does not take the trial's rows ({shown}); training goes on, and it is"
-            " tried again",
+            f"MLflow: does not take the trial's rows ({shown}); {self._afterwards}",
             file=sys.stderr,
         )
+
+
+def cause(error: Exception) -> str:
+    """Return the line of an error that says what is the matter.
+
+    Of a database SQLAlchemy tells first what it was about to do.
+    """
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(_OCCASION)]
+    return next(iter(lines), "").partition(" with exception ")[0]
 
 
 def _patience(state: str) -> float:

@@ -40,7 +40,7 @@ _LOCK_SECONDS = 60.0
 _BUSY_SECONDS = 20.0  # as long as MLflow waits for another's change
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",  # what matters is raised, and told once
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what matters is raised, and told once, without tracebacks
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # a server that is away must not hold a trial up for the client's own quarter of an hour
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -34,8 +34,12 @@ def trials_behind(runs_dir: Path, sweep: str | None = None) -> Iterator[Path]:
 
 
 def awaits_mlflow(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Return whether a trial has ended, chose MLflow, and is not whole there."""
-    return _is_behind(record) and _chose_mlflow(folder)
+    """Return whether a trial has ended, chose MLflow, and is not whole there.
+
+    One that failed before it had a run and a row has nothing to send.
+    """
+    has_any = KEY_ENTRY in record or (folder / "metrics.csv").is_file()
+    return has_any and _is_behind(record) and _chose_mlflow(folder)
 
 
 def uses_mlflow(runs_dir: Path, sweep: str | None = None) -> bool:
@@ -74,7 +78,7 @@ def send_missing(settings: Settings, folder: TrialFolder) -> bool:
     from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
 
     state = str(folder.read().get("state"))
-    tracker = MlflowTrialLogger(settings, folder)
+    tracker = MlflowTrialLogger(settings, folder, "sync tries again")
     tracker.resume_from(sys.maxsize)
     models = models_to_keep(settings, folder.path, state, "mlflow")
     complete = bool(tracker.end(state, models))

@@ -119,6 +119,8 @@ def check_name(name: str) -> str:
     Raises:
         UsageError: it can't.
     """
+    if name.lower() in (CHAMPION, CHALLENGER, "latest"):
+        raise UsageError(f"{name!r}: is the name of an alias, not one for a model")
     if not _NAME.fullmatch(name):
         raise UsageError(f"{name!r}: a model's name has letters, digits, '.', '_' and '-' only")
     return name
@@ -181,17 +183,18 @@ def find_version(registry: Registry, name: str, wanted: str) -> Version:
     if alias in (CHAMPION, CHALLENGER):
         number = getattr(registry.aliases(name), alias)
         if number is None:
-            raise UsageError(f"{name}: has no {alias} (mlmodeldev registry promote {name} VERSION)")
+            makes = "promote" if alias == CHAMPION else "register"
+            raise UsageError(f"{name}: has no {alias} (mlmodeldev registry {makes} {name} ...)")
     elif wanted == "latest":
         number = max(versions)
     else:
         number = int(wanted) if wanted.isdecimal() else None
     if number not in versions:
+        aliases = registry.aliases(name)
+        there = [each for each in (CHAMPION, CHALLENGER) if getattr(aliases, each) is not None]
+        named = ", ".join([_listed(list(versions)), "latest", *there])
         hint = nearest(wanted, [CHAMPION, CHALLENGER, "latest"])
-        raise UsageError(
-            f"{name}: has no version {wanted} (there are {_listed(list(versions))},"
-            f" latest, {CHAMPION}, {CHALLENGER}){hint}"
-        )
+        raise UsageError(f"{name}: has no version {wanted} (there are {named}){hint}")
     return versions[number]
 
 

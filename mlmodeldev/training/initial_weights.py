@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from mlmodeldev.errors import UsageError
+from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.lease import owned
 from mlmodeldev.tracking.registry import SCHEME, model_folder
 from mlmodeldev.training.parent import file_digest
 from mlmodeldev.trial.checkpoint import newest_whole
-from mlmodeldev.trial.named import trial_folder, trials_named
+from mlmodeldev.trial.named import every_trial, trial_folder, trials_named
 from mlmodeldev.trial.record import read_record
 
 if TYPE_CHECKING:
@@ -75,6 +78,40 @@ def check_source(settings: Settings) -> None:
         raise UsageError(f"{given}: must be a trial, a folder, or a file {', '.join(FILES)}")
     if not path.is_file() and (path.suffix in FILES or not _HUB_NAME.fullmatch(name)):
         raise UsageError(f"{given}: no such file, folder or trial")
+    if not path.is_file():
+        _check_hub(given, name, runs)
+
+
+def _check_hub(given: str, name: str, runs: Path) -> None:
+    """Refuse a name that lies in no cache, where there is no Hub: its client tries for long."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    if constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set"
+    elif _is_reachable(constants.ENDPOINT):
+        return
+    else:
+        reason = f"{constants.ENDPOINT} can't be reached"
+    trials = [folder.name for folder in every_trial(runs)]
+    raise UsageError(
+        f"{given}: no such file, folder or trial, nor in the Hub's cache, and {reason}"
+        f"{nearest(name, trials)}"
+    )
+
+
+def _is_reachable(address: str) -> bool:
+    """Return whether a server takes a connection; of a proxy's it can't be said, so: yes."""
+    if getproxies():
+        return True
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def initialise(

@@ -228,7 +228,7 @@ def _compare_beforehand(
     environment = list(_environment_differences(trial, code.project, wish))
     report.differences += environment
     if any("." not in each.name and each.name != "mlmodeldev" for each in environment):
-        place = report.folder / REQUIREMENTS if report.folder else REQUIREMENTS
+        place = report.folder / REQUIREMENTS if report.folder else f"the {REQUIREMENTS} of a run"
         report.notes.append(
             f"its environment: pip install -r {place} in a new one, whose python --python names"
         )

@@ -142,7 +142,7 @@ def _start_from(
     checkpoint, inherits = newest_whole(checkpoints), False
     if checkpoint is None and settings.training.continue_from:
         parent = parent or find_parent(settings)
-        print(f"continuing {parent.folder}, which has done {parent.epoch} epochs")
+        print(f"continuing {parent.folder}; epochs done: {parent.epoch}")
         hand_down(parent, folder, settings)
         checkpoint, inherits = newest_whole(checkpoints), True
     step = 0

@@ -71,6 +71,8 @@ def read_trial(folder: Path) -> Trial:
     import yaml
 
     record = read_record(folder)
+    if not record and (folder / "trial.json").is_file():
+        raise UsageError(f"{folder / 'trial.json'}: is damaged")
     if not record:
         beside = [file.parent.name for file in folder.parent.glob("*/trial.json")]
         hint = nearest(folder.name, beside) if folder.name not in beside else ""

@@ -134,7 +134,8 @@ def environment_of(python: str) -> dict[str, Any]:
         )
         return dict(json.loads(done.stdout))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise UsageError(f"--python {python}: does not run: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is no Python"
+        raise UsageError(f"--python {python}: does not run ({reason})") from None
 
 
 def requirements(kept: Mapping[str, Any]) -> str:

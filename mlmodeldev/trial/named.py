@@ -80,6 +80,7 @@ def named_folder(name: str, runs: Path, trials: Sequence[Path] | None = None) ->
     for place in (runs / name, Path(name).expanduser().absolute()):
         is_sweep = place.parent == runs and not place.name.startswith(".")
         if place.is_dir() and (is_sweep or (place / RECORD).is_file()):
+            _check_one(name, runs, [trial for trial in every if trial.name == name])
             return place
     if same := [trial for trial in every if trial.name == name]:
         return _only(name, same)
@@ -92,6 +93,15 @@ def every_trial(runs: Path) -> list[Path]:
     folders = (file.parent for file in runs.absolute().glob(f"*/*/{RECORD}"))
     inner = (f for f in folders if not f.parent.name.startswith(".") and not is_leftover(f.name))
     return sorted(inner)
+
+
+def _check_one(name: str, runs: Path, trials: Sequence[Path]) -> None:
+    """Refuse a bare name that a sweep and a trial have; a path names one."""
+    if trials and (runs / name).is_dir():
+        raise UsageError(
+            f"{name}: a sweep and a trial have this name; name the sweep by its folder,"
+            f" {runs / name}, the trial by {trials[0].parent.name}/{name}"
+        )
 
 
 def _only(name: str, folders: Sequence[Path]) -> Path:

@@ -20,9 +20,10 @@ from mlmodeldev.tracking import mlflow_logger, mlflow_store
 from mlmodeldev.tracking.loggers import make_loggers
 from mlmodeldev.tracking.metadata import models_to_keep
 from mlmodeldev.tracking.metrics_csv import MetricsFile
-from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
+from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger, cause
 from mlmodeldev.tracking.mlflow_names import LONGEST_KEY, metric_name, parameters, shown
 from mlmodeldev.tracking.mlflow_run import TimedRow, TrialRun
+from mlmodeldev.tracking.mlflow_sync import awaits_mlflow
 from mlmodeldev.trial.folder import TrialFolder
 
 
@@ -260,3 +261,20 @@ def test_mlflow_keeps_best_alone(tmp_path: Path) -> None:
     assert models_to_keep(settings, tmp_path, "done", "mlflow") == [tmp_path / "best"]
     assert models_to_keep(settings, tmp_path, "done") == []
     assert models_to_keep(settings, tmp_path, "pruned", "mlflow") == []
+
+
+def test_of_a_databases_error_the_cause_is_shown() -> None:
+    text = (
+        "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush)\n"
+        "(sqlite3.OperationalError) attempt to write a readonly database\n[SQL: INSERT ...]"
+    )
+    assert cause(RuntimeError(text)).endswith("attempt to write a readonly database")
+    assert cause(RuntimeError()) == ""
+
+
+def test_a_trial_that_never_had_a_row_awaits_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("logger:\n  mlflow:\n    uri: null\n")
+    assert not awaits_mlflow(tmp_path, {"state": "failed"})
+    assert awaits_mlflow(tmp_path, {"state": "failed", "mlflow_key": "k"})
+    (tmp_path / "metrics.csv").write_text("step\n1\n")
+    assert awaits_mlflow(tmp_path, {"state": "failed"})

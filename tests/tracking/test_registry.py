@@ -17,9 +17,10 @@ import pytest
 from mlmodeldev.errors import UsageError
 from mlmodeldev.tracking import registry_folder
 from mlmodeldev.tracking.registered_trial import register_trial, source_trial
-from mlmodeldev.tracking.registry import find_version, model_folder, promote, rollback
+from mlmodeldev.tracking.registry import check_name, find_version, model_folder, promote, rollback
 from mlmodeldev.tracking.registry_command import main
 from mlmodeldev.tracking.registry_folder import FolderRegistry
+from mlmodeldev.trial.named import named_folder
 from tests.conftest import ROOT, TrialResult
 
 _fork = multiprocessing.get_context("fork")
@@ -75,7 +76,7 @@ def test_a_version_has_many_names(registry: FolderRegistry, tmp_path: Path) -> N
     [
         ("models:/digit/1", "registry; did you mean 'digits'?"),
         ("models:/digits", "models:/NAME@champion or models:/NAME/3 would"),
-        ("models:/digits/7", "digits: has no version 7 (there are 1, 2, 3, latest, champion"),
+        ("models:/digits/7", "digits: has no version 7 (there are 1, 2, 3, latest, challenger)"),
         ("models:/digits@champoin", "did you mean 'champion'?"),
         ("models:/digits@champion", "digits: has no champion (mlmodeldev registry promote"),
         ("models:/../1", "'..': a model's name has letters"),
@@ -225,3 +226,19 @@ def test_register_promote_rollback_and_inference_in_a_fresh_process(
 
     expected = Predictor(runs / "digits" / "b" / "best")([picture], [])[0]
     assert answer["all"] == pytest.approx(expected)
+
+
+def test_a_bare_name_of_a_sweep_and_a_trial_is_refused(tmp_path: Path) -> None:
+    for place in ("first/first", "single/first"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "trial.json").write_text("{}")
+    with pytest.raises(UsageError, match="a sweep and a trial have this name"):
+        named_folder("first", tmp_path)
+    assert named_folder("single/first", tmp_path) == tmp_path / "single/first"
+    assert named_folder(str(tmp_path / "first"), tmp_path) == tmp_path / "first"
+
+
+@pytest.mark.parametrize("name", ["latest", "Champion"])
+def test_an_alias_is_no_models_name(name: str) -> None:
+    with pytest.raises(UsageError, match="is the name of an alias"):
+        check_name(name)

@@ -73,7 +73,7 @@ def test_two_epochs_continued_to_four_are_a_trial_of_four(shared_trials, parent,
     before = {file: file.read_bytes() for file in parent.folder.rglob("*") if file.is_file()}
     more = shared_trials.run(*FOUR, "training.continue_from=two", name="more")
     assert more.code == 0, more.output
-    assert f"continuing {parent.folder}, which has done 2 epochs" in more.output
+    assert f"continuing {parent.folder}; epochs done: 2" in more.output
     assert_ends_as(more, whole)
     lineage = more.record["parent"]
     assert (lineage["trial"], lineage["epoch"], lineage["step"]) == ("two", 2, 8)

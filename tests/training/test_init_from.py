@@ -224,6 +224,42 @@ def test_what_can_be_nothing_is_refused_at_once(tmp_path, name) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_name_that_no_hub_can_answer_for_is_refused_at_once(
+    tmp_path, monkeypatch, offline
+) -> None:
+    from huggingface_hub import constants
+
+    from mlmodeldev.errors import UsageError
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.training.trial_start import open_trial
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    runs = tmp_path / "runs"
+    (runs / "single" / "ab12cd34").mkdir(parents=True)
+    (runs / "single" / "ab12cd34" / "trial.json").write_text("{}")
+    given = [f"artefacts.runs_dir={runs}", "training.init_from=ab12cd35"]
+    reason = "HF_HUB_OFFLINE is set" if offline else "can't be reached"
+    with pytest.raises(UsageError, match=f"{reason}; did you mean 'ab12cd34'"):
+        open_trial(compose_settings(given))
+    assert [folder.name for folder in (runs / "single").iterdir()] == ["ab12cd34"]
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "empty"), ([1, 2], "holds a list")])
+def test_a_file_without_weights_is_one_line(tmp_path, content, reason) -> None:
+    from mlmodeldev.errors import UsageError
+    from mlmodeldev.training.initial_weights import read_source
+
+    file = tmp_path / "weights.pt"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(UsageError, match=f"cannot be read: it .*{reason}"):
+        read_source(str(file), tmp_path)
+
+
 def test_a_registered_model_gives_its_weights(train, parent, project) -> None:
     from mlmodeldev.tracking.registry import promote
     from mlmodeldev.tracking.registry_folder import FolderRegistry

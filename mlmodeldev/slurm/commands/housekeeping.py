@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GC_HELP = "say how large trials are, and remove what nobody needs any more"
 ROWS = 60
+_WIDTH = 120
 """Trials shown at most."""
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 _HEADS = {"checkpoints": "optimizer", "wandb": "W&B"}
@@ -130,16 +131,18 @@ def _print_survey(surveyed: Survey) -> None:
     shown = surveyed.trials[:ROWS]
     parts = [part for part in PARTS if any(trial.sizes[part] for trial in shown)]
     table = Table()
-    table.add_column("trial", overflow="fold")
+    table.add_column("trial", no_wrap=True)
     for name in ("state", *(_HEADS.get(part, part) for part in parts), "goes"):
         table.add_column(name, no_wrap=True)
-    table.add_column("stays, since it")
+    table.add_column("stays, since it", overflow="fold")
     for trial in shown:
         sizes = [human(trial.sizes[part]) if trial.sizes[part] else "" for part in parts]
         goes = human(trial.free) if trial.drops else ""
         table.add_row(*map(escape, (trial.name, trial.state, *sizes, goes, trial.kept)))
     if shown:
-        Console(emoji=False, highlight=False).print(table)
+        console = Console(emoji=False, highlight=False)
+        console.width = max(console.width, _WIDTH)  # a name that is cut can't be copied
+        console.print(table)
     if len(surveyed.trials) > ROWS:
         print(f"and {len(surveyed.trials) - ROWS} smaller trials (--json has all)")
     for part, size, count in _by_part(surveyed):

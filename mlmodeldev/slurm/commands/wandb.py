@@ -62,7 +62,8 @@ def run_sync(args: argparse.Namespace) -> int:
     if uses_mlflow(runs_dir, sweep):
         whole = send_all(trials_behind(runs_dir, sweep))
         if not args.follow and not any(trials_to_upload(runs_dir, sweep)):  # none is for W&B
-            _print_statuses([], args.json)
+            if args.json:
+                _print_statuses([], args.json)
             return 0 if whole else 1
     warn_of_open_netrc()
     try:
