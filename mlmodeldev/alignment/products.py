@@ -53,8 +53,7 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
             _add(_with_itself(shifted, product), total, start)
             continue
         for top, end in bands:  # below the diagonal; the rest is its mirror image
-            part = torch.mm(shifted[top:end], shifted[:end].T)
-            _add(part, total[top:end, :end], start)
+            _add(_band(shifted, top, end), total[top:end, :end], start)
     for top, end in bands:
         total[:top, top:end] = total[top:end, :top].T
     return total
@@ -87,6 +86,11 @@ def _bands(n: int, device: str) -> list[tuple[int, int]]:
         return []
     band = max(32, min(n // 4, 128))  # saves near half the work, and runs at full speed
     return [(top, min(top + band, n)) for top in range(0, n, band)]
+
+
+def _band(rows: Tensor, top: int, end: int) -> Tensor:
+    """Return some rows of rows·rowsᵀ, up to and over its diagonal."""
+    return torch.mm(rows[top:end], rows[:end].T)
 
 
 def _with_itself(rows: Tensor, out: Tensor) -> Tensor:
