@@ -6,7 +6,6 @@ load_weights(module, Path("start.safetensors"))
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from mlmodeldev.atomic import atomic_path
 from mlmodeldev.errors import UsageError
-from mlmodeldev.trial.checkpoint_values import read_checkpoint
+from mlmodeldev.trial.checkpoint_values import read_weights
 
 
 def is_weights_file(name: str) -> bool:
@@ -57,33 +56,3 @@ def load_weights(module: nn.Module, source: Path | Mapping[str, Tensor]) -> None
     if wrong:
         origin = source if isinstance(source, Path) else "the weights"
         raise UsageError(f"{origin} does not fit {type(module).__name__}: {wrong[0]}")
-
-
-def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """Return the weights in a file (.safetensors, or what torch has written) by their names.
-
-    Raises `UsageError` if it cannot be read.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        saved = read_checkpoint(path)
-    except Exception as error:  # torch's readers raise errors of many kinds
-        raise UsageError(f"the weights in {path} cannot be read: {_reason(error, path)}") from error
-    if not isinstance(saved, Mapping):
-        kind = type(saved).__name__
-        raise UsageError(f"the weights in {path} cannot be read: it holds a {kind}, not weights")
-    weights: Mapping[str, Tensor] = saved.get("state_dict", saved)
-    return weights
-
-
-def _reason(error: Exception, path: Path) -> str:
-    """Return why a file can't be read, where torch's own words would mislead or say nothing."""
-    if path.is_file() and not path.stat().st_size:
-        return "it is empty"
-    if isinstance(error, pickle.UnpicklingError):
-        return "it holds more than weights, or is no file of torch's; nothing of it was run"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -2,8 +2,8 @@
 
 Example::
 
-    found = survey(select(["digits"], Path("runs")), Choice(states=True))
-    removed = remove(found)            # bytes; what has changed meanwhile stays
+    surveyed = survey(select(["digits"], Path("runs")), Choice(states=True))
+    removed = remove(surveyed)         # bytes; what has changed meanwhile stays
 """
 
 from __future__ import annotations

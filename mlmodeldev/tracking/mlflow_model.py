@@ -11,7 +11,6 @@ Example::
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ import yaml
 
 from mlmodeldev.tracking.mlflow_names import tags
 from mlmodeldev.tracking.mlflow_run import TrialRun
+from mlmodeldev.tracking.registry_folder import folder_digest
 
 DIGEST = "mlmodeldev.digest"
 """Tag of a logged model: SHA-256 over the names and contents of its files."""
@@ -61,16 +61,6 @@ def keep_model(run: TrialRun, folder: Path, record: Mapping[str, Any], step: int
     run.client.finalize_logged_model(model.model_id, "READY")
     _show_in_run(run, model.model_id, step)
     return str(model.model_id)
-
-
-def folder_digest(folder: Path) -> str:
-    """Return the SHA-256 over the names and contents of a folder's files."""
-    whole = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").hexdigest()
-        whole.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
-    return whole.hexdigest()
 
 
 def _models_of(run: TrialRun) -> list[Any]:

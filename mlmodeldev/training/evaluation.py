@@ -167,8 +167,8 @@ def find_weights(folder: Path, weights: str) -> Path:
 def _load(model: LightningModule, file: Path) -> None:
     from pytorch_lightning.utilities.model_helpers import is_overridden
 
-    from mlmodeldev.alignment.weights import read_weights
     from mlmodeldev.training.load import load
+    from mlmodeldev.trial.checkpoint_values import read_weights
 
     if is_overridden("configure_model", model):
         model.configure_model()

@@ -189,7 +189,7 @@ def _of_trial(folder: Path) -> Source:
 
 
 def _of_file(path: Path) -> Source:
-    from mlmodeldev.alignment.weights import read_weights
+    from mlmodeldev.trial.checkpoint_values import read_weights
 
     digest = file_digest(path)
     return Source(_tensors(read_weights(path)), _origin(str(path.absolute()), sha256=digest))

@@ -18,12 +18,15 @@ import contextlib
 import datetime
 import functools
 import pathlib
+import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from mlmodeldev.errors import UsageError
 
 HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 """Where Lightning puts what ``save_hyperparameters`` has taken."""
@@ -49,6 +52,36 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     with harmless_classes():
         loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     return loaded
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """Return the weights in a file (.safetensors, or what torch has written) by their names.
+
+    Raises `UsageError` if it cannot be read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        saved = read_checkpoint(path)
+    except Exception as error:  # torch's readers raise errors of many kinds
+        raise UsageError(f"the weights in {path} cannot be read: {_reason(error, path)}") from error
+    if not isinstance(saved, Mapping):
+        kind = type(saved).__name__
+        raise UsageError(f"the weights in {path} cannot be read: it holds a {kind}, not weights")
+    weights: Mapping[str, Tensor] = saved.get("state_dict", saved)
+    return weights
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Return why a file can't be read, where torch's own words would mislead or say nothing."""
+    if path.is_file() and not path.stat().st_size:
+        return "it is empty"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than weights, or is no file of torch's; nothing of it was run"
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 @functools.cache

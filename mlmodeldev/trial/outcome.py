@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.errors import UsageError
 from mlmodeldev.trial.comparison import Difference
 from mlmodeldev.trial.record import last_entry, read_record, read_text_rows
 
@@ -51,7 +50,7 @@ def compare_outcomes(a: Path, b: Path) -> Outcome:
     outcome = Outcome(rows=min(len(ours), len(theirs)))
     outcome.differences += _first_of_rows(ours, theirs)
     for name in _weights_of_both(a, b):
-        first, second = _read_weights(a / name), _read_weights(b / name)
+        first, second = _tensors(a / name), _tensors(b / name)
         outcome.tensors += len({*first} & {*second})
         if difference := _first_of_tensors(name, first, second):
             outcome.differences.append(difference)
@@ -114,21 +113,12 @@ def _weights_of_both(a: Path, b: Path) -> Iterator[Path]:
     yield from there
 
 
-def _read_weights(file: Path) -> dict[str, Tensor]:
+def _tensors(file: Path) -> dict[str, Tensor]:
     import torch
 
-    from mlmodeldev.trial.checkpoint_values import read_checkpoint
+    from mlmodeldev.trial.checkpoint_values import read_weights
 
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        content = read_checkpoint(file)
-    except Exception as error:  # torch's readers raise errors of many kinds
-        raise UsageError(f"{file}: can't be read: {str(error).splitlines()[0]}") from None
-    state: Mapping[str, Any] = content.get("state_dict", content)
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return {n: value for n, value in read_weights(file).items() if isinstance(value, torch.Tensor)}
 
 
 def _first_of_tensors(
