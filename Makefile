@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed$(if $(HASHES),-hashes)$(filter-out requirements.lock
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint quick coverage shipped shipped-check lock bench slurm slurm-down test-slurm hooks conda \
-  .venv-dvc .venv-mlflow data-version test-dvc clean
+  .venv-dvc .venv-extras data-version test-dvc clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ $(STAMP): $(LOCK) $(if $(HASHES),requirements-hashes.lock) tools/venv.sh pyproje
 demo: venv  ## a small sweep of the bundled data: results, heat map, next commands
 	@$(BIN)/python slurm/SlurmTrain.py
 
-test: venv .venv-dvc .venv-mlflow  ## the tests, in about 25 minutes on 2 cores (ALL=1: those of the project itself, too)
+test: venv .venv-dvc .venv-extras  ## the tests, in about 25 minutes on 2 cores (ALL=1: those of the project itself, too)
 	@$(BIN)/python -m tests.shipped run $(MAKE) --no-print-directory lint  # your own files: make lint
 	@bash tools/slurm.sh
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(ALL),,-m "not project")
@@ -53,12 +53,12 @@ bench: venv  ## measure; writes docs/benchmarks.md
 	@$(PYTHON) -m venv .venv-dvc && .venv-dvc/bin/pip install --quiet --disable-pip-version-check -r tools/dvc.lock
 	@touch $@
 
-.venv-mlflow: .venv-mlflow/.installed  ## make a folder of what MLflow adds, for its tests (about a minute)
+.venv-extras: .venv-extras/.installed  ## make a folder of what the optional packages add, for their tests (a minute)
 
-.venv-mlflow/.installed: tools/mlflow.lock | $(STAMP)
-	@echo "installing MLflow into .venv-mlflow (about a minute, once)"
-	@rm -rf .venv-mlflow
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv-mlflow -r tools/mlflow.lock
+.venv-extras/.installed: tools/extras.lock | $(STAMP)
+	@echo "installing the optional packages into .venv-extras (about a minute, once)"
+	@rm -rf .venv-extras
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv-extras -r tools/extras.lock
 	@touch $@
 
 data-version: .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=..., ENDPOINT=...)
@@ -88,4 +88,4 @@ lock:  ## resolve pyproject.toml anew into the locks (CONTRIBUTING.md: TORCH=, F
 	@LOCK=$(LOCK) TORCH=$(TORCH) FROM=$(FROM) bash tools/lock.sh $(PYTHON)
 
 clean:  ## remove the virtual environments and caches; runs/ and data/ stay
-	@rm -rf $(VENV) .venv-dvc .venv-mlflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) .venv-dvc .venv-extras .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -57,8 +57,8 @@ def run(rounds: int = ROUNDS) -> Table:
 
 
 def _use_mlflow() -> bool:
-    """Return whether MLflow can be imported; ``make .venv-mlflow`` puts it beside the rest."""
-    beside = Path(__file__).resolve().parents[1] / ".venv-mlflow"
+    """Return whether MLflow can be imported; ``make .venv-extras`` puts it beside the rest."""
+    beside = Path(__file__).resolve().parents[1] / ".venv-extras"
     if beside.is_dir() and str(beside) not in sys.path:
         sys.path.append(str(beside))
     return importlib.util.find_spec("mlflow") is not None

@@ -164,24 +164,26 @@ def test_with_hashes_only_torch_comes_unchecked_and_last(copied: Path) -> None:
     assert torch[-1] == f"torch=={locked()['torch']}"
 
 
-def added_by_mlflow() -> dict[str, Version]:
-    lines = (ROOT / "tools" / "mlflow.lock").read_text().splitlines()
+def added_by_extras() -> dict[str, Version]:
+    lines = (ROOT / "tools" / "extras.lock").read_text().splitlines()
     pins = [line.split("==") for line in lines if not line.startswith("#")]
     return {canonicalize_name(name): Version(version) for name, version in pins}
 
 
-def test_what_mlflow_adds_changes_nothing_that_is_locked() -> None:
-    added = added_by_mlflow()
+def test_the_optional_packages_change_nothing_that_is_locked() -> None:
+    added = added_by_extras()
     assert not added.keys() & locked().keys()
-    (extra,) = map(Requirement, project()["optional-dependencies"]["mlflow"])
-    assert added["mlflow"] in extra.specifier
+    extras = project()["optional-dependencies"]
+    for name in ("mlflow", "clearml", "onnx", "notebook"):
+        for wanted in map(Requirement, extras[name]):
+            assert added[canonicalize_name(wanted.name)] in wanted.specifier
 
 
-def test_what_mlflow_needs_is_locked() -> None:
-    folder = ROOT / ".venv-mlflow"
+def test_what_the_optional_packages_need_is_locked() -> None:
+    folder = ROOT / ".venv-extras"
     if not folder.is_dir():
-        pytest.skip("no MLflow; make .venv-mlflow")
-    there = {**locked(), **added_by_mlflow()}
+        pytest.skip("no optional packages; make .venv-extras")
+    there = {**locked(), **added_by_extras()}
     for package in importlib.metadata.distributions(path=[str(folder)]):
         for need in map(Requirement, package.requires or []):
             name = canonicalize_name(need.name)

@@ -134,7 +134,7 @@ def test_the_slurm_job_has_what_the_tests_ask_for() -> None:
 def test_the_audit_reads_all_sets() -> None:
     audits = [words for job, words in commands() if job == "audit"]
     assert {words[-1] for words in audits} >= {
-        *("requirements.lock", "tools/dvc.lock", "tools/mlflow.lock"),
+        *("requirements.lock", "tools/dvc.lock", "tools/extras.lock"),
     }
     for words in audits:  # not strict, it passes where the database knows nothing
         assert {"--strict", "--no-deps", "--disable-pip"} < set(words)

@@ -1,6 +1,6 @@
 """MLflow's own library in a process of its own: what it says of runs, as plain values.
 
-The packages lie in .venv-mlflow (``make .venv-mlflow``), behind those of the environment; the tests
+The packages lie in .venv-extras (``make .venv-extras``), behind those of the environment; the tests
 themselves run without them.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ROOT / ".venv-mlflow"
+PACKAGES = ROOT / ".venv-extras"
 
 
 def use_mlflow() -> None:

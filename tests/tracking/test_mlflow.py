@@ -23,7 +23,7 @@ from tests.tracking.mlflow_reader import PACKAGES, Reader, use_mlflow
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not PACKAGES.is_dir(), reason="no MLflow; make .venv-mlflow"),
+    pytest.mark.skipif(not PACKAGES.is_dir(), reason="no MLflow; make .venv-extras"),
 ]
 
 SMALL = (

@@ -277,7 +277,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path) -> None:
     from mlmodeldev.errors import UsageError
     from mlmodeldev.training.initial_weights import read_source
 
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "code": sys.exit}, tmp_path / "bad.ckpt")
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "code": os.system}, tmp_path / "bad.ckpt")
     with pytest.raises(UsageError, match="cannot be read"):
         read_source(str(tmp_path / "bad.ckpt"), tmp_path)
 
