@@ -54,7 +54,8 @@ class FolderRegistry:
     def versions(self, name: str) -> list[Version]:
         """Return a model's versions, the oldest first; none of a name that is not registered."""
         files = self.folder.glob(f"{name}/[1-9]*/version.json")
-        return sorted(map(_read_version, files), key=lambda version: version.number)
+        versions = [replace(_read_version(file), model=str(file.parent / "model")) for file in files]
+        return sorted(versions, key=lambda version: version.number)
 
     def aliases(self, name: str) -> Aliases:
         """Return which versions have an alias."""
@@ -73,7 +74,8 @@ class FolderRegistry:
             versions = self.versions(name)
             same = [version for version in versions if version.digest == digest]
             number = versions[-1].number + 1 if versions else 1
-            made = Version(number, time.time(), digest, dict(tags))
+            place = str(self.model(name, number))
+            made = Version(number, time.time(), digest, dict(tags), place)
             version = same[-1] if same else self._store(name, made, model, picture)
             aliases = self.aliases(name)
             if version.number != aliases.champion:
@@ -89,7 +91,8 @@ class FolderRegistry:
             if picture is not None:
                 shutil.copy2(picture, made / picture.name)
                 version.tags["cka"] = str(folder / picture.name)
-            write_json(made / "version.json", {"version": 1, **asdict(version)})
+            content = {key: value for key, value in asdict(version).items() if key != "model"}
+            write_json(made / "version.json", {"version": 1, **content})
         return version
 
     def change(self, name: str, change: Callable[[Aliases], Aliases]) -> Aliases:

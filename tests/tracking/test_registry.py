@@ -177,7 +177,9 @@ def test_the_best_trial_of_a_sweep_is_registered_with_where_it_comes_from(
     copy = registry.model("digits", 1)
     assert (copy / "note.txt").read_text() == "b"
     record = json.loads((folder / "trial.json").read_text())
-    assert record["registered"] == [{"name": "digits", "version": 1}]
+    (entry,) = record["registered"]
+    assert (entry["name"], entry["version"]) == ("digits", 1)
+    assert entry["registry"] == str(runs / ".registry")
     assert register_trial(registry, "digits", folder) == (version, False)
     from inference import find_export
 
