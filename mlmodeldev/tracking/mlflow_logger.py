@@ -60,7 +60,6 @@ MOST_WAITING = 10_000
 AFTERWARDS = "training goes on, and it is tried again"
 
 
-
 class MlflowTrialLogger(Logger):
     """Write to one run of MLflow.
 

@@ -160,7 +160,7 @@ def promote(registry: Registry, name: str, number: int | None = None) -> Aliases
     Raises:
         UsageError: there is no such version, or no challenger.
     """
-    numbers = _numbers(registry, name)
+    numbers = [version.number for version in _versions(registry, name)]
     if number is not None and number not in numbers:
         raise UsageError(f"{name}: has no version {number} (there are {_listed(numbers)})")
 
@@ -183,7 +183,7 @@ def rollback(registry: Registry, name: str) -> Aliases:
     Raises:
         UsageError: there was none before.
     """
-    _numbers(registry, name)
+    _versions(registry, name)
 
     def change(aliases: Aliases) -> Aliases:
         if not aliases.former:
@@ -202,8 +202,7 @@ def find_version(registry: Registry, name: str, wanted: str) -> Version:
     Raises:
         UsageError: no such model or version, or nothing has that alias.
     """
-    _numbers(registry, name)
-    versions = {version.number: version for version in registry.versions(name)}
+    versions = {version.number: version for version in _versions(registry, name)}
     alias = STAGES.get(wanted.lower(), wanted.lower())
     if alias in (CHAMPION, CHALLENGER):
         number = getattr(registry.aliases(name), alias)
@@ -244,14 +243,14 @@ def model_folder(uri: str, runs_dir: Path, registry: Registry | None = None) -> 
     return registry.model(name, find_version(registry, name, wanted).number)
 
 
-def _numbers(registry: Registry, name: str) -> list[int]:
+def _versions(registry: Registry, name: str) -> list[Version]:
     versions = registry.versions(check_name(name))
     if not versions:
         names = registry.names()
         raise UsageError(
             f"{name}: no such model is registered in {registry.place}{nearest(name, names)}"
         )
-    return [version.number for version in versions]
+    return versions
 
 
 def _listed(numbers: list[int]) -> str:

@@ -143,7 +143,7 @@ def _print_aliases(options: argparse.Namespace, aliases: Aliases) -> None:
 def _list(options: argparse.Namespace) -> None:
     registry = _registry(options)
     models = {
-        name: [_as_dict(registry, name, version) for version in registry.versions(name)]
+        name: _as_dicts(name, registry.versions(name), registry.aliases(name))
         for name in registry.names()
     }
     if options.json:
@@ -188,8 +188,11 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _as_dict(registry: Registry, name: str, version: Version) -> dict[str, Any]:
-    aliases = registry.aliases(name).of(version.number)
-    return {"name": name, **asdict(version), "aliases": aliases}
+    return _as_dicts(name, [version], registry.aliases(name))[0]
+
+
+def _as_dicts(name: str, versions: Sequence[Version], aliases: Aliases) -> list[dict[str, Any]]:
+    return [{"name": name, **asdict(v), "aliases": aliases.of(v.number)} for v in versions]
 
 
 def _metric(tags: dict[str, Any]) -> str:

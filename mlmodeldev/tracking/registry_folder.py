@@ -54,8 +54,7 @@ class FolderRegistry:
     def versions(self, name: str) -> list[Version]:
         """Return a model's versions, the oldest first; none of a name that is not registered."""
         files = self.folder.glob(f"{name}/[1-9]*/version.json")
-        versions = [replace(_read_version(file), model=str(file.parent / "model")) for file in files]
-        return sorted(versions, key=lambda version: version.number)
+        return sorted(map(_read_version, files), key=lambda version: version.number)
 
     def aliases(self, name: str) -> Aliases:
         """Return which versions have an alias."""
@@ -137,7 +136,8 @@ def folder_digest(folder: Path) -> str:
 
 def _read_version(file: Path) -> Version:
     content = _read_json(file, None)
-    return Version(**{key: content[key] for key in ("number", "created", "digest", "tags")})
+    values = {key: content[key] for key in ("number", "created", "digest", "tags")}
+    return Version(**values, model=str(file.parent / "model"))
 
 
 def _read_json(file: Path, default: Any) -> Any:

@@ -79,11 +79,11 @@ class MlflowRegistry(RemoteRegistry):
             UsageError: it is no address, or the package is not installed.
         """
         runs_dir = runs_dir.expanduser().absolute()
-        import_client("--registry mlflow")
+        import_client("registry mlflow")
         try:
             given = tracking_address(uri) if uri else chosen.uri if chosen else None
         except ValueError as error:
-            raise UsageError(f"--registry mlflow: {error}") from None
+            raise UsageError(f"registry mlflow: {error}") from None
         experiment = chosen.experiment if chosen else "mlmodeldev"
         return cls(given or default_address(runs_dir), runs_dir, experiment)
 
@@ -181,7 +181,7 @@ class MlflowRegistry(RemoteRegistry):
         from mlflow.artifacts import download_artifacts
 
         place = self._client.get_model_version_download_uri(name, str(version.number))
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
             where = {"tracking_uri": self.uri, "registry_uri": self.uri}
             fetched = Path(download_artifacts(place, dst_path=scratch, **where))
             for item in fetched.iterdir():
@@ -254,7 +254,7 @@ def _every(search: Callable[..., Any], **wanted: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def _as_default(uri: str) -> Iterator[None]:
-    """Make an address the process's own for a moment: in a database MLflow looks up models by it."""
+    """Make an address the process's own for a moment: by it MLflow looks up models in a file."""
     import mlflow
 
     before = os.environ.get("MLFLOW_TRACKING_URI")
@@ -273,7 +273,7 @@ def _numbers(text: str | None) -> list[int]:
 
 
 def _as_json(lineage: dict[str, Any]) -> str:
-    """Return where a version comes from as JSON, as long as a tag may be; the longest goes first."""
+    """Return where a version comes from as JSON, no longer than a tag; the longest goes first."""
     kept = dict(lineage)
     while len(text := json.dumps(kept, default=str)) > LONGEST_TAG:
         kept.pop(max(kept, key=lambda name: len(json.dumps(kept[name], default=str))))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MLFLOW, WANDB = "mlflow", "wandb"
 
-_ALLOWED = "a folder, mlflow, mlflow:URI, wandb, wandb:ORG/wandb-registry-NAME or ENTITY/PROJECT"
+_ALLOWED = "a folder, mlflow[:URI], wandb[:ORG/wandb-registry-NAME] or wandb:ENTITY/PROJECT"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+-]*):(.*)")
 
 
@@ -49,7 +49,7 @@ def registry_at(place: str, runs_dir: Path) -> Registry:
     """
     kind, colon, rest = place.partition(":")
     if colon and not rest:
-        raise UsageError(f"--registry {place}: nothing follows the colon; {_ALLOWED}")
+        raise UsageError(f"registry {place!r}: nothing follows the colon ({_ALLOWED})")
     if kind == MLFLOW:
         from mlmodeldev.tracking.registry_mlflow import MlflowRegistry
 
@@ -75,10 +75,10 @@ def _check_folder(place: str) -> None:
     if match := _SCHEME.fullmatch(place):
         written = match[1].startswith(("http", "sqlite", "postgresql", "mysql", "mssql"))
         hint = "; write mlflow: before it" if written else nearest(match[1], [MLFLOW, WANDB])
-        raise UsageError(f"--registry {_shown(place)}: is no registry ({_ALLOWED}){hint}")
+        raise UsageError(f"registry {_shown(place)}: is no registry ({_ALLOWED}){hint}")
     hint = nearest(place, [MLFLOW, WANDB]) if "/" not in place else ""
     if hint:
-        raise UsageError(f"--registry {place}: no such folder{hint} (a new folder: ./{place})")
+        raise UsageError(f"registry {place}: no such folder{hint} (a new folder: ./{place})")
 
 
 def _shown(place: str) -> str:

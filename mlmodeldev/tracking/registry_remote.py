@@ -128,8 +128,11 @@ class RemoteRegistry(ABC):
             UsageError: it can't be had, or is not what was registered.
         """
         with self._asking():
-            version = next(each for each in self.versions(name) if each.number == number)
             where = f"models:/{name}/{number}"
+            versions = {version.number: version for version in self.versions(name)}
+            if number not in versions:
+                raise UsageError(f"{where}: there is no such version ({self.place})")
+            version = versions[number]
             if not version.digest:
                 raise UsageError(f"{where}: was not registered by mlmodeldev ({self.place})")
             folder = self.models / version.digest

@@ -83,7 +83,8 @@ class WandbRegistry(RemoteRegistry):
         if not _TARGET.fullmatch(target) or not (owner or project.startswith(FRONT)):
             hint = nearest(target, [f"{FRONT}model"]) or f"; did you mean '{FRONT}{target}'?"
             raise UsageError(
-                f"--registry wandb:{target}: must be ENTITY/PROJECT or [ORG/]{FRONT}NAME{hint}"
+                f"registry wandb:{target}: must be wandb:ENTITY/PROJECT or wandb:[ORG/]{FRONT}NAME"
+                f"{hint}"
             )
         entity = (chosen.entity if chosen else None) or os.environ.get("WANDB_ENTITY") or None
         if not project.startswith(FRONT):

@@ -19,7 +19,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-from tests.wandb import artifact_pages, artifacts, public, registries  # their answers enter the table
+# the answers of these modules enter the table
+from tests.wandb import artifact_pages, artifacts, public, registries
 from tests.wandb.faults import Faults
 from tests.wandb.filestream import receive
 from tests.wandb.operations import ANSWERS, Refusal
