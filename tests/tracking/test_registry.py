@@ -1,4 +1,4 @@
-"""Registered models in a plain folder: versions, aliases, where they come from, loading them."""
+"""Registered models in a plain folder, and which registry a name stands for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,9 @@ from mlmodeldev.tracking.registered_trial import register_trial, source_trial
 from mlmodeldev.tracking.registry import check_name, find_version, model_folder, promote, rollback
 from mlmodeldev.tracking.registry_command import main
 from mlmodeldev.tracking.registry_folder import FolderRegistry
+from mlmodeldev.tracking.registry_place import registry_at
 from mlmodeldev.trial.named import named_folder
-from tests.conftest import ROOT, TrialResult
+from tests.conftest import TrialResult
 
 _fork = multiprocessing.get_context("fork")
 
@@ -196,40 +195,6 @@ def test_a_trial_that_is_not_done_is_refused(runs: Path) -> None:
     assert registry.names() == []
 
 
-def test_register_promote_rollback_and_inference_in_a_fresh_process(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    place = ["--runs-dir", str(runs)]
-    for words in (
-        ["register", "digits", "digits"],
-        ["promote", "digits"],
-        ["register", "digits", "digits/a", "--weights", "last"],
-        ["promote", "digits", "2"],
-        ["rollback", "digits"],
-        ["show", "digits@champion"],
-        ["list"],
-    ):
-        assert main([*words, *place]) == 0
-    printed = capsys.readouterr().out
-    assert "digits/b is models:/digits/1" in printed
-    assert "models:/digits@champion is version 2 (before: 1)" in printed
-    assert "models:/digits/1  champion" in printed
-    assert main(["promote", "digits", "9", *place]) == 2
-    assert capsys.readouterr().err == (
-        "mlmodeldev registry: digits: has no version 9 (there are 1, 2)\n"
-    )
-    picture = str(ROOT / "docs" / "images" / "seven.png")
-    command = [sys.executable, "inference.py", "models:/digits@champion", picture, "--json", *place]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-
-    from inference import Predictor
-
-    expected = Predictor(runs / "digits" / "b" / "best")([picture], [])[0]
-    assert answer["all"] == pytest.approx(expected)
-
-
 def test_a_bare_name_of_a_sweep_and_a_trial_is_refused(tmp_path: Path) -> None:
     for place in ("first/first", "single/first"):
         (tmp_path / place).mkdir(parents=True)
@@ -244,3 +209,50 @@ def test_a_bare_name_of_a_sweep_and_a_trial_is_refused(tmp_path: Path) -> None:
 def test_an_alias_is_no_models_name(name: str) -> None:
     with pytest.raises(UsageError, match="is the name of an alias"):
         check_name(name)
+
+
+# --- which registry is meant
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("mlflwo", "no such folder; did you mean 'mlflow'? (a new folder: ./mlflwo)"),
+        ("sqlite:///runs/mlflow.db", "write mlflow: before it"),
+        ("wandbb:team/digits", "did you mean 'wandb'?"),
+        ("wandb:", "nothing follows the colon"),
+        ("wandb:vision", "did you mean 'wandb-registry-vision'?"),
+    ],
+)
+def test_what_is_no_registry(tmp_path: Path, place: str, reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        registry_at(place, tmp_path)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "environment", "line"),
+    [
+        ("mlflow", {}, "registry mlflow: the package mlflow is not installed; pip install 'mlf"),
+        ("wandb", {"WANDB_MODE": "offline"}, "can't be had with WANDB_MODE=offline; unset it"),
+        ("wandb", {"WANDB_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9: ConnectionError"),
+    ],
+)
+def test_a_registry_that_is_away_is_one_line(
+    tmp_path: Path,
+    place: str,
+    environment: dict[str, str],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = "a1b2" * 10
+    given = {"WANDB_API_KEY": key, "WANDB_MODE": "online", **environment}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["list", "--registry", place, "--runs-dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert line in error
+    assert key not in error
+    assert list(tmp_path.iterdir()) == []
