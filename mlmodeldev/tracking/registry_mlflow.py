@@ -262,7 +262,7 @@ def _as_default(uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        mlflow.set_tracking_uri(before)
 
 
 def _numbers(text: str | None) -> list[int]:

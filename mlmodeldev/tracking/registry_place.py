@@ -53,11 +53,11 @@ def registry_at(place: str, runs_dir: Path) -> Registry:
     if kind == MLFLOW:
         from mlmodeldev.tracking.registry_mlflow import MlflowRegistry
 
-        return MlflowRegistry.at(rest or None, runs_dir, _logger().mlflow)
+        return MlflowRegistry.at(rest or None, runs_dir, _logger(MLFLOW).mlflow)
     if kind == WANDB:
         from mlmodeldev.tracking.registry_wandb import WandbRegistry
 
-        return WandbRegistry.at(rest or None, runs_dir, _logger().wandb)
+        return WandbRegistry.at(rest or None, runs_dir, _logger(WANDB).wandb)
     from mlmodeldev.tracking.registry_folder import FolderRegistry
 
     _check_folder(place)
@@ -87,8 +87,8 @@ def _shown(place: str) -> str:
     return without_password(place)
 
 
-def _logger() -> Logger:
-    """Return what the project's settings say of MLflow and W&B; the defaults without a project."""
+def _logger(tracker: str) -> Logger:
+    """Return what the project's settings say of a tracker; the defaults where is no project."""
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.settings.schema import Logger, MlflowLogger, WandbLogger
 
@@ -96,4 +96,4 @@ def _logger() -> Logger:
         project_root()
     except UsageError:  # a program that only loads a model
         return Logger(wandb=WandbLogger(), mlflow=MlflowLogger())
-    return compose_settings(["logger=[wandb,mlflow]"], partial=True).logger
+    return compose_settings([f"logger={tracker}"], partial=True).logger

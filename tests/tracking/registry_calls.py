@@ -42,22 +42,22 @@ def whole_flow(
         answers: the file to write to.
     """
     prepare(environment)
-    results = [_said([*words, "--runs-dir", str(runs)]) for words in lines]
+    results = [_result_of([*words, "--runs-dir", str(runs)]) for words in lines]
     taken = _weights(runs)
     copies = None if environment["MLMODELDEV_REGISTRY"].startswith("/") else _copies(runs, second)
     answers.write_text(json.dumps([results, taken, copies]))
 
 
-def said(
+def command_results(
     environment: Mapping[str, str], runs: Path, lines: Sequence[Sequence[str]], answers: Path
 ) -> None:
     """Write exit status, output and errors of lines of ``mlmodeldev registry``."""
     prepare(environment)
-    results = [_said([*words, "--runs-dir", str(runs)]) for words in lines]
+    results = [_result_of([*words, "--runs-dir", str(runs)]) for words in lines]
     answers.write_text(json.dumps(results))
 
 
-def _said(words: Sequence[str]) -> tuple[int, str, str]:
+def _result_of(words: Sequence[str]) -> tuple[int, str, str]:
     """Return exit status, output and errors of a line."""
     from mlmodeldev.tracking.registry_command import main
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -15,10 +16,20 @@ import pytest
 from mlmodeldev.errors import UsageError
 from mlmodeldev.tracking import registry_folder
 from mlmodeldev.tracking.registered_trial import register_trial, source_trial
-from mlmodeldev.tracking.registry import check_name, find_version, model_folder, promote, rollback
+from mlmodeldev.tracking.registry import (
+    Aliases,
+    Version,
+    check_name,
+    find_version,
+    former_champions,
+    model_folder,
+    promote,
+    rollback,
+)
 from mlmodeldev.tracking.registry_command import main
 from mlmodeldev.tracking.registry_folder import FolderRegistry
 from mlmodeldev.tracking.registry_place import registry_at
+from mlmodeldev.tracking.registry_remote import RemoteRegistry
 from mlmodeldev.trial.named import named_folder
 from tests.conftest import TrialResult
 
@@ -256,3 +267,42 @@ def test_a_registry_that_is_away_is_one_line(
     assert line in error
     assert key not in error
     assert list(tmp_path.iterdir()) == []
+
+
+class OneOfTwo(RemoteRegistry):
+    """On a server where another makes version 2 champion right after each of our changes."""
+
+    now = Aliases(champion=1, challenger=3)
+
+    def aliases(self, name: str) -> Aliases:
+        return self.now
+
+    def versions(self, name: str) -> list[Version]:
+        return [Version(number, 0.0, "", {}) for number in (1, 2, 3)]
+
+    def _write(self, name: str, before: Aliases, after: Aliases) -> None:
+        self.now = Aliases(champion=2, former=(1,))
+
+    names = _store = _fetch = None  # type: ignore[assignment]
+    _asking = contextlib.nullcontext  # type: ignore[assignment]
+
+
+def test_who_is_overtaken_on_a_server_gets_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="another has made version 2 the champion at the same"):
+        promote(OneOfTwo("server", tmp_path), "digits")
+
+
+@pytest.mark.parametrize(
+    ("champions", "champion", "former"),
+    [
+        ([], None, ()),
+        ([1, 3, 1], 1, (1, 3)),
+        ([1, 3, 1], 3, (1,)),  # a rollback was cut off before the list was shortened
+        ([1, 3], 1, ()),  # a promotion was cut off before it had its champion
+        ([1, 3], 2, (1, 3)),  # another was made champion past us
+    ],
+)
+def test_former_champions_of_a_list_that_is_a_change_ahead(
+    champions: list[int], champion: int | None, former: tuple[int, ...]
+) -> None:
+    assert former_champions(champions, champion) == former

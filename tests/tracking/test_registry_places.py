@@ -50,7 +50,7 @@ class Place:
     kind: str
     runs: Path
     environment: dict[str, str]
-    said: dict[str, list[Any]]
+    printed: dict[str, list[Any]]
     weights: dict[str, dict[str, float]]
     copies: list[Any] | None
 
@@ -108,9 +108,9 @@ def place(
     second = f"models:/digits/{made.first + 1}"
     code = in_fork(printed, registry_calls.whole_flow, environment, runs, given, second, answers)
     assert code == 0, printed.read_text()
-    said, made.weights, made.copies = json.loads(answers.read_text())
+    results, made.weights, made.copies = json.loads(answers.read_text())
     # one line is there twice: what it said at last
-    made.said = dict(zip([*FLOW[:-2], "rollback again", FLOW[-1]], said, strict=True))
+    made.printed = dict(zip([*FLOW[:-2], "rollback again", FLOW[-1]], results, strict=True))
     yield made
     nothing_unknown(server, before)
 
@@ -121,21 +121,21 @@ def online(server: Server, folder: Path) -> dict[str, str]:
 
 
 def test_register_promote_and_rollback(place: Place) -> None:
-    first, said = place.first, place.said
-    assert said["register digits digits"][:2] == [0, f"digits/b is models:/digits/{first}\n"]
-    assert said["register digits digits/b"][1].startswith("digits/b is already")
-    second = json.loads(said["register digits digits/a --json"][1])
+    first, printed = place.first, place.printed
+    assert printed["register digits digits"][:2] == [0, f"digits/b is models:/digits/{first}\n"]
+    assert printed["register digits digits/b"][1].startswith("digits/b is already")
+    second = json.loads(printed["register digits digits/a --json"][1])
     assert (second["number"], second["new"]) == (first + 1, True)
     assert second["aliases"] == ["challenger"]
-    shown = json.loads(said["show digits@champion --json"][1])
+    shown = json.loads(printed["show digits@champion --json"][1])
     assert (shown["number"], shown["aliases"]) == (first, ["champion"])
     tags = shown["tags"]
     assert (tags["trial"], tags["metric"]["value"]) == ("digits/b", 0.9)
     assert (len(tags["commit"]), len(tags["data"])) == (40, 16)
     assert tags["cka"].endswith("/towers.png")
-    (versions,) = json.loads(said["list --json"][1]).values()
+    (versions,) = json.loads(printed["list --json"][1]).values()
     assert [version["aliases"] for version in versions] == [["champion"], []]
-    assert "digits/b" in said["list"][1]
+    assert "digits/b" in printed["list"][1]
 
 
 def test_what_is_refused_is_one_line(place: Place) -> None:
@@ -144,7 +144,7 @@ def test_what_is_refused_is_one_line(place: Place) -> None:
         ("rollback again", "there was no champion before, nothing to go back to\n"),
         ("promote digits 99", f"(there are {place.first}, {place.first + 1})\n"),
     ):
-        code, _, error = place.said[line]
+        code, _, error = place.printed[line]
         assert (code, error.count("\n")) == (2, 1)
         assert error.endswith(reason)
 
@@ -192,7 +192,7 @@ def test_a_copy_is_checked_and_what_was_altered_is_refused(place: Place) -> None
     is_right, is_mended, error, left = place.copies
     assert (is_right, is_mended) == (True, True)
     assert "\n" not in error
-    shown = json.loads(place.said["show digits@champion --json"][1])
+    shown = json.loads(place.printed["show digits@champion --json"][1])
     assert left == [shown["digest"]]  # the champion's, and nothing of the other one
 
 

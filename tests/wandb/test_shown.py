@@ -15,7 +15,7 @@ import pytest
 
 from mlmodeldev.trial.worker import launch
 from tests.conftest import ROOT, TrialResult, in_fork
-from tests.tracking.registry_calls import said
+from tests.tracking.registry_calls import command_results
 from tests.wandb.changed import CHANGES
 from tests.wandb.server import KEY, Server
 from tests.wandb.store import Artifact, Run
@@ -172,7 +172,7 @@ def test_the_runs_own_artifact_is_registered(shown: Shown, tmp_path: Path):
     answers = tmp_path / "answers.json"
     line = ["register", "shown", str(shown.trial.folder), "--registry", "wandb:loopback/shown"]
     lines = [[*line, "--json"], [*line, "--json"]]
-    code = in_fork(tmp_path / "printed.txt", said, given, runs, lines, answers)
+    code = in_fork(tmp_path / "printed.txt", command_results, given, runs, lines, answers)
     assert code == 0, (tmp_path / "printed.txt").read_text()
     first, again = (json.loads(out) for code, out, _ in json.loads(answers.read_text()))
     assert (first["new"], again["new"], again["number"]) == (True, False, first["number"])
