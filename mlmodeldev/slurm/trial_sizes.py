@@ -206,9 +206,15 @@ def _why_going_on(record: Mapping[str, Any]) -> str:
 
 def _registered(entries: Any) -> str:
     try:
-        return ", ".join(f"{entry['name']} {entry['version']}" for entry in entries)
+        return ", ".join(f"{entry['name']} {entry['version']}{_place(entry)}" for entry in entries)
     except (TypeError, KeyError):
         return str(entries)
+
+
+def _place(entry: Mapping[str, Any]) -> str:
+    """Return which registry has a version, where that is not a folder as in earlier records."""
+    place = str(entry.get("registry") or "")
+    return f" ({place})" if place.startswith(("mlflow:", "wandb:")) else ""
 
 
 # --- what may go

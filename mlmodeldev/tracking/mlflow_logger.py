@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import os
 import posixpath
-import re
 import sys
 import threading
 import time
@@ -29,7 +28,6 @@ from pytorch_lightning.loggers.logger import DummyExperiment, Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from mlmodeldev.lease import LostLease
-from mlmodeldev.secrets import mask
 from mlmodeldev.tracking.background import BackgroundCalls
 from mlmodeldev.tracking.mlflow_files import (
     Sending,
@@ -40,7 +38,7 @@ from mlmodeldev.tracking.mlflow_files import (
 )
 from mlmodeldev.tracking.mlflow_model import keep_model
 from mlmodeldev.tracking.mlflow_run import UPLOADED_ENTRY, TimedRow, TrialRun, rows_of
-from mlmodeldev.tracking.mlflow_store import address, import_client
+from mlmodeldev.tracking.mlflow_store import address, import_client, reason
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -60,9 +58,6 @@ MOST_WAITING = 10_000
 """Rows kept in memory while the store is away; older ones are read from ``metrics.csv`` again."""
 
 AFTERWARDS = "training goes on, and it is tried again"
-
-_OCCASION = "(raised as a result of"
-_PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
 class MlflowTrialLogger(Logger):
@@ -285,27 +280,17 @@ class MlflowTrialLogger(Logger):
     def _note_failure(self, error: Exception) -> None:
         self._failed = True
         self._retry_at = time.monotonic() + RETRY_SECONDS
-        self._warn(f"{type(error).__name__}: {cause(error)}")
+        self._warn(reason(error))
 
-    def _warn(self, reason: str) -> None:
+    def _warn(self, shown: str) -> None:
         """Say once that MLflow is away, and why."""
         if self._warned:
             return
         self._warned = True
-        shown = mask(_PASSWORD.sub("//***@", reason))[:300]
         print(
             f"MLflow: does not take the trial's rows ({shown}); {self._afterwards}",
             file=sys.stderr,
         )
-
-
-def cause(error: Exception) -> str:
-    """Return the line of an error that says what is the matter.
-
-    Of a database SQLAlchemy tells first what it was about to do.
-    """
-    lines = [line for line in str(error).strip().splitlines() if not line.startswith(_OCCASION)]
-    return next(iter(lines), "").partition(" with exception ")[0]
 
 
 def _patience(state: str) -> float:

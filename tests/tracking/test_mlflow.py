@@ -136,6 +136,9 @@ def test_a_killed_trial_goes_on_in_its_run(made: Trials, reader: Reader, tmp_pat
     assert (name, status) == ("best", "READY")
     fetched = reader.register(made.runs, model, tmp_path / "fetched")
     assert contents(fetched) == contents(ended.folder / "best")
+    source, copy = reader.register_trial(made.runs, ended.folder)
+    assert source == f"models:/{model}", "the run's logged model is the version"
+    assert contents(copy) == contents(ended.folder / "best")
 
 
 def test_two_trials_begin_a_sweep_at_once(trials: Trials, reader: Reader) -> None:
