@@ -3,7 +3,7 @@
 Example::
 
     read_matrices([folder_of_best, folder_of_next])
-    # {"ab12cd34": {"towers": {"rows": […], "columns": […], "frames": [{"epoch": 1, "values": "…"}]}}}
+    # {"ab12cd34": {"towers": {"rows": […], "frames": [{"epoch": 1, "values": "…"}], …}}}
 
 Values are 16-bit integers of 1/10,000, in base64, row after row; `UNDEFINED` stands for NaN. Cells
 that are not above chance are bits, as the heat maps' hatching.

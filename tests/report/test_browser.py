@@ -102,9 +102,8 @@ def test_filter_fold_and_sort(opened: Opened) -> None:
     tab.click("#fold")
     assert tab.locator("#table tbody tr").count() == 24
     tab.click("#table thead button >> text=lr")
-    column = tab.eval_on_selector_all(
-        "#table tbody tr", "rows => rows.map(r => +r.cells[3].innerText)"
-    )
+    values = "rows => rows.map(row => Number(row.cells[3].innerText))"
+    column = tab.eval_on_selector_all("#table tbody tr", values)
     assert column == sorted(column)
     tab.select_option("#state", "failed")
     assert opened.text("#count").startswith("2 of 24")
