@@ -84,8 +84,8 @@ def thin(steps: Sequence[int], values: Sequence[float | None], points: int) -> C
         stretch = range(number * count // stretches, (number + 1) * count // stretches)
         finite = [(values[i], i) for i in stretch if values[i] is not None]
         gaps = [i for i in stretch if values[i] is None]
-        kept |= set(gaps[:1]) or {min(finite)[1]}
-        kept |= {max(finite)[1]} if finite else set()
+        kept |= set(gaps[:1])
+        kept |= {min(finite)[1], max(finite)[1]} if finite else set()
     order = sorted(kept)
     return [steps[i] for i in order], [_short(values[i]) for i in order]
 
