@@ -68,11 +68,13 @@ report.charts = (() => {
   }
 
   // --- parallel coordinates
-  function dimension(name, label, values) {
+  function dimension(label, values, few) {
     const there = values.filter((value) => value !== undefined && value !== null);
     const numeric = there.length && there.every((value) => typeof value === "number");
-    if (!numeric) {
-      const words = [...new Set(there.map(String))].sort();
+    const different = [...new Set(there)];
+    // a grid's few values stand evenly, whatever lies between them
+    if (!numeric || (few && different.length <= few)) {
+      const words = (numeric ? different.sort((a, b) => a - b) : different.map(String).sort()).map(String);
       return { name: label, type: "category", data: words, place: (v) => (v === undefined || v === null ? "-" : String(v)) };
     }
     const low = Math.min(...there), high = Math.max(...there);
@@ -84,7 +86,7 @@ report.charts = (() => {
     const trials = report.filtered.length || !report.brushed ? shownInParallel() : content.trials;
     const parts = content.parameters.filter((p) => !content.replicates.includes(p.name)).map((p) => [p.label, (t) => report.setting(t, p.name)]);
     parts.push([content.metric, (t) => t.value]);
-    const axes = parts.map(([label, value]) => dimension(label, label, content.trials.map(value)));
+    const axes = parts.map(([label, value], i) => dimension(label, content.trials.map(value), i < parts.length - 1 ? 12 : 0));
     const values = content.trials.map((t) => t.value).filter((v) => typeof v === "number");
     const many = trials.length > 300;
     return {
@@ -93,7 +95,7 @@ report.charts = (() => {
         nameGap: 18, nameTruncate: { maxWidth: 130 },
         areaSelectStyle: { width: 22, borderColor: colour("accent"), color: colour("accent"), opacity: 0.25 },
       } },
-      parallelAxis: axes.map(({ place, ...one }, dim) => ({ dim, ...one, axisLabel: { color: colour("front"), formatter: (v) => number(v, 3), hideOverlap: true } })),
+      parallelAxis: axes.map(({ place, ...one }, dim) => ({ dim, ...one, axisLabel: { color: colour("front"), formatter: (v) => (v === "" || isNaN(v) ? v : number(Number(v), 3)), hideOverlap: true } })),
       visualMap: values.length ? {
         type: "continuous", min: Math.min(...values), max: Math.max(...values), dimension: axes.length - 1,
         inRange: { color: report.higher ? report.viridis : [...report.viridis].reverse() }, show: false,

@@ -16,8 +16,10 @@ report.table = (() => {
     { name: "epoch", text: "epoch", value: (t) => t.epoch, show: (t) => (t.epoch === undefined ? "" : t.epochs ? `${t.epoch}/${t.epochs}` : String(t.epoch)), numeric: true },
     { name: "seconds", text: "time", value: (t) => t.seconds, show: (t) => report.time(t.seconds), numeric: true },
     { name: "attempts", text: "attempts", value: (t) => t.attempts, numeric: true },
-    ...testNames().map((name) => ({ name, text: name, value: (t) => (t.test || {})[name], numeric: true })),
+    ...testNames().map((name) => ({ name, text: name, value: (t) => (t.test || {})[name], numeric: true, test: true })),
   ];
+  // folded, the replicates' own columns would be empty
+  const shown = () => columns.filter((column) => !state.folded || !content.replicates.includes(column.name));
 
   function testNames() {
     const names = new Set();
@@ -85,7 +87,7 @@ report.table = (() => {
 
   // --- drawing
   function headRow() {
-    const cells = columns.map((column, place) => {
+    const cells = shown().map((column, place) => {
       const active = column.name === state.sort;
       const button = element("button", { type: "button", onclick: () => sortBy(column) }, column.text + (active ? (state.down ? " ▾" : " ▴") : ""));
       return element("th", { scope: "col", class: place === 0 && "fixed", "aria-sort": active && (state.down ? "descending" : "ascending") }, button);
@@ -97,7 +99,7 @@ report.table = (() => {
     if (state.sort === column.name) state.down = !state.down;
     else Object.assign(state, { sort: column.name, down: column.name === "value" && report.higher });
     draw();
-    at("table").querySelectorAll("thead button")[columns.indexOf(column)].focus();
+    at("table").querySelectorAll("thead button")[shown().indexOf(column)].focus();
   }
 
   function tick(ids, name) {
@@ -112,7 +114,7 @@ report.table = (() => {
   }
 
   function trialRow({ trial, inner }) {
-    const cells = columns.map((column, place) => {
+    const cells = shown().map((column, place) => {
       if (place === 0) return element("td", { class: "fixed" }, tick([trial.id], trial.name), " ", trial.name, " ", element("code", {}, trial.id));
       const text = column.show ? column.show(trial) : number(column.value(trial));
       const kind = column.name === "state" ? `state-${trial.state}` : column.numeric && "number";
@@ -134,10 +136,11 @@ report.table = (() => {
     const counts = {};
     inner.forEach((trial) => (counts[trial.state] = (counts[trial.state] || 0) + 1));
     const states = Object.entries(counts).map(([name, count]) => `${count} ${name}`).join(", ");
-    const cells = columns.map((column, place) => {
+    const cells = shown().map((column, place) => {
       if (place === 0) return element("td", { class: "fixed" }, toggle, tick(inner.map((t) => t.id), point.name), " ", point.name);
       if (column.name === "state") return element("td", { class: counts.failed && "state-failed" }, states);
       if (column.name === "value") return element("td", { class: "number" }, report.spread(point));
+      if (column.test) return element("td", { class: "number" }, number(mean(inner, column)));
       if (column.name === "seconds") return element("td", { class: "number" }, report.time(total(inner)));
       const same = new Set(inner.map((trial) => String(column.value(trial))));
       return element("td", { class: "number" }, column.parameter && same.size === 1 ? number(column.value(inner[0])) : "");
@@ -147,6 +150,11 @@ report.table = (() => {
 
   // a point's time is that of all its replicates together
   const total = (inner) => inner.reduce((sum, trial) => sum + (trial.seconds || 0), 0) || undefined;
+
+  function mean(inner, column) {
+    const values = inner.map(column.value).filter((value) => typeof value === "number");
+    return values.length ? values.reduce((a, b) => a + b) / values.length : undefined;
+  }
 
   function draw() {
     const all = rows();

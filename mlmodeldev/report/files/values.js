@@ -16,7 +16,7 @@ const report = (() => {
     if (value === null || value === undefined || value === "") return "";
     if (typeof value !== "number") return String(value);
     if (value !== 0 && (Math.abs(value) >= 1e6 || Math.abs(value) < 1e-4))
-      return value.toExponential(2).replace("e+", "e");
+      return value.toExponential(2).replace(/\.?0*e\+?/, "e");
     return String(Number(value.toPrecision(digits)));
   }
 
