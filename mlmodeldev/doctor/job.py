@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.atomic import write_json, write_text, writing_to
 from mlmodeldev.doctor.line import Line, Scope
@@ -131,7 +131,7 @@ def _short(cluster: Cluster) -> Cluster:
     )
 
 
-def _wait(answer: Path, job: str, seconds: float) -> list[dict[str, str]] | Line:
+def _wait(answer: Path, job: str, seconds: float) -> list[dict[str, Any]] | Line:
     """Return the rows of the answer, or the line that says why there is none."""
     end = time.monotonic() + seconds
     gone: float | None = None

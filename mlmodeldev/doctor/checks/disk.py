@@ -41,7 +41,8 @@ def runs_folder(scope: Scope) -> Iterator[Line]:
     try:
         probe(scope.runs)
     except UsageError as error:
-        yield fail(f"artefacts.runs_dir={error}", mend)
+        reason = str(error).removeprefix(f"{scope.runs}: ")
+        yield fail(f"artefacts.runs_dir={scope.runs}: {reason}", mend)
         return
     if kind in ("tmpfs", "ramfs"):
         yield warn(f"artefacts.runs_dir={scope.runs}: lies in memory, and is gone with it", mend)
@@ -55,7 +56,7 @@ def probe(path: Path) -> None:
     Raises:
         UsageError: the reason why it can't be.
     """
-    from mlmodeldev.atomic import write_text, writing_to
+    from mlmodeldev.atomic import writing_to
 
     there = nearest_folder(path)
     for part in (path, *path.parents):
@@ -65,11 +66,20 @@ def probe(path: Path) -> None:
     with writing_to(path):
         try:
             for text in ("first", "second"):
-                write_text(file, text)
+                _write(file, text, path)
                 if file.read_text() != text:
                     raise UsageError(f"{path}: a file that was replaced shows its former content")
         finally:
             file.unlink(missing_ok=True)
+
+
+def _write(file: Path, text: str, path: Path) -> None:
+    from mlmodeldev.atomic import write_text
+
+    try:
+        write_text(file, text)
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(file), str(path))) from None
 
 
 # --- room
@@ -213,7 +223,7 @@ def _purge_date(name: str, place: Path, days: int) -> Line:
 
 
 def _oldest(place: Path) -> tuple[float, Path] | None:
-    """Return the file that was last used longest ago, and when; of very many only a part is seen."""
+    """Return the file that was last used longest ago, and when; of very many a part is seen."""
     end, count, oldest = time.monotonic() + _WALK_SECONDS, 0, None
     for parent, _, names in os.walk(place):
         for name in names:

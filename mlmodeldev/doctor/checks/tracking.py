@@ -41,6 +41,11 @@ def key(scope: Scope) -> Iterator[Line]:
     if mode == "offline":
         yield ok(f"W&B: offline; '{_SYNC}' uploads later")
         return
+    readable = open_netrc()
+    if not key_for(host()) and readable:
+        what = f"W&B: no key is taken from {readable}, which others can read"
+        yield (fail if mode == "online" else warn)(what, f"chmod 600 {readable}")
+        return
     if not key_for(host()):
         what = f"W&B: there is no key for {host()} (WANDB_API_KEY or .netrc)"
         if mode == "online":
@@ -49,8 +54,8 @@ def key(scope: Scope) -> Iterator[Line]:
             yield ok(f"{what}: trials log offline; 'wandb login' changes that")
         return
     yield ok(f"W&B: there is a key for {host()}")
-    if file := open_netrc():
-        yield warn(f"{file}: others can read your keys", f"chmod 600 {file}")
+    if readable:
+        yield warn(f"{readable}: others can read your keys", f"chmod 600 {readable}")
 
 
 def key_of_jobs(scope: Scope) -> Iterator[Line]:
