@@ -98,29 +98,33 @@ def read_scope(args: argparse.Namespace) -> Scope:
     from mlmodeldev.project import project_root
     from mlmodeldev.settings.composition import compose_settings
 
-    settings = compose_settings(fixed_overrides(args), partial=True)
-    scope = Scope(settings, project_root(), args=args)
+    overrides = fixed_overrides(args)
+    settings = compose_settings(overrides, partial=True)
+    scope = Scope(settings, project_root(), args=args, overrides=tuple(overrides))
     with contextlib.redirect_stderr(io.StringIO()) as printed:
         try:
             sweep = read_sweep_state(args)
         except UsageError as error:
             return dataclasses.replace(scope, problem=" ".join(str(error).split()))
     notes = tuple(line for line in printed.getvalue().splitlines() if line.strip())
-    return dataclasses.replace(scope, settings=_of_first_trial(sweep), sweep=sweep, notes=notes)
+    settings, overrides = _first_trial(sweep)
+    return dataclasses.replace(
+        scope, settings=settings, sweep=sweep, notes=notes, overrides=tuple(overrides)
+    )
 
 
-def _of_first_trial(sweep: SweepState) -> Settings:
-    """Return the settings of the sweep's first trial; of a search, those of all its trials."""
+def _first_trial(sweep: SweepState) -> tuple[Settings, list[str]]:
+    """Return the settings of the sweep's first trial, and its overrides; of a search, of all."""
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.settings.overrides import to_overrides
 
     if not sweep.entries:
-        return sweep.base
-    own = to_overrides(sweep.entries[0].trial.overrides)
+        return sweep.base, sweep.overrides
+    overrides = [*sweep.overrides, *to_overrides(sweep.entries[0].trial.overrides)]
     try:
-        return compose_settings([*sweep.overrides, *own], partial=True)
+        return compose_settings(overrides, partial=True), overrides
     except UsageError:
-        return sweep.base  # `sweep check` says it better
+        return sweep.base, sweep.overrides  # `sweep check` says it better
 
 
 def look_first(sweep: SweepState) -> None:
@@ -135,7 +139,7 @@ def look_first(sweep: SweepState) -> None:
     from mlmodeldev.project import project_root
 
     quiet = {check.name for check in CHECKS if check.in_submit}
-    scope = Scope(_of_first_trial(sweep), project_root())
+    scope = Scope(_first_trial(sweep)[0], project_root())
     for line in run_checks(scope, quick=True):
         if line.level == "FAIL":
             raise UsageError(f"{line.what}; {line.mend}")

@@ -11,6 +11,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -28,7 +29,6 @@ from mlmodeldev.slurm.outer_job import sbatch_environment
 from mlmodeldev.slurm.query import read_queue, run_command, slurm_is_here
 from mlmodeldev.slurm.script import plain_script, python_words
 from mlmodeldev.slurm.submit import SBATCH_SECONDS, job_number, refusal
-from mlmodeldev.slurm.sweep_state import fixed_overrides
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
@@ -70,7 +70,7 @@ def lines_of_job(scope: Scope, seconds: float) -> Iterator[Line]:
         yield from _run(scope, place, seconds)
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        if not any(parent.iterdir()):
+        with contextlib.suppress(OSError):  # another's is there still
             parent.rmdir()
 
 
@@ -104,7 +104,7 @@ def _submit(scope: Scope, place: Path, code: Path) -> str:
     from mlmodeldev.slurm.share import with_share
 
     cluster = _short(with_share(scope.settings.cluster, read_limits(scope.settings.cluster)))
-    overrides = fixed_overrides(scope.args) if scope.args else []
+    overrides = list(scope.overrides)
     request = {"overrides": overrides, "runs": str(scope.runs), "data": str(scope.data)}
     write_json(place / REQUEST, request)
     words = [*python_words(cluster), "-u", "-m", "mlmodeldev.doctor.on_node", str(place)]

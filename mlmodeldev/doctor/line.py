@@ -66,6 +66,7 @@ class Scope:
         problem: why it can't be read.
         notes: warnings of reading it.
         args: options of `add_sweep_options`.
+        overrides: of which the settings were composed.
         in_job: whether this is a compute node, within a job.
     """
 
@@ -75,6 +76,7 @@ class Scope:
     problem: str = ""
     notes: tuple[str, ...] = ()
     args: argparse.Namespace | None = None
+    overrides: tuple[str, ...] = ()
     in_job: bool = False
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -54,10 +53,9 @@ def lines_of(place: Place, seconds: float = 30, **commands: str) -> list[Line]:
     root.mkdir()
     (root / "mine.py").touch()
     settings = compose_settings(["cluster=debug", f"artefacts.runs_dir={runs}"])
-    args = argparse.Namespace(cluster=None, overrides=["cluster=debug"])
     place.patch.setattr(job, "_LATE_SECONDS", 0.0)
     place.patch.setattr(job, "_LOOK_SECONDS", 0.01)
-    lines = list(job.lines_of_job(Scope(settings, root, args=args), seconds))
+    lines = list(job.lines_of_job(Scope(settings, root), seconds))
     assert not (runs / ".doctor").exists()
     return lines
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlmodeldev.doctor.line import Line, Scope, fail, ok, warn
 from mlmodeldev.errors import UsageError
-from mlmodeldev.slurm.query import ask_slurm, run_command, slurm_is_here
+from mlmodeldev.slurm.query import read_queue, run_command, slurm_is_here
 
 _COMMAND = "python slurm/SlurmTrain.py"
 _LISTS = {
@@ -41,7 +41,7 @@ def reachable(scope: Scope) -> Iterator[Line]:
         yield ok(f"Slurm is here, but cluster={name} runs trials on this machine")
     else:
         try:
-            ask_slurm("squeue", "-h", "-t", "R", "-o", "%i", "--me")
+            read_queue()
         except UsageError as error:
             yield fail(str(error), "scontrol ping")
             return
@@ -76,9 +76,9 @@ def allowed(scope: Scope) -> Iterator[Line]:
         yield warn(problem, f"{_COMMAND} doctor --job")
 
 
-def _refusals(check: object) -> Iterator[Line]:
+def _refusals(check: Callable[[], None]) -> Iterator[Line]:
     try:
-        check()  # type: ignore[operator]
+        check()
     except UsageError as error:
         yield fail(str(error), mend_of(str(error)))
 
