@@ -55,9 +55,9 @@ def test_a_trial_that_would_be_refused_is_no_ok(place: Place, capsys) -> None:
     assert "mend: wandb login" in shown
     assert "1 FAIL" in shown.splitlines()[-1]
     assert doctor(place, "--quick", "--json", "logger.wandb.mode=offline") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["level"] in ("OK", "WARN")
-    assert set(found["lines"][0]) == {"level", "what", "mend", "check", "where"}
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["level"] in ("OK", "WARN")
+    assert set(answer["lines"][0]) == {"level", "what", "mend", "check", "where"}
 
 
 @pytest.mark.parametrize(

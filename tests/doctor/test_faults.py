@@ -188,9 +188,12 @@ def _no_tracker(place: Place) -> None:
     place.overrides.append("logger=mlflow")
 
 
-def _wants_a_gpu(place: Place) -> None:
-    _torch(_gpu_without_torch(), gpus="")(place)
-    place.overrides.append("training.accelerator=gpu")
+def _wants_a_gpu(*overrides: str) -> Callable[[Place], None]:
+    def plant(place: Place) -> None:
+        _torch(_gpu_without_torch(), gpus="")(place)
+        place.overrides += overrides
+
+    return plant
 
 
 MANIFEST = """\
@@ -268,7 +271,16 @@ FAULTS = [
     ),
     Fault("torch", _torch(_gpu_without_torch(cuda="13.0")), "FAIL", "too old", "nvidia-smi"),
     Fault("torch", _torch(_gpu_without_torch(gpus=[BROKEN_GPU])), "FAIL", "kernel", "nvidia-smi"),
-    Fault("torch", _wants_a_gpu, "FAIL", "no GPU", "accelerator=auto"),
+    Fault(
+        "torch",
+        _wants_a_gpu("training.accelerator=gpu"),
+        *("FAIL", "there is no GPU here", "accelerator=auto"),
+    ),
+    Fault(
+        "torch",
+        _wants_a_gpu("training.precision=16-mixed", "training.accelerator=cpu"),
+        *("FAIL", "half precision needs a GPU", "training.precision=32-true"),
+    ),
     Fault(
         "runs-folder", _slurm("artefacts.runs_dir=/dev/shm/runs"), "FAIL", "in the memory", "DIR"
     ),
@@ -357,9 +369,9 @@ def test_a_cluster_that_takes_the_jobs_is_no_fault(place: Place) -> None:
     _torch(_gpu_without_torch(cuda="13.0", gpus=[GPU]))(place)
     lines = place.lines()
     assert {line.level for line in lines} == {"OK"}, lines
-    said = {line.check: line.what for line in lines}
-    assert "slurm 23.11.4" in said["slurm"]
-    assert "partition gpu: 4 GPUs" in said["cluster"]
-    assert "2 trials in 2 jobs" in said["submit"]
-    assert said["jobs-python"] == "jobs run /bin/sh"
-    assert "H100 (80 GiB)" in said["torch"]
+    by_check = {line.check: line.what for line in lines}
+    assert "slurm 23.11.4" in by_check["slurm"]
+    assert "partition gpu: 4 GPUs" in by_check["cluster"]
+    assert "2 trials in 2 jobs" in by_check["submit"]
+    assert by_check["jobs-python"] == "jobs run /bin/sh"
+    assert "H100 (80 GiB)" in by_check["torch"]

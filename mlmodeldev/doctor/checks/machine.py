@@ -54,7 +54,10 @@ def torch(scope: Scope) -> Iterator[Line]:
 
 
 def _gpus(scope: Scope, seen: dict[str, Any], errors: str) -> Iterator[Line]:
-    name = f"torch {seen['torch']}"
+    name, training = f"torch {seen['torch']}", scope.settings.training
+    if training.precision.startswith("16") and training.accelerator == "cpu":
+        what = f"training.precision={training.precision}: half precision needs a GPU"
+        yield fail(what, "python slurm/SlurmTrain.py training.precision=32-true")
     broken = [gpu for gpu in seen["gpus"] if gpu["error"]]
     if broken:
         what = f"{name} can't use {broken[0]['name']}: {broken[0]['error'][:160]}"
@@ -89,7 +92,7 @@ def _wanted(scope: Scope) -> str:
     training, cluster = scope.settings.training, scope.settings.cluster
     if scope.in_job and cluster.gpus_per_task:
         return f"the job has asked for {cluster.gpus_per_task} of them"
-    if scope.submits:
+    if scope.submits or training.accelerator == "cpu":
         return ""
     if training.accelerator == "gpu":
         return "training.accelerator=gpu"

@@ -6,10 +6,12 @@ A key is never shown, not a letter of it.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 from mlmodeldev.doctor.checks.locks import skew_line
 from mlmodeldev.doctor.line import Line, Scope, fail, ok, warn
@@ -78,7 +80,11 @@ def key_of_jobs(scope: Scope) -> Iterator[Line]:
 def server(scope: Scope) -> Iterator[Line]:
     """Ask the server who the key is of."""
     mode, address = _mode(scope), host()
-    if mode in ("", "offline") or not key_for(address):
+    if mode in ("", "offline"):
+        return
+    if not key_for(address):
+        reached = "answers" if _is_reached(address) else "can't be reached from here"
+        yield ok(f"W&B: {address} {reached}; there is no key to try")
         return
     needed = fail if mode == "online" else warn
     try:
@@ -100,6 +106,17 @@ def server(scope: Scope) -> Iterator[Line]:
             yield ok(f"W&B: {address} takes the key; runs go to {entity}")
         else:
             yield needed(f"W&B: {address} does not take the key", "wandb login --relogin")
+
+
+def _is_reached(address: str) -> bool:
+    """Return whether somebody listens there."""
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), _SECONDS / 2).close()
+    except OSError:
+        return False
+    return True
 
 
 def server_clock(scope: Scope) -> Iterator[Line]:
