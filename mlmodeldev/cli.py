@@ -44,7 +44,7 @@ class Command:
     function: str | None = None
 
 
-_SLURM = "mlmodeldev.doctor.command"  # SlurmTrain.py's main, with doctor among its actions
+_DOCTOR = "mlmodeldev.doctor.command"
 _TRIAL = "mlmodeldev.slurm.trial_command"
 _REGISTRY = "mlmodeldev.tracking.registry_command"
 COMMANDS = {
@@ -59,8 +59,10 @@ COMMANDS = {
     "cka": Command("mlmodeldev.alignment", "compare the layers of two models (CKA)"),
     "secrets": Command("mlmodeldev.secrets", "look for keys in files that git tracks"),
     "agent": Command("mlmodeldev.slurm.agent", "run trials that a W&B sweep hands out"),
-    "slurm": Command(_SLURM, "run a sweep file's trials: plan, status ...", (), "main"),
-    "doctor": Command(_SLURM, "say what may be wrong here, a fix for each", ("doctor",), "main"),
+    "slurm": Command("mlmodeldev.cli", "run a sweep file's trials: plan ...", (), "slurm_train"),
+    "doctor": Command(
+        "mlmodeldev.cli", "say what may be wrong here, a mend for each", ("doctor",), "slurm_train"
+    ),
 }
 """Sub-commands in the order of --help."""
 
@@ -80,6 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         drop_output()
         return 0
+
+
+def slurm_train(arguments: Sequence[str] | None = None) -> int:
+    """Answer slurm/SlurmTrain.py: Slurm's sub-commands, and doctor, which looks before a submit.
+
+    Only here are the two combined: neither needs the other.
+    """
+    from mlmodeldev.slurm import command_line
+
+    return command_line.main(arguments, others={"doctor": _DOCTOR}, look_first=_DOCTOR)
 
 
 def _run(name: str, arguments: list[str]) -> int:

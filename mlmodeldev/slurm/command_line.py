@@ -14,11 +14,15 @@ import importlib
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
 from mlmodeldev.secrets import guard_output, refuse_in_arguments
 from mlmodeldev.trial.agent_run import leave_agent
+
+if TYPE_CHECKING:
+    from mlmodeldev.slurm.sweep_state import SweepState
 
 _HOME = "mlmodeldev.slurm.commands"
 COMMANDS = {
@@ -42,12 +46,17 @@ SIGPIPE_STATUS = 128 + signal.SIGPIPE
 """Exit status where nobody reads on, as a shell gives it to what SIGPIPE has ended."""
 
 
-def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    others: Mapping[str, str] | None = None,
+    look_first: str | None = None,
+) -> int:
     """Answer the command line; return the exit status.
 
     Args:
         arguments: the words after the program's name; None: this process's own.
         others: more sub-commands with their modules, of packages that this one does not know.
+        look_first: the module whose ``look_first`` gets a sweep before its trials are started.
     """
     words = sys.argv[1:] if arguments is None else arguments
     commands = {**COMMANDS, **(others or {})}
@@ -56,6 +65,7 @@ def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | Non
     try:
         refuse_in_arguments(words)
         args = _parse(_with_action(words, commands), commands)
+        args.look_first = look_first and partial(_look, look_first)
         status = int(_attribute(commands[args.action], f"run_{args.action}")(args))
         sys.stdout.flush()
         return status
@@ -65,6 +75,10 @@ def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | Non
     except BrokenPipeError:
         drop_output()
         return SIGPIPE_STATUS
+
+
+def _look(module: str, sweep_state: SweepState) -> None:
+    _attribute(module, "look_first")(sweep_state)
 
 
 def _with_action(words: Sequence[str], commands: Mapping[str, str]) -> list[str]:
