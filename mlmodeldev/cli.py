@@ -45,6 +45,7 @@ class Command:
 
 
 _DOCTOR = "mlmodeldev.doctor.command"
+_REPORT = "mlmodeldev.report.command"
 _TRIAL = "mlmodeldev.slurm.trial_command"
 _REGISTRY = "mlmodeldev.tracking.registry_command"
 COMMANDS = {
@@ -60,6 +61,9 @@ COMMANDS = {
     "secrets": Command("mlmodeldev.secrets", "look for keys in files that git tracks"),
     "agent": Command("mlmodeldev.slurm.agent", "run trials that a W&B sweep hands out"),
     "slurm": Command("mlmodeldev.cli", "run a sweep file's trials: plan ...", (), "slurm_train"),
+    "report": Command(
+        "mlmodeldev.cli", "one page on a sweep, without a network", ("report",), "slurm_train"
+    ),
     "doctor": Command(
         "mlmodeldev.cli", "say what may be wrong here, a mend for each", ("doctor",), "slurm_train"
     ),
@@ -85,13 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def slurm_train(arguments: Sequence[str] | None = None) -> int:
-    """Answer slurm/SlurmTrain.py: Slurm's sub-commands, and doctor, which looks before a submit.
+    """Answer slurm/SlurmTrain.py: Slurm's sub-commands, doctor and report.
 
-    Only here are the two combined: neither needs the other.
+    Doctor looks before a submit, and a report that is there is renewed by ``status`` and
+    ``collect``. Only here are the three combined: none needs the others.
     """
     from mlmodeldev.slurm import command_line
 
-    return command_line.main(arguments, others={"doctor": _DOCTOR}, look_first=_DOCTOR)
+    others = {"report": _REPORT, "doctor": _DOCTOR}
+    hooks = {"look_first": _DOCTOR, "look_after": _REPORT}
+    return command_line.main(arguments, others, hooks)
 
 
 def _run(name: str, arguments: list[str]) -> int:

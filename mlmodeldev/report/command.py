@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,10 +77,14 @@ def write_report(sweep_state: SweepState, file: Path | None = None) -> Path:
     return target
 
 
-def renew(sweep_state: SweepState) -> None:
-    """Write the page again where there is one already."""
-    if (sweep_state.folder / FILE).is_file():
+def look_after(sweep_state: SweepState) -> None:
+    """Write the page again where there is one; what goes wrong with it spoils no table."""
+    if not (sweep_state.folder / FILE).is_file():
+        return
+    try:
         write_report(sweep_state)
+    except UsageError as error:
+        print(f"warning: the report was not renewed: {error}", file=sys.stderr)
 
 
 def _is_open(sweep_state: SweepState) -> bool:

@@ -49,14 +49,15 @@ SIGPIPE_STATUS = 128 + signal.SIGPIPE
 def main(
     arguments: Sequence[str] | None = None,
     others: Mapping[str, str] | None = None,
-    look_first: str | None = None,
+    hooks: Mapping[str, str] | None = None,
 ) -> int:
     """Answer the command line; return the exit status.
 
     Args:
         arguments: the words after the program's name; None: this process's own.
         others: more sub-commands with their modules, of packages that this one does not know.
-        look_first: the module whose ``look_first`` gets a sweep before its trials are started.
+        hooks: modules by a function of theirs that gets the sweep: ``look_first`` before its
+            trials are started, ``look_after`` once they were shown.
     """
     words = sys.argv[1:] if arguments is None else arguments
     commands = {**COMMANDS, **(others or {})}
@@ -65,7 +66,7 @@ def main(
     try:
         refuse_in_arguments(words)
         args = _parse(_with_action(words, commands), commands)
-        args.look_first = look_first and partial(_look, look_first)
+        args.hooks = {name: partial(_call, module, name) for name, module in (hooks or {}).items()}
         status = int(_attribute(commands[args.action], f"run_{args.action}")(args))
         sys.stdout.flush()
         return status
@@ -77,8 +78,8 @@ def main(
         return SIGPIPE_STATUS
 
 
-def _look(module: str, sweep_state: SweepState) -> None:
-    _attribute(module, "look_first")(sweep_state)
+def _call(module: str, name: str, sweep_state: SweepState) -> None:
+    _attribute(module, name)(sweep_state)
 
 
 def _with_action(words: Sequence[str], commands: Mapping[str, str]) -> list[str]:

@@ -220,3 +220,22 @@ def test_nothing_begun_is_one_line(tmp_path: Path, capsys) -> None:
     words = ["report", "--sweep", str(made.file), f"artefacts.runs_dir={tmp_path}/runs"]
     assert command_line.main(words, {"report": "mlmodeldev.report.command"}) == 2
     assert "no trial of it was begun" in capsys.readouterr().err
+
+
+def test_status_renews_a_report_that_is_there(tmp_path: Path, capsys) -> None:
+    from mlmodeldev.cli import slurm_train
+
+    made = MadeUpSweep(tmp_path, [0.01], [16], [0, 1])
+    made.write()
+    words = ["--sweep", str(made.file), f"artefacts.runs_dir={tmp_path}/runs", "logger=csv"]
+    page = made.runs / "report.html"
+    assert slurm_train(["status", *words]) == 0
+    assert not page.exists()
+    assert slurm_train(["report", *words]) == 0
+    record = made.runs / made.trials[0].id / "trial.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "state": "interrupted"}))
+    for action in ("status", "collect"):
+        page.write_text("")
+        assert slurm_train([action, *words]) == 0
+        assert content_of(page)["head"]["states"] == {"done": 1, "interrupted": 1}
+    assert str(page) in capsys.readouterr().out

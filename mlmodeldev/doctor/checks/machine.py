@@ -121,4 +121,4 @@ def _driver() -> str:
 
 def _install() -> str:
     """Return the command that gets a torch for this driver, whose CUDA nvidia-smi shows."""
-    return "nvidia-smi; pip install torch --index-url https://download.pytorch.org/whl/cuNNN"
+    return "nvidia-smi  # then a build of torch for the CUDA that it shows (pytorch.org)"
