@@ -24,7 +24,7 @@ demo: venv  ## a small sweep of the bundled data: results, heat map, next comman
 
 test: venv .venv-dvc .venv-extras  ## the tests, in about 25 minutes on 2 cores (ALL=1: those of the project itself, too)
 	@$(BIN)/python -m tests.shipped run $(MAKE) --no-print-directory lint  # your own files: make lint
-	@bash tools/slurm.sh
+	@bash tools/debian.sh slurm browser
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(ALL),,-m "not project")
 
 lint: venv  ## ruff, mypy, and that imports run one way
@@ -74,7 +74,7 @@ slurm-down: venv  ## end it
 	@$(BIN)/python -m tests.slurm down
 
 test-slurm: venv  ## the tests that need a Slurm (root on Debian installs it)
-	@bash tools/slurm.sh
+	@bash tools/debian.sh slurm
 	@SLURM_TESTS=require $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/slurm tests/wandb
 
 hooks:  ## refuse commits that hold a key

@@ -44,7 +44,8 @@ class Command:
     function: str | None = None
 
 
-_SLURM = "mlmodeldev.doctor.command"  # SlurmTrain.py's main, with doctor among its actions
+_DOCTOR = "mlmodeldev.doctor.command"
+_REPORT = "mlmodeldev.report.command"
 _TRIAL = "mlmodeldev.slurm.trial_command"
 _REGISTRY = "mlmodeldev.tracking.registry_command"
 COMMANDS = {
@@ -59,8 +60,13 @@ COMMANDS = {
     "cka": Command("mlmodeldev.alignment", "compare the layers of two models (CKA)"),
     "secrets": Command("mlmodeldev.secrets", "look for keys in files that git tracks"),
     "agent": Command("mlmodeldev.slurm.agent", "run trials that a W&B sweep hands out"),
-    "slurm": Command(_SLURM, "run a sweep file's trials: plan, status ...", (), "main"),
-    "doctor": Command(_SLURM, "say what may be wrong here, a fix for each", ("doctor",), "main"),
+    "slurm": Command("mlmodeldev.cli", "run a sweep file's trials: plan ...", (), "slurm_train"),
+    "report": Command(
+        "mlmodeldev.cli", "one page on a sweep, without a network", ("report",), "slurm_train"
+    ),
+    "doctor": Command(
+        "mlmodeldev.cli", "say what may be wrong here, a mend for each", ("doctor",), "slurm_train"
+    ),
 }
 """Sub-commands in the order of --help."""
 
@@ -80,6 +86,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         drop_output()
         return 0
+
+
+def slurm_train(arguments: Sequence[str] | None = None) -> int:
+    """Answer slurm/SlurmTrain.py: Slurm's sub-commands, doctor and report.
+
+    Doctor looks before a submit, and a report that is there is renewed by ``status`` and
+    ``collect``. Only here are the three combined: none needs the others.
+    """
+    from mlmodeldev.slurm import command_line
+
+    others = {"report": _REPORT, "doctor": _DOCTOR}
+    hooks = {"look_first": _DOCTOR, "look_after": _REPORT}
+    return command_line.main(arguments, others, hooks)
 
 
 def _run(name: str, arguments: list[str]) -> int:
