@@ -26,7 +26,7 @@ from mlmodeldev.data.randomness import global_states, restore_globals
 ROWS = 5
 """Examples of a batch that are kept at most."""
 
-Path = tuple[str, ...]
+Place = tuple[str, ...]
 
 
 class Call:
@@ -173,7 +173,7 @@ def call_with(module: LightningModule, batch: Any) -> Call | None:
 
 
 def has_own(module: LightningModule, name: str) -> bool:
-    """Whether a model's author has written a method that Lightning's and torch's bases only name."""
+    """Whether a model implements a method that the bases only name."""
     first = next((kind for kind in type(module).__mro__ if name in vars(kind)), None)
     return first is not None and first.__name__ not in _BASES
 
@@ -186,7 +186,9 @@ _ORDINARY = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 def _argument_names(module: LightningModule, count: int) -> list[str]:
     """Return names for so many arguments by place."""
-    ordinary = [p.name for p in signature(module.forward).parameters.values() if p.kind in _ORDINARY]
+    ordinary = [
+        p.name for p in signature(module.forward).parameters.values() if p.kind in _ORDINARY
+    ]
     return [*ordinary[:count], *(f"input_{number}" for number in range(len(ordinary), count))]
 
 
@@ -200,7 +202,7 @@ def _small(batch: Any) -> Any:
     found = tensors_in(batch)
     size = next((len(tensor) for _, tensor in found if tensor.ndim), 0)
 
-    def few(_: Path, tensor: Tensor) -> Tensor:
+    def few(_: Place, tensor: Tensor) -> Tensor:
         is_batched = tensor.ndim and len(tensor) == size
         return (tensor[:ROWS] if is_batched else tensor).detach().cpu().clone()
 
@@ -225,7 +227,7 @@ def _first_batch(datamodule: Any) -> Any:
 # --- nested values
 
 
-def mapped(value: Any, change: Callable[[Path, Tensor], Any], path: Path = ()) -> Any:
+def mapped(value: Any, change: Callable[[Place, Tensor], Any], path: Place = ()) -> Any:
     """Return nested mappings, sequences and dataclasses with each tensor changed."""
     if isinstance(value, Tensor):
         return change(path, value)
@@ -249,11 +251,11 @@ def _with_entries(value: Mapping[Any, Any], entries: Mapping[Any, Any]) -> Any:
     return made
 
 
-def tensors_in(value: Any) -> list[tuple[Path, Tensor]]:
+def tensors_in(value: Any) -> list[tuple[Place, Tensor]]:
     """Return the tensors of a nested value in order, and where each lies."""
-    found: list[tuple[Path, Tensor]] = []
+    found: list[tuple[Place, Tensor]] = []
 
-    def note(path: Path, tensor: Tensor) -> Tensor:
+    def note(path: Place, tensor: Tensor) -> Tensor:
         found.append((path, tensor))
         return tensor
 
@@ -261,12 +263,12 @@ def tensors_in(value: Any) -> list[tuple[Path, Tensor]]:
     return found
 
 
-def named(found: Sequence[tuple[Path, Tensor]]) -> dict[str, Tensor]:
+def named(found: Sequence[tuple[Place, Tensor]]) -> dict[str, Tensor]:
     """Return tensors by the last part of their path, by all of it where two would be the same."""
     return dict(zip(_names([path for path, _ in found]), (t for _, t in found), strict=True))
 
 
-def _names(paths: Sequence[Path]) -> Iterator[str]:
+def _names(paths: Sequence[Place]) -> Iterator[str]:
     last = [path[-1] if path else "" for path in paths]
     for path, name in zip(paths, last, strict=True):
         is_enough = last.count(name) == 1 and not name.isdigit()

@@ -27,20 +27,14 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from mlmodeldev.callbacks.example_inputs import Call, has_own, named, tensors_in
+from mlmodeldev.callbacks.onnx_check import CannotExport, cause, check, count, first_line
 from mlmodeldev.errors import UsageError
 
 FILE = "model.onnx"
-TOLERANCE = 1e-5
-"""Of the difference to torch's outputs, times the largest of them where that is above one."""
-
 TRACED, OTHERS = 3, (5, 1)
 """Examples in the batch that is traced, and in the batches that are tried besides."""
 
 Outputs = dict[str, Tensor]
-
-
-class CannotExport(Exception):
-    """ONNX can't express the model; says why in one line."""
 
 
 def write_onnx(module: LightningModule, call: Call | None, file: Path) -> dict[str, Any]:
@@ -63,7 +57,7 @@ def write_onnx(module: LightningModule, call: Call | None, file: Path) -> dict[s
     """
     flat, call = _function(module, call)
     with torch.no_grad(), _silently():
-        wanted = {count: _same_twice(flat, call.rows(count)) for count in (TRACED, *OTHERS)}
+        wanted = {size: _same_twice(flat, call.rows(size)) for size in (TRACED, *OTHERS)}
         flat.kept = _of_examples(wanted)
         tokens = _tokens(flat, call)
         for lengths in [tokens, {}] if tokens else [{}]:
@@ -142,15 +136,13 @@ def _same_twice(flat: _Flat, rows: Mapping[str, Tensor]) -> Outputs:
     try:
         first, second = (flat.outputs([t.clone() for t in rows.values()]) for _ in range(2))
     except Exception as error:
-        raise CannotExport(f"forward fails on {_count(rows)} examples: {_first(error)}") from error
+        raise CannotExport(
+            f"forward fails on {count(rows)} examples: {first_line(error)}"
+        ) from error
     for name, tensor in first.items():
         if not torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(second[name])):
             raise CannotExport("forward draws random numbers, also in eval mode")
     return first
-
-
-def _count(rows: Mapping[str, Tensor]) -> int:
-    return max(len(tensor) for tensor in rows.values() if tensor.ndim)
 
 
 def _of_examples(wanted: Mapping[int, Outputs]) -> list[str]:
@@ -161,7 +153,7 @@ def _of_examples(wanted: Mapping[int, Outputs]) -> list[str]:
     have_rows = [
         name
         for name in names
-        if all(each[name].ndim and len(each[name]) == count for count, each in wanted.items())
+        if all(each[name].ndim and len(each[name]) == size for size, each in wanted.items())
     ]
     return have_rows or names
 
@@ -193,11 +185,13 @@ def _written(flat: _Flat, call: Call, lengths: Mapping[str, int], file: Path) ->
     program = _exported(flat, call, lengths)
     model = program.model
     _tidy(model)
-    program.save(file)
-    batches = [call.rows(count) for count in (TRACED, *OTHERS)]
+    batches = [call.rows(size) for size in (TRACED, *OTHERS)]
     if any(_has_length(value) for value in model.graph.inputs):
         batches += [_shorter(rows, lengths) for rows in batches]
-    difference = _check(flat, file, batches)
+    program.save(file)
+    _check_open(model.graph.inputs, call)
+    pairs = [(rows, flat.outputs([t.clone() for t in rows.values()])) for rows in batches]
+    difference = check(file, pairs)
     facts = {part: _described(getattr(model.graph, part)) for part in ("inputs", "outputs")}
     return {
         "file": file.name,
@@ -226,7 +220,7 @@ def _exported(flat: _Flat, call: Call, lengths: Mapping[str, int]) -> Any:
             output_names=flat.kept,
         )
     except Exception as error:
-        raise CannotExport(_cause(error)) from error
+        raise CannotExport(cause(error)) from error
 
 
 def _tidy(model: Any) -> None:
@@ -271,6 +265,12 @@ def _has_length(value: Any) -> bool:
     return any(str(getattr(dim, "value", "")).startswith("length") for dim in value.shape)
 
 
+def _check_open(inputs: Sequence[Any], call: Call) -> None:
+    for value in inputs:
+        if value.name in call.batched and isinstance(value.shape[0], int):
+            raise CannotExport("forward branches on the number of examples")
+
+
 def _described(values: Sequence[Any]) -> dict[str, Any]:
     return {
         value.name: {
@@ -281,90 +281,27 @@ def _described(values: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-_PROVIDER = "CPUExecutionProvider"
-
-
-def _check(flat: _Flat, file: Path, batches: Sequence[Mapping[str, Tensor]]) -> float:
-    """Compare the file with torch on batches; return the largest difference.
-
-    Raises:
-        CannotExport: one is too large, or the file can't be run.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
-    session, largest = None, 0.0
-    for rows in batches:
-        wanted = flat.outputs([t.clone() for t in rows.values()])
-        try:
-            session = session or onnxruntime.InferenceSession(file, options, [_PROVIDER])
-            read = [each.name for each in session.get_inputs()]
-            given = session.run(None, {name: rows[name].numpy() for name in read})
-        except Exception as error:
-            raise CannotExport(f"ONNX's runtime can't run it: {_first(error)}") from error
-        for (name, tensor), array in zip(wanted.items(), given, strict=True):
-            where = f"output {name} of {_count(rows)} examples"
-            largest = max(largest, _difference(tensor, torch.as_tensor(array), where))
-    return largest
-
-
-def _difference(wanted: Tensor, given: Tensor, where: str) -> float:
-    if wanted.shape != given.shape:
-        shapes = f"{tuple(given.shape)}, in torch {tuple(wanted.shape)}"
-        raise CannotExport(f"{where} has the shape {shapes}: it depends on the traced batch")
-    same = (wanted == given) | ((wanted != wanted) & (given != given))  # noqa: PLR0124
-    apart = torch.where(same, 0.0, (wanted.double() - given.double()).abs())
-    difference = float(apart.max()) if apart.numel() else 0.0
-    finite = wanted[torch.isfinite(wanted)] if wanted.is_floating_point() else wanted[:0]
-    scale = max(1.0, float(finite.abs().max()) if finite.numel() else 0.0)
-    if not difference <= TOLERANCE * scale:
-        raise CannotExport(f"{where} differs from torch's by {difference:.2g}")
-    return difference / scale
-
-
-# --- in one line, and nothing else
-
-
-def _cause(error: BaseException) -> str:
-    """Return what torch's exporter fails for: the operator, or the innermost reason."""
-    chain = [error]
-    while (inner := chain[-1].__cause__ or chain[-1].__context__) and inner not in chain:
-        chain.append(inner)
-    for each in chain:
-        if found := re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(each)):
-            return f"ONNX has no operator for {found[1]}"
-    for each in chain:
-        if type(each).__name__ == "GuardOnDataDependentSymNode":
-            return "forward branches on the values of its inputs" + _line_of(each)
-    return _first(chain[-1])
-
-
-def _line_of(error: BaseException) -> str:
-    """Return the line of the user's code that torch names, if it does."""
-    found = re.findall(r'File "([^"]+)", line (\d+), in (\w+)\n\s+(.+)', str(error))
-    own = [each for each in found if "site-packages" not in each[0] and each[2] == "forward"]
-    return f" ({Path(own[-1][0]).name}:{own[-1][1]}: {own[-1][3].strip()})" if own else ""
-
-
-def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"[:300]
-
-
 @contextlib.contextmanager
 def _silently() -> Iterator[None]:
     """Keep what the exporter prints, logs and warns of to itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
-    loggers += [logging.getLogger("torch.onnx._internal.exporter._registration")]
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(_CHATTY)]
+    loggers = [logging.getLogger(name) for name in (*names, *_CHATTY)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
+    nowhere = io.StringIO()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in zip(reversed(loggers), reversed(levels), strict=True):
             logger.setLevel(level)
+
+
+_CHATTY = ("torch.", "torch.onnx._internal.exporter._registration", "onnxscript", "onnx_ir")
+"""Beginnings of the names of loggers; the second is a module's that is imported on the way."""
