@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from pytorch_lightning import LightningModule
 
+    from mlmodeldev.settings import Settings
+
 __version__ = "0.2.0"
 
 
@@ -34,6 +36,36 @@ def load(folder: str | Path, **arguments: Any) -> LightningModule:
 
     model: LightningModule = import_module("mlmodeldev.training.load").load(folder, **arguments)
     return model
+
+
+def compose(*overrides: str) -> Settings:
+    """Return the settings that a command line of trainer.py would train with; for a notebook.
+
+    The project is the one of the working directory, or that ``MLMODELDEV_PROJECT`` names; its
+    modules can be imported afterwards.
+
+    Args:
+        overrides: as on the command line: ``"training.max_epochs=2"``, ``"data=cola"``.
+
+    Returns:
+        what ``trainer.train`` takes; typed groups: ``settings.training.max_epochs``.
+
+    Raises:
+        UsageError: no project, or a bad setting: naming the key, and what is allowed.
+
+    Example::
+
+        settings = mlmodeldev.compose("training.max_epochs=2", "logger=csv")
+        from trainer import train
+        result = train(settings)
+    """
+    from importlib import import_module
+
+    project = import_module("mlmodeldev.project")
+    project.put_on_path(project.project_root())
+    composition = import_module("mlmodeldev.settings.composition")
+    settings: Settings = composition.compose_settings(overrides)
+    return settings
 
 
 OLD_MODULES = {

@@ -232,6 +232,16 @@ def run_card(folder: str) -> None:
     print([each.shape for each in names["outputs"]])
 
 
+def run_documented_lines(folder: str) -> None:
+    """Run what docs/export.md says of onnxruntime."""
+    use_onnx()
+    text = (ROOT / "docs" / "export.md").read_text()
+    lines = text.partition("## ONNX")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(lines.replace("runs/single/first", folder), names)
+    print(names["images"].shape, names["texts"].shape)
+
+
 def dying_in_the_second_file() -> None:
     """Kill the process when half of the second model.onnx is written."""
     use_onnx()

@@ -1,4 +1,4 @@
-"""``model.onnx`` beside best/ and last/: torch's own outputs, whole or not at all, or one reason."""
+"""``model.onnx`` in best/ and last/: torch's own outputs, whole or not at all, or one reason."""
 
 from __future__ import annotations
 
@@ -215,6 +215,8 @@ def test_a_finished_trial_of_the_digits(digits_trial, tmp_path) -> None:
         assert each["inputs"] == ["image", "input_ids", "attention_mask"]
         assert len(each["differences"]) == 2
         assert max(each["differences"]) < 1e-5
+    assert in_fork(tmp_path / "shapes", onnx_models.run_documented_lines, str(folder)) == 0
+    assert (tmp_path / "shapes").read_text() == "(3, 64) (3, 64)\n"
 
 
 @pytest.mark.slow
