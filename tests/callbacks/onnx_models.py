@@ -90,12 +90,12 @@ class Tuples(LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rnn, self.norm = nn.LSTM(4, 8, batch_first=True), nn.BatchNorm1d(8)
+        self.layer, self.norm = nn.Linear(4, 8), nn.BatchNorm1d(8)
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, pair: tuple[Tensor, Tensor], scale: float) -> Any:
         self.calls += 1
-        steps, _ = self.rnn(pair[0])
+        steps = self.layer(pair[0]).cumsum(1)
         return steps, (self.norm(steps[:, -1]) * scale, pair[1] + 1)
 
 
@@ -105,10 +105,13 @@ class Tokens(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.embedding, self.places = nn.Embedding(9, 8), nn.Parameter(torch.randn(12, 8))
-        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.layer(self.embedding(ids) + self.places[: ids.shape[1]], None, mask)
+        layers = self.embedding(ids) + self.places[: ids.shape[1]]
+        weights = layers @ layers.mT
+        if mask is not None:
+            weights = weights.masked_fill(mask[:, None], float("-inf"))
+        return weights.softmax(-1) @ layers
 
 
 class InHalf(LightningModule):
