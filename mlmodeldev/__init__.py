@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pytorch_lightning import LightningModule
 
-    from mlmodeldev.settings import Settings
-
 __version__ = "0.2.0"
 
 
@@ -38,7 +36,7 @@ def load(folder: str | Path, **arguments: Any) -> LightningModule:
     return model
 
 
-def compose(*overrides: str) -> Settings:
+def compose(*overrides: str) -> Any:
     """Return the settings that a command line of trainer.py would train with; for a notebook.
 
     The project is the one of the working directory, or that ``MLMODELDEV_PROJECT`` names; its
@@ -48,7 +46,8 @@ def compose(*overrides: str) -> Settings:
         overrides: as on the command line: ``"training.max_epochs=2"``, ``"data=cola"``.
 
     Returns:
-        what ``trainer.train`` takes; typed groups: ``settings.training.max_epochs``.
+        a `mlmodeldev.settings.Settings`, which ``trainer.train`` takes: typed groups, such as
+        ``settings.training.max_epochs``.
 
     Raises:
         UsageError: no project, or a bad setting: naming the key, and what is allowed.
@@ -64,8 +63,7 @@ def compose(*overrides: str) -> Settings:
     project = import_module("mlmodeldev.project")
     project.put_on_path(project.project_root())
     composition = import_module("mlmodeldev.settings.composition")
-    settings: Settings = composition.compose_settings(overrides)
-    return settings
+    return composition.compose_settings(overrides)
 
 
 OLD_MODULES = {
