@@ -22,8 +22,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from mlmodeldev.atomic import replace_folder, write_json
 from mlmodeldev.callbacks.example_inputs import ExampleInputs, has_own
 from mlmodeldev.callbacks.export_files import write_card, write_config, write_weights
+from mlmodeldev.callbacks.onnx_check import CannotExport
 from mlmodeldev.callbacks.onnx_file import FILE as ONNX
-from mlmodeldev.callbacks.onnx_file import CannotExport, write_onnx
+from mlmodeldev.callbacks.onnx_file import write_onnx
 from mlmodeldev.callbacks.resume import ResumeCheckpoint
 from mlmodeldev.data.info import data_info
 from mlmodeldev.data.randomness import global_states, restore_globals
