@@ -55,8 +55,7 @@ def compose(*overrides: str) -> Any:
     Example::
 
         settings = mlmodeldev.compose("training.max_epochs=2", "logger=csv")
-        from trainer import train
-        result = train(settings)
+        result = importlib.import_module("trainer").train(settings)
     """
     from importlib import import_module
 

@@ -49,8 +49,8 @@ class Call:
     ) -> None:
         names = _argument_names(module, len(args))
         whole = {**dict(zip(names, args, strict=True)), **kwargs}
-        found = tensors_in(whole)
-        self.size = next((len(tensor) for _, tensor in found if tensor.ndim), 0)
+        tensors = tensors_in(whole)
+        self.size = next((len(tensor) for _, tensor in tensors if tensor.ndim), 0)
         self._by_place = len(args)
         self._arguments = mapped(whole, lambda path, tensor: self._few(tensor))
         self.tensors = named(tensors_in(self._arguments))
@@ -199,8 +199,8 @@ def _is_named(module: LightningModule, args: tuple[Any, ...]) -> bool:
 
 
 def _small(batch: Any) -> Any:
-    found = tensors_in(batch)
-    size = next((len(tensor) for _, tensor in found if tensor.ndim), 0)
+    tensors = tensors_in(batch)
+    size = next((len(tensor) for _, tensor in tensors if tensor.ndim), 0)
 
     def few(_: Place, tensor: Tensor) -> Tensor:
         is_batched = tensor.ndim and len(tensor) == size
@@ -253,19 +253,19 @@ def _with_entries(value: Mapping[Any, Any], entries: Mapping[Any, Any]) -> Any:
 
 def tensors_in(value: Any) -> list[tuple[Place, Tensor]]:
     """Return the tensors of a nested value in order, and where each lies."""
-    found: list[tuple[Place, Tensor]] = []
+    tensors: list[tuple[Place, Tensor]] = []
 
     def note(path: Place, tensor: Tensor) -> Tensor:
-        found.append((path, tensor))
+        tensors.append((path, tensor))
         return tensor
 
     mapped(value, note)
-    return found
+    return tensors
 
 
-def named(found: Sequence[tuple[Place, Tensor]]) -> dict[str, Tensor]:
+def named(tensors: Sequence[tuple[Place, Tensor]]) -> dict[str, Tensor]:
     """Return tensors by the last part of their path, by all of it where two would be the same."""
-    return dict(zip(_names([path for path, _ in found]), (t for _, t in found), strict=True))
+    return dict(zip(_names([path for path, _ in tensors]), (t for _, t in tensors), strict=True))
 
 
 def _names(paths: Sequence[Place]) -> Iterator[str]:

@@ -84,8 +84,8 @@ def cause(error: BaseException) -> str:
     while (inner := chain[-1].__cause__ or chain[-1].__context__) and inner not in chain:
         chain.append(inner)
     for each in chain:
-        if found := re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(each)):
-            return f"ONNX has no operator for {found[1]}"
+        if match := re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(each)):
+            return f"ONNX has no operator for {match[1]}"
     for each in chain:
         if type(each).__name__ == "GuardOnDataDependentSymNode":
             return "forward branches on the values of its inputs" + _line_of(each)
@@ -94,8 +94,8 @@ def cause(error: BaseException) -> str:
 
 def _line_of(error: BaseException) -> str:
     """Return the line of the user's code that torch names, if it does."""
-    found = re.findall(r'File "([^"]+)", line (\d+), in (\w+)\n\s+(.+)', str(error))
-    own = [each for each in found if "site-packages" not in each[0] and each[2] == "forward"]
+    lines = re.findall(r'File "([^"]+)", line (\d+), in (\w+)\n\s+(.+)', str(error))
+    own = [each for each in lines if "site-packages" not in each[0] and each[2] == "forward"]
     return f" ({Path(own[-1][0]).name}:{own[-1][1]}: {own[-1][3].strip()})" if own else ""
 
 

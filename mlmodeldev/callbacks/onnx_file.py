@@ -160,18 +160,18 @@ def _of_examples(wanted: Mapping[int, Outputs]) -> list[str]:
 
 def _tokens(flat: _Flat, call: Call) -> dict[str, int]:
     """Return inputs (batch, tokens) of which forward takes fewer, too, with the half of them."""
-    found = {
+    halves = {
         name: tensor.shape[1] // 2
         for name, tensor in call.tensors.items()
         if name in call.batched and tensor.ndim == 2 and not tensor.dtype.is_floating_point
     }
-    if not found or min(found.values()) < 2:
+    if not halves or min(halves.values()) < 2:
         return {}
     try:
-        flat.outputs(_shorter(call.rows(TRACED), found).values())
+        flat.outputs(_shorter(call.rows(TRACED), halves).values())
     except Exception:  # as many tokens as in training, then
         return {}
-    return found
+    return halves
 
 
 def _shorter(rows: Mapping[str, Tensor], lengths: Mapping[str, int]) -> dict[str, Tensor]:
@@ -245,13 +245,13 @@ def _tidy(model: Any) -> None:
 
 def _lengths(values: Sequence[Any]) -> dict[str, str]:
     """Return names for the open sizes that torch has only numbered: length, length_2 ..."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for value in values:
         for dim in value.shape or ():
             name = str(getattr(dim, "value", dim))
-            if re.fullmatch(r"s\d+", name) and name not in found:
-                found[name] = f"length_{len(found) + 1}" if found else "length"
-    return found
+            if re.fullmatch(r"s\d+", name) and name not in names:
+                names[name] = f"length_{len(names) + 1}" if names else "length"
+    return names
 
 
 def _rename_dims(value: Any, names: Mapping[str, str]) -> None:

@@ -174,14 +174,14 @@ def _token_differences(file: Path) -> list[float]:
 
     module = calls()["tokens"][0].eval()
     session = onnxruntime.InferenceSession(file)
-    found = []
+    answers = []
     for count, length in ((2, 6), (9, 11), (1, 2)):
         ids, mask = torch.randint(0, 9, (count, length)), torch.zeros(count, length).bool()
         mask[:, -1] = True
         (given,) = session.run(None, {"ids": ids.numpy(), "mask": mask.numpy()})
         with torch.no_grad():
-            found.append(float((module(ids, mask) - torch.from_numpy(given)).abs().max()))
-    return found
+            answers.append(float((module(ids, mask) - torch.from_numpy(given)).abs().max()))
+    return answers
 
 
 def compare_trial(folder: str, answer: str) -> None:
@@ -191,7 +191,7 @@ def compare_trial(folder: str, answer: str) -> None:
 
     import mlmodeldev
 
-    found = {}
+    answers = {}
     for name in ("best", "last"):
         model = mlmodeldev.load(f"{folder}/{name}")
         session = onnxruntime.InferenceSession(f"{folder}/{name}/model.onnx")
@@ -208,8 +208,8 @@ def compare_trial(folder: str, answer: str) -> None:
             wanted = made.values() if isinstance(made, dict) else made
             pairs = zip(wanted, given, strict=False)
             differences = [float((w - torch.from_numpy(g)).abs().max()) for w, g in pairs]
-            found[f"{name} {count}"] = {"inputs": names, "differences": differences}
-    Path(answer).write_text(json.dumps(found))
+            answers[f"{name} {count}"] = {"inputs": names, "differences": differences}
+    Path(answer).write_text(json.dumps(answers))
 
 
 def run_export(*arguments: str) -> None:

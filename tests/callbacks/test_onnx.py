@@ -136,10 +136,10 @@ def test_a_trials_file_gives_what_its_model_gives(killed_and_ended, tmp_path) ->
     printed = tmp_path / "printed"
     code = in_fork(printed, onnx_models.compare_trial, str(ended.folder), str(answer))
     assert code == 0, printed.read_text()
-    found = json.loads(answer.read_text())
-    assert set(found) == {"best 2", "best 11", "last 2", "last 11"}
-    assert all(each["inputs"] == ["image"] for each in found.values())
-    assert max(max(each["differences"]) for each in found.values()) < 1e-5
+    answers = json.loads(answer.read_text())
+    assert set(answers) == {"best 2", "best 11", "last 2", "last 11"}
+    assert all(each["inputs"] == ["image"] for each in answers.values())
+    assert max(max(each["differences"]) for each in answers.values()) < 1e-5
 
 
 def test_the_cards_lines_run(killed_and_ended, tmp_path) -> None:
@@ -169,7 +169,7 @@ def test_a_model_that_onnx_cannot_express_trains_all_the_same(trials: Trials) ->
     assert "ONNX" not in (ended.folder / "best" / "README.md").read_text()
 
 
-def test_a_missing_package_is_said_before_there_is_a_trial(trials: Trials) -> None:
+def test_a_missing_package_is_named_before_there_is_a_trial(trials: Trials) -> None:
     ended = trials.run(*SMALL, patch=onnx_models.without_onnxscript)
     assert ended.code == 2
     assert ended.output == (
