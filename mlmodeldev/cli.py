@@ -55,7 +55,7 @@ COMMANDS = {
     "sweep": Command("mlmodeldev.sweep", "check a sweep file, or list its trials"),
     "search": Command("mlmodeldev.sweep.search", "run trials of an offline search"),
     "data": Command("mlmodeldev.data", "fetch datasets: whole, verified, once"),
-    "trial": Command(_TRIAL, "reproduce, compare or evaluate trials, free their disk", (), "main"),
+    "trial": Command(_TRIAL, "reproduce, compare, evaluate or export trials", (), "main"),
     "registry": Command(_REGISTRY, "versions of models, which is champion, from where", (), "main"),
     "cka": Command("mlmodeldev.alignment", "compare the layers of two models (CKA)"),
     "secrets": Command("mlmodeldev.secrets", "look for keys in files that git tracks"),
