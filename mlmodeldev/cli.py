@@ -46,6 +46,7 @@ class Command:
 
 _SLURM = "mlmodeldev.doctor.command"  # SlurmTrain.py's main, with doctor among its actions
 _TRIAL = "mlmodeldev.slurm.trial_command"
+_VERSION = "mlmodeldev.data.version_command"
 _REGISTRY = "mlmodeldev.tracking.registry_command"
 COMMANDS = {
     "init": Command("mlmodeldev.template.init", "write a new project"),
@@ -54,6 +55,7 @@ COMMANDS = {
     "sweep": Command("mlmodeldev.sweep", "check a sweep file, or list its trials"),
     "search": Command("mlmodeldev.sweep.search", "run trials of an offline search"),
     "data": Command("mlmodeldev.data", "fetch datasets: whole, verified, once"),
+    "version": Command(_VERSION, "keep data, trials, weights and logs by DVC", (), "main"),
     "trial": Command(_TRIAL, "reproduce, compare or evaluate trials, free their disk", (), "main"),
     "registry": Command(_REGISTRY, "versions of models, which is champion, from where", (), "main"),
     "cka": Command("mlmodeldev.alignment", "compare the layers of two models (CKA)"),
