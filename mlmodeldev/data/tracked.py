@@ -14,6 +14,7 @@ Example::
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,12 +49,12 @@ class Tracked:
         """Look at a file or folder below the root of DVC's repository.
 
         Raises:
-            UsageError: there is none, or it lies outside of the repository.
+            UsageError: it lies outside of the repository, or is empty.
         """
         absolute = Path(os.path.abspath(path))  # noqa: PTH100
-        if not absolute.exists():
-            raise UsageError(f"{path}: no such file or folder")
-        if absolute == root or not absolute.resolve().is_relative_to(root.resolve()):
+        if absolute.resolve() == root.resolve():
+            raise UsageError(f"{path}: is the repository itself; name what lies in it")
+        if not absolute.resolve().is_relative_to(root.resolve()):
             raise UsageError(
                 f"{path}: lies outside of the repository {root}, and DVC keeps what lies inside;"
                 " move it there, such as by artefacts.runs_dir=runs"
@@ -93,6 +94,22 @@ class Tracked:
                 f"{changed[0].parent}: this trial went on meanwhile; keep it once it has ended"
             )
 
+    def refuse_overlap(self, root: Path) -> None:
+        """Refuse what DVC keeps as a part of something else, or a part of which it keeps.
+
+        DVC itself sees it only later, and then refuses all work in the repository.
+
+        Raises:
+            UsageError: naming the file that keeps it.
+        """
+        for file, path in _kept(self.path, root):
+            if self.path.is_relative_to(path) or path.is_relative_to(self.path):
+                part = path.relative_to(root)
+                raise UsageError(
+                    f"{self.path.relative_to(root)}: {file.relative_to(root)} keeps {part} already,"
+                    " and DVC keeps a file once"
+                )
+
     def write_pointer(self) -> bool:
         """Write the pointer, still without a version, unless there is one; return whether."""
         if self.pointer.exists():
@@ -119,6 +136,35 @@ def _pointer(path: Path, root: Path) -> Path:
     if run_git(root, "check-ignore", str(mirrored)) is not None:
         raise UsageError(f"{mirrored}: git ignores this place of pointers; see .gitignore")
     return mirrored
+
+
+def _kept(path: Path, root: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield pointers around a path, and stages, with what they keep, but for its own pointer."""
+    mirror = root / FOLDER
+    for place in path.parents:
+        if place != root and place.is_relative_to(root):
+            for base in (root, mirror):
+                pointer = base / f"{place.relative_to(root)}.dvc"
+                if pointer.is_file():
+                    yield pointer, place
+    for pointer in (mirror / path.relative_to(root)).rglob("*.dvc"):
+        yield pointer, root / pointer.relative_to(mirror).with_suffix("")
+    for file in {place / "dvc.yaml" for place in path.parents if place.is_relative_to(root)}:
+        yield from ((file, file.parent / name) for name in _outs(file))
+
+
+def _outs(file: Path) -> Iterator[str]:
+    """Yield what the stages of a ``dvc.yaml`` write."""
+    import yaml
+
+    try:
+        stages = yaml.safe_load(file.read_text("utf-8"))["stages"].values()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return
+    for stage in stages:
+        for kind in ("outs", "metrics", "plots"):
+            for out in (stage.get(kind) if isinstance(stage, dict) else None) or ():
+                yield from [out] if isinstance(out, str) else out
 
 
 def _records(path: Path, root: Path) -> dict[Path, bytes]:

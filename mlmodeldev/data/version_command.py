@@ -85,10 +85,13 @@ def _version(options: argparse.Namespace) -> None:
         raise UsageError("--endpoint: belongs to --remote s3://bucket/path")
     for name in ("remote", "endpoint"):
         check_address(f"--{name}", getattr(options, name) or "")
+    if missing := [path for path in options.paths if not path.exists()]:
+        raise UsageError(f"{missing[0]}: no such file or folder")
     root = repository_of(options.paths[0])
     every = [Tracked.of(path, root) for path in options.paths]
     for each in every:
         each.refuse_running()
+        each.refuse_overlap(root)
     dvc = Dvc(root, _project())
     if not (options.no_push or options.remote or dvc.has_remote()):
         raise UsageError(
