@@ -62,8 +62,9 @@ def find_dvc(*folders: Path) -> list[str]:
         if (python.parent / "dvc").exists() and python.exists():
             return [str(python), "-m", "dvc"]  # also where the clone was moved since
     raise UsageError(
-        f"no dvc on the PATH and none in {ENVIRONMENT}: make {ENVIRONMENT}, or, in an environment"
-        f" of its own, pip install 'mlmodeldev[dvc]'; {VARIABLE}=/path/to/dvc names one"
+        f"no dvc on the PATH and none in {ENVIRONMENT}: make {ENVIRONMENT} in a clone, else python"
+        f" -m venv {ENVIRONMENT} && {ENVIRONMENT}/bin/pip install dvc dvc-s3;"
+        f" {VARIABLE}=/path/to/dvc names one"
     )
 
 
@@ -184,7 +185,9 @@ def check_address(option: str, url: str) -> None:
         UsageError: naming the option, not the key.
     """
     parts = urlsplit(url)
-    if "://" in url and (parts.password or parts.query or (parts.scheme == "s3" and parts.username)):
+    if "://" in url and (
+        parts.password or parts.query or (parts.scheme == "s3" and parts.username)
+    ):
         raise UsageError(
             f"{option}: an address with a key in it would be written into .dvc/config, which git"
             " keeps; keys belong in the environment (AWS_ACCESS_KEY_ID ...) or in"

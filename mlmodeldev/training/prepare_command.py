@@ -22,7 +22,12 @@ def add_prepare_options(parser: argparse.ArgumentParser) -> None:
         "Fetch and make the data that settings name, as a trial does before it trains."
     )
     add = parser.add_argument
-    add("settings", metavar="SETTING", nargs="*", help="as for trainer.py: data=cola, experiment=...")
+    add(
+        "settings",
+        metavar="SETTING",
+        nargs="*",
+        help="as for trainer.py: data=cola, experiment=...",
+    )
     add(
         "--digests",
         type=Path,

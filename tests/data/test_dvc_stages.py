@@ -27,7 +27,7 @@ from tests.data.lab import dvc, needs_dvc, run, set_environment, version
 pytestmark = pytest.mark.slow
 
 SETTINGS = "conf/experiment/stages.yaml"
-STAND_IN = '''
+STAND_IN = """
 import json, re, sys
 from pathlib import Path
 
@@ -48,7 +48,7 @@ else:
     file = words[words.index({{"prepare": "--digests", "evaluate": "--metrics"}}[stage]) + 1]
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     Path(file).write_text(json.dumps(data if stage == "prepare" else {{"test/accuracy": rate}}))
-'''
+"""
 
 
 def make_project(folder):

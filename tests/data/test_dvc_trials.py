@@ -105,7 +105,9 @@ def test_what_was_kept_comes_back_and_a_trial_goes_on_bit_for_bit(lab, tmp_path,
     refuse_broken_cache(lab / ".dvc" / "cache")  # nothing was written through a link
 
 
-@pytest.mark.parametrize("first", ["versions/runs/digits/ab12cd34/best.dvc", "versions/runs/digits.dvc"])
+@pytest.mark.parametrize(
+    "first", ["versions/runs/digits/ab12cd34/best.dvc", "versions/runs/digits.dvc"]
+)
 def test_a_file_has_one_pointer(lab, first):
     (lab / first).parent.mkdir(parents=True)
     (lab / first).write_text("outs: []\n")

@@ -57,7 +57,7 @@ def no_dvc(tmp_path, monkeypatch):
         (["."], "is the repository itself"),
         (["../bin"], "lies in no git repository"),
         (["runs", "../bin"], "../bin: lies outside of the repository"),
-        (["runs/digits/ab12cd34"], "make .venv-dvc, or, in an environment of its own, pip install"),
+        (["runs/digits/ab12cd34"], "make .venv-dvc in a clone, else python -m venv"),
     ],
 )
 @pytest.mark.usefixtures("no_dvc")
