@@ -1,7 +1,7 @@
 """The stages of dvc.yaml: DVC runs what changed, and reads what a trial writes.
 
-DVC is real, and so is the dvc.yaml that the command writes. Its commands are run for real once, each
-in a process that is born in a moment; where DVC calls them, a stand-in for Python answers.
+DVC is real, and so is the dvc.yaml that the command writes. Its commands are run for real once,
+each in a process that is born in a moment; where DVC calls them, a stand-in for Python answers.
 """
 
 from __future__ import annotations
