@@ -96,7 +96,7 @@ def test_what_was_kept_comes_back_and_a_trial_goes_on_bit_for_bit(lab, tmp_path,
     after = trials.run(*SMALL, name="cut")
     other = Trials(tmp_path / "untouched", data_dir).run(*SMALL, name="cut")
     assert (after.code, other.code) == (0, 0), after.output + other.output
-    assert after.record["attempt"] == other.record["attempt"] == 2
+    assert after.record["attempts"] == other.record["attempts"] == 2
     assert rows(cut) == rows(untouched)
     assert after.log == other.log
     mine, theirs = (mlmodeldev.load(place / "best").state_dict() for place in (cut, untouched))
