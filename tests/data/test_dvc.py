@@ -170,12 +170,12 @@ def test_without_a_remote_it_says_so_and_does_nothing(lab):
 
 def test_one_cache_for_two_clones(lab, tmp_path):
     shared = tmp_path / "cache"
+    dvc(lab, "init", "-q")  # a repository that is there already
+    dvc(lab, "cache", "dir", str(shared))
+    dvc(lab, "config", "cache.shared", "group")
+    config = lab / ".dvc" / "config"
+    config.write_text(config.read_text().replace("[cache]", "[cache]\n    type = hardlink"))
     version(lab, "--no-push")
-    for arguments in (("cache", "dir", str(shared)), ("config", "cache.shared", "group")):
-        dvc(lab, *arguments)
-    dvc(lab, "config", "cache.type", "hardlink,symlink")
-    keep(lab, "data/cola", "--no-push")  # links now, and DVC's configuration in git's index
-    commit(lab, "One cache")
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "-q", str(lab), str(clone))
     dvc(clone, "checkout", "-q")  # nothing was pushed: the cache has them
