@@ -170,8 +170,8 @@ def _outs(file: Path) -> Iterator[str]:
 def _records(path: Path, root: Path) -> dict[Path, bytes]:
     above = [place / RECORD for place in (path, *path.parents) if place.is_relative_to(root)]
     below = [file for depth in _DEPTHS[1:] for file in path.glob(f"{depth}{RECORD}")]
-    found = [file for file in above if file.is_file()][:1] or below
-    return {file: _content(file) for file in found}
+    files = [file for file in above if file.is_file()][:1] or below
+    return {file: _content(file) for file in files}
 
 
 def _content(file: Path) -> bytes:

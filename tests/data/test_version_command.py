@@ -15,7 +15,7 @@ from mlmodeldev.data.stages import write_stages
 from mlmodeldev.data.version_command import main
 from mlmodeldev.data.versions import versions
 from mlmodeldev.lease import owner_record, start_ticks
-from tests.data.lab import ROOT, begin, run
+from tests.data.lab import begin, run
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_trial_that_runs_is_refused_and_one_whose_process_died_is_not(lab, cap
     assert "this trial runs" not in refused(capsys, path)  # there is no remote, or no dvc
 
 
-def test_a_pointer_in_versions_is_found_for_data_that_git_ignores(lab):
+def test_data_that_git_ignores_have_their_pointer_in_versions(lab):
     data = lab / "data" / "words.txt"
     data.parent.mkdir()
     data.write_text("a b c")
@@ -135,4 +135,3 @@ def test_stages_are_not_written_over(tmp_path):
     with pytest.raises(UsageError, match=r"dvc\.yaml: is there already"):
         write_stages(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
-    assert (ROOT / "conf").is_dir()
