@@ -61,11 +61,11 @@ bench: venv  ## measure; writes docs/benchmarks.md
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv-extras -r tools/extras.lock
 	@touch $@
 
-data-version: .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=..., ENDPOINT=...)
-	@bash tools/data_version.sh $(DATA) $(REMOTE) $(ENDPOINT)
+data-version: venv .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=..., ENDPOINT=...)
+	@$(BIN)/python -m mlmodeldev version $(DATA) $(if $(REMOTE),--remote $(REMOTE)) $(if $(ENDPOINT),--endpoint $(ENDPOINT))
 
 test-dvc: venv .venv-dvc  ## the tests that run DVC for real
-	@$(BIN)/python -m pytest tests/data/test_dvc.py
+	@$(BIN)/python -m pytest tests/data/test_dvc.py tests/data/test_dvc_trials.py tests/data/test_dvc_stages.py
 
 slurm: venv  ## leave a Slurm of four nodes up to play with (root on Debian)
 	@$(BIN)/python -m tests.slurm up

@@ -47,6 +47,7 @@ class Command:
 _DOCTOR = "mlmodeldev.doctor.command"
 _REPORT = "mlmodeldev.report.command"
 _TRIAL = "mlmodeldev.slurm.trial_command"
+_VERSION = "mlmodeldev.data.version_command"
 _REGISTRY = "mlmodeldev.tracking.registry_command"
 COMMANDS = {
     "init": Command("mlmodeldev.template.init", "write a new project"),
@@ -55,6 +56,7 @@ COMMANDS = {
     "sweep": Command("mlmodeldev.sweep", "check a sweep file, or list its trials"),
     "search": Command("mlmodeldev.sweep.search", "run trials of an offline search"),
     "data": Command("mlmodeldev.data", "fetch datasets: whole, verified, once"),
+    "version": Command(_VERSION, "keep data, trials, weights and logs by DVC", (), "main"),
     "trial": Command(_TRIAL, "reproduce, compare, evaluate or export trials", (), "main"),
     "registry": Command(_REGISTRY, "versions of models, which is champion, from where", (), "main"),
     "cka": Command("mlmodeldev.alignment", "compare the layers of two models (CKA)"),
