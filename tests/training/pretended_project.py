@@ -107,15 +107,21 @@ class Project:
         assert old in text
         (self.root / name).write_text(text.replace(old, new))
 
-    def train(self, name: str, **optimizer: float) -> Path:
-        """Run a trial; return its folder."""
+    def train(self, name: str, beside: Path | None = None, **optimizer: float) -> Path:
+        """Run a trial; return its folder.
+
+        Args:
+            name: the trial's.
+            beside: a folder of packages that the environment lacks.
+            optimizer: settings.
+        """
         places = {**SETTINGS["artefacts"], "trial": name}
         settings = {**SETTINGS, "artefacts": places}
         settings["optimizer"] = {**SETTINGS["optimizer"], **optimizer}
         variables = {
             "MLMODELDEV_SETTINGS": json.dumps(settings),
             "MLMODELDEV_PROJECT": str(self.root),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(map(str, filter(None, (ROOT, beside)))),
         }
         environment = {**os.environ, **variables}
         command = [sys.executable, "trainer.py"]
