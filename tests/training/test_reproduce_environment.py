@@ -67,7 +67,7 @@ def trial(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     recorded = json.loads((folder / "environment.json").read_text())["packages"]
     assert recorded["tiny"] == "1.0"
-    packages = {"torch": "2.0+cpu", "tiny": "1.0", "pyyaml": yaml.__version__}
+    packages = {"tiny": "1.0", "pyyaml": yaml.__version__}
     change_json(folder / "environment.json", "packages", value=packages)
     return folder
 
@@ -82,7 +82,8 @@ def line(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 def test_the_recorded_packages_are_built_and_gone_on_with(
     trial: Path, wheels: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change_json(trial / "environment.json", "packages", "absent", value="3.0")
+    for name, version in {"absent": "3.0", "torch": "2.0+cpu"}.items():
+        change_json(trial / "environment.json", "packages", name, value=version)
     refused = line(capsys, "--environment")
     assert "no index has absent==3.0; install them by hand" in refused
     place = trial.parents[1] / ".reproduced" / "single" / "a"
@@ -173,7 +174,8 @@ def test_packages_of_pythonpath_do_not_count_where_only_the_environment_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stray-1.0.dist-info").mkdir()
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    python = str(Path(sys.executable).parent / "python3")
-    assert environment_of(python + "")["packages"].get("stray") == "1.0" or python == sys.executable
-    assert "stray" not in environment_of(python, isolated=True)["packages"]
+    assert environment_of(str(python))["packages"]["stray"] == "1.0"
+    assert "stray" not in environment_of(str(python), isolated=True)["packages"]
