@@ -38,6 +38,7 @@ folder = Path(places["runs_dir"]) / places["sweep"] / places["trial"]
 if status := int(os.environ.get("PRETENDED_STATUS", "0")):
     sys.exit(status)
 data = Path(places["data_dir"]) / "numbers.txt"
+base = data.parent
 folder.mkdir(parents=True)
 code = code_digests(settings, root)
 value = settings["optimizer"]["lr"] * model.SCALE + len(model.WORDS) + len(data.read_text())
@@ -50,7 +51,7 @@ rows += "".join(f"{step},{value / (step + 1)},{random.random()}\\n" for step in 
 keep_source(folder, root, code, settings, None)
 (folder / "changes.diff").write_text(changes(root, code))
 record = {"state": "done", "token": folder.name, "code": code, "software": software()}
-record["data"] = {"inputs": {"numbers.txt": fingerprint(data)}, "dvc": []}
+record["data"] = {"inputs": {str(data.relative_to(base)): fingerprint(data)}, "dvc": []}
 (folder / "trial.json").write_text(json.dumps({**record, **provenance(root, code)}))
 """
 MODEL = """from pathlib import Path
