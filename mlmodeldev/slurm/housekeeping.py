@@ -166,9 +166,9 @@ def _remove_others(folder: Path, drops: list[Drop], surveyed: Survey, notes: lis
     from filelock import Timeout
 
     if folder == surveyed.selection.runs_dir / REPRODUCED:
-        still = droppable(_reproductions(surveyed.selection), surveyed.choice.older_than)
-        chosen = {each.path for each in still} & {each.path for each in drops}
-        return sum(each.size for each in drops if each.path in chosen and _remove_one(each, notes))
+        now = droppable(_reproductions(surveyed.selection), surveyed.choice.older_than)
+        seen = {each.path for each in drops}
+        return sum(each.size for each in now if each.path in seen and _remove_one(each, notes))
     is_sweep = folder != surveyed.selection.runs_dir
     locks = is_sweep and (folder / FOLDER).is_dir() and drops
     lock = ProcessLock(folder / FOLDER / ".lock", timeout=0) if locks else contextlib.nullcontext()

@@ -20,7 +20,7 @@ from mlmodeldev.project import project_root
 from mlmodeldev.trial.named import RUNS_DIR_HELP, runs_folder, trial_folder
 
 if TYPE_CHECKING:
-    from mlmodeldev.training.reproduce import Report
+    from mlmodeldev.training.reproduction import Report
     from mlmodeldev.trial.comparison import Difference
 
 EXIT_DIFFERENT = 1
@@ -71,7 +71,8 @@ def _add_common(parser: argparse.ArgumentParser, json_help: str) -> None:
 
 def run_reproduce(options: argparse.Namespace) -> int:
     """Run the trial again; return 1 if it does not come out the same."""
-    from mlmodeldev.training.reproduce import Wish, reproduce
+    from mlmodeldev.training.reproduce import reproduce
+    from mlmodeldev.training.reproduction import Wish
 
     report = reproduce(
         Wish(

@@ -159,8 +159,8 @@ def _print_survey(surveyed: Survey) -> None:
         print(f"--optimizer-states: {human(states)} more, of finished trials")
     again = surveyed.reproductions
     if again and not surveyed.choice.reproductions:
-        size = human(sum(each.size for each in again))
-        print(f"--reproductions: of {size} in {len(again)} more, those that are finished")
+        size = sum(each.size for each in again)
+        print(f"--reproductions: of {human(size)} in {len(again)} more, those that are finished")
 
 
 def _could(trial: TrialSize) -> bool:
