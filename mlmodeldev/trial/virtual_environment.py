@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import platform
 import re
 import shutil
@@ -119,12 +120,11 @@ def _make(folder: Path, base: str) -> None:
     """Make an empty environment; pip is not in it, unless the trial's had one."""
     if (folder / "pyvenv.cfg").is_file() and (folder / "bin" / "python").exists():
         return
-    done = subprocess.run(
-        [base, "-m", "venv", "--without-pip", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [base, "-m", "venv", "--without-pip", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UsageError(f"--python {base}: does not run ({error.strerror})") from None
     if done.returncode:
         raise UsageError(f"{base} -m venv {folder}: {_last_line(done.stderr or done.stdout)}")
 
@@ -197,7 +197,9 @@ def _install_batch(
         refused = _pip(python, [_requirement(name, wanted, origins) for name in left], options)
         if refused is None:
             break
-        name = next(each for each in left if normalized(each) == normalized(refused))
+        name = next((each for each in left if normalized(each) == normalized(refused)), None)
+        if name is None:  # another's, such as what builds it
+            raise UsageError(f"environment: no index has {refused}, which {left[0]} ... needs")
         left.remove(name)
         build = wanted[name].partition("+")[2]
         if not _TORCH_BUILD.fullmatch(build) or _pip(
@@ -238,6 +240,7 @@ def _pip(python: Path, requirements: Sequence[str], options: Sequence[str]) -> s
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=_variables(),
         check=False,
     )
     if done.returncode == 0:
@@ -250,6 +253,12 @@ def _pip(python: Path, requirements: Sequence[str], options: Sequence[str]) -> s
             f" {_last_line(done.stderr)}; the same command goes on"
         )
     return refused[1]
+
+
+def _variables() -> dict[str, str]:
+    """Return this process's variables, less those that lead pip to another place."""
+    apart = {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"}
+    return {**{n: v for n, v in os.environ.items() if n not in apart}, "PIP_USER": "0"}
 
 
 def _last_line(text: str) -> str:

@@ -46,6 +46,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_USER", "1")  # as clusters set it, where it would be refused
     wheel(folder, "torch", "2.0+cpu")
     wheel(folder, "tiny", "1.0", text="VALUE = 7\n")
     wheel(folder, "tiny", "2.0", text="VALUE = 8\n")
@@ -129,7 +130,12 @@ def test_what_can_not_be_built_is_one_line(
     trial: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "drop one" in line(capsys, "--environment", "--dry-run")
-    file = trial / "environment.json"
+    file, place = trial / "environment.json", "runs/.reproduced/single/a"
+    change_json(trial / "trial.json", "software", "library_digest", value="0" * 16)
+    assert "no index has mlmodeldev==" in line(capsys, "--environment", "--to", place + "-1")
+    assert "--python /no/python" in line(
+        capsys, "--environment", "--python", "/no/python", "--to", place + "-4"
+    )
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
@@ -138,7 +144,6 @@ def test_what_can_not_be_built_is_one_line(
     assert refused.startswith("mlmodeldev trial: environment: pip could not install")
     assert refused.endswith("the same command goes on")
     change_json(file, "python", value="3.1.4")
-    place = "runs/.reproduced/single/a"
     assert "there is no python3.1 on the PATH" in line(
         capsys, "--environment", "--to", place + "-2"
     )
