@@ -47,11 +47,13 @@ class Choice:
         states: whether checkpoints with optimizer states of finished trials go.
         keep: how many of them stay, the newest.
         older_than: seconds since a trial, a log or a copy of code was last changed.
+        reproductions: whether finished runs of ``trial reproduce`` go.
     """
 
     states: bool = False
     keep: int = 0
     older_than: float = 0.0
+    reproductions: bool = False
 
 
 @dataclass(frozen=True)
