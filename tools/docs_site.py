@@ -59,6 +59,9 @@ def relinked(text: str, source: str, address: str) -> str:
         text: the page; what stands in its code is left as it is.
         source: its file, from the repository's top.
         address: of the repository.
+
+    Raises:
+        FileNotFoundError: a link leads nowhere; of those among pages the builder says so.
     """
     folder = posixpath.dirname(_place(source))
     kept: list[str] = []
@@ -71,9 +74,9 @@ def relinked(text: str, source: str, address: str) -> str:
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
         if file in TOP_LEVEL or file.startswith("docs/"):
             return f"]({posixpath.relpath(_place(file), folder or '.')}{match[2] or ''})"
-        if (ROOT / file).exists():
-            return f"]({address}/blob/main/{file})"
-        return match[0]  # which the builder refuses
+        if not (ROOT / file).exists():
+            raise FileNotFoundError(f"{source} has a link to {match[1]}, which does not exist")
+        return f"]({address}/blob/main/{file})"
 
     text = _LINK.sub(lead, _CODE.sub(keep, text))
     return re.sub("\0(\\d+)\0", lambda match: kept[int(match[1])], text)

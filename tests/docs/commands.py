@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,9 @@ from tests.conftest import ROOT
 PAGES = ("README.md", "AGENTS.md", "CONTRIBUTING.md", "docs/*.md")
 FOREIGN = {
     **dict.fromkeys(["cd", "export", "source", "sleep", "kill", "sed", "tee", "pip"], "shell"),
-    **dict.fromkeys(["git", "dvc", "wandb", "mlflow", "conda", "eval", "for"], "a program of others"),
+    **dict.fromkeys(
+        ["git", "dvc", "wandb", "mlflow", "conda", "eval", "for"], "a program of others"
+    ),
     **dict.fromkeys(["optuna-dashboard", "torchrun", "accelerate"], "a program of others"),
     **dict.fromkeys(["tar", "rsync", "scontrol", "sacct"], "a program of others"),
 }
@@ -35,7 +37,8 @@ FOREIGN = {
 _FLAGS = re.DOTALL | re.MULTILINE
 STANDARD = ("venv", "http.server", "pip", "pytest")
 """Modules of others that ``python -m`` starts."""
-_FILE = re.compile(r"(?:# @package _global_\n)?# (\S+\.(?:py|yaml|txt))\n")
+FILE = re.compile(r"(?:# @package _global_\n)?# (\S+\.(?:py|yaml|txt))\n")
+"""How a block begins that is a file: its name in a comment."""
 
 
 MENTIONED = "the following arguments are required"
@@ -68,7 +71,7 @@ def shown_files() -> dict[str, str]:
         for page in pages()
         for _, text in re.findall(r"^( *)```\w+\n(.*?)^\1```$", page.read_text(), _FLAGS)
     )
-    return {match[1]: text for text in blocks if (match := _FILE.match(text))}
+    return {match[1]: text for text in blocks if (match := FILE.match(text))}
 
 
 def lines() -> Iterator[Line]:
@@ -85,8 +88,8 @@ def lines() -> Iterator[Line]:
             elif not inside:
                 for code in re.findall(r"`([^`]+)`", text):
                     if re.match(r"(python \S+|mlmodeldev|SlurmTrain\.py|make) \S", code):
-                        code = re.sub(r"^SlurmTrain\.py", "python slurm/SlurmTrain.py", code)
-                        yield Line(name, number, code, in_text=True)
+                        whole = re.sub(r"^SlurmTrain\.py", "python slurm/SlurmTrain.py", code)
+                        yield Line(name, number, whole, in_text=True)
 
 
 def problems(project: Path) -> Iterator[str]:
@@ -108,16 +111,16 @@ def commands(text: str) -> list[list[str]]:
     plain = re.sub(r"2>&1|\b(do|done)\b", "", plain)
     lexer = shlex.shlex(plain, posix=True, punctuation_chars=";&|<>")
     lexer.whitespace_split, lexer.commenters = True, ""
-    found: list[list[str]] = [[]]
+    result: list[list[str]] = [[]]
     redirected = False
     for word in lexer:
         if redirected or word in (">", ">>", "<"):
             redirected = not redirected
         elif set(word) <= set(";&|"):
-            found.append([])
+            result.append([])
         else:
-            found[-1].append(word)
-    return [words for words in map(_without_variables, found) if words]
+            result[-1].append(word)
+    return [words for words in map(_without_variables, result) if words]
 
 
 def _without_variables(words: list[str]) -> list[str]:
@@ -133,20 +136,21 @@ def problem(words: list[str], project: Path) -> str | None:
         project: where its settings are composed; the working directory.
     """
     program, *rest = words
+    if program in FOREIGN or "/bin/" in program:
+        return None
+    checks: dict[str, Callable[[list[str]], str | None]] = {
+        "make": _make,
+        "mlmodeldev": _ours,
+        "bash": _script,
+        "sbatch": _script,
+        "python": lambda given: _python(given, project),
+    }
+    if program not in checks:
+        return f"{program}: is no program of ours, nor listed as one of others"
     try:
-        if program in FOREIGN or "/bin/" in program:
-            return None
-        if program == "make":
-            return _make(rest)
-        if program == "mlmodeldev":
-            return _ours(rest)
-        if program in ("bash", "sbatch"):
-            return _script(rest)
-        if program == "python":
-            return _python(rest, project)
+        return checks[program](rest)
     except UsageError as error:
         return str(error)
-    return f"{program}: is no program of ours, nor listed as one of others"
 
 
 @functools.cache
@@ -216,11 +220,11 @@ def _slurm_train(words: list[str]) -> str | None:
     from mlmodeldev.slurm import command_line
 
     others = {"report": cli._REPORT, "doctor": cli._DOCTOR}
-    known = {**command_line.COMMANDS, **others}
+    actions = {**command_line.COMMANDS, **others}
     parsed: list[argparse.Namespace] = []
     wrong = _silently(
         lambda given: parsed.append(
-            command_line._parse(command_line._with_action(given, known), known)
+            command_line._parse(command_line._with_action(given, actions), actions)
         ),
         words,
     )
@@ -228,7 +232,9 @@ def _slurm_train(words: list[str]) -> str | None:
         return wrong
     _compose(getattr(parsed[0], "overrides", []))
     sweep = str(getattr(parsed[0], "sweep", ""))
-    return None if not sweep.endswith(".yaml") or Path(sweep).is_file() else f"no such file: {sweep}"
+    return (
+        None if not sweep.endswith(".yaml") or Path(sweep).is_file() else f"no such file: {sweep}"
+    )
 
 
 def _trainer(words: list[str]) -> str | None:
@@ -264,14 +270,14 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> str | None:
         return _silently(parser.parse_args, words)
 
 
-def _silently(parse: object, words: list[str]) -> str | None:
+def _silently(parse: Callable[[list[str]], object], words: list[str]) -> str | None:
     """Return what a parser says against these words."""
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             parse(words)
     except UsageError as error:
         return str(error)
     except SystemExit as end:
-        return said.getvalue().strip().splitlines()[-1] if end.code else None
+        return printed.getvalue().strip().splitlines()[-1] if end.code else None
     return None

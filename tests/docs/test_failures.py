@@ -11,20 +11,22 @@ import pytest
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "failures.md").read_text()
-SECTIONS = re.findall(r"^### (.+?)\n\n```text\n(.*?)```\n(.+?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE)
+SECTIONS = re.findall(
+    r"^### (.+?)\n\n```text\n(.*?)```\n(.+?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE
+)
 
 
 @functools.cache
 def texts() -> str:
     """Every text in the library's source, what is filled in written as ``…``."""
-    found = []
+    result = []
     for file in (ROOT / "mlmodeldev").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
-                found.append("".join(map(_part, node.values)))
+                result.append("".join(map(_part, node.values)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return "\n".join(found)
+                result.append(node.value)
+    return "\n".join(result)
 
 
 def _part(value: ast.expr) -> str:
