@@ -36,7 +36,7 @@ class _Requests(HTMLParser):
 
 
 def build(place: Path) -> tuple[Path, str]:
-    """Build the site without a network, where this system can take it away; return what is printed."""
+    """Build the site, without a network where it can be taken away; return it, and the output."""
     if not BUILDER.exists():
         missing = "no builder of the site; make .venv-docs"
         (pytest.fail if os.environ.get("SLURM_TESTS") == "require" else pytest.skip)(missing)
