@@ -27,11 +27,16 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from mlmodeldev.tracking.background import BackgroundCalls
 from mlmodeldev.tracking.metadata import log_model
-from mlmodeldev.tracking.wandb_rows import Row, RunRows
+from mlmodeldev.tracking.pictures import pass_over
+from mlmodeldev.tracking.wandb_rows import Row, RunRows, heat_maps
 
 EXTRA_SECONDS = 20.0
 """How long the end of a trial waits until the client has taken its tables; they are in its folder
 anyway."""
+
+
+RECENT_ROWS = 50
+"""Of the last rows that W&B has, pictures are sent again: files come there later than rows."""
 
 
 class WandbTrialLogger(Logger):
@@ -89,22 +94,36 @@ class WandbTrialLogger(Logger):
         for metrics in self._rows.unnumbered(self.file):
             step = int(metrics.pop("step"))
             if step < before:
+                if self._rows.monitor in metrics:
+                    for key, picture in heat_maps(self.file.parent, metrics).items():
+                        self._media.setdefault(key, ([picture], {}))
                 self.log_metrics(metrics, step)
         return self._rows.count
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send one row, unless W&B has it."""
+        """Send one row, unless W&B has it, with the pictures that travel with it."""
         row = self._rows.number(metrics, int(step or 0))
+        media, self._media = self._media, {}
+        extra = dict(self._extra)
+        self._extra.clear()
         if row is not None:
-            media, self._media = self._media, {}
-            extra = dict(self._extra)
-            self._extra.clear()
             self._background.add(partial(self._send_row, row, media, extra))
+        elif (media or extra) and self._rows.count > self._rows.there - RECENT_ROWS:
+            number = self._rows.count - 1
+            self._background.add(partial(self._send_files, number, media, extra))
 
     def _send_row(self, row: Row, media: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         with self._guarded():
             self._rows.send(row, {**extra, **_pictures(media)})
+
+    def _send_files(self, row: int, media: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
+        """Send the files of pictures whose row W&B has: the client was killed between the two."""
+        with self._guarded():
+            for key, value in {**extra, **_pictures(media)}.items():
+                for each in value if isinstance(value, list) else [value]:
+                    if hasattr(each, "bind_to_run"):
+                        each.bind_to_run(self.run, key, row)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run was begun with the settings."""
@@ -214,13 +233,16 @@ def _patience() -> float:
 def _pictures(media: Mapping[str, Any]) -> dict[str, Any]:
     import wandb
 
-    return {
-        key: [
-            wandb.Image(image, **{name: values[number] for name, values in options.items()})
-            for number, image in enumerate(images)
-        ]
-        for key, (images, options) in media.items()
-    }
+    made: dict[str, Any] = {}
+    for key, (images, options) in media.items():
+        try:
+            made[key] = [
+                wandb.Image(image, **{name: values[number] for name, values in options.items()})
+                for number, image in enumerate(images)
+            ]
+        except Exception as error:  # the row that it travels with must not be lost with it
+            pass_over("Weights & Biases", key, error)
+    return made
 
 
 class RunOfModel:

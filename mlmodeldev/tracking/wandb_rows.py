@@ -60,6 +60,7 @@ class RunRows:
 
     Attributes:
         count: rows numbered so far, which W&B has or will have.
+        there: rows that W&B had when the run was opened.
         best: best value of the monitored metric in them.
     """
 
@@ -67,7 +68,7 @@ class RunRows:
         self.run, self.monitor, self.mode = run, monitor, mode
         self.count = 0
         self.best: float | None = None
-        self._there = int(getattr(run, "starting_step", 0) or 0)
+        self.there = int(getattr(run, "starting_step", 0) or 0)
 
     def define_metrics(self) -> None:
         """Let W&B draw every metric over the optimizer steps."""
@@ -82,7 +83,7 @@ class RunRows:
         """Give the next row its number; return it, or None where W&B has it already."""
         number, self.count = self.count, self.count + 1
         self._note_best(metrics)
-        if number < self._there:
+        if number < self.there:
             return None
         values = {**metrics, STEP: step}
         written = values.pop(TIME, None)  # of rows that are sent later than they were written
@@ -119,6 +120,13 @@ class RunRows:
         if value is not None and not math.isnan(value):
             better = max if self.mode == "max" else min
             self.best = float(value if self.best is None else better(self.best, value))
+
+
+def heat_maps(folder: Path, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return the heat maps in a trial's folder of the validation whose row this is, by key."""
+    epoch = int(metrics.get("epoch", -1)) + 1
+    files = sorted(folder.glob(f"cka/*/epoch-{epoch:04d}.png"))
+    return {f"cka/{file.parent.name}/heatmap": str(file) for file in files}
 
 
 class RunWriter:
@@ -210,16 +218,10 @@ class RunWriter:
         return self._rows.finish(self.state, self._send_extras)
 
     def _pictures(self, metrics: Mapping[str, float]) -> dict[str, Any]:
-        """Return the heat maps of the validation whose row this is."""
-        if self._rows.monitor not in metrics:
-            return {}
         import wandb
 
-        epoch = int(metrics.get("epoch", -1)) + 1
-        return {
-            f"cka/{file.parent.name}/heatmap": [wandb.Image(str(file))]
-            for file in sorted(self.folder.glob(f"cka/*/epoch-{epoch:04d}.png"))
-        }
+        files = heat_maps(self.folder, metrics) if self._rows.monitor in metrics else {}
+        return {key: [wandb.Image(file)] for key, file in files.items()}
 
     def _send_extras(self) -> None:
         import wandb
