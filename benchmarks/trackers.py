@@ -45,9 +45,9 @@ def run(epochs: int = EPOCHS, rounds: int = ROUNDS) -> Table:
         note=(
             "The digits with the default settings, one thread; metrics.csv is written in each."
             f" Medians of {rounds} trials of {epochs // 2} pairs of an epoch that logs and one that"
-            " does not, in CPU time: the training thread's in the tracker as a share of its batches,"
-            " and the whole process's. Close: the end of the trial in the tracker, and that of the"
-            " same rows and models with its library alone, medians."
+            " does not, in CPU time: the training thread's in the tracker as a share of its"
+            " batches, and the whole process's. Close: the end of the trial in the tracker, and"
+            " that of the same rows and models with its library alone, medians."
         ),
     )
     chosen = [c for c in CHOICES if "mlflow" not in c or use_mlflow()]

@@ -12,6 +12,7 @@ import contextlib
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,18 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import DummyExperiment
 from pytorch_lightning.utilities import rank_zero_only
 
+from mlmodeldev.tracking.background import BackgroundCalls
 from mlmodeldev.tracking.pictures import as_picture, pass_over
 from mlmodeldev.trial.record import TIME, read_rows
+
+FINISH_SECONDS = 60.0
+"""How long the end of a trial waits for a file system that does not answer."""
 
 
 class TensorBoardFiles(TensorBoardLogger):
     """Lightning's logger, which by itself loses two minutes to a kill and shows steps twice.
+
+    A thread writes, so that the training loop waits neither for a disk nor for a picture.
 
     A failure (a full disk, a folder that can't be made) never fails the trial: it is said once, and
     nothing more is written.
@@ -38,6 +45,7 @@ class TensorBoardFiles(TensorBoardLogger):
         self.folder = folder
         self._step = 0
         self._lost = False
+        self._background = BackgroundCalls("tensorboard-rows")
 
     @property
     def experiment(self) -> Any:
@@ -66,41 +74,45 @@ class TensorBoardFiles(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write a row, to the file at once."""
+        """Take a row, which is in the file a moment later."""
         self._step = int(step or 0)
-        with self._guarded():
-            super().log_metrics(metrics, step)
-            self.experiment.flush()
+        self._background.add(partial(self._write_row, dict(metrics), self._step))
 
     @rank_zero_only
     def log_image(
         self, key: str, images: Sequence[Any], step: int | None = None, **options: Sequence[Any]
     ) -> None:
         """Show pictures (files, arrays or figures) under one key, with a slider over the steps."""
-        import numpy as np
-
         at = self._step if step is None else step
         for number, image in enumerate(images):
             name = key if len(images) == 1 else f"{key}/{number}"
             try:
-                pixels = np.asarray(as_picture(image).convert("RGB"))
+                picture = image if isinstance(image, str | Path) else as_picture(image)
             except (ValueError, TypeError, OSError) as error:
                 pass_over("TensorBoard", name, error)
-                continue
-            with self._guarded():
-                self.experiment.add_image(name, pixels, at, dataformats="HWC")
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Bring all to the files."""
-        with self._guarded():
-            super().save()
+            else:
+                self._background.add(partial(self._write_picture, name, picture, at))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Close the file."""
+        if not self._background.drain(FINISH_SECONDS):
+            self._lose(f"nothing more was written within {FINISH_SECONDS:.0f} s")
+            return
         with self._guarded():
             super().finalize(status)
+
+    def _write_row(self, metrics: Mapping[str, float], step: int) -> None:
+        with self._guarded():
+            super().log_metrics(metrics, step)
+            self.experiment.flush()
+
+    def _write_picture(self, name: str, image: Any, step: int) -> None:
+        import numpy as np
+
+        with self._guarded():
+            pixels = np.asarray(as_picture(image).convert("RGB"))
+            self.experiment.add_image(name, pixels, step, dataformats="HWC")
 
     def _write_missing(self, before: int) -> None:
         for values in read_rows(self.folder / "metrics.csv"):
@@ -115,10 +127,13 @@ class TensorBoardFiles(TensorBoardLogger):
         try:
             yield
         except Exception as error:  # whatever its thread ran into
-            if not self._lost:
-                self._lost = True
-                print(
-                    f"TensorBoard: gone ({type(error).__name__}: {error}); training goes on, and"
-                    " metrics.csv has every row",
-                    file=sys.stderr,
-                )
+            cause = error.__cause__ or error  # Lightning says of each that the value is none
+            self._lose(f"{type(cause).__name__}: {' '.join(str(cause).split())}")
+
+    def _lose(self, reason: str) -> None:
+        if not self._lost:
+            self._lost = True
+            print(
+                f"TensorBoard: gone ({reason}); training goes on, and metrics.csv has every row",
+                file=sys.stderr,
+            )

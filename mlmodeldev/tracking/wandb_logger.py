@@ -35,8 +35,8 @@ EXTRA_SECONDS = 20.0
 anyway."""
 
 
-RECENT_ROWS = 50
-"""Of the last rows that W&B has, pictures are sent again: files come there later than rows."""
+LEFT_BEHIND_SECONDS = 300.0
+"""How much older than the newest a picture may be that the attempt before may not have sent."""
 
 
 class WandbTrialLogger(Logger):
@@ -88,6 +88,8 @@ class WandbTrialLogger(Logger):
     def resume_from(self, step: int) -> None:
         """Send the rows of ``metrics.csv`` before ``step`` that W&B lacks; the others come anew."""
         self.catch_up(before=step)
+        if step:
+            self._background.add(self._send_left_behind)
 
     def catch_up(self, before: float = math.inf) -> int:
         """Send rows that were written since the last call; return how many rows there are."""
@@ -109,21 +111,24 @@ class WandbTrialLogger(Logger):
         self._extra.clear()
         if row is not None:
             self._background.add(partial(self._send_row, row, media, extra))
-        elif (media or extra) and self._rows.count > self._rows.there - RECENT_ROWS:
-            number = self._rows.count - 1
-            self._background.add(partial(self._send_files, number, media, extra))
 
     def _send_row(self, row: Row, media: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         with self._guarded():
             self._rows.send(row, {**extra, **_pictures(media)})
 
-    def _send_files(self, row: int, media: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
-        """Send the files of pictures whose row W&B has: the client was killed between the two."""
+    def _send_left_behind(self) -> None:
+        """Send the newest pictures of the attempt before, which may have been killed.
+
+        The client sends a row before the files of its pictures, and forgets them when it is killed.
+        """
         with self._guarded():
-            for key, value in {**extra, **_pictures(media)}.items():
-                for each in value if isinstance(value, list) else [value]:
-                    if hasattr(each, "bind_to_run"):
-                        each.bind_to_run(self.run, key, row)
+            attempts = self.file.parent.glob(f"wandb/run-*-{self.run.id}/files")
+            before = [each for each in sorted(attempts) if each != Path(self.run.dir)]
+            files = list(before[-1].glob("media/**/*.*")) if before else []
+            newest = max((file.stat().st_mtime for file in files), default=0.0)
+            for file in files:
+                if file.stat().st_mtime > newest - LEFT_BEHIND_SECONDS:
+                    self.run.save(str(file), base_path=str(before[-1]), policy="now")
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run was begun with the settings."""

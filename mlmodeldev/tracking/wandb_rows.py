@@ -60,7 +60,6 @@ class RunRows:
 
     Attributes:
         count: rows numbered so far, which W&B has or will have.
-        there: rows that W&B had when the run was opened.
         best: best value of the monitored metric in them.
     """
 
@@ -68,7 +67,7 @@ class RunRows:
         self.run, self.monitor, self.mode = run, monitor, mode
         self.count = 0
         self.best: float | None = None
-        self.there = int(getattr(run, "starting_step", 0) or 0)
+        self._there = int(getattr(run, "starting_step", 0) or 0)
 
     def define_metrics(self) -> None:
         """Let W&B draw every metric over the optimizer steps."""
@@ -83,7 +82,7 @@ class RunRows:
         """Give the next row its number; return it, or None where W&B has it already."""
         number, self.count = self.count, self.count + 1
         self._note_best(metrics)
-        if number < self.there:
+        if number < self._there:
             return None
         values = {**metrics, STEP: step}
         written = values.pop(TIME, None)  # of rows that are sent later than they were written

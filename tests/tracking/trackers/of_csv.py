@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 
@@ -15,7 +16,7 @@ class Csv(Tracker):
 
     name = "csv"
     models = ("best", "last")
-    statuses = {name: name for name in ("done", "pruned", "failed", "interrupted")}
+    statuses: ClassVar = {name: name for name in ("done", "pruned", "failed", "interrupted")}
 
     def read(self, trial: Path) -> Shown:
         heat_maps = [file.parent.name for file in trial.glob("cka/*/epoch-*.png")]

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mlmodeldev.tracking.mlflow_names import metric_name
 from tests.tracking.mlflow_reader import Reader, use_mlflow
@@ -20,7 +20,7 @@ class Mlflow(Tracker):
 
     name = "mlflow"
     models = ("best",)
-    statuses = {
+    statuses: ClassVar = {
         "done": "FINISHED",
         "pruned": "FINISHED",
         "failed": "FAILED",

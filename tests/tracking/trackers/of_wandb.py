@@ -8,7 +8,7 @@ import signal
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.tracking.trackers.in_trial import children, until
 from tests.tracking.trackers.shown import Entrance, Shown, Tracker, digest, flat
@@ -22,7 +22,7 @@ class Wandb(Tracker):
 
     name = "wandb"
     models = ("best", "last")
-    statuses = {
+    statuses: ClassVar = {
         "done": "finished",
         "pruned": "finished",
         "failed": "failed",
@@ -68,7 +68,9 @@ class Wandb(Tracker):
                     pictures[name] += _pictures(run, value)
                 elif not name.startswith(("_", "time/", "trainer/")):
                     metrics[name].append((int(row["trainer/global_step"]), float(value)))
-        return Shown(flat(run.settings), dict(metrics), dict(pictures), self._models(run), run.state)
+        return Shown(
+            flat(run.settings), dict(metrics), dict(pictures), self._models(run), run.state
+        )
 
     def _models(self, run: Run) -> dict[str, str]:
         store = self.server.store
