@@ -31,7 +31,7 @@ FINISH_SECONDS = 60.0
 class TensorBoardFiles(TensorBoardLogger):
     """Lightning's logger, which by itself loses two minutes to a kill and shows steps twice.
 
-    A thread writes, so that the training loop waits neither for a disk nor for a picture.
+    A thread writes pictures, whose encoding takes longer than many a step.
 
     A failure (a full disk, a folder that can't be made) never fails the trial: it is said once, and
     nothing more is written.
@@ -45,7 +45,7 @@ class TensorBoardFiles(TensorBoardLogger):
         self.folder = folder
         self._step = 0
         self._lost = False
-        self._background = BackgroundCalls("tensorboard-rows")
+        self._background = BackgroundCalls("tensorboard-pictures")
 
     @property
     def experiment(self) -> Any:
@@ -74,9 +74,11 @@ class TensorBoardFiles(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Take a row, which is in the file a moment later."""
+        """Write a row, to the file at once: a kill must not lose one that a checkpoint is after."""
         self._step = int(step or 0)
-        self._background.add(partial(self._write_row, dict(metrics), self._step))
+        with self._guarded():
+            super().log_metrics(metrics, step)
+            self.experiment.flush()
 
     @rank_zero_only
     def log_image(
@@ -101,11 +103,6 @@ class TensorBoardFiles(TensorBoardLogger):
             return
         with self._guarded():
             super().finalize(status)
-
-    def _write_row(self, metrics: Mapping[str, float], step: int) -> None:
-        with self._guarded():
-            super().log_metrics(metrics, step)
-            self.experiment.flush()
 
     def _write_picture(self, name: str, image: Any, step: int) -> None:
         import numpy as np
