@@ -45,7 +45,8 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
     step = max(1, n // _SHIFT_SAMPLES)
     some = len(range(0, n, step))
     weights = torch.full((1, some), 1 / some, dtype=dtype, device=device)
-    shifted, parts, columns = buffer, [], 0
+    parts: list[Part] = []
+    shifted, columns = buffer, 0
     for piece in rows.split(width, dim=1):
         chunk = piece if piece.dtype == dtype else piece.to(dtype)
         if chunk.shape != shifted.shape:

@@ -39,6 +39,7 @@ from mlmodeldev.tracking.mlflow_files import (
 from mlmodeldev.tracking.mlflow_model import keep_model
 from mlmodeldev.tracking.mlflow_run import UPLOADED_ENTRY, TimedRow, TrialRun, rows_of
 from mlmodeldev.tracking.mlflow_store import address, import_client, reason
+from mlmodeldev.tracking.pictures import pass_over
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -157,8 +158,13 @@ class MlflowTrialLogger(Logger):
         for number, image in enumerate(images):
             if isinstance(image, str | Path):
                 self._add(keep_file(Path(image), posixpath.dirname(key) or key))
+                continue
+            try:
+                sending = keep_drawing(image, f"{key}/step-{at:08d}-{number}.png")
+            except (ValueError, TypeError, OSError) as error:
+                pass_over("MLflow", key, error)
             else:
-                self._add(keep_drawing(image, f"{key}/step-{at:08d}-{number}.png"))
+                self._add(sending)
 
     @rank_zero_only
     def log_table(
