@@ -67,6 +67,7 @@ class Scope:
         notes: warnings of reading it.
         args: options of `add_sweep_options`.
         overrides: of which the settings were composed.
+        login_key: of a job: whether there was a W&B key where it was submitted.
         in_job: whether this is a compute node, within a job.
     """
 
@@ -77,6 +78,7 @@ class Scope:
     notes: tuple[str, ...] = ()
     args: argparse.Namespace | None = None
     overrides: tuple[str, ...] = ()
+    login_key: bool = False
     in_job: bool = False
 
     @property

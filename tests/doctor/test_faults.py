@@ -307,7 +307,7 @@ FAULTS = [
     Fault("slurm", _slurm(squeue="echo down >&2; exit 1"), "FAIL", "down", "scontrol ping"),
     Fault("cluster", _slurm(PARTITION), "FAIL", "there is none", "cluster.partition=gpu"),
     Fault("cluster", _slurm("cluster.minutes=600"), "FAIL", "allows 60", "sinfo -o '%P %l'"),
-    Fault("cluster", _slurm("cluster.minutes=1"), "FAIL", "no time", "cluster.minutes=3"),
+    Fault("settings", _slurm("cluster.minutes=1"), "FAIL", "no time", "cluster.minutes=3"),
     Fault("cluster", _slurm("cluster.gpus_per_task=8"), "FAIL", "has 4", "sinfo -o '%P %D %G'"),
     Fault(
         "jobs-python", _slurm("cluster.python=/no/python"), "FAIL", "/no/python", "cluster.python="

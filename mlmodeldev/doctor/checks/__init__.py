@@ -31,6 +31,7 @@ CHECKS = (
     Check("clock", locks.clock, quick=True, on_node=True),
     Check("modes", modes.modes, quick=True),
     Check("slurm", cluster.reachable, seconds=130),
+    Check("settings", cluster.contradictions, quick=True),
     Check("cluster", cluster.allowed, seconds=130),
     Check("jobs-python", cluster.jobs_python, quick=True),
     Check("sbatch", cluster.test_only, seconds=130),
