@@ -139,8 +139,9 @@ def look_first(sweep: SweepState) -> None:
     from mlmodeldev.project import project_root
 
     quiet = {check.name for check in CHECKS if check.in_submit}
+    checks = [check for check in CHECKS if check.in_submit != "all"]
     scope = Scope(_first_trial(sweep)[0], project_root())
-    for line in run_checks(scope, quick=True):
+    for line in run_checks(scope, quick=True, checks=checks):
         if line.level == "FAIL":
             raise UsageError(f"{line.what}; {line.mend}")
         if line.level == "WARN" and line.check not in quiet:

@@ -106,7 +106,7 @@ class Check:
         look: returns its lines; nothing: there is nothing to say here.
         quick: needs no network, and a moment only.
         on_node: is made by ``doctor --job``, too.
-        in_submit: ``submit`` gives the same warning itself.
+        in_submit: what ``submit`` does by itself: gives the same ``warning``, or looks at ``all``.
         seconds: that it may take.
     """
 
@@ -114,7 +114,7 @@ class Check:
     look: Callable[[Scope], Iterable[Line]]
     quick: bool = False
     on_node: bool = False
-    in_submit: bool = False
+    in_submit: Literal["", "warning", "all"] = ""
     seconds: float = 20.0
 
 

@@ -8,12 +8,14 @@ import hashlib
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from mlmodeldev.doctor.checks import disk, locks, machine, modes, tracking
+from mlmodeldev.fetch.manifest import prepare
 from mlmodeldev.slurm import preflight
 from mlmodeldev.trial import software
 from tests.doctor.conftest import SCONTROL, Place
@@ -221,6 +223,23 @@ def _birds(content: str | None) -> Callable[[Place], None]:
     return plant
 
 
+def _pictures_purged(place: Place) -> None:
+    """The archive was unpacked, and scratch has lost one of its pictures since."""
+    archive = place.folder / "birds.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("robin.png", "red")
+    own = place.folder / "manifests"
+    own.mkdir()
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    (own / "birds.yaml").write_text(
+        f'files: [{{urls: ["{archive.as_uri()}"], sha256: "{digest}", unpack: pictures}}]\n'
+        "layout: [pictures/robin.png]\n"
+    )
+    place.patch.setenv("MLMODELDEV_MANIFESTS", str(own))
+    folder = prepare("birds", place.folder / "data", keep_archives=False)
+    (folder / "pictures" / "robin.png").unlink()
+
+
 def _sweep(text: str) -> Callable[[Place], None]:
     return lambda place: place.sweep.write_text(
         place.sweep.read_text().replace("optimizer.lr:", text)
@@ -333,6 +352,7 @@ FAULTS = [
     Fault("trackers", _no_tracker, "FAIL", "mlflow", "pip install mlflow"),
     Fault("data", _birds("robon\n"), "FAIL", "digest", "data fetch birds --directory"),
     Fault("data", _birds("robin\n"), "OK", "birds", ""),
+    Fault("data", _pictures_purged, "FAIL", "robin.png is gone", "rm -r "),
     Fault("data", _birds(None), "WARN", "its files are not", "data fetch birds"),
     Fault("data", _slurm("data=mnist"), "WARN", "without a network", "data fetch mnist"),
     Fault(
@@ -375,3 +395,16 @@ def test_a_cluster_that_takes_the_jobs_is_no_fault(place: Place) -> None:
     assert "2 trials in 2 jobs" in by_check["submit"]
     assert by_check["jobs-python"] == "jobs run /bin/sh"
     assert "H100 (80 GiB)" in by_check["torch"]
+
+
+def test_quotas_of_lustre_are_read_though_a_long_name_takes_a_line() -> None:
+    table = """\
+/global/scratch/projects/a/rather/long/name
+                 950*    900     1000    6d     12       0       0       -
+/home  10 0 0 - 3 0 0 -
+Some errors happened when getting quota info.
+"""
+    rows = disk.read_quota(table)
+    assert rows[0] == ("/global/scratch/projects/a/rather/long/name", 950, 900, 1000, 12, 0, 0)
+    assert rows[1][:4] == ("/home", 10, 0, 0)
+    assert len(rows) == 2
