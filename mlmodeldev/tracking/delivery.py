@@ -188,6 +188,10 @@ class DeliveringLogger(Logger, Generic[R]):
             self._warn(f"not all of them within {seconds:.0f} s")
         return in_time and self._complete
 
+    def warn(self, error: Exception) -> None:
+        """Say once what the tracker is not able to do."""
+        self._warn(f"{type(error).__name__}: {self._cause(error)}")
+
     def _wait(self, seconds: float) -> bool:
         return self._background.drain(seconds)
 
@@ -263,7 +267,7 @@ class DeliveringLogger(Logger, Generic[R]):
     def _note_failure(self, error: Exception) -> None:
         self._failed = True
         self._retry_at = time.monotonic() + self._pace.retry
-        self._warn(f"{type(error).__name__}: {self._cause(error)}")
+        self.warn(error)
 
     def _warn(self, reason: str) -> None:
         """Say once that the tracker is away, and why."""
