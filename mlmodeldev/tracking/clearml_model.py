@@ -29,6 +29,7 @@ MODEL_ENTRY = "clearml_model"
 """Name in ``trial.json``: the id of the model that the trial has made."""
 FRAMEWORK = "PyTorch"
 LONGEST_VALUE = 2000
+_PACKAGE = "package"  # by which ClearML's client knows what to unpack
 
 
 def keep_output(task: TrialTask, best: Path, folder: TrialFolder, step: int) -> None:
@@ -50,6 +51,7 @@ def keep_output(task: TrialTask, best: Path, folder: TrialFolder, step: int) -> 
         uri = task.server.upload(packed, task.key("models", packed.name))
     record = folder.read()
     fields = {"uri": uri, "labels": labels(best), "framework": FRAMEWORK, "comment": ""}
+    fields["system_tags"] = [_PACKAGE]
     name = f"{task.content['name']} - {best.name}"
     there = _output_of(task, name)
     if there is None:

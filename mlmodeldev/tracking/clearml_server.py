@@ -81,7 +81,7 @@ def _client() -> Any:
     """
     check_package()
     try:
-        with _process_as_it_was():
+        with _argparse_as_it_was():
             from clearml import Task, backend_api, config
             from clearml.backend_api.session import defs
             from clearml.storage import StorageManager
@@ -103,18 +103,18 @@ def _client() -> Any:
 
 
 @contextlib.contextmanager
-def _process_as_it_was() -> Iterator[None]:
-    """Put back what importing ClearML replaces: argparse's functions, hooks of imports."""
+def _argparse_as_it_was() -> Iterator[None]:
+    """Put back the functions of argparse that importing ClearML replaces, for all parsers."""
     parser = argparse.ArgumentParser
-    functions = {name: value for name, value in vars(parser).items() if callable(value)}
-    hooks = [*sys.meta_path]
+    before = dict(vars(parser))
     try:
         yield
     finally:
-        sys.meta_path[:] = hooks
-        for name, value in functions.items():
-            if vars(parser).get(name) is not value:
-                setattr(parser, name, value)
+        for name, value in dict(vars(parser)).items():
+            if name not in before:
+                delattr(parser, name)
+            elif before[name] is not value:
+                setattr(parser, name, before[name])
 
 
 def is_configured() -> bool:

@@ -207,7 +207,8 @@ def _former_task(
         else:
             return dict(task) if task.get("status") in _WRITABLE else None
     fields = ["id", "status", "last_iteration"]
-    found = server.call("tasks", "get_all", comment=re.escape(key), only_fields=fields)
+    by_key = {"pattern": re.escape(key), "fields": ["comment"]}
+    found = server.call("tasks", "get_all", _any_=by_key, only_fields=fields)
     tasks = [task for task in found.get("tasks") or () if task.get("status") in _WRITABLE]
     return dict(tasks[0]) if tasks else None
 

@@ -140,9 +140,12 @@ def _edit_parameters(store: Store, content: Content) -> Content:
 
 def _find_tasks(store: Store, content: Content) -> Content:
     listed = [*store.tasks.values()]
-    for name in ("name", "comment"):
-        if content.get(name):
-            listed = [each for each in listed if re.search(content[name], each.get(name) or "")]
+    if pattern := content.get("_any_"):
+        listed = [
+            each
+            for each in listed
+            if any(re.search(pattern["pattern"], each.get(f) or "") for f in pattern["fields"])
+        ]
     for name in ("id", "project"):
         if content.get(name):
             listed = [each for each in listed if each.get(name) in content[name]]
@@ -196,7 +199,7 @@ def _find_models(store: Store, content: Content) -> Content:
 
 def _describe_model(store: Store, content: Content) -> Content:
     metadata = _model(store, content)["metadata"]
-    metadata.update({each["key"]: each["value"] for each in content["metadata"]})
+    metadata.update({each["key"]: each for each in content["metadata"]})
     return {"updated": 1}
 
 
@@ -222,14 +225,58 @@ def _add_events(store: Store, content: Content) -> Content:
     return {"added": len(content["events"]), "errors": 0, "errors_info": {}}
 
 
+def _histogram(store: Store, content: Content) -> Content:
+    """Answer with all values of a task, by metric and variant."""
+    answer: Content = {}
+    for event in store.events[store.task(content)["id"]].values():
+        if event["type"] == "training_stats_scalar" and event["iter"] >= 0:
+            variant = answer.setdefault(event["metric"], {}).setdefault(
+                event["variant"], {"name": event["variant"], "x": [], "y": []}
+            )
+            variant["x"].append(event["iter"])
+            variant["y"].append(event["value"])
+    return answer
+
+
+def _single_values(store: Store, content: Content) -> Content:
+    """Answer with the values of tasks as a whole."""
+    answer = []
+    for task in content["tasks"]:
+        values = [
+            {"metric": e["metric"], "variant": e["variant"], "value": e["value"]}
+            for e in store.events[task].values()
+            if e["type"] == "training_stats_scalar" and e["iter"] < 0
+        ]
+        answer.append({"task": task, "task_name": "", "values": values})
+    return {"tasks": answer}
+
+
+def _debug_images(store: Store, content: Content) -> Content:
+    """Answer with the pictures of a metric, all at once."""
+    answer = []
+    for wanted in content["metrics"]:
+        events = [
+            event
+            for event in store.events[wanted["task"]].values()
+            if event["type"] == "training_debug_image"
+            and event["metric"] == wanted.get("metric", event["metric"])
+            and event["variant"] in (wanted.get("variants") or [event["variant"]])
+        ]
+        steps = sorted({event["iter"] for event in events}, reverse=True)
+        iterations = [
+            {"iter": step, "events": [e for e in events if e["iter"] == step]} for step in steps
+        ]
+        done = content.get("scroll_id") is not None
+        answer.append({"task": wanted["task"], "iterations": [] if done else iterations})
+    return {"scroll_id": "1", "metrics": answer}
+
+
 def _check_name(name: str) -> None:
     if len(name.strip()) < 3:
         raise Refusal("Field is too short: name")
 
 
 ANSWERS: dict[str, Answer] = {
-    "auth.login": lambda store, content: {},
-    "debug.ping": lambda store, content: {},
     "tasks.create": _create_task,
     "tasks.edit": _edit_task,
     "tasks.get_by_id": lambda store, content: {"task": store.task(content)},
@@ -242,10 +289,14 @@ ANSWERS: dict[str, Answer] = {
     "tasks.add_or_update_model": _add_model,
     "projects.get_all": _find_projects,
     "projects.create": _create_project,
+    "projects.get_by_id": lambda store, content: {"project": store.projects[content["project"]]},
     "models.create": _create_model,
     "models.edit": _edit_model,
     "models.get_by_id": lambda store, content: {"model": _model(store, content)},
     "models.get_all": _find_models,
     "models.add_or_update_metadata": _describe_model,
     "events.add_batch": _add_events,
+    "events.scalar_metrics_iter_histogram": _histogram,
+    "events.get_task_single_value_metrics": _single_values,
+    "events.debug_images": _debug_images,
 }
