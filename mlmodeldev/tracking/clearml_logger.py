@@ -45,7 +45,7 @@ GATHER_SECONDS = 3.0
 """How long rows gather before they are sent together."""
 RETRY_SECONDS = 30.0
 """After a failure, until the server is tried again."""
-OPEN_SECONDS = 0.5
+OPEN_SECONDS = 0.25
 """How long the start of a trial waits for the server; later the thread goes on trying."""
 FINISH_SECONDS = 60.0
 """How long the end waits for a server that answers; ``CLEARML_FINISH_TIMEOUT`` sets another."""

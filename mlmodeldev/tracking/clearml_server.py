@@ -31,10 +31,10 @@ MOST_EVENTS = 500
 """Sent in one request; the server stores as many at once."""
 
 _OFFLINE = "CLEARML_OFFLINE_MODE"
-_HTTP = {
+_HTTP: dict[str, Any] = {
     # the client's own 240 tries take hours, and it waits for ever while a server is in maintenance
-    "retries": dict.fromkeys(("total", "connect", "read", "redirect", "status"), 2)
-    | {"backoff_factor": 0.5, "backoff_max": 5.0},
+    **{f"retries.{what}": 2 for what in ("total", "connect", "read", "redirect", "status")},
+    "retries.backoff_factor": 0.5, "retries.backoff_max": 5.0,
     "wait_on_maintenance_forever": False,
 }
 _SECONDS, _SECONDS_OF_LARGE = (5.0, 20.0), (5.0, 60.0)
@@ -92,7 +92,6 @@ def _client() -> Any:
     names = argparse.Namespace(
         config=config.config_obj, defs=defs, storage=StorageManager, task=Task
     )
-    names.config.set_overrides({"api": {"http": _HTTP}})
 
     class QuickSession(backend_api.Session):  # type: ignore[misc]
         _session_initial_timeout = _session_timeout = _SECONDS
@@ -150,7 +149,11 @@ class Server:
     """
 
     def __init__(self) -> None:
-        self._session = _client().session()
+        client = _client()
+        tree = client.config.get("api.http")  # in place: set_overrides reads all files once more
+        for name, value in _HTTP.items():
+            tree.put(name, value)
+        self._session = client.session()
 
     def call(self, service: str, action: str, **content: Any) -> dict[str, Any]:
         """Make a call; return what is answered.
