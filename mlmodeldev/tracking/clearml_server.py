@@ -34,7 +34,8 @@ _OFFLINE = "CLEARML_OFFLINE_MODE"
 _HTTP: dict[str, Any] = {
     # the client's own 240 tries take hours, and it waits for ever while a server is in maintenance
     **{f"retries.{what}": 2 for what in ("total", "connect", "read", "redirect", "status")},
-    "retries.backoff_factor": 0.5, "retries.backoff_max": 5.0,
+    "retries.backoff_factor": 0.5,
+    "retries.backoff_max": 5.0,
     "wait_on_maintenance_forever": False,
 }
 _SECONDS, _SECONDS_OF_LARGE = (5.0, 20.0), (5.0, 60.0)

@@ -91,14 +91,24 @@ class TrialTask:
         folder.update(**{TASK_ENTRY: task_id, UPLOADED_ENTRY: False})
         last = int((former or {}).get("last_iteration") or 0)
         opened = cls(server, settings, folder, task_id, last)
-        server.call("tasks", "started", task=task_id, force=True, status_reason="trial runs")
+        if not opened._is_of_agent:
+            server.call("tasks", "started", task=task_id, force=True, status_reason="trial runs")
         if former is not None:
             opened._renew(content)
         return opened
 
+    @property
+    def _is_of_agent(self) -> bool:
+        """Whether an agent of ClearML's runs the task: it ends a process that changes the status.
+
+        It sets it itself, by the process's exit status.
+        """
+        return self.id == os.environ.get(_GIVEN)
+
     def _renew(self, content: Mapping[str, Any]) -> None:
         """Show the settings with which the trial goes on; the command stays as it was made."""
-        shown = {name: content[name] for name in ("name", "tags", "configuration")}
+        names = ("configuration",) if self._is_of_agent else ("name", "tags", "configuration")
+        shown = {name: content[name] for name in names}
         self.server.call("tasks", "edit", task=self.id, force=True, **shown)
         self._send_parameters(content["hyperparams"])
 
@@ -181,6 +191,8 @@ class TrialTask:
 
     def end(self, state: str) -> None:
         """Tell how the trial ended; one that is interrupted goes on in the same task."""
+        if self._is_of_agent:
+            return
         tags = task_tags(self._settings, state)
         if tags != task_tags(self._settings):
             self.server.call("tasks", "edit", task=self.id, force=True, tags=tags)
