@@ -29,6 +29,7 @@ from mlmodeldev.tracking.clearml_server import (
     fetch_task,
     is_configured,
     offline_by_environment,
+    server_answers,
 )
 from mlmodeldev.tracking.clearml_task import UPLOADED_ENTRY, TrialTask
 from mlmodeldev.tracking.delivery import AFTERWARDS, DeliveringLogger, Pace
@@ -79,7 +80,7 @@ class ClearmlTrialLogger(DeliveringLogger[Task]):
         afterwards: str = AFTERWARDS,
         goes_online: bool = False,
     ) -> None:
-        self._offline = why_offline(settings, goes_online)
+        self._offline, self._is_patient = why_offline(settings, goes_online), goes_online
         if self._offline:
             print(f"ClearML: offline, because {self._offline}; the trial leaves a session for it")
         self._own_object = _OwnTask(self)
@@ -182,14 +183,15 @@ class ClearmlTrialLogger(DeliveringLogger[Task]):
         elif self._complete and state != "interrupted":
             forget_session(self.folder.path)
 
-    def _wait(self, seconds: float) -> bool:
-        """Wait as long as the server gives a sign of itself."""
+    def _wait(self, seconds: float) -> str:
+        """Wait as long as the server gives a sign of itself; `sync` holds no trial up and waits."""
+        if self._offline or self._is_patient:
+            return super()._wait(seconds)
         if self._background.drain(min(seconds, SIGN_SECONDS)):
-            return True
-        run = self._run
-        if not isinstance(run, OfflineTask) and not (run and run.server.answers(SIGN_SECONDS)):
-            return False
-        return self._background.drain(max(0.0, seconds - SIGN_SECONDS))
+            return ""
+        if not server_answers(SIGN_SECONDS):
+            return "the server gives no sign of itself"
+        return super()._wait(seconds)
 
     def _send_tables(self, task: Task) -> None:
         for key, (columns, data) in self._tables.items():

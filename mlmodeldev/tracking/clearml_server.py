@@ -142,6 +142,18 @@ def fetch_task(task_id: str) -> Any:
     return _client().task.get_task(task_id=task_id)
 
 
+def server_answers(seconds: float) -> bool:
+    """Return whether the server answers within a time."""
+    import requests
+
+    host = _client().session.get_api_server_host()
+    try:
+        requests.get(f"{host}/debug.ping", timeout=seconds)
+    except requests.RequestException:
+        return False
+    return True
+
+
 class Server:
     """An open session; making one logs in.
 
@@ -195,16 +207,6 @@ class Server:
         target = f"{self._session.get_files_server_host()}/{quote(key)}"
         client.storage.upload_file(str(file), target, retries=1)
         return target
-
-    def answers(self, seconds: float) -> bool:
-        """Return whether the server answers within a time."""
-        import requests
-
-        try:
-            requests.get(f"{self._session.host}/debug.ping", timeout=seconds)
-        except requests.RequestException:
-            return False
-        return True
 
 
 def _data(answer: Any, name: str) -> dict[str, Any]:

@@ -183,17 +183,19 @@ class DeliveringLogger(Logger, Generic[R]):
         self._background.add(partial(self._end, state, [*models]))
         pace = self._pace
         seconds = min(pace.finish, pace.leave) if state == "interrupted" else pace.finish
-        in_time = self._wait(seconds)
-        if not in_time:
-            self._warn(f"not all of them within {seconds:.0f} s")
-        return in_time and self._complete
+        late = self._wait(seconds)
+        if late:
+            self._warn(late)
+        return not late and self._complete
 
     def warn(self, error: Exception) -> None:
         """Say once what the tracker is not able to do."""
         self._warn(f"{type(error).__name__}: {self._cause(error)}")
 
-    def _wait(self, seconds: float) -> bool:
-        return self._background.drain(seconds)
+    def _wait(self, seconds: float) -> str:
+        """Wait for the thread; return why it is waited no longer, empty: all was sent."""
+        in_time = self._background.drain(max(0.0, seconds))
+        return "" if in_time else f"not all of them within {seconds:.0f} s"
 
     # --- the thread's
 
