@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -191,6 +192,38 @@ def test_best_is_the_tasks_model_and_a_childs_input(
     assert child.code == 0, child.output
     (given,) = reader.task(child.record["clearml_task"])["inputs"]
     assert given["id"] == model["id"]
+
+
+def as_rank(environment: Environment, rank: int, port: int) -> None:
+    """In a trial's process: one of two that torchrun has started."""
+    at_once(environment)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "MASTER_PORT": port}
+    size = {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}
+    os.environ.update({name: str(value) for name, value in {**place, **size}.items()})
+    os.environ["TORCHELASTIC_RUN_ID"] = "two"
+
+
+def test_two_ranks_have_one_task(server: Server, reader: Reader, trials: Trials) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    before = {*server.store.tasks}
+    small = (
+        *[s for s in SMALL if "cka" not in s],
+        "callbacks=none",
+        "training.max_epochs=1",
+        "training.test=false",
+    )
+
+    def run(rank: int) -> TrialResult:
+        return trials.run(*small, patch=partial(as_rank, server.environment(), rank, port))
+
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(run, (0, 1))
+    assert (first.code, second.code) == (0, 0), first.output
+    (task_id,) = {*server.store.tasks} - before
+    assert task_id == first.record["clearml_task"]
+    is_whole(reader.task(task_id), first.folder)
 
 
 # --- the server is away, or there is none
