@@ -52,6 +52,8 @@ def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) ->
         loggers.append(run)
     if chosen.mlflow is not None:
         loggers.append(_mlflow(settings, folder) if first else SilentLogger("mlflow"))
+    if chosen.clearml is not None:
+        loggers.append(_clearml(settings, folder) if first else SilentLogger("clearml"))
     rows = MetricsFile(folder.path / "metrics.csv", check_owner=folder.check_owner)
     return [*loggers, rows]
 
@@ -106,6 +108,12 @@ def _mlflow(settings: Settings, folder: TrialFolder) -> Logger:
     from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
 
     return MlflowTrialLogger(settings, folder)
+
+
+def _clearml(settings: Settings, folder: TrialFolder) -> Logger:
+    from mlmodeldev.tracking.clearml_logger import ClearmlTrialLogger
+
+    return ClearmlTrialLogger(settings, folder)
 
 
 def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logger:
