@@ -144,6 +144,7 @@ def packages(scope: Scope) -> Iterator[Line]:
     chosen = {
         "wandb": ("wandb", logger.wandb),
         "mlflow": ("mlflow", logger.mlflow),
+        "clearml": ("clearml", logger.clearml),
         "tensorboard": ("tensorboard", logger.tensorboard),
     }
     for name, (module, settings) in chosen.items():
