@@ -27,10 +27,10 @@ from benchmarks.step_time import use_mlflow
 from benchmarks.table import Goal, Table
 
 ROOT = Path(__file__).resolve().parents[1]
-EPOCHS = 31
+EPOCHS = 21
 """One to warm up, then pairs."""
-ROUNDS = 3
-"""Trials of each choice, in turn."""
+ROUNDS = 1
+"""Of all choices in turn, a trial each."""
 CHOICES = ("csv", "tensorboard", "wandb", "mlflow", "[wandb,mlflow]")
 LIMIT_SHARE, LIMIT_CLOSE = 2.0, 2.0
 
@@ -44,7 +44,7 @@ def run(epochs: int = EPOCHS, rounds: int = ROUNDS) -> Table:
         ["logger", "of a step, %", "process beside none", "close, s", "library alone, s"],
         note=(
             "The digits with the default settings, one thread; metrics.csv is written in each."
-            f" Medians of {rounds} trials of {epochs // 2} pairs of an epoch that logs and one that"
+            f" Medians of {rounds} x {epochs // 2} pairs of an epoch that logs and one that"
             " does not, in CPU time: the training thread's in the tracker as a share of its"
             " batches, and the whole process's. Close: the end of the trial in the tracker, and"
             " that of the same rows and models with its library alone, medians."

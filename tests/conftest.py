@@ -49,6 +49,7 @@ LONGEST = (
     *("test_sweep_control.py", "test_outage.py", "test_sync.py", "test_commands.py"),
     *(
         "test_wandb_runs.py",
+        "test_promises.py",
         "test_mlflow.py",
         "test_clearml.py",
         "test_sites.py",
