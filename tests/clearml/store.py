@@ -119,8 +119,8 @@ def _status(new: str) -> Answer:
         allowed = new == task["status"] or new in _FOLLOW[task["status"]]
         if not (allowed or content.get("force")):
             raise Refusal(f"Invalid status change: {task['status']} {new}")
-        told = {name: content.get(name, "") for name in ("status_reason", "status_message")}
-        task.update(status=new, **told)
+        reasons = {name: content.get(name, "") for name in ("status_reason", "status_message")}
+        task.update(status=new, **reasons)
         return {"updated": 1, "fields": {"status": new}}
 
     return answer

@@ -385,22 +385,22 @@ def all_things(environment: Environment, runs: Path, given: str) -> None:
     from mlmodeldev.tracking import clearml_logger
 
     clearml_logger.RETRY_SECONDS = 0.0
-    told: dict[str, Any] = {"faulty": through_faults(runs)}
-    told["two"] = two_at_once(runs)
-    told["states"] = in_every_state(runs)
-    told["agent"] = of_an_agent(runs, given)
-    told["shown"] = shown_things(runs)
-    told["threads"] = sorted({thread.name for thread in threading.enumerate()})
+    results: dict[str, Any] = {"faulty": through_faults(runs)}
+    results["two"] = two_at_once(runs)
+    results["states"] = in_every_state(runs)
+    results["agent"] = of_an_agent(runs, given)
+    results["shown"] = shown_things(runs)
+    results["threads"] = sorted({thread.name for thread in threading.enumerate()})
     after = functions_of_the_process()
-    told["changed"] = [name for name in before if before[name] != after[name]]
-    (runs / "told.json").write_text(json.dumps(told))
+    results["changed"] = [name for name in before if before[name] != after[name]]
+    (runs / "results.json").write_text(json.dumps(results))
 
 
 FAULTS = ("tasks.create", "tasks.started", "events.add_batch")
 
 
 @pytest.fixture(scope="module")
-def told(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def results(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     runs = tmp_path_factory.mktemp("alone")
     project = server.store.project("queued")
     content = {"name": "enqueued", "type": "training", "project": project}
@@ -409,28 +409,30 @@ def told(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     printed = runs / "printed.txt"
     code = in_fork(printed, all_things, server.environment(), runs, given)
     assert code == 0, printed.read_text()
-    told = json.loads((runs / "told.json").read_text())
-    return {**told, "runs": runs, "given": given, "printed": printed.read_text()}
+    results = json.loads((runs / "results.json").read_text())
+    return {**results, "runs": runs, "given": given, "printed": printed.read_text()}
 
 
 def test_a_server_that_fails_for_a_while_gets_each_value_once(
-    server: Server, reader: Reader, told: dict[str, Any]
+    server: Server, reader: Reader, results: dict[str, Any]
 ) -> None:
     assert {server.faults[name] for name in FAULTS} == {0}
-    is_whole(reader.task(told["faulty"]), told["runs"] / "single" / "faulty")
-    printed = told["printed"]
+    is_whole(reader.task(results["faulty"]), results["runs"] / "single" / "faulty")
+    printed = results["printed"]
     assert printed.count("ClearML: does not take the trial's rows") == printed.count("\n") == 1
 
 
-def test_two_trials_of_one_process_have_a_task_each(reader: Reader, told: dict[str, Any]) -> None:
-    tasks = [reader.task(task_id) for task_id in told["two"]]
+def test_two_trials_of_one_process_have_a_task_each(
+    reader: Reader, results: dict[str, Any]
+) -> None:
+    tasks = [reader.task(task_id) for task_id in results["two"]]
     assert [task["name"] for task in tasks] == ["seed=1", "seed=2"]
     for number, task in enumerate(tasks, 1):
-        is_whole(task, told["runs"] / "single" / f"t{number}")
+        is_whole(task, results["runs"] / "single" / f"t{number}")
 
 
-def test_a_task_ends_as_its_trial_does(server: Server, told: dict[str, Any]) -> None:
-    made = told["states"]
+def test_a_task_ends_as_its_trial_does(server: Server, results: dict[str, Any]) -> None:
+    made = results["states"]
     tasks = {state: server.store.tasks[task_id] for state, task_id in made.items()}
     assert made["again"] == made["interrupted"]
     assert {name: task["status"] for name, task in tasks.items()} == {
@@ -448,19 +450,22 @@ def test_a_task_ends_as_its_trial_does(server: Server, told: dict[str, Any]) -> 
     assert made["interrupted"] in stopped
 
 
-def test_a_task_that_an_agent_runs_is_the_trials(server: Server, told: dict[str, Any]) -> None:
-    by_hand, of_sweep = told["agent"]
-    assert by_hand == told["given"] != of_sweep
+def test_a_task_that_an_agent_runs_is_the_trials(server: Server, results: dict[str, Any]) -> None:
+    by_hand, of_sweep = results["agent"]
+    assert by_hand == results["given"] != of_sweep
     task = server.store.tasks[by_hand]
     assert (task["status"], task["name"]) == ("created", "enqueued"), "the agent's affair"
     assert task["hyperparams"]["optimizer"]["lr"]["value"] == "0.002"
 
 
 def test_pictures_histograms_and_tables_of_a_model_are_shown(
-    server: Server, told: dict[str, Any]
+    server: Server, results: dict[str, Any]
 ) -> None:
-    assert {name for name, _ in pictures(server, told["shown"])} == {"grid/grid", "grid-1/grid-1"}
-    events = server.store.events[told["shown"]].values()
+    assert {name for name, _ in pictures(server, results["shown"])} == {
+        "grid/grid",
+        "grid-1/grid-1",
+    }
+    events = server.store.events[results["shown"]].values()
     plots = {e["variant"]: json.loads(e["plot_str"])["data"][0] for e in events if "plot_str" in e}
     assert sum(plots["head"]["y"]) == 100
     assert plots["samples"]["cells"]["values"] == [["a dog"], ["nan"]]
@@ -468,5 +473,5 @@ def test_pictures_histograms_and_tables_of_a_model_are_shown(
     assert last == {"other"}, "ClearML has no NaN"
 
 
-def test_nothing_of_the_process_is_replaced(told: dict[str, Any]) -> None:
-    assert (told["changed"], told["threads"]) == ([], ["MainThread", "clearml-rows"])
+def test_nothing_of_the_process_is_replaced(results: dict[str, Any]) -> None:
+    assert (results["changed"], results["threads"]) == ([], ["MainThread", "clearml-rows"])
