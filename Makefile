@@ -24,7 +24,7 @@ demo: venv  ## a small sweep of the bundled data: results, heat map, next comman
 
 test: venv .venv-dvc .venv-extras  ## the tests, in about 25 minutes on 2 cores (ALL=1: those of the project itself, too)
 	@$(BIN)/python -m tests.shipped run $(MAKE) --no-print-directory lint  # your own files: make lint
-	@bash tools/slurm.sh
+	@bash tools/debian.sh slurm browser
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(ALL),,-m "not project")
 
 lint: venv  ## ruff, mypy, and that imports run one way
@@ -61,11 +61,11 @@ bench: venv  ## measure; writes docs/benchmarks.md
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv-extras -r tools/extras.lock
 	@touch $@
 
-data-version: .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=..., ENDPOINT=...)
-	@bash tools/data_version.sh $(DATA) $(REMOTE) $(ENDPOINT)
+data-version: venv .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=..., ENDPOINT=...)
+	@$(BIN)/python -m mlmodeldev version $(DATA) $(if $(REMOTE),--remote $(REMOTE)) $(if $(ENDPOINT),--endpoint $(ENDPOINT))
 
 test-dvc: venv .venv-dvc  ## the tests that run DVC for real
-	@$(BIN)/python -m pytest tests/data/test_dvc.py
+	@$(BIN)/python -m pytest tests/data/test_dvc.py tests/data/test_dvc_trials.py tests/data/test_dvc_stages.py
 
 slurm: venv  ## leave a Slurm of four nodes up to play with (root on Debian)
 	@$(BIN)/python -m tests.slurm up
@@ -74,7 +74,7 @@ slurm-down: venv  ## end it
 	@$(BIN)/python -m tests.slurm down
 
 test-slurm: venv  ## the tests that need a Slurm (root on Debian installs it)
-	@bash tools/slurm.sh
+	@bash tools/debian.sh slurm
 	@SLURM_TESTS=require $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/slurm tests/wandb
 
 hooks:  ## refuse commits that hold a key

@@ -36,6 +36,35 @@ def load(folder: str | Path, **arguments: Any) -> LightningModule:
     return model
 
 
+def compose(*overrides: str) -> Any:
+    """Return the settings that a command line of trainer.py would train with; for a notebook.
+
+    The project is the one of the working directory, or that ``MLMODELDEV_PROJECT`` names; its
+    modules can be imported afterwards.
+
+    Args:
+        overrides: as on the command line: ``"training.max_epochs=2"``, ``"data=cola"``.
+
+    Returns:
+        a `mlmodeldev.settings.Settings`, which ``trainer.train`` takes: typed groups, such as
+        ``settings.training.max_epochs``.
+
+    Raises:
+        UsageError: no project, or a bad setting: naming the key, and what is allowed.
+
+    Example::
+
+        settings = mlmodeldev.compose("training.max_epochs=2", "logger=csv")
+        result = importlib.import_module("trainer").train(settings)
+    """
+    from importlib import import_module
+
+    project = import_module("mlmodeldev.project")
+    project.put_on_path(project.project_root())
+    composition = import_module("mlmodeldev.settings.composition")
+    return composition.compose_settings(overrides)
+
+
 OLD_MODULES = {
     "mlmodeldev.key_guard": "mlmodeldev.secrets",
 }

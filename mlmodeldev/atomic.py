@@ -134,6 +134,15 @@ def write_shared(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def own_file(path: Path) -> Path:
+    """Make a file that is a link into somebody's cache one of its own, to be written in place."""
+    if path.is_file() and (path.is_symlink() or path.stat().st_nlink > 1):
+        content = path.read_bytes()
+        with atomic_write(path) as file:
+            file.write(content)
+    return path
+
+
 def publish(staged: Path, target: Path) -> None:
     """Give a finished file or folder of the same file system its name, shared as its folder is.
 

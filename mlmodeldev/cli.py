@@ -44,8 +44,10 @@ class Command:
     function: str | None = None
 
 
-_SLURM = "mlmodeldev.doctor.command"  # SlurmTrain.py's main, with doctor among its actions
+_DOCTOR = "mlmodeldev.doctor.command"
+_REPORT = "mlmodeldev.report.command"
 _TRIAL = "mlmodeldev.slurm.trial_command"
+_VERSION = "mlmodeldev.data.version_command"
 _REGISTRY = "mlmodeldev.tracking.registry_command"
 COMMANDS = {
     "init": Command("mlmodeldev.template.init", "write a new project"),
@@ -54,13 +56,19 @@ COMMANDS = {
     "sweep": Command("mlmodeldev.sweep", "check a sweep file, or list its trials"),
     "search": Command("mlmodeldev.sweep.search", "run trials of an offline search"),
     "data": Command("mlmodeldev.data", "fetch datasets: whole, verified, once"),
-    "trial": Command(_TRIAL, "reproduce, compare or evaluate trials, free their disk", (), "main"),
+    "version": Command(_VERSION, "keep data, trials, weights and logs by DVC", (), "main"),
+    "trial": Command(_TRIAL, "reproduce, compare, evaluate or export trials", (), "main"),
     "registry": Command(_REGISTRY, "versions of models, which is champion, from where", (), "main"),
     "cka": Command("mlmodeldev.alignment", "compare the layers of two models (CKA)"),
     "secrets": Command("mlmodeldev.secrets", "look for keys in files that git tracks"),
     "agent": Command("mlmodeldev.slurm.agent", "run trials that a W&B sweep hands out"),
-    "slurm": Command(_SLURM, "run a sweep file's trials: plan, status ...", (), "main"),
-    "doctor": Command(_SLURM, "say what may be wrong here, a fix for each", ("doctor",), "main"),
+    "slurm": Command("mlmodeldev.cli", "run a sweep file's trials: plan ...", (), "slurm_train"),
+    "report": Command(
+        "mlmodeldev.cli", "one page on a sweep, without a network", ("report",), "slurm_train"
+    ),
+    "doctor": Command(
+        "mlmodeldev.cli", "say what may be wrong here, a mend for each", ("doctor",), "slurm_train"
+    ),
 }
 """Sub-commands in the order of --help."""
 
@@ -80,6 +88,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         drop_output()
         return 0
+
+
+def slurm_train(arguments: Sequence[str] | None = None) -> int:
+    """Answer slurm/SlurmTrain.py: Slurm's sub-commands, doctor and report.
+
+    Doctor looks before a submit, and a report that is there is renewed by ``status`` and
+    ``collect``. Only here are the three combined: none needs the others.
+    """
+    from mlmodeldev.slurm import command_line
+
+    others = {"report": _REPORT, "doctor": _DOCTOR}
+    hooks = {"look_first": _DOCTOR, "look_after": _REPORT}
+    return command_line.main(arguments, others, hooks)
 
 
 def _run(name: str, arguments: list[str]) -> int:

@@ -128,7 +128,7 @@ def test_the_slurm_job_has_what_the_tests_ask_for() -> None:
         ["make", "--dry-run", "test-slurm"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert "SLURM_TESTS=require" in shown
-    assert "bash tools/slurm.sh" in shown
+    assert "bash tools/debian.sh slurm" in shown
 
 
 def test_the_audit_reads_all_sets() -> None:

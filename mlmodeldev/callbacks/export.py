@@ -12,6 +12,7 @@ Example::
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,18 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlmodeldev.atomic import replace_folder, write_json
+from mlmodeldev.callbacks.example_inputs import ExampleInputs, has_own
 from mlmodeldev.callbacks.export_files import write_card, write_config, write_weights
+from mlmodeldev.callbacks.onnx_check import CannotExport
+from mlmodeldev.callbacks.onnx_file import FILE as ONNX
+from mlmodeldev.callbacks.onnx_file import write_onnx
 from mlmodeldev.callbacks.resume import ResumeCheckpoint
 from mlmodeldev.data.info import data_info
+from mlmodeldev.data.randomness import global_states, restore_globals
 from mlmodeldev.trial.checkpoint_values import read_checkpoint
 from mlmodeldev.trial.record import read_record
+
+log = logging.getLogger(__name__)
 
 
 class Export(Callback):
@@ -36,10 +44,18 @@ class Export(Callback):
         folder: the trial's folder.
         recovery: knows where the best weights are.
         state: what ``training_state.json`` tells beside epoch, step and metric.
+        inputs: what forward is called with, for ``model.onnx``; None: no such file is wanted.
     """
 
-    def __init__(self, folder: Path, recovery: ResumeCheckpoint, state: dict[str, Any]) -> None:
-        self.folder, self.recovery, self.state = folder, recovery, state
+    def __init__(
+        self,
+        folder: Path,
+        recovery: ResumeCheckpoint,
+        state: dict[str, Any],
+        inputs: ExampleInputs | None = None,
+    ) -> None:
+        self.folder, self.recovery, self.state, self.inputs = folder, recovery, state, inputs
+        self._onnx: dict[str, str] = {}
 
     def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write last/, and best/ where there are best weights; on the first process alone."""
@@ -54,6 +70,8 @@ class Export(Callback):
             load_weights(pl_module, self.recovery.best_path)
             self._write("best", trainer, pl_module, best)
             pl_module.load_state_dict(kept)
+        if self._onnx:
+            self.recovery.folder.update(onnx=self._onnx)
 
     def _write(
         self, name: str, trainer: Trainer, module: LightningModule, done: dict[str, Any]
@@ -62,6 +80,9 @@ class Export(Callback):
         state = self._facts(module, datamodule, done)
         with replace_folder(self.folder / name) as target:
             self._fill(target, module, datamodule, state)
+            onnx = state.get("onnx", {})
+            if onnx:
+                self._onnx[name] = onnx.get("failed", "written")
 
     def _facts(
         self, module: LightningModule, datamodule: Any, done: dict[str, Any]
@@ -94,8 +115,28 @@ class Export(Callback):
         tokenizer: Any = getattr(datamodule, "tokenizer", None)
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(target)
+        if self.inputs is not None:
+            state["onnx"] = self._write_onnx(target, module, datamodule)
         write_json(target / "training_state.json", state)
         write_card(target, state, read_record(self.folder))
+
+    def _write_onnx(self, target: Path, module: LightningModule, datamodule: Any) -> dict[str, Any]:
+        """Write model.onnx, or say why not: the trial is as good without it."""
+        assert self.inputs is not None
+        states = global_states()
+        try:
+            return write_onnx(module, self.inputs.call_of(module, datamodule), target / ONNX)
+        except CannotExport as error:
+            if str(error) not in self._onnx.values():
+                log.warning(
+                    "callbacks.export.onnx: %s can't be written as ONNX: %s; the trial has no %s",
+                    type(module).__qualname__,
+                    error,
+                    ONNX,
+                )
+            return {"failed": str(error)}
+        finally:
+            restore_globals(states)
 
 
 def inference_of(module: LightningModule) -> str | None:
@@ -104,14 +145,9 @@ def inference_of(module: LightningModule) -> str | None:
         if hasattr(module, "load") and hasattr(module, name):
             return name
     for name in ("predict_step", "forward"):
-        first = next((kind for kind in type(module).__mro__ if name in vars(kind)), None)
-        if first is not None and first.__name__ not in _BASES:
+        if has_own(module, name):
             return name
     return None
-
-
-_BASES = ("LightningModule", "Module")
-"""Classes that have all methods and implement none: torch's, and Lightning's by either name."""
 
 
 def load_weights(module: LightningModule, path: str | Path) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 import mlmodeldev
 from mlmodeldev.atomic import write_json
+from mlmodeldev.callbacks.onnx_card import onnx_section
 from mlmodeldev.secrets import mask
 from mlmodeldev.settings.identity import says_where
 
@@ -148,8 +149,16 @@ def write_card(folder: Path, state: Mapping[str, Any], record: Mapping[str, Any]
         title=model.rpartition(".")[2],
         facts="\n".join(f"- {name}: {fact}" for name, fact in facts.items()),
         settings="\n".join(f"{n}: {json.dumps(v, default=str)}" for n, v in chosen.items()) or "{}",
-    )
+    ) + onnx_section(state.get("onnx"))
     (folder / CARD).write_text(mask(text), encoding="utf-8")
+
+
+def is_ours(card: Path) -> bool:
+    """Whether a model card was written by `write_card`, not by the model itself."""
+    try:
+        return "library_name: mlmodeldev" in card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 _CARD = """\

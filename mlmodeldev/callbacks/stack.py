@@ -15,6 +15,7 @@ from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.callbacks import ProgressBar
 
 from mlmodeldev.callbacks.epoch_log import EpochLog
+from mlmodeldev.callbacks.example_inputs import ExampleInputs
 from mlmodeldev.callbacks.export import Export
 from mlmodeldev.callbacks.metric_states import MetricStates
 from mlmodeldev.callbacks.nonfinite import NonFinite
@@ -68,7 +69,9 @@ def make_callbacks(
     if chosen.samples.enabled:
         stack.append(Samples(folder.path / "samples.csv", chosen.samples.count))
     if chosen.export.enabled:
-        stack.append(Export(folder.path, recovery, _state(settings, model_arguments)))
+        inputs = ExampleInputs() if chosen.export.onnx else None
+        stack.append(Export(folder.path, recovery, _state(settings, model_arguments), inputs))
+        stack.extend([inputs] if inputs else [])
     if chosen.cka.enabled:
         stack.extend(make_cka(settings, folder.path, model))
     if chosen.pruning.enabled:

@@ -28,6 +28,9 @@ from mlmodeldev.fetch.unpacking import unpacked_digest
 from mlmodeldev.fetch.verify import hash_file, mark_verified, recorded_digest
 from mlmodeldev.project import run_git
 
+FOLDER = "versions"
+"""Holds the pointers of what git ignores, in a tree like theirs."""
+
 _CHECK_BYTES = 64_000_000
 """Larger data are not read again to compare them with their pointer."""
 
@@ -52,7 +55,11 @@ def versions(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 def _pointers(path: Path) -> list[Path]:
     """Return the pointer of the path or of the nearest folder that has one."""
-    places = (place.parent / f"{place.name}.dvc" for place in (path, *path.parents) if place.name)
+    places = [place.parent / f"{place.name}.dvc" for place in (path, *path.parents) if place.name]
+    root = next((place for place in path.parents if (place / ".dvc").is_dir()), None)
+    if root is not None:
+        inner = [place for place in places if place.is_relative_to(root)]
+        places = [*inner, *(root / FOLDER / place.relative_to(root) for place in inner)]
     return [pointer for pointer in places if pointer.is_file()][:1]
 
 
@@ -61,7 +68,8 @@ def _read(pointer: Path) -> list[dict[str, Any]]:
 
     try:
         content = yaml.safe_load(pointer.read_text("utf-8"))
-        outs = [(pointer.parent / out["path"], str(out["md5"])) for out in content["outs"]]
+        folder = pointer.parent / content.get("wdir", ".")
+        outs = [(folder / out["path"], str(out["md5"])) for out in content["outs"]]
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return []  # not DVC's, or in the middle of a merge
     root = run_git(pointer.parent, "rev-parse", "--show-toplevel")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,20 @@ def check_digests(digests: dict[str, str], source: Source) -> None:
             raise FetchError(
                 f"{source.name} has the {algorithm} {digests[algorithm]} instead of {expected}"
             )
+
+
+def wrong_content(reason: str) -> tuple[str, str, str] | None:
+    """Return which file a source sent otherwise, what was expected, and what came.
+
+    Args:
+        reason: the text of an error that `check_size` or `check_digests` has begun.
+    """
+    if match := re.search(r"(\S+) has the (sha256|md5) (\w+) instead of (\w+)", reason):
+        name, kind, now, expected = match.groups()
+        return name, f"{kind} {expected[:16]}", f"{kind} {now[:16]}"
+    if match := re.search(r"(\S+) has (\d+) bytes instead of (\d+)", reason):
+        return match[1], f"{match[3]} bytes", f"{match[2]} bytes"
+    return None
 
 
 def algorithms_for(source: Source) -> list[str]:

@@ -9,6 +9,8 @@ Example::
 """
 
 from mlmodeldev.secrets.environment import (
+    key_is_left_out,
+    open_netrc,
     secret_names,
     warn_of_keys_left_out,
     warn_of_open_netrc,
@@ -35,7 +37,9 @@ __all__ = [
     "find",
     "guard_output",
     "key_in_changes",
+    "key_is_left_out",
     "mask",
+    "open_netrc",
     "refuse_in_arguments",
     "refuse_in_text",
     "refuse_in_values",

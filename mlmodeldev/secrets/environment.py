@@ -42,12 +42,17 @@ def _looks_random(value: str) -> bool:
 
 def warn_of_keys_left_out() -> None:
     """Say so where jobs will find no W&B key, since the only one is in this environment."""
-    if os.environ.get("WANDB_API_KEY") and not _keys_of_netrc(_netrc_file()):
+    if key_is_left_out():
         print(
             "WANDB_API_KEY is not handed to jobs, whose environment Slurm keeps: run 'wandb login'"
             " once, which writes .netrc for them; without it they log offline",
             file=sys.stderr,
         )
+
+
+def key_is_left_out() -> bool:
+    """Return whether jobs find no W&B key, since the only one is in this environment."""
+    return bool(os.environ.get("WANDB_API_KEY") and not _keys_of_netrc(_netrc_file()))
 
 
 def secrets_here() -> dict[str, str]:
@@ -84,17 +89,23 @@ def _read_netrc(file: str, changed: int) -> Mapping[str, str]:
 
 def warn_of_open_netrc() -> None:
     """Say so, once a process, if others may read the file that holds keys."""
-    file = _netrc_file()
-    try:
-        mode = file.stat().st_mode & 0o777
-    except OSError:
-        return
-    if mode & 0o077 and str(file) not in _warned:
+    file = open_netrc()
+    if file is not None and str(file) not in _warned:
         _warned.add(str(file))
+        mode = file.stat().st_mode & 0o777
         print(
             f"{file}: others can read your keys (mode {mode:o}); run: chmod 600 {file}",
             file=sys.stderr,
         )
+
+
+def open_netrc() -> Path | None:
+    """Return the file that holds keys if others than its owner may read it."""
+    file = _netrc_file()
+    try:
+        return file if file.stat().st_mode & 0o077 else None
+    except OSError:
+        return None
 
 
 _warned: set[str] = set()

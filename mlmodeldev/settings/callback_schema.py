@@ -76,6 +76,19 @@ class Switch(Group):
     """Whether to use it."""
 
 
+class Export(Switch):
+    """best/ and last/ as Hugging Face folders."""
+
+    onnx: bool = False
+    """Whether they get a model.onnx, too (docs/export.md)."""
+
+    @model_validator(mode="after")
+    def _is_written(self) -> Export:
+        if self.onnx and not self.enabled:
+            raise ValueError("onnx=true goes with enabled=true: it lies in best/ and last/")
+        return self
+
+
 class Samples(Switch):
     """Table of validation examples with truth and prediction."""
 
@@ -129,8 +142,7 @@ class Callbacks(Group):
     __pydantic_extra__: dict[str, AddedCallback] = Field(init=False)
 
     cka: Cka = Cka()
-    export: Switch = Switch()
-    """best/ and last/ as Hugging Face folders."""
+    export: Export = Export()
     samples: Samples = Samples()
     throughput: Switch = Switch()
     """Samples a second, step time, share of time spent waiting for data."""

@@ -14,6 +14,7 @@ Example::
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import multiprocessing
@@ -192,9 +193,10 @@ def from_composed(
         raise UsageError("overrides: is made of the command line, and can't be set on it")
     _check_own(names, overrides)
     place = functools.partial(_origin, overrides=overrides, choices=choices)
-    container = _resolved(config, names)
-    if not partial and (missing := next(_missing(container), None)):
-        raise UsageError(_unset_line(missing, place))
+    container, tied = _resolved(config, names)
+    missing = [key for key in _missing(container) if key not in tied]
+    if missing and not partial:
+        raise UsageError(_unset_line(missing[0], place))
     container = _without_missing(container)
     for group in ("model", "data"):
         if isinstance(container.get(group), dict) and "_target_" in container[group]:
@@ -229,15 +231,26 @@ def _check_own(names: list[str], overrides: list[str]) -> None:
             warn_once(f"conf/: {name} is kept as a setting of your own; is {close[0]} meant?")
 
 
-def _resolved(config: DictConfig, names: list[str]) -> Any:
-    """Return these parts of a configuration as plain data."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+def _resolved(config: DictConfig, names: list[str]) -> tuple[Any, set[str]]:
+    """Return these parts of a configuration as plain data, and the keys that are tied to others.
 
-    try:
-        return OmegaConf.to_container(OmegaConf.masked_copy(config, names), resolve=True)
-    except OmegaConfBaseException as error:
-        raise UsageError(_first_lines(error)) from None
+    What is tied (``${...}``) to a setting that is yet to be set is yet to be set as well.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+    tied: set[str] = set()
+    part = OmegaConf.masked_copy(config, names)
+    while True:
+        try:
+            return OmegaConf.to_container(part, resolve=True), tied
+        except InterpolationToMissingValueError as error:
+            if not tied:
+                part = copy.deepcopy(part)
+            tied.add(str(error.full_key))
+            OmegaConf.update(part, str(error.full_key), "???")
+        except OmegaConfBaseException as error:
+            raise UsageError(_first_lines(error)) from None
 
 
 def unset_settings(
@@ -250,9 +263,9 @@ def unset_settings(
         overrides: as they were given.
         choices: the file that was chosen of each group.
     """
-    container = _resolved(config, [str(name) for name in config if name != "hydra"])
+    container, tied = _resolved(config, [str(name) for name in config if name != "hydra"])
     place = functools.partial(_origin, overrides=overrides, choices=choices)
-    return {key: _unset_line(key, place) for key in _missing(container)}
+    return {key: _unset_line(key, place) for key in _missing(container) if key not in tied}
 
 
 def _unset_line(key: str, place: Callable[[str], str]) -> str:

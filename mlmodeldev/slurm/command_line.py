@@ -14,11 +14,15 @@ import importlib
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
 from mlmodeldev.secrets import guard_output, refuse_in_arguments
 from mlmodeldev.trial.agent_run import leave_agent
+
+if TYPE_CHECKING:
+    from mlmodeldev.slurm.sweep_state import SweepState
 
 _HOME = "mlmodeldev.slurm.commands"
 COMMANDS = {
@@ -42,12 +46,18 @@ SIGPIPE_STATUS = 128 + signal.SIGPIPE
 """Exit status where nobody reads on, as a shell gives it to what SIGPIPE has ended."""
 
 
-def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    others: Mapping[str, str] | None = None,
+    hooks: Mapping[str, str] | None = None,
+) -> int:
     """Answer the command line; return the exit status.
 
     Args:
         arguments: the words after the program's name; None: this process's own.
         others: more sub-commands with their modules, of packages that this one does not know.
+        hooks: modules by a function of theirs that gets the sweep: ``look_first`` before its
+            trials are started, ``look_after`` once they were shown.
     """
     words = sys.argv[1:] if arguments is None else arguments
     commands = {**COMMANDS, **(others or {})}
@@ -56,6 +66,7 @@ def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | Non
     try:
         refuse_in_arguments(words)
         args = _parse(_with_action(words, commands), commands)
+        args.hooks = {name: partial(_call, module, name) for name, module in (hooks or {}).items()}
         status = int(_attribute(commands[args.action], f"run_{args.action}")(args))
         sys.stdout.flush()
         return status
@@ -65,6 +76,10 @@ def main(arguments: Sequence[str] | None = None, others: Mapping[str, str] | Non
     except BrokenPipeError:
         drop_output()
         return SIGPIPE_STATUS
+
+
+def _call(module: str, name: str, sweep_state: SweepState) -> None:
+    _attribute(module, name)(sweep_state)
 
 
 def _with_action(words: Sequence[str], commands: Mapping[str, str]) -> list[str]:

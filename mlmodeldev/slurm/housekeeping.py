@@ -18,8 +18,10 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import ProcessLock
 from mlmodeldev.slurm.job_leavings import EMPTY, remove_empty, sweep_leavings, unnamed_snapshots
 from mlmodeldev.slurm.pinned_trials import pinned_trials
+from mlmodeldev.slurm.reproductions import Reproduction, droppable, reproductions
 from mlmodeldev.slurm.submission import FOLDER
 from mlmodeldev.slurm.trial_sizes import Choice, Drop, TrialSize, measure
+from mlmodeldev.training.reproduction import FOLDER as REPRODUCED
 from mlmodeldev.trial.collected import drop
 from mlmodeldev.trial.named import every_trial, named_folder
 
@@ -50,6 +52,7 @@ class Survey:
         selection: what was looked at.
         trials: the largest first.
         others: what may go beside the trials, by the sweep's folder, or by that of all runs.
+        reproductions: trials that were run again, all of them.
         notes: what could not be looked at, in words.
     """
 
@@ -57,6 +60,7 @@ class Survey:
     selection: Selection
     trials: list[TrialSize] = field(default_factory=list)
     others: dict[Path, list[Drop]] = field(default_factory=dict)
+    reproductions: list[Reproduction] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -109,6 +113,10 @@ def survey(selection: Selection, choice: Choice) -> Survey:
     pinned = pinned_trials(selection.runs_dir)
     trials = [measure(folder, choice, pinned) for folder in selection.trials]
     result.trials = sorted(trials, key=lambda trial: trial.size, reverse=True)
+    result.reproductions = _reproductions(selection)
+    if choice.reproductions:
+        place = selection.runs_dir / REPRODUCED
+        result.others[place] = droppable(result.reproductions, choice.older_than)
     for sweep in selection.sweeps:
         with _noted(result.notes, f"{sweep.name}: its job logs stay"):
             result.others[sweep] = sweep_leavings(sweep, choice.older_than)
@@ -117,6 +125,14 @@ def survey(selection: Selection, choice: Choice) -> Survey:
             runs_dir = selection.runs_dir
             result.others[runs_dir] = unnamed_snapshots(runs_dir, choice.older_than)
     return result
+
+
+def _reproductions(selection: Selection) -> list[Reproduction]:
+    """Return those of all sweeps, or of the selected ones, be these there any more or not."""
+    if selection.whole:
+        return reproductions(selection.runs_dir)
+    names = [sweep.name for sweep in selection.sweeps]
+    return [each for name in names for each in reproductions(selection.runs_dir, name)]
 
 
 @contextlib.contextmanager
@@ -149,6 +165,10 @@ def _remove_others(folder: Path, drops: list[Drop], surveyed: Survey, notes: lis
     """Remove what jobs have left; of a sweep while nobody submits its trials."""
     from filelock import Timeout
 
+    if folder == surveyed.selection.runs_dir / REPRODUCED:
+        now = droppable(_reproductions(surveyed.selection), surveyed.choice.older_than)
+        seen = {each.path for each in drops}
+        return sum(each.size for each in now if each.path in seen and _remove_one(each, notes))
     is_sweep = folder != surveyed.selection.runs_dir
     locks = is_sweep and (folder / FOLDER).is_dir() and drops
     lock = ProcessLock(folder / FOLDER / ".lock", timeout=0) if locks else contextlib.nullcontext()

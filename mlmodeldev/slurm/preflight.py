@@ -38,7 +38,7 @@ def check_cluster(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
     _time(cluster, limits)
     _gpus(cluster, limits)
     _nodes(cluster, limits)
-    _python(cluster)
+    check_python(cluster)
     refuse_memory(runs_dir)
 
 
@@ -167,7 +167,12 @@ def _most(nodes: Collection[Node], what: Callable[[Node], int]) -> int:
     return max(what(node) for node in nodes)
 
 
-def _python(cluster: Cluster) -> None:
+def check_python(cluster: Cluster) -> None:
+    """Refuse an interpreter, or a command that starts one, that is not there.
+
+    Raises:
+        UsageError: naming it.
+    """
     python, *more = python_words(cluster)
     if shutil.which(python) is None:
         what = "command" if more else "interpreter"

@@ -58,6 +58,24 @@ def batch_script(
     )
 
 
+def plain_script(cluster: Cluster, name: str, folder: Path, snapshot: Path, command: str) -> str:
+    """Return the script of a job that runs no trial: the same request, and a command of its own.
+
+    Args:
+        name: of the job.
+        folder: where its log goes, ``log.txt``.
+        snapshot: the code.
+        command: in a shell's words.
+    """
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    values = parameters(cluster, name, folder, snapshot, 1, 1)
+    log = str(folder.absolute() / "log.txt").replace("%", "%%")
+    more = {**values.pop("additional_parameters"), "output": log}
+    values |= {"teardown": [], "additional_parameters": more}
+    return _make_sbatch_string(command=command, folder="logs", use_srun=False, **values)
+
+
 def command(cluster: Cluster, folder: Path, number: int, count: int = 1) -> str:
     """Return what each task of a submission's array runs.
 

@@ -38,15 +38,12 @@ def take_snapshot(root: Path, runs_dir: Path) -> Path:
     Raises:
         UsageError: the files are too large, hold a key, or can't be written.
     """
-    files = {name: root / name for name in code_files(root)}
-    if "mlmodeldev/__init__.py" not in files:  # a clone holds its own
-        files |= {f"mlmodeldev/{name.as_posix()}": LIBRARY / name for name in library_files()}
+    files = snapshot_files(root)
     target = runs_dir / FOLDER / digest_of(files)
     if (target / SNAPSHOT_FILE).is_file():
         target.touch()  # in use again: `is_recent` keeps it until the jobs are submitted
         return target
-    _check_size(files)
-    refuse_secrets(files.values())
+    check_files(files)
     with replace_folder(target) as folder:
         for name, file in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +60,25 @@ def take_snapshot(root: Path, runs_dir: Path) -> Path:
     return target
 
 
+def snapshot_files(root: Path) -> dict[str, Path]:
+    """Return the files of a copy by their places in it: the project's, and the library's."""
+    files = {name: root / name for name in code_files(root)}
+    if "mlmodeldev/__init__.py" not in files:  # a clone holds its own
+        files |= {f"mlmodeldev/{name.as_posix()}": LIBRARY / name for name in library_files()}
+    return files
+
+
+def check_files(files: Mapping[str, Path]) -> int:
+    """Return the bytes of a copy.
+
+    Raises:
+        UsageError: the files are too large, or one holds a key.
+    """
+    size = _check_size(files)
+    refuse_secrets(files.values())
+    return size
+
+
 def digest_of(files: Mapping[str, Path]) -> str:
     """Return a digest of names, contents and modes."""
     whole = hashlib.sha256()
@@ -72,14 +88,16 @@ def digest_of(files: Mapping[str, Path]) -> str:
     return whole.hexdigest()[:16]
 
 
-def _check_size(files: Mapping[str, Path]) -> None:
+def _check_size(files: Mapping[str, Path]) -> int:
     sizes = {path: path.stat().st_size for path in files.values()}
-    if sum(sizes.values()) > LARGEST:
+    whole = sum(sizes.values())
+    if whole > LARGEST:
         path = max(sizes, key=lambda path: sizes[path])
         raise UsageError(
             f"{path}: {sizes[path] / 2**20:.0f} MiB; the code is copied for the jobs, and"
             f" may be {LARGEST / 2**20:.0f} MiB in all: put data where git ignores it"
         )
+    return whole
 
 
 def remove_unused(runs_dir: Path, keep: Collection[Path]) -> list[Path]:

@@ -5,6 +5,8 @@ Example::
     mlmodeldev trial reproduce ab12cd34        run it again: the same, bit for bit?
     mlmodeldev trial diff ab12cd34 ef56ab78    what differs between two
     mlmodeldev trial evaluate ab12cd34 --data cifar10    its best weights, on other data
+    mlmodeldev trial export ab12cd34 --onnx    its best/ gets a model.onnx
+    mlmodeldev trial prepare data=cola         what a trial fetches and makes first
     mlmodeldev trial gc --dry-run              how large they are, what nobody needs
 
 Exit status: 0 done, 1 something differs or was left, 2 bad input, 75 interrupted.
@@ -31,6 +33,8 @@ ACTIONS = {
     "reproduce": "mlmodeldev.training.reproduce_command",
     "diff": "mlmodeldev.training.reproduce_command",
     "evaluate": "mlmodeldev.training.evaluate_command",
+    "export": "mlmodeldev.training.export_command",
+    "prepare": "mlmodeldev.training.prepare_command",
     "gc": "mlmodeldev.slurm.commands.housekeeping",
 }
 """Actions in the order of --help, with their modules (see `mlmodeldev.slurm.commands`)."""

@@ -48,11 +48,13 @@ class Choice:
         states: whether checkpoints with optimizer states of finished trials go.
         keep: how many of them stay, the newest.
         older_than: seconds since a trial, a log or a copy of code was last changed.
+        reproductions: whether finished runs of ``trial reproduce`` go.
     """
 
     states: bool = False
     keep: int = 0
     older_than: float = 0.0
+    reproductions: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,9 +210,15 @@ def _why_going_on(record: Mapping[str, Any]) -> str:
 
 def _registered(entries: Any) -> str:
     try:
-        return ", ".join(f"{entry['name']} {entry['version']}" for entry in entries)
+        return ", ".join(f"{entry['name']} {entry['version']}{_place(entry)}" for entry in entries)
     except (TypeError, KeyError):
         return str(entries)
+
+
+def _place(entry: Mapping[str, Any]) -> str:
+    """Return which registry has a version, where that is not a folder as in earlier records."""
+    place = str(entry.get("registry") or "")
+    return f" ({place})" if place.startswith(("mlflow:", "wandb:")) else ""
 
 
 # --- what may go

@@ -33,6 +33,7 @@ from mlmodeldev.tracking.clearml_server import (
 )
 from mlmodeldev.tracking.clearml_task import UPLOADED_ENTRY, TrialTask
 from mlmodeldev.tracking.delivery import AFTERWARDS, DeliveringLogger, Pace
+from mlmodeldev.tracking.pictures import as_picture, pass_over
 from mlmodeldev.tracking.timed_rows import TimedRow
 
 if TYPE_CHECKING:
@@ -123,8 +124,13 @@ class ClearmlTrialLogger(DeliveringLogger[Task]):
             name = key if number == 0 else f"{key}-{number}"
             if isinstance(image, str | Path):
                 self._add(partial(_keep_file, Path(image), name, at))
+                continue
+            try:
+                drawing = _png(image)
+            except (ValueError, TypeError, OSError) as error:
+                pass_over("ClearML", name, error)
             else:
-                self._add(partial(_keep_drawing, _png(image), name, at))
+                self._add(partial(_keep_drawing, drawing, name, at))
 
     @rank_zero_only
     def log_histogram(self, key: str, values: Any, step: int | None = None) -> None:
@@ -277,13 +283,7 @@ def _steps_of_epochs(file: Path) -> dict[int, int]:
 
 
 def _png(image: Any) -> bytes:
-    """Return an array, a Pillow picture or a figure as a PNG file, as it is now."""
+    """Return a picture as a PNG file, as it is now."""
     drawn = io.BytesIO()
-    if hasattr(image, "savefig"):
-        image.savefig(drawn, format="png")
-    else:
-        from PIL import Image
-
-        picture = image if hasattr(image, "save") else Image.fromarray(image)
-        picture.save(drawn, format="PNG")
+    as_picture(image).save(drawn, format="PNG")
     return drawn.getvalue()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 from pytorch_lightning.loggers.logger import DummyExperiment, Logger
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.lease import LostLease
 from mlmodeldev.secrets import mask, warn_of_open_netrc
 from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_api import host, key_for
@@ -84,6 +86,12 @@ class SilentLogger(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing."""
 
+    def log_image(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def log_table(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
 
 def _tensorboard(folder: TrialFolder) -> Logger:
     try:
@@ -127,7 +135,19 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
                 _report_refusal(error, chosen.mode)
     if not online:  # `sync` and `bridge` hear from W&B what this trial can't
         os.environ.setdefault(NOTE_VARIABLE, str(folder.path / STOP_NOTE))
-        run = open_run(settings, folder, offline=True)
+        try:
+            run = open_run(settings, folder, offline=True)
+        except (UsageError, LostLease):  # of the trial's own folder
+            raise
+        except Exception as error:  # the client does not start: its service, its files
+            _forget_client()
+            print(
+                f"Weights & Biases: gone ({_reason(error)}); training goes on, 'python"
+                " slurm/SlurmTrain.py sync' uploads later",
+                file=sys.stderr,
+            )
+            folder.update(**{WandbTrialLogger.uploaded_entry: False})
+            return SilentLogger("wandb")
     training = settings.training
     return WandbTrialLogger(run, folder.path / "metrics.csv", training.monitor, training.mode)
 

@@ -31,7 +31,8 @@ from mlmodeldev.tracking.mlflow_files import (
 )
 from mlmodeldev.tracking.mlflow_model import keep_model
 from mlmodeldev.tracking.mlflow_run import UPLOADED_ENTRY, TrialRun
-from mlmodeldev.tracking.mlflow_store import address, import_client
+from mlmodeldev.tracking.mlflow_store import address, cause, import_client
+from mlmodeldev.tracking.pictures import pass_over
 from mlmodeldev.tracking.timed_rows import TimedRow
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ LEAVE_SECONDS = 15.0
 """The same where the trial is interrupted, and will come back."""
 MOST_WAITING = 10_000
 """Rows kept in memory while the store is away; older ones are read from ``metrics.csv`` again."""
-
-_OCCASION = "(raised as a result of"
 
 
 class MlflowTrialLogger(DeliveringLogger[TrialRun]):
@@ -110,8 +109,13 @@ class MlflowTrialLogger(DeliveringLogger[TrialRun]):
         for number, image in enumerate(images):
             if isinstance(image, str | Path):
                 self._add(keep_file(Path(image), posixpath.dirname(key) or key))
+                continue
+            try:
+                sending = keep_drawing(image, f"{key}/step-{at:08d}-{number}.png")
+            except (ValueError, TypeError, OSError) as error:
+                pass_over("MLflow", key, error)
             else:
-                self._add(keep_drawing(image, f"{key}/step-{at:08d}-{number}.png"))
+                self._add(sending)
 
     @rank_zero_only
     def note(self, metadata: Mapping[str, Any]) -> None:
@@ -169,12 +173,3 @@ class MlflowTrialLogger(DeliveringLogger[TrialRun]):
 
     def _send_model(self, folder: Path, run: TrialRun) -> None:
         keep_model(run, folder, self.folder.read(), self._step)
-
-
-def cause(error: Exception) -> str:
-    """Return the line of an error that says what is the matter.
-
-    Of a database SQLAlchemy tells first what it was about to do.
-    """
-    lines = [line for line in str(error).strip().splitlines() if not line.startswith(_OCCASION)]
-    return next(iter(lines), "").partition(" with exception ")[0]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import sqlite3
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import ProcessLock
+from mlmodeldev.secrets import mask
 from mlmodeldev.settings.tracking_address import tracking_address
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ KEY = "mlmodeldev.key"
 SWEEP_NOTE = ".mlflow.json"
 """In a sweep's folder: the key of its run."""
 
+_OCCASION = "(raised as a result of"
+_PASSWORD = re.compile(r"//[^/@\s]*@")
 _LOCK_SECONDS = 60.0
 _BUSY_SECONDS = 20.0  # as long as MLflow waits for another's change
 _DEFAULTS = {
@@ -62,8 +66,11 @@ class Store:
     experiment: str
 
 
-def import_client() -> Any:
+def import_client(chosen: str = "logger=mlflow") -> Any:
     """Return MLflow's client class; the user's environment decides what is not set here.
+
+    Args:
+        chosen: what wants it, for the message.
 
     Raises:
         UsageError: the package is not installed.
@@ -74,7 +81,7 @@ def import_client() -> Any:
         from mlflow.tracking import MlflowClient
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"logger=mlflow: the package {error.name} is not installed; pip install 'mlflow>=3.17'"
+            f"{chosen}: the package {error.name} is not installed; pip install 'mlflow>=3.17'"
         ) from None
     return MlflowClient
 
@@ -88,9 +95,18 @@ def address(settings: Settings) -> str:
     chosen = settings.logger.mlflow
     if chosen is not None and chosen.uri:
         return chosen.uri
+    return default_address(_runs_dir(settings))
+
+
+def default_address(runs_dir: Path) -> str:
+    """Return the address that the environment names, else that of the file among the runs.
+
+    Raises:
+        UsageError: the environment's is none.
+    """
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if not given:
-        return f"sqlite:///{_encoded(_runs_dir(settings) / DATABASE)}"
+        return f"sqlite:///{_encoded(runs_dir / DATABASE)}"
     if given.startswith("databricks"):
         return given
     try:
@@ -107,16 +123,46 @@ def open_store(settings: Settings) -> Store:
     Raises:
         Exception: whatever the client raises where it can't be had.
     """
-    uri, runs_dir = address(settings), _runs_dir(settings)
     chosen = settings.logger.mlflow
     assert chosen is not None
+    return open_at(address(settings), _runs_dir(settings), chosen.experiment)
+
+
+def open_at(uri: str, runs_dir: Path, experiment: str) -> Store:
+    """Return the store at an address, made where it is not there yet, with its experiment.
+
+    Raises:
+        Exception: whatever the client raises where it can't be had.
+    """
     is_file = uri.startswith("sqlite")
     with _made_once(runs_dir / f".{DATABASE}.lock") if is_file else contextlib.nullcontext():
         if is_file:
             _check_file(uri)
         client = import_client()(tracking_uri=uri)
         place = (runs_dir / ARTIFACTS).as_uri() if is_file else None
-        return Store(client, _experiment(client, chosen.experiment, place))
+        return Store(client, _experiment(client, experiment, place))
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of a SQLite database; None: it is another, or lies in memory."""
+    from sqlalchemy.engine import make_url
+
+    name = make_url(uri).database if uri.startswith("sqlite") else None
+    return Path(name) if name and name != ":memory:" else None
+
+
+def reason(error: Exception) -> str:
+    """Return what is the matter in a line of at most 300 characters, passwords and keys masked."""
+    return mask(_PASSWORD.sub("//***@", f"{type(error).__name__}: {cause(error)}"))[:300]
+
+
+def cause(error: Exception) -> str:
+    """Return the line of an error that says what is the matter.
+
+    Of a database SQLAlchemy tells first what it was about to do.
+    """
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(_OCCASION)]
+    return next(iter(lines), "").partition(" with exception ")[0]
 
 
 def _encoded(path: Path) -> str:
@@ -131,12 +177,10 @@ def _check_file(uri: str) -> None:
     Raises:
         sqlite3.Error: it can't be opened or written, or another has it for too long.
     """
-    from sqlalchemy.engine import make_url
-
-    name = make_url(uri).database
-    if not name or name == ":memory:":
+    name = database_file(uri)
+    if name is None:
         return
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    name.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(sqlite3.connect(name, timeout=_BUSY_SECONDS)) as file:
         file.execute("BEGIN IMMEDIATE")
         file.execute("ROLLBACK")

@@ -112,7 +112,7 @@ def register_trial(
         raise UsageError(f"{export}: no export here (a trial writes it when it is done)")
     before = {version.number for version in registry.versions(name)}
     version = registry.add(name, export, lineage(folder, record, weights), cka_picture(folder))
-    entry = {"name": name, "version": version.number}
+    entry = {"name": name, "version": version.number, "registry": registry.place}
     entries = [each for each in record.get(REGISTERED) or [] if each != entry]
     try:
         TrialFolder(folder).update(**{REGISTERED: [*entries, entry]})
@@ -138,6 +138,8 @@ def lineage(folder: Path, record: dict[str, Any], weights: str) -> dict[str, Any
         "epoch": record.get("epoch"),
         "metric": record.get("metric"),
         "test": record.get("test"),
+        "mlflow_run": record.get("mlflow_run"),
+        "wandb_run": record.get("wandb_path"),
     }
 
 

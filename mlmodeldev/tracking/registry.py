@@ -2,7 +2,7 @@
 
 ``promote`` makes a version the champion, ``rollback`` the one before it again; the challenger is
 the version that was registered last. What keeps versions and aliases is a `Registry`: a folder
-(`mlmodeldev.tracking.registry_folder`).
+(`mlmodeldev.tracking.registry_folder`), MLflow or W&B.
 
 Example::
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ STAGES = {"production": CHAMPION, "staging": CHALLENGER}
 
 SCHEME = "models:/"
 REGISTRY_VARIABLE = "MLMODELDEV_REGISTRY"
-"""Names the folder of a registry that several projects share; else it lies in the runs folder."""
+"""Names the registry, as ``--registry`` does; else it is a folder among the runs."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _URI = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/([^/@]+))")
@@ -39,16 +39,18 @@ class Version:
     """A version of a model.
 
     Attributes:
-        number: from 1.
+        number: as the registry counts: from 1, W&B from 0.
         created: seconds since 1970.
         digest: of the model's files; the same model is registered once.
         tags: where it comes from: trial, commit, data, metrics, CKA picture.
+        model: where its files lie: a folder, or what the registry calls them.
     """
 
     number: int
     created: float
     digest: str
     tags: dict[str, Any]
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,20 +96,38 @@ class Registry(Protocol):
         """Replace the aliases by what a function makes of them; return them."""
 
     def model(self, name: str, number: int) -> Path:
-        """Return a folder on this machine that holds a version's export."""
+        """Return a folder on this machine that holds a version's export, fetched if need be."""
 
 
-def open_registry(runs_dir: Path, folder: Path | None = None) -> Registry:
+def open_registry(runs_dir: Path, place: str | Path | None = None) -> Registry:
     """Return the registry.
 
     Args:
-        runs_dir: of the project; the registry lies in its ``.registry``.
-        folder: another place; None: what `REGISTRY_VARIABLE` names, if anything.
-    """
-    from mlmodeldev.tracking.registry_folder import FolderRegistry
+        runs_dir: of the project; a registry in a folder lies in its ``.registry``.
+        place: a folder, ``mlflow`` or ``wandb`` (`mlmodeldev.tracking.registry_place`); None: what
+            `REGISTRY_VARIABLE` names, if anything.
 
-    named = os.environ.get(REGISTRY_VARIABLE)
-    return FolderRegistry(folder or (Path(named) if named else runs_dir / ".registry"))
+    Raises:
+        UsageError: it is none.
+    """
+    from mlmodeldev.tracking.registry_place import registry_at
+
+    named = place or os.environ.get(REGISTRY_VARIABLE) or runs_dir / ".registry"
+    return registry_at(str(named), runs_dir)
+
+
+def former_champions(champions: Sequence[int], champion: int | None) -> tuple[int, ...]:
+    """Return the champions before this one, of a list that may be one change ahead or behind.
+
+    Where champion and list can't be changed in one step, a kill may come between the two.
+
+    >>> former_champions([1, 3], 3), former_champions([1, 3], 1), former_champions([1, 3], 2)
+    ((1,), (), (1, 3))
+    """
+    backwards = [*champions][::-1]
+    if champion not in backwards:
+        return tuple(champions)
+    return tuple(champions[: len(champions) - backwards.index(champion) - 1])
 
 
 # --- what is done with it
@@ -121,9 +141,14 @@ def check_name(name: str) -> str:
     """
     if name.lower() in (CHAMPION, CHALLENGER, "latest"):
         raise UsageError(f"{name!r}: is the name of an alias, not one for a model")
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(f"{name!r}: a model's name has letters, digits, '.', '_' and '-' only")
     return name
+
+
+def is_name(name: str) -> bool:
+    """Return whether a model of a registry has a name that we can write."""
+    return bool(_NAME.fullmatch(name))
 
 
 def promote(registry: Registry, name: str, number: int | None = None) -> Aliases:
@@ -135,7 +160,7 @@ def promote(registry: Registry, name: str, number: int | None = None) -> Aliases
     Raises:
         UsageError: there is no such version, or no challenger.
     """
-    numbers = _numbers(registry, name)
+    numbers = [version.number for version in _versions(registry, name)]
     if number is not None and number not in numbers:
         raise UsageError(f"{name}: has no version {number} (there are {_listed(numbers)})")
 
@@ -158,7 +183,7 @@ def rollback(registry: Registry, name: str) -> Aliases:
     Raises:
         UsageError: there was none before.
     """
-    _numbers(registry, name)
+    _versions(registry, name)
 
     def change(aliases: Aliases) -> Aliases:
         if not aliases.former:
@@ -177,8 +202,7 @@ def find_version(registry: Registry, name: str, wanted: str) -> Version:
     Raises:
         UsageError: no such model or version, or nothing has that alias.
     """
-    _numbers(registry, name)
-    versions = {version.number: version for version in registry.versions(name)}
+    versions = {version.number: version for version in _versions(registry, name)}
     alias = STAGES.get(wanted.lower(), wanted.lower())
     if alias in (CHAMPION, CHALLENGER):
         number = getattr(registry.aliases(name), alias)
@@ -188,7 +212,8 @@ def find_version(registry: Registry, name: str, wanted: str) -> Version:
     elif wanted == "latest":
         number = max(versions)
     else:
-        number = int(wanted) if wanted.isdecimal() else None
+        digits = wanted.removeprefix("v")
+        number = int(digits) if digits.isdecimal() else None
     if number not in versions:
         aliases = registry.aliases(name)
         there = [each for each in (CHAMPION, CHALLENGER) if getattr(aliases, each) is not None]
@@ -218,14 +243,14 @@ def model_folder(uri: str, runs_dir: Path, registry: Registry | None = None) -> 
     return registry.model(name, find_version(registry, name, wanted).number)
 
 
-def _numbers(registry: Registry, name: str) -> list[int]:
+def _versions(registry: Registry, name: str) -> list[Version]:
     versions = registry.versions(check_name(name))
     if not versions:
         names = registry.names()
         raise UsageError(
             f"{name}: no such model is registered in {registry.place}{nearest(name, names)}"
         )
-    return [version.number for version in versions]
+    return versions
 
 
 def _listed(numbers: list[int]) -> str:

@@ -6,6 +6,7 @@
     mlmodeldev registry list
     mlmodeldev registry show digits@champion
     python inference.py models:/digits@champion seven.png
+    mlmodeldev registry list --registry mlflow               another place: a folder, mlflow, wandb
 
 Exit status: 0 done, 2 bad input.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ from mlmodeldev.arguments import OneLineParser
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.tracking.registry import (
+    REGISTRY_VARIABLE,
     Aliases,
     Registry,
     Version,
@@ -33,8 +36,10 @@ from mlmodeldev.tracking.registry import (
     promote,
     rollback,
 )
+from mlmodeldev.tracking.registry_place import is_folder
 
 _PROG = "mlmodeldev registry"
+_PLACES = "a folder, mlflow[:URI] or wandb[:PROJECT] (MLMODELDEV_REGISTRY, else RUNS/.registry)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +86,7 @@ def _parser() -> OneLineParser:
     one = actions.add_parser("show", help="where a version comes from")
     one.add_argument("name", metavar="NAME[@ALIAS|/VERSION]", help="(the latest)")
     for each in actions.choices.values():
-        each.add_argument("--registry", type=Path, metavar="DIR", help="(RUNS/.registry)")
+        each.add_argument("--registry", metavar="PLACE", help=_PLACES)
         each.add_argument("--runs-dir", type=Path, metavar="DIR", help="where sweeps lie (conf's)")
         each.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -96,7 +101,9 @@ def _runs_dir(options: argparse.Namespace) -> Path:
 
 
 def _registry(options: argparse.Namespace) -> Registry:
-    return open_registry(options.registry or _runs_dir(options), options.registry)
+    place = options.registry or os.environ.get(REGISTRY_VARIABLE)
+    runs_dir = Path(place) if place and is_folder(place) else _runs_dir(options)
+    return open_registry(runs_dir, place)
 
 
 # --- the actions
@@ -136,7 +143,7 @@ def _print_aliases(options: argparse.Namespace, aliases: Aliases) -> None:
 def _list(options: argparse.Namespace) -> None:
     registry = _registry(options)
     models = {
-        name: [_as_dict(registry, name, version) for version in registry.versions(name)]
+        name: _as_dicts(name, registry.versions(name), registry.aliases(name))
         for name in registry.names()
     }
     if options.json:
@@ -181,9 +188,11 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _as_dict(registry: Registry, name: str, version: Version) -> dict[str, Any]:
-    aliases = registry.aliases(name).of(version.number)
-    model = str(registry.model(name, version.number))
-    return {"name": name, **asdict(version), "aliases": aliases, "model": model}
+    return _as_dicts(name, [version], registry.aliases(name))[0]
+
+
+def _as_dicts(name: str, versions: Sequence[Version], aliases: Aliases) -> list[dict[str, Any]]:
+    return [{"name": name, **asdict(v), "aliases": aliases.of(v.number)} for v in versions]
 
 
 def _metric(tags: dict[str, Any]) -> str:

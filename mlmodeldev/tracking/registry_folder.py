@@ -73,7 +73,8 @@ class FolderRegistry:
             versions = self.versions(name)
             same = [version for version in versions if version.digest == digest]
             number = versions[-1].number + 1 if versions else 1
-            made = Version(number, time.time(), digest, dict(tags))
+            place = str(self.model(name, number))
+            made = Version(number, time.time(), digest, dict(tags), place)
             version = same[-1] if same else self._store(name, made, model, picture)
             aliases = self.aliases(name)
             if version.number != aliases.champion:
@@ -89,7 +90,8 @@ class FolderRegistry:
             if picture is not None:
                 shutil.copy2(picture, made / picture.name)
                 version.tags["cka"] = str(folder / picture.name)
-            write_json(made / "version.json", {"version": 1, **asdict(version)})
+            content = {key: value for key, value in asdict(version).items() if key != "model"}
+            write_json(made / "version.json", {"version": 1, **content})
         return version
 
     def change(self, name: str, change: Callable[[Aliases], Aliases]) -> Aliases:
@@ -134,7 +136,8 @@ def folder_digest(folder: Path) -> str:
 
 def _read_version(file: Path) -> Version:
     content = _read_json(file, None)
-    return Version(**{key: content[key] for key in ("number", "created", "digest", "tags")})
+    values = {key: content[key] for key in ("number", "created", "digest", "tags")}
+    return Version(**values, model=str(file.parent / "model"))
 
 
 def _read_json(file: Path, default: Any) -> Any:

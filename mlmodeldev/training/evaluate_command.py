@@ -44,6 +44,12 @@ def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
     add("--stage", choices=STAGES, help="only this one (both)")
     add("--runs-dir", type=Path, metavar="DIR", help=RUNS_DIR_HELP)
     add("--json", action="store_true", help="print one JSON object")
+    add(
+        "--metrics",
+        type=Path,
+        metavar="FILE",
+        help="write the numbers alone into this file of JSON, and nothing into the trial",
+    )
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
@@ -58,12 +64,27 @@ def run_evaluate(args: argparse.Namespace) -> int:
     stages: Any = (args.stage,) if args.stage else STAGES
     folder = trial_folder(args.trial, runs_folder(args.runs_dir))
     result = evaluate(folder, args.checkpoint, overrides, stages)
+    written = keep(folder, result) if args.metrics is None else _write_metrics(args.metrics, result)
     if args.json:
-        print(json.dumps({**result, "written": str(keep(folder, result))}, indent=1))
+        print(json.dumps({**result, "written": str(written)}, indent=1))
     else:
         _print_table(result)
-        print(keep(folder, result))
+        print(written)
     return 0
+
+
+def _write_metrics(file: Path, result: Mapping[str, Any]) -> Path:
+    """Write the values by their names, as `dvc metrics` shows them."""
+    from mlmodeldev.atomic import write_json, writing_to
+
+    with writing_to(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    values: dict[str, float] = {}
+    for stage in STAGES:
+        for name, value in result.get(stage, {}).items():
+            values[f"{stage}/{name}" if name in values else name] = value
+    write_json(file, values)
+    return file
 
 
 def _print_table(result: Mapping[str, Any]) -> None:

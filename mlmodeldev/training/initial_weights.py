@@ -58,7 +58,8 @@ def check_source(settings: Settings) -> None:
     """Refuse at once a ``training.init_from`` that can't be anything.
 
     Raises:
-        UsageError: no such file, folder or trial, and no name of the Hub; or a trial that runs.
+        UsageError: no such file, folder or trial, and no name of the Hub; a trial that runs; or a
+            file that can't be read.
     """
     name = settings.training.init_from
     if name is None:
@@ -73,13 +74,27 @@ def check_source(settings: Settings) -> None:
     except UsageError as error:
         raise UsageError(f"{given}: {error}") from None
     if named or path.is_dir():
+        _check_file(given, _file_of_trial(named[0]) if len(named) == 1 else None)
         return
     if path.is_file() and path.suffix not in FILES:
         raise UsageError(f"{given}: must be a trial, a folder, or a file {', '.join(FILES)}")
     if not path.is_file() and (path.suffix in FILES or not _HUB_NAME.fullmatch(name)):
         raise UsageError(f"{given}: no such file, folder or trial")
-    if not path.is_file():
+    if path.is_file():
+        _check_file(given, path)
+    else:
         _check_hub(given, name, runs)
+
+
+def _check_file(given: str, path: Path | None) -> None:
+    if path is None:
+        return
+    from mlmodeldev.trial.checkpoint_values import check_weights
+
+    try:
+        check_weights(path)
+    except UsageError as error:
+        raise UsageError(f"{given}: {error}") from None
 
 
 def _check_hub(given: str, name: str, runs: Path) -> None:
@@ -172,20 +187,28 @@ def _path(name: str, runs: Path) -> Path:
 
 def _of_trial(folder: Path) -> Source:
     """Return a trial's best weights; its last where nothing has said which are best."""
-    checkpoints = folder / "checkpoints"
-    whole, best = newest_whole(checkpoints), checkpoints / "best.ckpt"
-    if best.is_file():
-        source = _of_file(best)
-    elif exported := [folder / n for n in ("best", "last") if (folder / n / STATE).is_file()]:
+    if file := _file_of_trial(folder):
+        source = _of_file(file)
+    elif exported := _exports(folder):
         source = _of_export(exported[0])
-    elif whole:
-        source = _of_file(whole)
     else:
         raise UsageError(f"{folder} has no weights")
     record = read_record(folder)
     trial = {"sweep": folder.parent.name, "trial": folder.name, "folder": str(folder)}
     about = {"metric": record.get("metric"), "sha": record.get("sha")}
     return Source(source.weights, {**source.origin, **trial, **about})
+
+
+def _file_of_trial(folder: Path) -> Path | None:
+    """Return the file with a trial's best weights; None: an export has them, or nothing."""
+    best = folder / "checkpoints" / "best.ckpt"
+    if best.is_file():
+        return best
+    return None if _exports(folder) else newest_whole(folder / "checkpoints")
+
+
+def _exports(folder: Path) -> list[Path]:
+    return [folder / name for name in ("best", "last") if (folder / name / STATE).is_file()]
 
 
 def _of_file(path: Path) -> Source:

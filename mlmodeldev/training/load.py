@@ -39,7 +39,8 @@ def load(folder: str | Path, **arguments: Any) -> LightningModule:
 
     Args:
         folder: ``best/`` or ``last/`` of a trial, or the trial's folder: its best then; or
-            ``models:/NAME@champion`` of the registry in ``runs/`` (`mlmodeldev.tracking.registry`).
+            ``models:/NAME@champion`` of the registry in ``runs/``, or that which
+            ``MLMODELDEV_REGISTRY`` names (`mlmodeldev.tracking.registry`).
         arguments: of the constructor, instead of the stored ones.
 
     Raises:

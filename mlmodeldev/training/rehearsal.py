@@ -98,7 +98,7 @@ def rehearse(
     settings: Settings,
     world: World,
     note: Path,
-    make_cka: Callable[[Path], list[Callback]] = lambda folder: [],
+    make_more: Callable[[Path], list[Callback]] = lambda folder: [],
     export: Callable[[LightningModule, Any, Path], None] | None = None,
 ) -> None:
     """Run one batch of training and of each validation loader on a second model like this one.
@@ -106,7 +106,8 @@ def rehearse(
     Args:
         model: left alone: its class is made again, under the same seed.
         note: see `note_of`; nothing is done where it exists.
-        make_cka: returns the alignment callback, which writes below the folder that it is given.
+        make_more: returns the callbacks to try besides, which write below the folder that it is
+            given: alignment, and what an export wants to see.
         export: writes an export of a model, with the data's facts, into a folder.
 
     Raises:
@@ -119,7 +120,7 @@ def rehearse(
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as temporary:
         folder = Path(temporary)
         watch = _Watch(settings, type(model))
-        callbacks = [SeedSteps(settings.training.seed), MetricStates(), *make_cka(folder), watch]
+        callbacks = [SeedSteps(settings.training.seed), MetricStates(), *make_more(folder), watch]
         changed: dict[str, Any] = {**_ONE_BATCH, "trainer": {}}
         if settings.training.limit_val_batches == 0:
             changed["limit_val_batches"] = 0

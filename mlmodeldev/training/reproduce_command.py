@@ -1,6 +1,7 @@
 """``mlmodeldev trial reproduce`` and ``diff``: run a finished trial again, or compare two.
 
 mlmodeldev trial reproduce runs/digits/ab12cd34      bit for bit? else what differs first
+mlmodeldev trial reproduce ab12cd34 --environment    with its packages, installed beside it
 mlmodeldev trial reproduce ab12cd34 --dry-run        only what can be compared beforehand
 mlmodeldev trial diff ab12cd34 ef56ab78              code, settings, environment, data, metrics
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,7 @@ from mlmodeldev.project import project_root
 from mlmodeldev.trial.named import RUNS_DIR_HELP, runs_folder, trial_folder
 
 if TYPE_CHECKING:
-    from mlmodeldev.training.reproduce import Report
+    from mlmodeldev.training.reproduction import Report
     from mlmodeldev.trial.comparison import Difference
 
 EXIT_DIFFERENT = 1
@@ -39,11 +39,16 @@ def add_reproduce_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, metavar="DIR", help="where (runs/.reproduced/...)")
     parser.add_argument("--repository", type=Path, metavar="DIR", help="a clone with its commit")
     parser.add_argument(
-        "--python", default=sys.executable, metavar="FILE", help="interpreter to run it with"
+        "--environment", action="store_true", help="build the recorded environment to run it in"
+    )
+    parser.add_argument(
+        "--python", metavar="FILE", help="interpreter to run it with, or to build that of (this)"
     )
     parser.add_argument("--fetch", action="store_true", help="fetch and prepare the data anew")
     parser.add_argument(
-        "--anyway", action="store_true", help="run it, though code, settings or data differ"
+        "--anyway",
+        action="store_true",
+        help="run it, though code, settings or data differ, or a package is not to be had",
     )
     parser.add_argument("--dry-run", action="store_true", help="compare, run nothing")
     _add_common(parser, "print the report as JSON")
@@ -66,7 +71,8 @@ def _add_common(parser: argparse.ArgumentParser, json_help: str) -> None:
 
 def run_reproduce(options: argparse.Namespace) -> int:
     """Run the trial again; return 1 if it does not come out the same."""
-    from mlmodeldev.training.reproduce import Wish, reproduce
+    from mlmodeldev.training.reproduce import reproduce
+    from mlmodeldev.training.reproduction import Wish
 
     report = reproduce(
         Wish(
@@ -74,6 +80,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
             options.to,
             options.repository,
             options.python,
+            options.environment,
             options.fetch,
             options.anyway,
             options.dry_run,

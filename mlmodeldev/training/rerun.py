@@ -35,9 +35,17 @@ _OF_A_LAUNCHER = (
 )
 """Variables of a launcher, which may have started this command, not the trial."""
 
+_OF_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+"""Variables that lead an interpreter to packages beside its own."""
+
 
 def run_again(
-    trial: Trial, project: Path, place: Path, python: str, fetch: bool = False
+    trial: Trial,
+    project: Path,
+    place: Path,
+    python: str,
+    fetch: bool = False,
+    alone: bool = False,
 ) -> tuple[Path, int]:
     """Run ``trainer.py`` of the project with the trial's settings; return its folder and status.
 
@@ -49,13 +57,15 @@ def run_again(
         place: the new trial lies in ``runs/`` below it.
         python: the interpreter.
         fetch: have the data below ``place``, whatever folder the trial took.
+        alone: import nothing but what the interpreter's environment has.
     """
     settings = settings_again(trial, place, fetch)
     artefacts = settings["artefacts"]
     command = [python, str(project / "trainer.py")]
-    process = subprocess.Popen(
-        command, cwd=project, env=_environment(trial, project, settings), stdout=_STANDARD_ERROR
-    )
+    variables = _environment(trial, project, settings)
+    if alone:
+        variables = {name: value for name, value in variables.items() if name not in _OF_PYTHON}
+    process = subprocess.Popen(command, cwd=project, env=variables, stdout=_STANDARD_ERROR)
     folder = place / "runs" / artefacts["sweep"] / artefacts["trial"]
     return folder, _wait(process)
 

@@ -35,7 +35,7 @@ from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.unanswered import giving_up, seconds_to_answer
 
 if TYPE_CHECKING:
-    from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+    from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 
     from mlmodeldev.callbacks.export import Export
     from mlmodeldev.callbacks.pruning import Pruning
@@ -162,7 +162,7 @@ class Attempt:
             settings,
             self.world,
             note,
-            make_cka=lambda path: make_cka(settings, path, model),
+            make_more=lambda path: [*make_cka(settings, path, model), *_examples(trainer)],
             export=next((each.try_out for each in _exporters(trainer)), None),
         )
 
@@ -218,6 +218,10 @@ def _exporters(trainer: Trainer) -> list[Export]:
     from mlmodeldev.callbacks.export import Export
 
     return [c for c in trainer.callbacks if isinstance(c, Export)]  # type: ignore[attr-defined]
+
+
+def _examples(trainer: Trainer) -> list[Callback]:
+    return [each.inputs for each in _exporters(trainer) if each.inputs is not None]
 
 
 def _pruners(trainer: Trainer) -> list[Pruning | ResumeCheckpoint]:

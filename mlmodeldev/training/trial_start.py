@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.atomic import write_text, writing_to
+from mlmodeldev.callbacks.onnx_packages import check_packages
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
 from mlmodeldev.tracking.clearml_sync import report_to_clearml
@@ -43,9 +44,11 @@ def open_trial(settings: Settings) -> tuple[Path, dict[str, Any]]:
     """Claim the folder, unless all is done; return it and what all processes need of it.
 
     Raises:
-        UsageError: the folder can't be used, its trial began with other code, or there is nothing
-            to begin from as ``training.continue_from`` and ``init_from`` name it.
+        UsageError: the folder can't be used, its trial began with other code, there is nothing
+            to begin from as ``training.continue_from`` and ``init_from`` name it, or a package is
+            missing that is needed at the end.
     """
+    check_packages(settings)
     _forget_settings_of_no_step(settings)
     parent = _parent(settings)
     folder = TrialFolder.open(settings)

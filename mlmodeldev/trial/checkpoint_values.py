@@ -19,6 +19,7 @@ import datetime
 import functools
 import pathlib
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,24 @@ def harmless_classes() -> Iterator[None]:
         yield
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(
+    path: str | Path, map_location: Any = "cpu", mapped: bool = False
+) -> dict[str, Any]:
     """Read a file that torch has written, without running code from it.
+
+    Args:
+        path: the file.
+        map_location: as of ``torch.load``.
+        mapped: leave its tensors on the disk, mapped into memory.
 
     Raises:
         pickle.UnpicklingError: it holds values of other classes.
         Exception: it is damaged; torch has many kinds.
     """
     with harmless_classes():
-        loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        loaded: dict[str, Any] = torch.load(
+            path, map_location=map_location, weights_only=True, mmap=mapped
+        )
     return loaded
 
 
@@ -59,19 +69,45 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
 
     Raises `UsageError` if it cannot be read.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
 
+        with _refusing(path):
             return load_file(path)
-        saved = read_checkpoint(path)
-    except Exception as error:  # torch's readers raise errors of many kinds
-        raise UsageError(f"the weights in {path} cannot be read: {_reason(error, path)}") from error
+    return _weights(path, mapped=False)
+
+
+def check_weights(path: Path) -> None:
+    """Refuse what `read_weights` would refuse; the weights themselves stay on the disk.
+
+    Raises:
+        UsageError: the file can't be read.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with _refusing(path), safe_open(path, framework="pt") as opened:
+            opened.keys()
+    else:
+        _weights(path, mapped=zipfile.is_zipfile(path))  # older files of torch's are no archives
+
+
+def _weights(path: Path, mapped: bool) -> Mapping[str, Tensor]:
+    with _refusing(path):
+        saved = read_checkpoint(path, mapped=mapped)
     if not isinstance(saved, Mapping):
         kind = type(saved).__name__
         raise UsageError(f"the weights in {path} cannot be read: it holds a {kind}, not weights")
     weights: Mapping[str, Tensor] = saved.get("state_dict", saved)
     return weights
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # torch's readers raise errors of many kinds
+        raise UsageError(f"the weights in {path} cannot be read: {_reason(error, path)}") from error
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -9,15 +9,16 @@ Example::
 
 from __future__ import annotations
 
+import ast
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.project import git_output
-from mlmodeldev.trial.environment import read_environment
+from mlmodeldev.trial.environment import LIBRARY_NAME, normalized, read_environment
 from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.source import Source, read_file, read_source
 
@@ -29,6 +30,9 @@ NOT_COMPARED = (
     *("callbacks.progress", "callbacks.pruning"),
 )
 """Settings that say where a trial ran and who watched; no weight depends on them."""
+
+FIRST = ("torch", "lightning", "pytorch-lightning", "numpy")
+"""Packages that are named before others: most numbers come from these."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def origin_differences(a: Trial, b: Trial, repository: Path | None) -> list[Diff
     return [
         *code_differences(a, b, repository),
         *setting_differences(a.settings, b.settings),
-        *environment_differences(a, b),
+        *environment_differences(a, b, repository),
         *data_differences(a.record, b.record),
     ]
 
@@ -213,12 +217,13 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 # --- environment
 
 
-def environment_differences(a: Trial, b: Trial) -> list[Difference]:
+def environment_differences(a: Trial, b: Trial, repository: Path | None) -> list[Difference]:
     """Return what differs of Python, library, packages and hardware, as far as both tell."""
     software = [trial.record.get("software") or {} for trial in (a, b)]
     result = library_difference(software[0], software[1])
     if a.environment and b.environment:
-        return [*result, *differences_of_environments(a.environment, b.environment)]
+        imported = imported_packages(a, repository)
+        return [*result, *differences_of_environments(a.environment, b.environment, imported)]
     ours, theirs = software
     return [
         *result,
@@ -238,16 +243,48 @@ def library_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Diffe
     return [Difference("environment", "mlmodeldev", *shown)]
 
 
-def differences_of_environments(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
-    """Return what differs of two ``environment.json``: Python, packages (torch first), hardware."""
+def differences_of_environments(
+    a: Mapping[str, Any], b: Mapping[str, Any], imported: Collection[str] = ()
+) -> list[Difference]:
+    """Return what differs of two ``environment.json``: Python, packages, hardware.
+
+    Args:
+        a, b: their content.
+        imported: packages that the trial's code imports; they come behind `FIRST`, others last.
+    """
     pairs = [(name, a.get(name), b.get(name)) for name in ("python", "implementation", "platform")]
     ours, theirs = a.get("packages") or {}, b.get("packages") or {}
-    names = sorted({*ours, *theirs} - {"mlmodeldev"}, key=lambda name: (name != "torch", name))
-    pairs += [(name, ours.get(name), theirs.get(name)) for name in names]
+    order = {name: place for place, name in enumerate(dict.fromkeys((*FIRST, *sorted(imported))))}
+    names = {*ours, *theirs} - {LIBRARY_NAME}
+    for name in sorted(names, key=lambda name: (order.get(name, len(order)), name)):
+        pairs.append((name, ours.get(name), theirs.get(name)))
     if a.get("machine") and b.get("machine"):
         ours, theirs = a["machine"], b["machine"]
         pairs += [(f"machine.{n}", ours.get(n), theirs.get(n)) for n in {**ours, **theirs}]
     return [Difference("environment", *pair) for pair in pairs if pair[1] != pair[2]]
+
+
+def imported_packages(trial: Trial, repository: Path | None) -> set[str]:
+    """Return the packages that a trial's code imports by name, as far as it can be read."""
+    from importlib.metadata import packages_distributions
+
+    texts = (_text(name, trial, repository) for name in _code(trial))
+    modules = {name for text in texts for name in _imported(text or "")}
+    given = packages_distributions()
+    return {normalized(name) for module in modules for name in given.get(module, [module])}
+
+
+def _imported(text: str) -> Iterator[str]:
+    """Yield the top-level modules that a file imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError):
+        return
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
 
 
 # --- data

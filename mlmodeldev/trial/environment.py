@@ -19,12 +19,15 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 ENVIRONMENT = "environment.json"
 """File of a trial's folder."""
+
+LIBRARY_NAME = "mlmodeldev"
 
 _SECONDS = 60.0
 """How long another interpreter may take to answer."""
@@ -60,13 +63,18 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Return Python and the packages of this interpreter."""
-    return {
+    """Return Python and the packages of this interpreter.
+
+    ``origins`` has those that no index gave, where there are some.
+    """
+    kept = {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": packages(),
     }
+    own = origins()
+    return {**kept, "origins": own} if own else kept
 
 
 def packages() -> dict[str, str]:
@@ -76,17 +84,54 @@ def packages() -> dict[str, str]:
     in place of half a second.
     """
     result: dict[str, str] = {}
-    for place in filter(Path.is_dir, map(Path, sys.path)):
-        for entry in place.iterdir():
-            stem, _, kind = entry.name.rpartition(".")
-            name, sign, version = stem.partition("-")
-            if kind in ("dist-info", "egg-info") and sign:
-                version = version.partition("-py")[0] if kind == "egg-info" else version
-                result.setdefault(_normalized(name), version)
+    for entry in _metadata():
+        stem, _, kind = entry.name.rpartition(".")
+        name, _, version = stem.partition("-")
+        version = version.partition("-py")[0] if kind == "egg-info" else version
+        result.setdefault(normalized(name), version)
     return dict(sorted(result.items()))
 
 
-def _normalized(name: str) -> str:
+def origins() -> dict[str, str]:
+    """Return where packages come from that no index gave: a folder, or an address for pip.
+
+    PEP 610 says how that is kept. The library, whose digest is recorded, is not among them.
+    """
+    result: dict[str, str] = {}
+    for entry in _metadata():
+        name, file = normalized(entry.name.partition("-")[0]), entry / "direct_url.json"
+        if name != LIBRARY_NAME and file.is_file():
+            result.setdefault(name, _origin(file))
+    return {name: origin for name, origin in sorted(result.items()) if origin}
+
+
+def _metadata() -> Iterator[Path]:
+    """Yield the folders with the metadata of all packages, those first that are imported first."""
+    for place in filter(Path.is_dir, map(Path, sys.path)):
+        for entry in place.iterdir():
+            stem, _, kind = entry.name.rpartition(".")
+            if kind in ("dist-info", "egg-info") and "-" in stem:
+                yield entry
+
+
+def _origin(file: Path) -> str:
+    """Return the folder or the address of one package; of a build that is gone: an empty text."""
+    try:
+        kept = json.loads(file.read_text())
+        url, version = str(kept["url"]), kept.get("vcs_info")
+        if version:
+            below = f"#subdirectory={kept['subdirectory']}" if kept.get("subdirectory") else ""
+            return f"{version['vcs']}+{url}@{version['commit_id']}{below}"
+        if "dir_info" in kept:  # conda's name the folder that they were built in
+            is_edited = kept["dir_info"].get("editable")
+            return unquote(urlsplit(url).path) if is_edited else ""
+        return url if url.startswith("http") else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def normalized(name: str) -> str:
+    """Return a package's name as all of its spellings share it (PEP 503)."""
     return "-".join(filter(None, name.lower().replace("_", "-").replace(".", "-").split("-")))
 
 
@@ -118,8 +163,12 @@ def _processor() -> str:
     return next(names, platform.processor())
 
 
-def environment_of(python: str) -> dict[str, Any]:
+def environment_of(python: str, isolated: bool = False) -> dict[str, Any]:
     """Return Python and the packages of an interpreter.
+
+    Args:
+        python: the interpreter.
+        isolated: whether packages that ``PYTHONPATH`` names do not count.
 
     Raises:
         UsageError: it can't be run.
@@ -129,8 +178,9 @@ def environment_of(python: str) -> dict[str, Any]:
     if python == sys.executable:
         return environment()
     try:
+        flag = "-I" if isolated else "-P"
         done = subprocess.run(
-            [python, "-P", __file__], capture_output=True, text=True, timeout=_SECONDS, check=True
+            [python, flag, __file__], capture_output=True, text=True, timeout=_SECONDS, check=True
         )
         return dict(json.loads(done.stdout))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -144,7 +194,7 @@ def requirements(kept: Mapping[str, Any]) -> str:
     Builds that an index of their own has, such as ``torch==2.13.0+cpu``, are kept as they are.
     """
     versions: Mapping[str, str] = kept.get("packages") or {}
-    named = (f"{name}=={version}\n" for name, version in versions.items() if name != "mlmodeldev")
+    named = (f"{name}=={version}\n" for name, version in versions.items() if name != LIBRARY_NAME)
     return f"# Python {kept.get('python')}\n" + "".join(named)
 
 

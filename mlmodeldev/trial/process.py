@@ -18,6 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from mlmodeldev.atomic import own_file
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS, LostLease, owned, start_ticks
 from mlmodeldev.trial.agent_run import without_agent
@@ -230,7 +231,7 @@ def _start_command(
 ) -> subprocess.Popen[bytes]:
     assert work.command is not None
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with own_file(log).open("ab") as output:
         return subprocess.Popen(
             list(work.command),
             env={**without_agent(os.environ), **environment},

@@ -26,6 +26,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
+from mlmodeldev.atomic import own_file
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.machine import share_cores, shorten_socket_paths
 from mlmodeldev.project import PROJECT_VARIABLE, import_places
@@ -182,7 +183,7 @@ def _set_environment(environment: dict[str, str]) -> None:
 def write_to(log: str) -> None:
     """Send this process's output to the end of a file, keys masked."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(own_file(Path(log)), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())
     os.close(descriptor)

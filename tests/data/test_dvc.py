@@ -3,15 +3,15 @@
     make test-dvc
 
 DVC brings 130 packages, which take about a minute, so it has an environment of its own, .venv-dvc,
-which `make test` makes. DVC=/path/to/dvc or one on the PATH will do; with none, these are skipped.
-What a trial reads of DVC is tested without it, in test_versions.py.
+which `make test` makes. MLMODELDEV_DVC=/path/to/dvc or one on the PATH will do; with none, these
+are skipped. What a trial reads of DVC is tested without it, in test_versions.py.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
+import stat
 import subprocess
 import time
 import urllib.request
@@ -19,58 +19,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.lab import DVC, OWN, begin, commit, dvc, kept, needs_dvc, run, set_environment
+from tests.data.lab import version as keep
 from tests.small_data import write_cola
 
-ROOT = Path(__file__).resolve().parents[2]
-OWN = ROOT / ".venv-dvc" / "bin" / "dvc"
-DVC = shutil.which(os.environ.get("DVC") or (str(OWN) if OWN.exists() else "dvc"))
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(DVC is None, reason="no dvc; make test-dvc makes one"),
-]
+pytestmark = [pytest.mark.slow, needs_dvc]
 
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
     """A repository of somebody who uses the template, with a small CoLA."""
-    folder = tmp_path / "lab"
-    folder.mkdir()
-    for name, value in {
-        "DVC": str(DVC),
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_AUTHOR_NAME": "a",
-        "GIT_AUTHOR_EMAIL": "a@b",
-        "GIT_COMMITTER_NAME": "a",
-        "GIT_COMMITTER_EMAIL": "a@b",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "dvc-config"),
-        "DVC_SITE_CACHE_DIR": str(tmp_path / "dvc-site"),
-    }.items():
-        monkeypatch.setenv(name, value)
+    set_environment(monkeypatch.setenv, tmp_path)
     monkeypatch.delenv("MLMODELDEV_MIRROR", raising=False)
-    shutil.copy(ROOT / ".gitignore", folder)
+    folder = begin(tmp_path / "lab")
     write_cola(folder / "data", train=80, dev=20)
-    run(folder, "git", "init", "-q")
     return folder
 
 
-def run(folder, *command, status=0):
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def version(folder, *arguments):
-    """Run the project's command and commit; return the version that it printed."""
-    printed = run(folder, "bash", str(ROOT / "tools/data_version.sh"), "data/cola", *arguments)
-    run(folder, "git", "add", ".gitignore")
-    run(folder, "git", "commit", "-qm", "Data")
-    return next(line.split()[1] for line in printed.splitlines() if line.startswith("version:"))
+def version(folder, *options):
+    """Keep the data and commit; return the version that was printed."""
+    (result,) = kept(keep(folder, "data/cola", *options))
+    commit(folder)
+    return result
 
 
 def wipe(folder):
@@ -83,18 +53,18 @@ def train_file(folder):
 
 
 def test_push_wipe_pull_and_train_on_an_older_version(lab, tmp_path, trials):
-    first = version(lab, str(tmp_path / "store"))
+    first = version(lab, "--remote", str(tmp_path / "store"))
     old = train_file(lab).read_text()
-    run(lab, DVC, "unprotect", "data/cola")
+    dvc(lab, "unprotect", "data/cola")
     train_file(lab).write_text(old + "gj04\t1\t\tThe poet sees the cat.\n")
     second = version(lab)
     assert first != second
     new = train_file(lab).read_text()
     wipe(lab)
-    run(lab, DVC, "pull", "-q")
+    dvc(lab, "pull", "-q")
     assert train_file(lab).read_text() == new
-    assert "up to date" in run(lab, DVC, "status")
-    assert "in sync" in run(lab, DVC, "status", "-c")
+    assert "up to date" in dvc(lab, "status")
+    assert "in sync" in dvc(lab, "status", "-c")
 
     trials.data = lab / "data"
     small = (
@@ -110,13 +80,13 @@ def test_push_wipe_pull_and_train_on_an_older_version(lab, tmp_path, trials):
     assert [entry["md5"] for entry in now.record["data"]["dvc"]] == [second]
 
     run(lab, "git", "checkout", "-q", "HEAD~1", "--", "data/cola.dvc")
-    run(lab, DVC, "pull", "-q", "data/cola.dvc")  # its files are not in the cache any more
+    dvc(lab, "pull", "-q", "data/cola.dvc")  # its files are not in the cache any more
     assert train_file(lab).read_text() == old
     run(lab, "git", "checkout", "-q", "HEAD", "--", "data/cola.dvc")
-    run(lab, DVC, "checkout", "-q", "data/cola.dvc")  # both are, now
+    dvc(lab, "checkout", "-q", "data/cola.dvc")  # both are, now
     assert train_file(lab).read_text() == new
     run(lab, "git", "checkout", "-q", "HEAD~1", "--", "data/cola.dvc")
-    run(lab, DVC, "checkout", "-q", "data/cola.dvc")
+    dvc(lab, "checkout", "-q", "data/cola.dvc")
     assert train_file(lab).read_text() == old
     run(lab, "git", "commit", "-qm", "Back to the first version")
     refused = trials.run(*quick, "training.max_epochs=2", name="now")
@@ -132,15 +102,16 @@ def test_push_wipe_pull_and_train_on_an_older_version(lab, tmp_path, trials):
 @pytest.fixture(scope="module")
 def s3():
     """A server that speaks S3, on loopback."""
-    server = Path(str(DVC)).parent / "moto_server"
-    if not server.exists():
+    beside = Path(str((DVC or [""])[0])).parent / "moto_server"
+    server = [str(beside)] if beside.exists() else [str(OWN), "-m", "moto.server"]
+    if not Path(server[0]).exists():
         pytest.skip("no moto_server beside dvc")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
-        [server, "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
+        [*server, "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL
     )
     try:
         end = time.monotonic() + 60
@@ -159,25 +130,23 @@ def s3():
 
 
 def test_the_same_with_s3(lab, s3):
-    version(lab, "s3://lab-data/dvc", s3)
+    version(lab, "--remote", "s3://lab-data/dvc", "--endpoint", s3)
     content = train_file(lab).read_text()
     wipe(lab)
-    run(lab, DVC, "pull", "-q")
+    dvc(lab, "pull", "-q")
     assert train_file(lab).read_text() == content
-    assert "in sync" in run(lab, DVC, "status", "-c")
+    assert "in sync" in dvc(lab, "status", "-c")
 
 
 def test_a_registry_lends_data_to_another_project(lab, tmp_path):
-    first = version(lab, str(tmp_path / "store"))
-    project = tmp_path / "project"
-    (project / "data").mkdir(parents=True)
-    shutil.copy(ROOT / ".gitignore", project)
-    run(project, "git", "init", "-q")
-    run(project, DVC, "init", "-q")
-    assert "in_domain_train.tsv" in run(project, DVC, "list", str(lab), "data/cola")
-    run(project, DVC, "get", "-q", str(lab), "data/cola", "-o", str(tmp_path / "loose"))
+    first = version(lab, "--remote", str(tmp_path / "store"))
+    project = begin(tmp_path / "project")
+    (project / "data").mkdir()
+    dvc(project, "init", "-q")
+    assert "in_domain_train.tsv" in dvc(project, "list", str(lab), "data/cola")
+    dvc(project, "get", "-q", str(lab), "data/cola", "-o", str(tmp_path / "loose"))
     assert (tmp_path / "loose" / "in_domain_dev.tsv").is_file()
-    run(project, DVC, "import", "-q", str(lab), "data/cola", "-o", "data/cola")
+    dvc(project, "import", "-q", str(lab), "data/cola", "-o", "data/cola")
     assert train_file(project).read_text() == train_file(lab).read_text()
 
     from mlmodeldev.data.versions import versions
@@ -186,13 +155,33 @@ def test_a_registry_lends_data_to_another_project(lab, tmp_path):
     assert entry["url"] == str(lab)
     assert entry["revision"] == run(lab, "git", "rev-parse", "HEAD").strip()
     assert (entry["md5"], entry["matches"]) == (first, True)
-    run(lab, DVC, "unprotect", "data/cola")
+    dvc(lab, "unprotect", "data/cola")
     train_file(lab).write_text(train_file(lab).read_text() + "gj04\t1\t\tA new one.\n")
     version(lab)
-    run(project, DVC, "update", "-q", "data/cola.dvc")
+    dvc(project, "update", "-q", "data/cola.dvc")
     assert train_file(project).read_text().endswith("A new one.\n")
 
 
-def test_without_a_remote_it_says_so(lab):
-    printed = run(lab, "bash", str(ROOT / "tools/data_version.sh"), "data/cola", status=2)
-    assert "is there a remote?" in printed
+def test_without_a_remote_it_says_so_and_does_nothing(lab):
+    assert "--remote /shared/dvc" in keep(lab, "data/cola", status=2)
+    assert not (lab / ".dvc").exists()
+    assert not (lab / "data" / "cola.dvc").exists()
+
+
+def test_one_cache_for_two_clones(lab, tmp_path):
+    shared = tmp_path / "cache"
+    dvc(lab, "init", "-q")  # a repository that is there already
+    dvc(lab, "cache", "dir", str(shared))
+    dvc(lab, "config", "cache.shared", "group")
+    config = lab / ".dvc" / "config"
+    config.write_text(config.read_text().replace("[cache]", "[cache]\n    type = hardlink"))
+    version(lab, "--no-push")
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "-q", str(lab), str(clone))
+    dvc(clone, "checkout", "-q")  # nothing was pushed: the cache has them
+    mine, theirs = train_file(lab), train_file(clone)
+    assert theirs.read_text() == mine.read_text()
+    assert theirs.stat().st_ino == mine.stat().st_ino  # their room is taken once
+    folders = [path for path in shared.rglob("*") if path.is_dir()]
+    assert folders
+    assert all(path.stat().st_mode & stat.S_IWGRP for path in folders)

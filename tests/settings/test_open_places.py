@@ -11,7 +11,7 @@ import pytest
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
 from mlmodeldev.settings import composition
-from mlmodeldev.settings.composition import compose_settings, refusal
+from mlmodeldev.settings.composition import compose_settings, refusal, unset
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.open_places import open_overrides
 from mlmodeldev.settings.trainer_arguments import PASSED_ON, REFUSED
@@ -203,6 +203,21 @@ def test_a_mandatory_setting_must_be_set(project):
     assert compose_settings(partial=True).training.max_epochs
 
 
+def test_what_is_tied_to_a_mandatory_setting_is_as_mandatory(project):
+    config = project / "conf/config.yaml"
+    config.write_text(config.read_text() + "\nsize: ???\n")
+    digits = project / "conf/data/digits.yaml"
+    digits.write_text(digits.read_text().replace("val_fraction: ", "val_fraction: ${size} # "))
+    assert refused() == "size: is mandatory (???) and not set; set size=VALUE [command line]"
+    assert compose_settings(["size=0.25"]).data["val_fraction"] == 0.25
+    assert compose_settings(partial=True).training.max_epochs
+    assert list(unset()) == ["size"]
+    assert list(unset(["data.val_fraction=0.5"])) == ["size"]
+    assert refusal("size", 0.25) is None
+    assert refusal("optimizer.lr", 0.1) is None
+    assert "must be greater than 0" in (refusal("size", -1.0) or "")
+
+
 MANDATORY = """\
 # Command: none. Expected best value: none. Cost: none
 program: trainer.py
@@ -217,9 +232,11 @@ command: ["${env}", "${interpreter}", "${program}", "${args_no_hyphens}"]
 """
 
 
-def test_a_sweep_sets_what_is_mandatory_and_null(project, capsys):
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_sweep_sets_what_is_mandatory_and_null(project, capsys, tied):
     (project / "mine.py").write_text(OWN)
-    (project / "conf/model/own.yaml").write_text("_target_: mine.Net\nunits: ???\n")
+    text = "_target_: mine.Net\nunits: ???\n" + "levels: ${model.units}\n" * tied
+    (project / "conf/model/own.yaml").write_text(text)
     (project / "trainer.py").write_text("")
     file = project / "mine.yaml"
     file.write_text(MANDATORY)

@@ -189,6 +189,43 @@ def test_leftovers_and_empty_folders_go_when_they_are_old(
     assert content(folder) == {n: text for n, text in before.items() if n not in gone}
 
 
+def test_finished_reproductions_are_counted_and_go_when_that_is_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    trial(runs / "a" / "x")
+    again = runs / ".reproduced"
+    data = write(tmp_path / "data" / "numbers.txt", 5000)
+    for name in ("a/done", "a/begun", "a/registered", "b/done"):
+        write(again / name / "code" / "model.py", 30)
+        (again / name / "code" / "data").symlink_to(data.parent)
+        if "begun" not in name:
+            write(again / name / "reproduction.json", "{}")
+    record = json.dumps({"state": "done", "registered": [{"name": "digits", "version": 3}]})
+    write(again / "a/registered/runs/a/x/trial.json", record)
+    before = content(runs)
+    shown = gc(runs, "--yes", capsys=capsys)
+    assert shown["removed"] == 0
+    assert content(runs) == before
+    seen = {each["path"]: each["finished"] for each in shown["reproductions"]}
+    assert [seen[str(again / name)] for name in ("a/begun", "a/done", "b/done")] == [
+        False,
+        True,
+        True,
+    ]
+    assert main(["gc", "--runs-dir", str(runs), "--dry-run"]) == 0
+    assert "--reproductions: of " in capsys.readouterr().out
+    assert gc(runs, "a", "--yes", "--reproductions", capsys=capsys)["others"][0]["path"] == str(
+        again / "a" / "done"
+    )
+    assert not (again / "a" / "done").exists()
+    assert gc(runs, "--yes", "--reproductions", "--older-than", "4w", capsys=capsys)["removed"] == 0
+    assert gc(runs, "--yes", "--reproductions", capsys=capsys)["removed"] > 30
+    left = {name for name in before if "/done/" not in name}
+    assert set(content(runs)) == left
+    assert data.stat().st_size == 5000
+
+
 # --- kills, and trials that begin again
 
 

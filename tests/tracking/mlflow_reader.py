@@ -40,6 +40,10 @@ class Reader:
         """Register a logged model as ``digits``, and fetch what its alias names."""
         return self._pool.submit(register, address(runs_dir), model, target).result(120)
 
+    def register_trial(self, runs_dir: Path, trial: Path) -> tuple[str, Path]:
+        """Register a trial by our command's way; return its logged model, and a copy of it."""
+        return self._pool.submit(register_trial, runs_dir, trial).result(120)
+
     def close(self) -> None:
         self._pool.shutdown()
 
@@ -98,3 +102,13 @@ def register(uri: str, model: str, target: Path) -> Path:
     fetched = mlflow.artifacts.download_artifacts("models:/digits@champion", dst_path=str(target))
     assert Model.load(fetched).model_id == model
     return Path(fetched)
+
+
+def register_trial(runs_dir: Path, trial: Path) -> tuple[str, Path]:
+    from mlmodeldev.tracking import registered_trial
+    from mlmodeldev.tracking.registry import open_registry
+
+    registry = open_registry(runs_dir, "mlflow")
+    version, is_new = registered_trial.register_trial(registry, "ours", trial)
+    assert is_new
+    return version.model, registry.model("ours", version.number)

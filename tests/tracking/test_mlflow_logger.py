@@ -20,9 +20,10 @@ from mlmodeldev.tracking import mlflow_logger, mlflow_store
 from mlmodeldev.tracking.loggers import make_loggers
 from mlmodeldev.tracking.metadata import models_to_keep
 from mlmodeldev.tracking.metrics_csv import MetricsFile
-from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger, cause
+from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
 from mlmodeldev.tracking.mlflow_names import LONGEST_KEY, metric_name, parameters, shown
 from mlmodeldev.tracking.mlflow_run import TimedRow, TrialRun
+from mlmodeldev.tracking.mlflow_store import cause
 from mlmodeldev.tracking.mlflow_sync import awaits_mlflow
 from mlmodeldev.trial.folder import TrialFolder
 

@@ -1,14 +1,13 @@
-"""Registered models in a plain folder: versions, aliases, where they come from, loading them."""
+"""Registered models in a plain folder, and which registry a name stands for."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,22 @@ import pytest
 from mlmodeldev.errors import UsageError
 from mlmodeldev.tracking import registry_folder
 from mlmodeldev.tracking.registered_trial import register_trial, source_trial
-from mlmodeldev.tracking.registry import check_name, find_version, model_folder, promote, rollback
+from mlmodeldev.tracking.registry import (
+    Aliases,
+    Version,
+    check_name,
+    find_version,
+    former_champions,
+    model_folder,
+    promote,
+    rollback,
+)
 from mlmodeldev.tracking.registry_command import main
 from mlmodeldev.tracking.registry_folder import FolderRegistry
+from mlmodeldev.tracking.registry_place import registry_at
+from mlmodeldev.tracking.registry_remote import RemoteRegistry
 from mlmodeldev.trial.named import named_folder
-from tests.conftest import ROOT, TrialResult
+from tests.conftest import TrialResult
 
 _fork = multiprocessing.get_context("fork")
 
@@ -177,7 +187,9 @@ def test_the_best_trial_of_a_sweep_is_registered_with_where_it_comes_from(
     copy = registry.model("digits", 1)
     assert (copy / "note.txt").read_text() == "b"
     record = json.loads((folder / "trial.json").read_text())
-    assert record["registered"] == [{"name": "digits", "version": 1}]
+    (entry,) = record["registered"]
+    assert (entry["name"], entry["version"]) == ("digits", 1)
+    assert entry["registry"] == str(runs / ".registry")
     assert register_trial(registry, "digits", folder) == (version, False)
     from inference import find_export
 
@@ -194,40 +206,6 @@ def test_a_trial_that_is_not_done_is_refused(runs: Path) -> None:
     assert registry.names() == []
 
 
-def test_register_promote_rollback_and_inference_in_a_fresh_process(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    place = ["--runs-dir", str(runs)]
-    for words in (
-        ["register", "digits", "digits"],
-        ["promote", "digits"],
-        ["register", "digits", "digits/a", "--weights", "last"],
-        ["promote", "digits", "2"],
-        ["rollback", "digits"],
-        ["show", "digits@champion"],
-        ["list"],
-    ):
-        assert main([*words, *place]) == 0
-    printed = capsys.readouterr().out
-    assert "digits/b is models:/digits/1" in printed
-    assert "models:/digits@champion is version 2 (before: 1)" in printed
-    assert "models:/digits/1  champion" in printed
-    assert main(["promote", "digits", "9", *place]) == 2
-    assert capsys.readouterr().err == (
-        "mlmodeldev registry: digits: has no version 9 (there are 1, 2)\n"
-    )
-    picture = str(ROOT / "docs" / "images" / "seven.png")
-    command = [sys.executable, "inference.py", "models:/digits@champion", picture, "--json", *place]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-
-    from inference import Predictor
-
-    expected = Predictor(runs / "digits" / "b" / "best")([picture], [])[0]
-    assert answer["all"] == pytest.approx(expected)
-
-
 def test_a_bare_name_of_a_sweep_and_a_trial_is_refused(tmp_path: Path) -> None:
     for place in ("first/first", "single/first"):
         (tmp_path / place).mkdir(parents=True)
@@ -242,3 +220,89 @@ def test_a_bare_name_of_a_sweep_and_a_trial_is_refused(tmp_path: Path) -> None:
 def test_an_alias_is_no_models_name(name: str) -> None:
     with pytest.raises(UsageError, match="is the name of an alias"):
         check_name(name)
+
+
+# --- which registry is meant
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("mlflwo", "no such folder; did you mean 'mlflow'? (a new folder: ./mlflwo)"),
+        ("sqlite:///runs/mlflow.db", "write mlflow: before it"),
+        ("wandbb:team/digits", "did you mean 'wandb'?"),
+        ("wandb:", "nothing follows the colon"),
+        ("wandb:vision", "did you mean 'wandb-registry-vision'?"),
+    ],
+)
+def test_what_is_no_registry(tmp_path: Path, place: str, reason: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        registry_at(place, tmp_path)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "environment", "line"),
+    [
+        ("mlflow", {}, "registry mlflow: the package mlflow is not installed; pip install 'mlf"),
+        ("wandb", {"WANDB_MODE": "offline"}, "can't be had with WANDB_MODE=offline; unset it"),
+        ("wandb", {"WANDB_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9: ConnectionError"),
+    ],
+)
+def test_a_registry_that_is_away_is_one_line(
+    tmp_path: Path,
+    place: str,
+    environment: dict[str, str],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = "a1b2" * 10
+    given = {"WANDB_API_KEY": key, "WANDB_MODE": "online", **environment}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["list", "--registry", place, "--runs-dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert line in error
+    assert key not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+class OneOfTwo(RemoteRegistry):
+    """On a server where another makes version 2 champion right after each of our changes."""
+
+    now = Aliases(champion=1, challenger=3)
+
+    def aliases(self, name: str) -> Aliases:
+        return self.now
+
+    def versions(self, name: str) -> list[Version]:
+        return [Version(number, 0.0, "", {}) for number in (1, 2, 3)]
+
+    def _write(self, name: str, before: Aliases, after: Aliases) -> None:
+        self.now = Aliases(champion=2, former=(1,))
+
+    names = _store = _fetch = None  # type: ignore[assignment]
+    _asking = contextlib.nullcontext  # type: ignore[assignment]
+
+
+def test_who_is_overtaken_on_a_server_gets_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="another has made version 2 the champion at the same"):
+        promote(OneOfTwo("server", tmp_path), "digits")
+
+
+@pytest.mark.parametrize(
+    ("champions", "champion", "former"),
+    [
+        ([], None, ()),
+        ([1, 3, 1], 1, (1, 3)),
+        ([1, 3, 1], 3, (1,)),  # a rollback was cut off before the list was shortened
+        ([1, 3], 1, ()),  # a promotion was cut off before it had its champion
+        ([1, 3], 2, (1, 3)),  # another was made champion past us
+    ],
+)
+def test_former_champions_of_a_list_that_is_a_change_ahead(
+    champions: list[int], champion: int | None, former: tuple[int, ...]
+) -> None:
+    assert former_champions(champions, champion) == former

@@ -38,6 +38,7 @@ folder = Path(places["runs_dir"]) / places["sweep"] / places["trial"]
 if status := int(os.environ.get("PRETENDED_STATUS", "0")):
     sys.exit(status)
 data = Path(places["data_dir"]) / "numbers.txt"
+base = data.parent
 folder.mkdir(parents=True)
 code = code_digests(settings, root)
 value = settings["optimizer"]["lr"] * model.SCALE + len(model.WORDS) + len(data.read_text())
@@ -50,7 +51,7 @@ rows += "".join(f"{step},{value / (step + 1)},{random.random()}\\n" for step in 
 keep_source(folder, root, code, settings, None)
 (folder / "changes.diff").write_text(changes(root, code))
 record = {"state": "done", "token": folder.name, "code": code, "software": software()}
-record["data"] = {"inputs": {"numbers.txt": fingerprint(data)}, "dvc": []}
+record["data"] = {"inputs": {str(data.relative_to(base)): fingerprint(data)}, "dvc": []}
 (folder / "trial.json").write_text(json.dumps({**record, **provenance(root, code)}))
 """
 MODEL = """from pathlib import Path
@@ -107,15 +108,21 @@ class Project:
         assert old in text
         (self.root / name).write_text(text.replace(old, new))
 
-    def train(self, name: str, **optimizer: float) -> Path:
-        """Run a trial; return its folder."""
+    def train(self, name: str, beside: Path | None = None, **optimizer: float) -> Path:
+        """Run a trial; return its folder.
+
+        Args:
+            name: the trial's.
+            beside: a folder of packages that the environment lacks.
+            optimizer: settings.
+        """
         places = {**SETTINGS["artefacts"], "trial": name}
         settings = {**SETTINGS, "artefacts": places}
         settings["optimizer"] = {**SETTINGS["optimizer"], **optimizer}
         variables = {
             "MLMODELDEV_SETTINGS": json.dumps(settings),
             "MLMODELDEV_PROJECT": str(self.root),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(map(str, filter(None, (ROOT, beside)))),
         }
         environment = {**os.environ, **variables}
         command = [sys.executable, "trainer.py"]

@@ -224,6 +224,32 @@ def test_what_can_be_nothing_is_refused_at_once(tmp_path, name) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("name", ["torn.ckpt", "empty.pt", "torn.safetensors", "damaged"])
+def test_a_file_that_can_not_be_read_leaves_no_trial(tmp_path, name) -> None:
+    from mlmodeldev.errors import UsageError
+    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.training.trial_start import open_trial
+
+    runs = tmp_path / "runs"
+    tensors = {"net.0.weight": torch.zeros(400, 8)}
+    file = tmp_path / name
+    if name == "damaged":  # a trial, its best weights
+        file = runs / "single" / name / "checkpoints" / "best.ckpt"
+        file.parent.mkdir(parents=True)
+        (file.parents[1] / "trial.json").write_text('{"state": "done"}')
+    save_file(tensors, file) if file.suffix == ".safetensors" else torch.save(tensors, file)
+    whole = file.read_bytes()
+    file.write_bytes(b"" if name.startswith("empty") else whole[: len(whole) // 2])
+    given = name if name == "damaged" else file
+    overrides = [f"artefacts.runs_dir={runs}", f"training.init_from={given}"]
+    with pytest.raises(UsageError, match=f"training.init_from={given}: .*cannot be read"):
+        open_trial(compose_settings(overrides))
+    left = [folder.name for folder in runs.glob("single/*")]
+    assert left == (["damaged"] if name == "damaged" else [])
+    file.write_bytes(whole)
+    assert open_trial(compose_settings(overrides))[0].is_dir()
+
+
 @pytest.mark.parametrize("offline", [True, False])
 def test_a_name_that_no_hub_can_answer_for_is_refused_at_once(
     tmp_path, monkeypatch, offline

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import os
 import shutil
+import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlmodeldev.slurm.trial_command import main
-from tests.conftest import Trials
+from tests.conftest import Trials, in_fork
+from tests.fetch.fault_server import FaultServer
 from tests.secrets.planted import NEW
+from tests.training.own_project import Project as OwnProject
 from tests.training.pretended_project import Project, change_json, change_setting, git
 
 ROOT = Path(__file__).resolve().parents[2]
+MANIFEST = (
+    'data = Path(places["data_dir"]) / "numbers.txt"\nbase = data.parent',
+    "from mlmodeldev.fetch.manifest import prepare\n"
+    'data = prepare("numbers.yaml", places["data_dir"]) / "numbers.txt"\n'
+    'base = Path(places["data_dir"]).absolute()',
+)
+"""An edit of the pretended trainer.py: its data come from a server."""
 
 
 @pytest.fixture
@@ -158,14 +173,6 @@ def test_one_byte_of_data(project: Project, capsys: pytest.CaptureFixture[str]) 
     assert values[1] - values[0] == 1  # one letter more
 
 
-def test_one_setting(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    change_setting(project.train("a"), "optimizer", "lr", 0.25)
-    status, report = answer(capsys, "reproduce", "a")
-    assert (status, report["verdict"]) == (1, "stopped")
-    expected = {"kind": "setting", "name": "optimizer.lr", "a": 0.5, "b": 0.25}
-    assert report["culprit"] == expected
-
-
 def test_one_package(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     trial = project.train("a")
     change_json(trial / "environment.json", "packages", "numpy", value="1.0")
@@ -185,17 +192,69 @@ def test_one_package(project: Project, capsys: pytest.CaptureFixture[str]) -> No
     assert "compared): environment: numpy: 1.0 | " in capsys.readouterr().out
 
 
-def test_an_untracked_file(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    trial = project.train("a")
+def change_source(trial: Path, name: str, old: bytes, new: bytes) -> None:
+    """Change one file that a trial's folder keeps."""
     with zipfile.ZipFile(trial / "source.zip") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members["files/words.txt"] = members["files/words.txt"].replace(b"table", b"cable")
+    assert old in members[f"files/{name}"]
+    members[f"files/{name}"] = members[f"files/{name}"].replace(old, new)
     with zipfile.ZipFile(trial / "source.zip", "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    status, report = answer(capsys, "reproduce", "a")
-    assert (status, report["verdict"]) == (1, "stopped")
-    assert (report["culprit"]["kind"], report["culprit"]["name"]) == ("code", "words.txt")
+        for member, content in members.items():
+            archive.writestr(member, content)
+
+
+def change_package(trial: Path, *names: str) -> None:
+    for name in names:
+        change_json(trial / "environment.json", "packages", name, value="1.0")
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a byte of data": (
+        lambda trial: (trial.parents[2] / "data" / "numbers.txt").write_text("1 2 4") and None,
+        "data: numbers.txt: sha256 ",
+    ),
+    "a setting": (
+        lambda trial: change_setting(trial, "optimizer", "lr", 0.25),
+        "setting: optimizer.lr: 0.5 | 0.25",
+    ),
+    "a package": (
+        lambda trial: change_package(trial, "pyyaml"),
+        "environment: pyyaml: 1.0 | ",
+    ),
+    "a line of code": (
+        lambda trial: change_source(trial, "model.py", b"SCALE = 3", b"SCALE = 4"),
+        "code: model.py: sha256 ",
+    ),
+    "an untracked file": (
+        lambda trial: change_source(trial, "words.txt", b"table", b"cable"),
+        "code: words.txt: sha256 ",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_the_one_thing_that_was_changed_is_named(
+    project: Project, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    change, culprit = CHANGES[what]
+    project.edit("model.py", "SCALE = 2", "SCALE = 3")
+    trial = project.train("a")
+    change(trial)
+    assert main(["reproduce", "a", "--dry-run"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"differs: {culprit}")
+    if "package" not in what:  # of which it is told, and run all the same
+        status, report = answer(capsys, "reproduce", "a")
+        assert (status, report["verdict"], len(report["differences"])) == (1, "stopped", 1)
+
+
+def test_packages_that_matter_most_are_named_first(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = project.train("a")  # whose trainer.py imports yaml
+    change_package(trial, "aiohttp", "pyyaml", "wandb", "numpy", "torch")
+    report = answer(capsys, "reproduce", "a", "--dry-run")[1]
+    names = [each["name"] for each in report["differences"]]
+    assert names == ["torch", "numpy", "pyyaml", "aiohttp", "wandb"]
 
 
 def test_code_that_holds_a_key_is_taken_from_the_project_while_it_is_the_same(
@@ -211,6 +270,42 @@ def test_code_that_holds_a_key_is_taken_from_the_project_while_it_is_the_same(
     assert (status, report["culprit"]["name"]) == (1, "model.py")
     assert "holds a key" in report["culprit"]["a"]
     assert NEW not in json.dumps(report)
+
+
+# --- data that are fetched anew
+
+
+OFFLINE = ("MLMODELDEV_OFFLINE", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY")
+
+
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OFFLINE:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_data_of_a_manifest_are_fetched_anew(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest knows no digest, so that only the comparison can name what has changed."""
+    online(monkeypatch)
+    with FaultServer() as server:
+        server.add("numbers.txt", b"1 2 3")
+        project.edit("trainer.py", *MANIFEST)
+        source = {"files": [{"urls": [server.url("numbers.txt")]}]}
+        (project.root / "numbers.yaml").write_text(json.dumps(source))
+        project.train("a")
+        assert len(server.requests) == 1
+        (project.root / "data" / "numbers" / "numbers.txt").write_text("edited since")
+        status, report = answer(capsys, "reproduce", "a", "--fetch")
+        assert (status, report["verdict"], report["differences"]) == (0, "reproduced", [])
+        fetched = Path(report["folder"]) / "data" / "numbers" / "numbers.txt"
+        assert fetched.read_text() == "1 2 3"
+        assert len(server.requests) == 2
+        server.add("numbers.txt", b"1 2 34", etag='"v2"')
+        status, report = answer(capsys, "reproduce", "a", "--fetch")
+    assert (status, report["verdict"]) == (1, "differs")
+    kinds = [(each["kind"], each["name"]) for each in report["differences"]]
+    assert kinds == [("data", "numbers/numbers.txt"), ("metric", "train/loss at step 0")]
 
 
 # --- two trials
@@ -313,3 +408,82 @@ def test_the_digits_come_out_bit_for_bit(
     assert (report["differences"], report["verdict"], status) == ([], "reproduced", 0)
     assert report["rows"] == len(trial.rows)
     assert report["tensors"] > 20
+
+
+FETCHED = """
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+from mlmodeldev.data.module import ExactDataModule
+
+
+class ByIndex:
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, item):
+        return self.data[item.index]
+
+
+class Points(ExactDataModule):
+    in_memory = True
+    info = {"classes": 3, "labels": ["a", "b", "c"]}
+
+    def prepare_data(self):
+        self.dataset("points.yaml")
+
+    def setup(self, stage=None):
+        file = self.dataset("points.yaml") / "points.npy"
+        self.digest(file)
+        x = torch.from_numpy(np.load(file))
+        self.train_set = self.val_set = ByIndex(TensorDataset(x, x[:, :3].argmax(1)))
+"""
+
+
+def train_here(root: str) -> None:
+    os.chdir(root)
+    os.environ["MLMODELDEV_PROJECT"] = root
+    for name in OFFLINE:
+        os.environ.pop(name, None)
+    sys.path.insert(0, root)
+    import trainer
+    from mlmodeldev.settings.composition import compose_settings
+
+    options = ("data=points", "model=net", "logger=csv", "callbacks=none", "artefacts.trial=a")
+    more = ("training.max_epochs=1", "training.test=false", "training.monitor=val_loss")
+    last = ("training.mode=min", "training.accelerator=cpu", "artefacts.rehearsal=false")
+    trainer.train(compose_settings([*options, *more, *last]))
+
+
+@pytest.mark.slow
+def test_a_source_that_sends_another_byte_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real trial of one's own classes; its manifest knows the digest."""
+    online(monkeypatch)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    project = OwnProject.make(tmp_path / "own")
+    project.write("points.py", FETCHED)
+    buffer = io.BytesIO()
+    np.save(buffer, np.random.default_rng(7).standard_normal((64, 8), np.float32))
+    content = buffer.getvalue()
+    with FaultServer() as server:
+        server.add("points.npy", content)
+        digest = hashlib.sha256(content).hexdigest()
+        source = {"urls": [server.url("points.npy")], "sha256": digest, "bytes": len(content)}
+        project.write("points.yaml", json.dumps({"files": [source]}))
+        printed = tmp_path / "printed.txt"
+        assert in_fork(printed, train_here, str(project.root)) == 0, printed.read_text()
+        monkeypatch.chdir(project.root)
+        server.add("points.npy", content[:-1] + bytes([content[-1] ^ 1]), etag='"v2"')
+        status, report = answer(capsys, "reproduce", "a", "--fetch")
+    assert (status, report["verdict"]) == (1, "failed")
+    culprit = report["culprit"]
+    assert (culprit["kind"], culprit["name"]) == ("data", "points.npy")
+    assert culprit["a"] == f"sha256 {digest[:16]}"
+    assert culprit["b"].startswith("sha256 ")
+    (data,) = Path(report["folder"]).glob("data/points")
+    assert not (data / "points.npy").exists()  # what is wrong is not kept

@@ -27,11 +27,14 @@ def xxhash(store: Store, given: dict[str, Any]) -> dict[str, Any]:
 def create(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     request = given["input"]
     collection = request.get("artifactCollectionName") or request["artifactCollectionNames"][0]
-    versions = [a for a in store.artifacts.values() if a.collection == collection]
+    place = (request["entityName"], request["projectName"])
+    versions = [
+        a for a in store.artifacts.values() if (a.collection, a.place) == (collection, place)
+    ]
     existing = next((a for a in versions if a.digest == request["digest"]), None)
     made = existing or Artifact(
         opaque("Artifact", new_id()), request["runName"], collection, request["artifactTypeName"],
-        request["digest"], [], len(versions),
+        request["digest"], [], len(versions), place, request.get("metadata") or "{}",
     )  # fmt: skip
     store.artifacts[made.id] = made
     wanted = [alias["alias"] for alias in request.get("aliases") or []]
@@ -81,7 +84,6 @@ def artifact_type(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     return {"project": {"artifact": None}}
 
 
-@answers("UseArtifact", "UpdateArtifact")
+@answers("UseArtifact")
 def use(store: Store, given: dict[str, Any]) -> dict[str, Any]:
-    answer = {"artifact": {"id": given.get("artifactID") or "1"}}
-    return {"useArtifact": answer, "updateArtifact": answer}
+    return {"useArtifact": {"artifact": {"id": given.get("artifactID") or "1"}}}

@@ -1,7 +1,7 @@
 """GraphQL: what the client asks by name, and the answer to each.
 
 The query's text is not read, only its name and variables: the client picks what it wants from a
-full answer. `tests.wandb.public` and `tests.wandb.artifacts` add theirs to the same table.
+full answer. `tests.wandb.public`, `tests.wandb.artifacts` and others add theirs to the same table.
 """
 
 from __future__ import annotations

@@ -19,13 +19,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-from tests.wandb import artifact_pages, artifacts, public  # their answers enter the table
+# the answers of these modules enter the table
+from tests.wandb import artifact_pages, artifacts, public, registries
 from tests.wandb.faults import Faults
 from tests.wandb.filestream import receive
 from tests.wandb.operations import ANSWERS, Refusal
 from tests.wandb.store import ENTITY, Store
 
-__all__ = ["KEY", "Server", "artifact_pages", "artifacts", "public"]
+__all__ = ["KEY", "Server", "artifact_pages", "artifacts", "public", "registries"]
 
 KEY = "loopback" * 5
 """A key that no real server takes."""

@@ -97,8 +97,19 @@ class Artifact:
     digest: str
     aliases: list[str]
     version: int
+    place: tuple[str, str] = (ENTITY, "uncategorized")
+    metadata: str = "{}"
     state: str = "PENDING"
     files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Link:
+    """A version of a collection that links to artifacts, as a registry has them."""
+
+    number: int
+    artifact: Artifact
+    aliases: list[str]
 
 
 class Store:
@@ -106,6 +117,7 @@ class Store:
 
     Attributes:
         runs: by ``entity/project/id``.
+        links: of each collection that links to artifacts, by ``entity/project/name``.
         requests: ``(operation or path, variables)`` of every request.
         resuming: paths of runs whose client has asked what there is, and will begin.
         unknown: requests that the server has no answer to; a test with one fails.
@@ -119,6 +131,7 @@ class Store:
         self.sweeps: dict[str, Any] = {}
         self.agents: dict[str, Agent] = {}
         self.artifacts: dict[str, Artifact] = {}
+        self.links: dict[str, list[Link]] = {}
         self.blobs: dict[str, bytes] = {}
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.unknown: list[str] = []

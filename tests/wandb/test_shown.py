@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mlmodeldev.trial.worker import launch
-from tests.conftest import ROOT, TrialResult
+from tests.conftest import ROOT, TrialResult, in_fork
+from tests.tracking.registry_calls import command_results
 from tests.wandb.changed import CHANGES
 from tests.wandb.server import KEY, Server
 from tests.wandb.store import Artifact, Run
@@ -163,6 +164,23 @@ def test_the_public_api_reads_it_all(shown: Shown, monkeypatch, tmp_path: Path):
     assert {"best", "last"} <= set(models)
     got = Path(models["best"].download(root=str(tmp_path / "best"))) / "model.safetensors"
     assert got.read_bytes() == (shown.trial.folder / "best" / "model.safetensors").read_bytes()
+
+
+def test_the_runs_own_artifact_is_registered(shown: Shown, tmp_path: Path):
+    given = {**shown.server.environment(), "WANDB_MODE": "online", "WANDB_DIR": str(tmp_path)}
+    runs, before = shown.trial.folder.parents[1], len(shown.server.store.artifacts)
+    answers = tmp_path / "answers.json"
+    line = ["register", "shown", str(shown.trial.folder), "--registry", "wandb:loopback/shown"]
+    lines = [[*line, "--json"], [*line, "--json"]]
+    code = in_fork(tmp_path / "printed.txt", command_results, given, runs, lines, answers)
+    assert code == 0, (tmp_path / "printed.txt").read_text()
+    first, again = (json.loads(out) for code, out, _ in json.loads(answers.read_text()))
+    assert (first["new"], again["new"], again["number"]) == (True, False, first["number"])
+    (link,) = shown.server.store.links["loopback/shown/shown"]
+    best = next(model for model in shown.models if "best" in model.aliases)
+    assert link.artifact is best
+    assert len(shown.server.store.artifacts) == before
+    assert first["tags"]["wandb_run"] == shown.run.path
 
 
 def losses_of(shown: Shown) -> list[float]:

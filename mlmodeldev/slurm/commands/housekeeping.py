@@ -39,6 +39,11 @@ def add_gc_options(parser: argparse.ArgumentParser) -> None:
         "--keep", type=int, metavar="N", help="the newest N of these checkpoints stay (0)"
     )
     parser.add_argument(
+        "--reproductions",
+        action="store_true",
+        help="drop what trial reproduce has made, where it is finished",
+    )
+    parser.add_argument(
         "--older-than", type=_seconds, default=0.0, metavar="AGE", help="only what is: 12h, 7d, 4w"
     )
     parser.add_argument("--runs-dir", type=Path, metavar="DIR", help=RUNS_DIR_HELP)
@@ -88,7 +93,7 @@ def _choice(args: argparse.Namespace) -> Choice:
         raise UsageError("--keep: says how many checkpoints stay of --optimizer-states; add it")
     if args.keep is not None and args.keep < 0:
         raise UsageError(f"--keep {args.keep}: must be at least 0")
-    return Choice(args.optimizer_states, args.keep or 0, args.older_than)
+    return Choice(args.optimizer_states, args.keep or 0, args.older_than, args.reproductions)
 
 
 def _existing(runs: Path) -> Path:
@@ -152,6 +157,10 @@ def _print_survey(surveyed: Survey) -> None:
     states = sum(trial.sizes["checkpoints"] for trial in surveyed.trials if _could(trial))
     if states and not surveyed.choice.states:
         print(f"--optimizer-states: {human(states)} more, of finished trials")
+    again = surveyed.reproductions
+    if again and not surveyed.choice.reproductions:
+        size = sum(each.size for each in again)
+        print(f"--reproductions: of {human(size)} in {len(again)} more, those that are finished")
 
 
 def _could(trial: TrialSize) -> bool:
@@ -187,6 +196,10 @@ def _as_dict(surveyed: Survey) -> dict[str, Any]:
         "runs_dir": str(surveyed.selection.runs_dir),
         "trials": trials,
         "others": listed(others),
+        "reproductions": [
+            {"path": str(each.folder), "bytes": each.size, "finished": each.finished}
+            for each in surveyed.reproductions
+        ],
         "bytes": sum(trial.size for trial in surveyed.trials),
         "free": surveyed.free,
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
+from mlmodeldev.slurm.commands import call_hook
 from mlmodeldev.slurm.commands.plan_output import local_lines, print_all, print_json
 from mlmodeldev.slurm.commands.table import (
     print_notes,
@@ -72,6 +73,7 @@ def run_submit(args: argparse.Namespace) -> int:
     if args.dry_run:
         return run_plan(args)
     sweep_state = with_wandb(read_sweep_state(args), args.wandb)
+    call_hook(args, "look_first", sweep_state)
     change = print_changes(sweep_state, "submit")
     if args.count is None and (args.prune or change is None):
         print_orphans(sweep_state, args.prune)
@@ -138,6 +140,7 @@ def run_retry(args: argparse.Namespace) -> int:
 
     _recall_options(args)
     sweep_state = read_sweep_state(args)
+    call_hook(args, "look_first", sweep_state)
     print_changes(sweep_state, "retry")
     jobs = read_jobs(sweep_state)
     states = [state(e, jobs.get(e.trial.id)) for e in sweep_state.entries]

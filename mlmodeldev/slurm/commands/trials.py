@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.slurm.commands import call_hook
 from mlmodeldev.slurm.commands.table import print_trials, read_jobs
 from mlmodeldev.slurm.query import run_command
 from mlmodeldev.slurm.submission import (
@@ -35,6 +36,7 @@ def run_status(args: argparse.Namespace) -> int:
     sweep_state = read_sweep_state(args, lint=False)
     print_changes(sweep_state, "status")
     print_trials(sweep_state, args.json, read_jobs(sweep_state))
+    call_hook(args, "look_after", sweep_state)
     return 0
 
 
@@ -66,6 +68,7 @@ def run_collect(args: argparse.Namespace) -> int:
     file = Path(args.out) if args.out else sweep_state.folder / "results.csv"
     if args.out or sweep_state.folder.is_dir():
         write_rows(results, file)
+    call_hook(args, "look_after", sweep_state)
     title = sweep_state.sweep.name
     if args.json:
         print(json.dumps({"sweep": title, **results.as_dict()}, indent=1, default=str))

@@ -6,7 +6,7 @@ from pathlib import Path
 # The project is run from its clone, not installed: its folder is where imports begin.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mlmodeldev.doctor.command import main
+from mlmodeldev.cli import slurm_train
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(slurm_train())

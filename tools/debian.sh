@@ -1,9 +1,18 @@
 #!/usr/bin/env bash
-# Install Slurm for the tests from Debian's packages, where root may: tools/slurm.sh
+# Install from Debian's packages what the tests run, where root may: tools/debian.sh [slurm] [browser]
 # Does nothing where it is there, or where it can't be had (the tests then say so themselves).
 set -euo pipefail
 # slurm-wlm-emulator, munge and mariadb-server bring more than is needed; these do
-packages=(slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core)
+slurm=(slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core)
+browser=(chromium fonts-dejavu-core)
+packages=()
+for set in "$@"; do
+  case $set in
+    slurm) packages+=("${slurm[@]}") ;;
+    browser) packages+=("${browser[@]}") ;;
+    *) echo "tools/debian.sh: $set: no such set (slurm, browser)" >&2; exit 2 ;;
+  esac
+done
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' ||
@@ -11,7 +20,7 @@ for package in "${packages[@]}"; do
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || exit 0
-echo "installing Slurm for the tests: ${missing[*]} (some seconds, once)"
+echo "installing for the tests: ${missing[*]} (some seconds, once)"
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -1,0 +1,107 @@
+"use strict";
+// CKA heat maps: unpacked, coloured from 0 to 1, hatched where a cell is not above chance.
+report.cka = (() => {
+  const { content, at, number, options } = report;
+  const UNDEFINED = -32768, SCALE = 10000;
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+  function unpack(frame) {
+    const raw = new DataView(bytes(frame.values).buffer);
+    const chance = frame.chance && bytes(frame.chance);
+    return Array.from({ length: raw.byteLength / 2 }, (_, i) => {
+      const value = raw.getInt16(2 * i, true);
+      return { value: value === UNDEFINED ? null : value / SCALE, chance: Boolean(chance && (chance[i >> 3] >> (i & 7)) & 1) };
+    });
+  }
+
+  function heatMap(one, frame) {
+    const { tooltip, safe } = report.charts, width = one.columns.length;
+    const cells = unpack(frame), place = (i) => [i % width, Math.floor(i / width)];
+    const small = Math.max(one.rows.length, width) <= 12;
+    const words = (names) => ({
+      type: "category", data: names, splitArea: { show: false }, axisTick: { show: false },
+      axisLine: { lineStyle: { color: report.colour("quiet") } },
+      axisLabel: { color: report.colour("front"), width: 110, overflow: "truncate", interval: names.length > 30 ? "auto" : 0, fontSize: names.length > 20 ? 9 : 11 },
+    });
+    return {
+      grid: { left: 10, right: 70, top: 10, bottom: 10, containLabel: true },
+      xAxis: { ...words(one.columns), axisLabel: { ...words(one.columns).axisLabel, rotate: 40 } },
+      yAxis: { ...words(one.rows), inverse: true },
+      visualMap: { type: "continuous", min: 0, max: 1, text: ["1", "0"], itemHeight: 180, right: 0, top: "middle", inRange: { color: report.viridis }, textStyle: { color: report.colour("front") }, seriesIndex: 0 },
+      tooltip: tooltip({ trigger: "item", formatter: ({ dataIndex, seriesIndex }) => {
+        if (seriesIndex) return "";
+        const [column, row] = place(dataIndex), cell = cells[dataIndex];
+        const value = cell.value === null ? "undefined" : number(cell.value, 4);
+        return `${safe(one.rows[row])} ~ ${safe(one.columns[column])}<br><b>${value}</b>${cell.chance ? " (not above chance)" : ""}<br>epoch ${frame.epoch}`;
+      } }),
+      series: [
+        {
+          type: "heatmap", data: cells.map((cell, i) => ({ value: [...place(i), cell.value === null ? "-" : cell.value] })),
+          label: { show: small, formatter: ({ value }) => (value[2] === "-" ? "" : value[2].toFixed(2)), fontSize: 11 },
+          emphasis: { itemStyle: { borderColor: report.colour("accent"), borderWidth: 2 } },
+        },
+        { type: "custom", silent: true, data: cells.flatMap((cell, i) => (cell.chance ? [place(i)] : [])), renderItem: hatch },
+      ],
+    };
+  }
+
+  function hatch(params, api) {
+    const [x, y] = api.coord([api.value(0), api.value(1)]), [w, h] = api.size([1, 1]);
+    const style = { stroke: "#ffffff", lineWidth: 1, opacity: 0.75 };
+    const line = (x1, y1, x2, y2) => ({ type: "line", shape: { x1, y1, x2, y2 }, style });
+    const [left, top] = [x - w / 2, y - h / 2];
+    return { type: "group", children: [
+      line(left, top + h / 2, left + w / 2, top), line(left, top + h, left + w, top), line(left + w / 2, top + h, left + w, top + h / 2),
+    ] };
+  }
+
+  function note(one, frame) {
+    const cells = unpack(frame), undefined_ = cells.filter((c) => c.value === null).length;
+    const chance = cells.filter((c) => c.chance).length;
+    const kept = one.frames.length < one.epochs ? `; ${one.frames.length} of ${one.epochs} epochs are in this page` : "";
+    return `${one.estimator} estimator, ${one.kernel} kernel, ${one.samples} samples, against ${one.against}; hatched: ${chance} of ${cells.length} cells not above chance`
+      + (undefined_ ? `; ${undefined_} undefined` : "") + kept + ".";
+  }
+
+  const current = () => {
+    const one = content.cka[at("cka-trial").value]?.[at("cka-name").value];
+    return one && [one, one.frames[Math.min(Number(at("cka-epoch").value), one.frames.length - 1)]];
+  };
+
+  function fitSlider(keepLast) {
+    const one = content.cka[at("cka-trial").value][at("cka-name").value], slider = at("cka-epoch");
+    slider.max = one.frames.length - 1;
+    if (keepLast) slider.value = slider.max;
+    slider.disabled = one.frames.length < 2;
+    show();
+  }
+
+  function show() {
+    const [one, frame] = current();
+    at("cka-epoch-value").textContent = String(frame.epoch);
+    at("cka-epoch").setAttribute("aria-valuetext", `epoch ${frame.epoch}`);
+    at("cka-note").textContent = note(one, frame);
+    report.charts.draw(at("cka-chart"));
+  }
+
+  function chooseTrial() {
+    const before = at("cka-name").value;
+    options(at("cka-name"), Object.keys(content.cka[at("cka-trial").value]).map((name) => [name, name]), before);
+    fitSlider(true);
+  }
+
+  function start() {
+    const ids = content.trials.map((t) => t.id).filter((id) => content.cka[id]);
+    if (!ids.length) {
+      at("alignment").hidden = true;
+      return;
+    }
+    options(at("cka-trial"), ids.map((id) => [id, report.label(report.trials.get(id))]));
+    report.charts.add(at("cka-chart"), () => heatMap(...current()), "CKA between layers");
+    at("cka-trial").addEventListener("change", chooseTrial);
+    at("cka-name").addEventListener("change", () => fitSlider(true));
+    at("cka-epoch").addEventListener("input", show);
+    chooseTrial();
+  }
+  return { start, heatMap, unpack, note };
+})();

@@ -1,0 +1,132 @@
+"""Where a sweep's results come from: code, packages, data; and why trials failed.
+
+Example::
+
+    origin(sweep_state, entries)["commits"]       # {"1a2b3c4": 24}
+    failure(sweep_state, entry, None)["lines"]    # the last lines that it printed
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlmodeldev.secrets import mask
+from mlmodeldev.slurm.commands.logs import job_logs
+
+if TYPE_CHECKING:
+    from mlmodeldev.slurm.submission import TrialJob
+    from mlmodeldev.slurm.sweep_state import SweepState
+    from mlmodeldev.slurm.trial_entries import TrialEntry
+
+LOG_LINES = 25
+_LOG_BYTES = 20_000
+MOST_LOGS = 50
+_CHANGE_BYTES = 30_000
+MOST_CHANGES = 20
+
+
+class Changes:
+    """How trials' code differed from its commit: each text once, numbered."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def number_of(self, folder: Path) -> int | None:
+        """Return the number of a trial's changes; None: none, or the page has enough of them."""
+        file = folder / "changes.diff"
+        try:
+            with file.open("rb") as opened:
+                content = opened.read(_CHANGE_BYTES + 1)
+        except OSError:
+            return None
+        text = mask(content[:_CHANGE_BYTES].decode(errors="replace"))
+        text += "\n…\n" if len(content) > _CHANGE_BYTES else ""
+        if not text.strip():
+            return None
+        if text not in self.texts:
+            if len(self.texts) == MOST_CHANGES:
+                return None
+            self.texts.append(text)
+        return self.texts.index(text)
+
+
+def failure(sweep_state: SweepState, entry: TrialEntry, job: TrialJob | None) -> dict[str, Any]:
+    """Return why a trial failed: its reason, the last lines, and the file that has them all.
+
+    The traceback says most, then what the trial printed, then what its job did.
+    """
+    reason = entry.record.get("reason") or (job.note if job else "") or "no reason recorded"
+    files = [entry.folder / "traceback.txt", entry.folder / "log.txt"]
+    for file in [*files, *job_logs(sweep_state, entry.trial.id)]:
+        lines = _last_lines(file)
+        if lines:
+            return {"reason": mask(str(reason)), "file": str(file), "lines": lines}
+    return {"reason": mask(str(reason))}
+
+
+def _last_lines(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            size = opened.seek(0, 2)
+            opened.seek(max(0, size - _LOG_BYTES))
+            text = opened.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return mask("\n".join(text.rstrip().splitlines()[-LOG_LINES:]))
+
+
+def origin(sweep_state: SweepState, entries: Sequence[TrialEntry]) -> dict[str, Any]:
+    """Return what is needed to get the same results: file, command, commits, versions, data."""
+    records = [entry.record for entry in entries if entry.record]
+    try:
+        text = sweep_state.file.read_text(errors="replace")
+    except OSError:
+        text = ""
+    words = ["--sweep", str(sweep_state.file), *sweep_state.user_overrides]
+    return {
+        "file": str(sweep_state.file),
+        "text": mask(text),
+        "digest": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "command": mask(shlex.join(["python", "slurm/SlurmTrain.py", *words])),
+        "folder": str(sweep_state.folder),
+        "commits": _counts(_commit(record) for record in records),
+        "software": _counts(_software(record) for record in records),
+        "data": _counts(name for record in records for name in _data(record)),
+        "machines": _counts(filter(None, (_machine(entry.folder) for entry in entries))),
+    }
+
+
+def _counts(texts: Iterable[str]) -> dict[str, int]:
+    """Return how many trials say what, most first."""
+    return dict(Counter(filter(None, texts)).most_common(20))
+
+
+def _commit(record: Mapping[str, Any]) -> str:
+    sha = str(record.get("sha") or "")[:12]
+    return f"{sha} with changes" if sha and record.get("dirty") else sha
+
+
+def _software(record: Mapping[str, Any]) -> str:
+    software = record.get("software") or {}
+    names = {"python": "Python", "torch": "torch", "library": "mlmodeldev"}
+    return ", ".join(f"{names[key]} {software[key]}" for key in names if software.get(key))
+
+
+def _data(record: Mapping[str, Any]) -> list[str]:
+    inputs = (record.get("data") or {}).get("inputs") or {}
+    return [f"{Path(file).name} {digest}" for file, digest in inputs.items()]
+
+
+def _machine(folder: Path) -> str:
+    try:
+        machine = json.loads((folder / "environment.json").read_text())["machine"]
+        processors = ", ".join(machine.get("gpus") or []) or str(machine.get("cpu") or "")
+        return f"{processors}; processes {machine.get('ranks')}, threads {machine.get('threads')}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
