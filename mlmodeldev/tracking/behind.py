@@ -89,8 +89,8 @@ def send_all(tracker: Tracker, folders: Iterable[Path]) -> bool:
         sent = send_missing(tracker, stored_settings(folder), TrialFolder(folder))
         complete = complete and sent
         name = f"{folder.parent.name}/{folder.name}"
-        told = "is whole" if sent else "is not whole yet"
-        print(f"{name}: {told} in {tracker.title}", file=sys.stderr)
+        outcome = "is whole" if sent else "is not whole yet"
+        print(f"{name}: {outcome} in {tracker.title}", file=sys.stderr)
     return complete
 
 

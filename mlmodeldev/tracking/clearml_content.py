@@ -71,8 +71,8 @@ def task_content(settings: Settings, folder: TrialFolder) -> dict[str, Any]:
 def task_tags(settings: Settings, state: str = "") -> list[str]:
     """Return the task's tags: of a sweep its name, and what its status does not tell."""
     sweep = settings.artefacts.sweep
-    told = [state] if state in ("pruned", "interrupted") else []
-    return [*([] if sweep == BY_HAND else [sweep]), *told]
+    marks = [state] if state in ("pruned", "interrupted") else []
+    return [*([] if sweep == BY_HAND else [sweep]), *marks]
 
 
 def parameters(values: Mapping[str, Any], section: str = "") -> Parameters:

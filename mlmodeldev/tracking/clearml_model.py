@@ -95,8 +95,8 @@ def tell_input(task: TrialTask, parent: Mapping[str, Any]) -> None:
         model = None
     if model is None:
         uri = _address(parent)
-        found = task.server.call("models", "get_all", uri=[uri], only_fields=["id"])
-        models = found.get("models") or ()
+        answer = task.server.call("models", "get_all", uri=[uri], only_fields=["id"])
+        models = answer.get("models") or ()
         if models:
             model = models[0]["id"]
         else:
@@ -114,8 +114,8 @@ def _add(task: TrialTask, name: str, model: str, kind: str, **more: Any) -> None
 
 def _output_of(task: TrialTask, name: str) -> str | None:
     """Return the model that an earlier attempt has made."""
-    found = task.server.call("models", "get_all", task=[task.id], only_fields=["id", "name"])
-    same = [each["id"] for each in found.get("models") or () if each.get("name") == name]
+    answer = task.server.call("models", "get_all", task=[task.id], only_fields=["id", "name"])
+    same = [each["id"] for each in answer.get("models") or () if each.get("name") == name]
     return str(same[0]) if same else None
 
 

@@ -193,9 +193,9 @@ class Server:
                 headers={"Content-Type": "application/json-lines"},
                 data="\n".join(json.dumps(event, allow_nan=False) for event in part),
             )
-            told = _data(answer, "events.add_batch")
-            if told.get("errors"):
-                raise ServerError(400, f"events.add_batch: {told.get('errors_info')}")
+            answered = _data(answer, "events.add_batch")
+            if answered.get("errors"):
+                raise ServerError(400, f"events.add_batch: {answered.get('errors_info')}")
 
     def upload(self, file: Path, key: str) -> str:
         """Keep a file in the store of files under a key; return its address.

@@ -220,8 +220,8 @@ def _former_task(
             return dict(task) if task.get("status") in _WRITABLE else None
     fields = ["id", "status", "last_iteration"]
     by_key = {"pattern": re.escape(key), "fields": ["comment"]}
-    found = server.call("tasks", "get_all", _any_=by_key, only_fields=fields)
-    tasks = [task for task in found.get("tasks") or () if task.get("status") in _WRITABLE]
+    answer = server.call("tasks", "get_all", _any_=by_key, only_fields=fields)
+    tasks = [task for task in answer.get("tasks") or () if task.get("status") in _WRITABLE]
     return dict(tasks[0]) if tasks else None
 
 
@@ -237,8 +237,8 @@ def _project(server: Server, name: str) -> str:
 
     def find() -> str | None:
         pattern = f"^{re.escape(name)}$"
-        found = server.call("projects", "get_all", name=pattern, only_fields=["id", "name"])
-        same = [each["id"] for each in found.get("projects") or () if each.get("name") == name]
+        answer = server.call("projects", "get_all", name=pattern, only_fields=["id", "name"])
+        same = [each["id"] for each in answer.get("projects") or () if each.get("name") == name]
         return str(same[0]) if same else None
 
     there = find()

@@ -122,7 +122,7 @@ def misfits(calls: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
 
     import jsonschema
 
-    found = []
+    wrong = []
     for name, content in calls:
         service, _, action = name.partition(".")
         module = import_module(f"clearml.backend_api.services.v{API.replace('.', '_')}.{service}")
@@ -142,7 +142,7 @@ def misfits(calls: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
             try:
                 jsonschema.validate(part, schema)
             except jsonschema.ValidationError as error:
-                found.append(f"{name}: {error.message[:200]}")
+                wrong.append(f"{name}: {error.message[:200]}")
             if extra:
-                found.append(f"{name}: has {sorted(extra)}")
-    return found
+                wrong.append(f"{name}: has {sorted(extra)}")
+    return wrong

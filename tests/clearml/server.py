@@ -113,14 +113,14 @@ class _Api(_Handler):
 
     do_GET = do_POST = _answer
 
-    def _reply(self, status: int, told: str, data: dict[str, Any]) -> None:
+    def _reply(self, status: int, reason: str, data: dict[str, Any]) -> None:
         meta = {
             "id": "1",
             "trx": "1",
             "endpoint": {"name": "", "requested_version": "2.23", "actual_version": "2.23"},
             "result_code": status,
             "result_subcode": 0,
-            "result_msg": told,
+            "result_msg": reason,
             "error_stack": "",
             "error_data": {},
         }

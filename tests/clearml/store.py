@@ -40,12 +40,14 @@ class Store:
     Attributes:
         calls: every call, in order: its name and content.
         unknown: calls that are not answered here; a test that has any fails.
+        checked: number of calls that were compared with the schema of the API.
         events: of each task, by their identity.
         files: of the file store, by their keys.
     """
 
     calls: list[tuple[str, Content]] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    checked: int = 0
     tasks: dict[str, Content] = field(default_factory=dict)
     models: dict[str, Content] = field(default_factory=dict)
     projects: dict[str, Content] = field(default_factory=dict)
@@ -119,8 +121,8 @@ def _status(new: str) -> Answer:
         allowed = new == task["status"] or new in _FOLLOW[task["status"]]
         if not (allowed or content.get("force")):
             raise Refusal(f"Invalid status change: {task['status']} {new}")
-        told = {name: content.get(name, "") for name in ("status_reason", "status_message")}
-        task.update(status=new, **told)
+        reasons = {name: content.get(name, "") for name in ("status_reason", "status_message")}
+        task.update(status=new, **reasons)
         return {"updated": 1, "fields": {"status": new}}
 
     return answer
