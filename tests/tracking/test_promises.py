@@ -18,6 +18,7 @@ from mlmodeldev.errors import EXIT_INTERRUPTED
 from tests.conftest import TrialResult, Trials, in_fork
 from tests.tracking.mlflow_reader import PACKAGES
 from tests.tracking.trackers.in_trial import PICTURE, prepare
+from tests.tracking.trackers.of_clearml import Clearml
 from tests.tracking.trackers.of_csv import Csv
 from tests.tracking.trackers.of_mlflow import Mlflow
 from tests.tracking.trackers.of_tensorboard import Tensorboard
@@ -31,10 +32,11 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
     "tensorboard": lambda folder: Tensorboard(),
     "wandb": lambda folder: Wandb(),
     "mlflow": lambda folder: Mlflow(folder / "tables"),
+    "clearml": lambda folder: Clearml(folder / "cache"),
 }
-CHOICES = [("tensorboard",), ("wandb",), ("mlflow",), ("wandb", "mlflow")]
+CHOICES = [("tensorboard",), ("wandb",), ("mlflow",), ("clearml",), ("wandb", "mlflow")]
 """Of ``logger``; metrics.csv and the trial's folder are read in each."""
-ALL = ("tensorboard", "wandb", "mlflow")
+ALL = ("tensorboard", "wandb", "mlflow", "clearml")
 
 SMALL = (
     "model.hidden_size=16",
@@ -54,7 +56,7 @@ KILLED_AT = 11  # the row of step 9 comes again, after the checkpoint of 8
 @pytest.fixture(scope="module")
 def trackers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tracker]]:
     if not PACKAGES.is_dir():
-        pytest.skip("no MLflow; make .venv-extras")
+        pytest.skip("no MLflow and ClearML; make .venv-extras")
     folder = tmp_path_factory.mktemp("trackers")
     made = {name: make(folder) for name, make in TRACKERS.items()}
     yield made
