@@ -10,6 +10,7 @@ from pathlib import Path
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.commands import call_hook
 from mlmodeldev.slurm.commands.table import print_trials, read_jobs
+from mlmodeldev.slurm.commands.watch import add_watch_option, watch_seconds, watch_sweep
 from mlmodeldev.slurm.query import run_command
 from mlmodeldev.slurm.submission import (
     FOLDER,
@@ -28,13 +29,17 @@ STATUS_HELP = "the table of trials: state, progress, best value, time left, node
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    add_watch_option(parser)
     add_sweep_options(parser)
 
 
 def run_status(args: argparse.Namespace) -> int:
-    """Print the table."""
+    """Print the table, or go on showing it as it changes."""
+    seconds = watch_seconds(args)
     sweep_state = read_sweep_state(args, lint=False)
     print_changes(sweep_state, "status")
+    if seconds is not None:
+        return watch_sweep(sweep_state, seconds, args.json)
     print_trials(sweep_state, args.json, read_jobs(sweep_state))
     call_hook(args, "look_after", sweep_state)
     return 0
