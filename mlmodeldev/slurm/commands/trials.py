@@ -108,7 +108,7 @@ def run_cancel(args: argparse.Namespace) -> int:
     if jobs:
         done = run_command("scancel", *jobs, seconds=120)
         if done.returncode:
-            raise UsageError(f"scancel: {done.stderr.strip()}")
+            raise UsageError(f"scancel: {done.stderr.strip()}; status shows what is left")
     if not args.trial:
         for folder in forget_taken(sweep_state.folder):
             print(
