@@ -85,7 +85,7 @@ class Look:
         metric, goal: what they are ordered by; ``maximize`` or ``minimize``.
         seconds_left: to the end, if as many trials run at once as now; None: not to be foretold.
         undrawn: trials that a search still draws; None: no search, or one without an end.
-        workers: of a search, counted by what each waits for; ``running`` for nothing.
+        workers: of a search, counted by what they do.
         complaint: why Slurm does not answer.
     """
 
@@ -135,13 +135,11 @@ class SweepWatch:
         self._read_changed()
         jobs = self._queue.read(self._entries.values())
         pairs = [(entry, jobs.get(name)) for name, entry in self._entries.items()]
-        states = [state(entry, job) for entry, job in pairs]
-        timed = [(now, entry.record) for (entry, _), now in zip(pairs, states, strict=True)]
+        seen = [(entry, job, state(entry, job)) for entry, job in pairs]
+        timed = [(now, entry.record) for entry, _, now in seen]
         usual, undrawn = usual_seconds(timed), self._undrawn()
-        rows = [
-            self._row(entry, job, now, usual)
-            for (entry, job), now in zip(pairs, states, strict=True)
-        ]
+        begun = any(now == "running" and job is None for _, job, now in seen)
+        rows = [self._row(*each, usual, waits_for(each[2], each[1], begun)) for each in seen]
         workers = self._queue.workers.values()
         return Look(
             self._sweep_state.sweep.name or self._base.name,
@@ -194,7 +192,9 @@ class SweepWatch:
             return 0
         return max(0, min(caps) - len(self._entries)) if caps else None
 
-    def _row(self, entry: TrialEntry, job: TrialJob | None, now: str, usual: float | None) -> Row:
+    def _row(
+        self, entry: TrialEntry, job: TrialJob | None, now: str, usual: float | None, waits: str
+    ) -> Row:
         record, name = entry.record, entry.trial.id
         queued = job.queued if job else None
         row = {
@@ -203,7 +203,7 @@ class SweepWatch:
             "value": self._values.get(name),
             "attempts": record.get("attempts"),
             "node": queued.node if queued and now == "running" else "",
-            "waits": waits_for(now, job),
+            "waits": waits,
         }
         if now == "running":
             rates, timed = self._rates_of(entry), (now, record)
@@ -234,4 +234,6 @@ def _version(path: str) -> _Version | None:
 
 def _worker(job: TrialJob) -> str:
     queued = job.queued
-    return "running" if queued is None or queued.state == "RUNNING" else queue_reason(queued)
+    if queued is None or queued.state == "RUNNING":
+        return "running"
+    return f"waiting for {queue_reason(queued)}"

@@ -54,16 +54,19 @@ _OTHERS = {"missing": "submit", "interrupted": "submit", "lost": "submit", "fail
 """Where no job is in the queue: the sub-command that lets the trial go on."""
 
 
-def waits_for(state: str, job: TrialJob | None) -> str:
+def waits_for(state: str, job: TrialJob | None, is_begun: bool = False) -> str:
     """Return what a trial waits for; empty: for nothing, it runs or has ended.
 
     Args:
         state: as `slurm.plan.state` tells it.
         job: the trial's newest.
+        is_begun: whether trials run that no job was submitted for: a submit on this machine, whose
+            next trials have no place in any queue.
     """
     if state == "queued" and job is not None and job.queued is not None:
         return queue_reason(job.queued)
-    return _OTHERS.get(state, "")
+    words = _OTHERS.get(state, "")
+    return f"its turn, or {words}" if is_begun and words == "submit" else words
 
 
 def queue_reason(queued: Queued) -> str:

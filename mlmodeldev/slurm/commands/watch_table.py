@@ -7,9 +7,8 @@ Example::
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.slurm.commands.table import COLOURS, ROWS
 from mlmodeldev.slurm.trial_entries import ENDED
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 _ORDER = ("running", "lost", "failed", "interrupted", "queued", "pending", *ENDED, "missing")
 _BAR = 8
 _FEWEST_ROWS = 3
-WIDE, MIDDLE = 110, 76
-"""Columns of a terminal from which names and bars are shown, and rates."""
+WIDE, MIDDLE, NARROW = 110, 76, 56
+"""Columns of a terminal from which names and bars are shown; rates; values and the time left."""
 
 
 def draw(look: Look, columns: int, lines: int | None = None) -> RenderableType:
@@ -56,28 +55,29 @@ def _table(look: Look, rows: Sequence[Row], columns: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    # no_wrap: an identity in two pieces can't be copied
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    # no_wrap: an identity in two pieces can't be copied; the last column has what room is left
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=True)
     cells: list[Callable[[Row], RenderableType]] = []
 
-    def add(name: str, cell: Callable[[Row], RenderableType], most: int | None = None) -> None:
-        overflow = "ellipsis" if most else "fold"
-        table.add_column(name, no_wrap=True, overflow=overflow, max_width=most)  # type: ignore[arg-type]
+    def add(name: str, cell: Callable[[Row], RenderableType], **options: Any) -> None:
+        table.add_column(name, no_wrap=True, **options)
         cells.append(cell)
 
     add("trial", lambda row: row.id)
     if columns >= WIDE:
-        add("name", lambda row: Text(row.name), columns // 4)
+        add("name", lambda row: Text(row.name), max_width=columns // 4)
     add("state", lambda row: Text(row.state, COLOURS.get(row.state, "default")))
     if columns >= WIDE:
         add("", lambda row: ProgressBar(row.epochs or 1, row.epoch or 0, width=_BAR))
     add("epoch", lambda row: _slash(row.epoch, row.epochs))
-    add(look.metric.rpartition("/")[2][:_BAR], lambda row: _number(row.value, ".4f"))
+    if columns >= NARROW:
+        add(look.metric.rpartition("/")[2][:_BAR], lambda row: _number(row.value, ".4f"))
     if columns >= MIDDLE:
         add("samples/s", _rate)
         add("epochs/h", lambda row: _number(row.epochs_an_hour, ",.0f", 10))
-    add("left", lambda row: duration(row.seconds_left))
-    add("node, or waits for", lambda row: Text(_place(row)), columns)
+    if columns >= NARROW:
+        add("left", lambda row: duration(row.seconds_left))
+    add("node, or waits for", lambda row: Text(_place(row)), ratio=1, overflow="ellipsis")
     for row in rows:
         table.add_row(*(cell(row) for cell in cells))
     return table
@@ -107,15 +107,13 @@ def _below(look: Look) -> list[str]:
     parts += [f"{duration(look.seconds_left)} to the end"] if look.seconds_left else []
     lines = ["; ".join(parts)]
     if look.waits:
-        lines.append(f"wait for: {_counted(look.waits)}")
+        waits = (f"{count} for {text}" for text, count in look.waits.most_common())
+        lines.append(f"waiting: {', '.join(waits)}")
     if look.undrawn is not None:
-        workers = f"; workers: {_counted(look.workers)}" if look.workers else ""
-        lines.append(f"search: {look.undrawn} trials are still to be drawn{workers}")
+        workers = ", ".join(f"{count} {text}" for text, count in look.workers.most_common())
+        more = f"; workers: {workers}" if workers else ""
+        lines.append(f"search: {look.undrawn} trials are still to be drawn{more}")
     return [*lines, *([look.complaint] if look.complaint else [])]
-
-
-def _counted(counter: Counter[str]) -> str:
-    return ", ".join(f"{text} {count}" for text, count in counter.most_common())
 
 
 def _chosen(look: Look, most: int) -> list[Row]:
@@ -143,8 +141,8 @@ def _share(look: Look) -> float:
 def _place(row: Row) -> str:
     if row.state == "failed":
         return row.cause or row.waits
-    waits = f"waits for {row.waits}" if row.waits else row.node
-    return f"{waits}; {row.cause}" if row.cause else waits
+    place = row.waits or row.node
+    return f"{place}; {row.cause}" if row.cause else place
 
 
 def _rate(row: Row) -> str:
