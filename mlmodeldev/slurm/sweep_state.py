@@ -222,9 +222,12 @@ def _sweep_file(name: str) -> Path:
     path = Path(name)
     file = path if path.exists() or path.is_absolute() else project_root() / path
     if not file.exists():
-        there = sorted(each.name for each in file.parent.glob("*.yaml"))
-        listed = f" (there are: {', '.join(there[:8])})" if there else "; --sweep FILE names one"
-        raise UsageError(f"{file}: no such sweep file{nearest(file.name, there)}{listed}")
+        folder = project_root() / "sweep" if file.parent == project_root() else file.parent
+        there = sorted(each.name for each in folder.glob("[!.]*.yaml"))
+        hint = nearest(file.stem, [Path(name).stem for name in there])
+        listed = f" ({folder.name}/ has: {', '.join(there[:8])})" if there else ""
+        listed = listed or "; --sweep FILE names one"
+        raise UsageError(f"{file}: no such sweep file{hint}{listed}")
     return file
 
 

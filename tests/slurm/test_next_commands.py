@@ -16,7 +16,7 @@ BAYES = ROOT / "tests" / "frozen" / "sweeps" / "bayes.yaml"
 RUNS = "artefacts.runs_dir={folder}/runs"
 
 REFUSALS = [
-    (f"status --sweep {GRID.parent}/gird.yaml", "did you mean 'grid.yaml'? (there are: "),
+    (f"status --sweep {GRID.parent}/gird.yaml", "did you mean 'grid'? (sweeps/ has: "),
     ("status --sweep {folder}/none.yaml", "; --sweep FILE names one"),
     (f"status --watch 0 --sweep {GRID} {RUNS}", "must be a number, at least 1"),
     (f"logs {{trial}} --sweep {GRID} {RUNS}", "(missing); submit runs it"),
