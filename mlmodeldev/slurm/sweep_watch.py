@@ -197,7 +197,7 @@ class SweepWatch:
     ) -> Row:
         record, name = entry.record, entry.trial.id
         queued = job.queued if job else None
-        row = {
+        row: dict[str, Any] = {
             "epoch": record.get("epoch"),
             "epochs": record.get("epochs"),
             "value": self._values.get(name),

@@ -39,7 +39,10 @@ def run_status(args: argparse.Namespace) -> int:
     sweep_state = read_sweep_state(args, lint=False)
     print_changes(sweep_state, "status")
     if seconds is not None:
-        return watch_sweep(sweep_state, seconds, args.json)
+        status = watch_sweep(sweep_state, seconds, args.json)
+        if status == 0:
+            call_hook(args, "look_after", read_sweep_state(args, lint=False))
+        return status
     print_trials(sweep_state, args.json, read_jobs(sweep_state))
     call_hook(args, "look_after", sweep_state)
     return 0
