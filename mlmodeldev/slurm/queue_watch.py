@@ -44,14 +44,14 @@ class QueueWatch:
         self._folder, self._is_search = sweep_state.folder, sweep_state.is_search
         self._jobs: dict[str, TrialJob] = {}
         self._gone: frozenset[tuple[str, ...]] = frozenset()
-        self._asked_at = self._ends_at = float("-inf")
+        self._read_at = self._ends_at = float("-inf")
 
     def read(self, entries: Collection[TrialEntry]) -> Mapping[str, TrialJob]:
         """Return the trials' newest jobs, with a word on those that ended badly."""
         now = time.monotonic()
-        if now - self._asked_at < QUEUE_SECONDS or not (self._folder / FOLDER).is_dir():
+        if now - self._read_at < QUEUE_SECONDS or not (self._folder / FOLDER).is_dir():
             return self._jobs
-        self._asked_at = now
+        self._read_at = now
         try:
             self._ask(entries, now)
             self.complaint = ""

@@ -317,7 +317,7 @@ def test_the_queue_is_read_and_not_at_every_look(written, steps, capsys, tmp_pat
     assert line["waits"] == {"free nodes (Resources)": 1, "submit": 1}
 
 
-def test_a_slurm_that_is_silent_is_said_and_the_rest_is_shown(written, tmp_path, monkeypatch):
+def test_a_silent_slurm_is_one_line_below_the_rest(written, tmp_path, monkeypatch):
     (trial, *_) = written.sweep.trials()
     Stubs(tmp_path, monkeypatch).add("squeue", "echo down >&2; exit 1")
     Submission.new(written.folder, tmp_path).add("12", [[trial.id]])
