@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import json
-import os
-import pty
 import re
-import select
 import signal
-import struct
-import subprocess
-import sys
-import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,9 +27,9 @@ from mlmodeldev.slurm.time_left import sweep_seconds_left
 from mlmodeldev.slurm.waiting import queue_reason
 from mlmodeldev.sweep import Sweep, Trial, load
 from tests.slurm.stubs import Stubs
+from tests.slurm.terminal import Terminal
 from tests.slurm.written_trials import job
 
-ROOT = Path(__file__).resolve().parents[2]
 RATES = (
     "epoch,step,time/samples_per_second,time/step_seconds,loss\n"
     "0,1,5,1,\n0,2,4321.5,0.25,\n0,3,,,1\n"
@@ -140,7 +132,8 @@ def test_a_line_of_json_for_each_change_until_all_has_ended(written, steps, caps
     assert end["seconds_left"] is None
 
 
-def test_a_pipe_gets_plain_tables_when_something_changed(written, steps, capsys) -> None:
+def test_a_pipe_gets_plain_tables_when_something_changed(written, steps, capsys, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
     trials = list(written.sweep.trials())
     folder = written.write(trials[0], "running", 1)
     (folder / "metrics.csv").write_text(RATES)
@@ -152,6 +145,21 @@ def test_a_pipe_gets_plain_tables_when_something_changed(written, steps, capsys)
     assert f"{trials[0].id} running 1/8   0.0625   4,322" in out
     assert "waiting: 2 for its turn, or submit" in out
     assert "waiting: 1 for its turn, or submit" in out
+
+
+@pytest.mark.parametrize(("name", "is_coloured"), [("FORCE_COLOR", True), ("NO_COLOR", False)])
+def test_colours_in_a_pipe_only_by_force_and_nothing_is_drawn_over(
+    name, is_coloured, written, steps, capsys, monkeypatch
+) -> None:
+    for each in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TERM", "xterm")
+    written.write(next(iter(written.sweep.trials())), "running", 1)
+    assert main(["status", "--watch", *written.words]) == 130
+    out = capsys.readouterr().out
+    assert ("\x1b[36mrunning" in out) == is_coloured
+    assert not re.search(r"\x1b\[\d*[A-K]", out)
 
 
 @pytest.mark.parametrize("given", ["0", "0.5", "soon", "nan", "inf"])
@@ -167,52 +175,6 @@ def test_a_setting_behind_the_option_is_no_time(written, steps, capsys) -> None:
 
 
 # --- a terminal
-
-
-class Terminal:
-    """The command in a pseudo-terminal of 80 columns."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.master, self.slave = pty.openpty()
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.modes = termios.tcgetattr(self.slave)
-        self.text = ""
-        environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS")}
-        self.process = subprocess.Popen(
-            [sys.executable, "slurm/SlurmTrain.py", "status", "--watch", "1", *words],
-            cwd=ROOT, env={**environment, "TERM": "xterm-256color"},
-            stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True,
-        )  # fmt: skip
-
-    def read_until(self, text: str) -> None:
-        deadline = time.monotonic() + 60
-        while text not in self.plain:
-            assert time.monotonic() < deadline, self.text
-            if select.select([self.master], [], [], 1)[0]:
-                self.text += os.read(self.master, 65536).decode(errors="replace")
-
-    def end(self) -> int:
-        """Return the exit status, once all is read."""
-        status = self.process.wait(60)
-        while select.select([self.master], [], [], 0)[0]:
-            self.text += os.read(self.master, 65536).decode(errors="replace")
-        return status
-
-    @property
-    def plain(self) -> str:
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.text)
-
-    def assert_untouched(self) -> None:
-        assert termios.tcgetattr(self.slave) == self.modes
-        for taken in ("\x1b[?25l", "\x1b[?1049h", "\x1b[?1h", "\x1b[?2004h"):
-            assert taken not in self.text, "a hidden cursor, another screen, other keys"
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.master)
-        os.close(self.slave)
 
 
 @pytest.fixture
