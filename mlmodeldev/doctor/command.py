@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -163,7 +164,8 @@ _COLOURS = {"OK": 32, "WARN": 33, "FAIL": 31}
 
 def _coloured(level: str) -> str:
     text = f"{level:4}"
-    return f"\x1b[{_COLOURS[level]}m{text}\x1b[0m" if sys.stdout.isatty() else text
+    is_coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return f"\x1b[{_COLOURS[level]}m{text}\x1b[0m" if is_coloured else text
 
 
 def _summary(lines: Sequence[Line], quick: bool) -> str:

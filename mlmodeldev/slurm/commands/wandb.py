@@ -92,7 +92,9 @@ def _sync_runs_dir(option: str | None) -> Path:
 
     path = Path(option or compose_settings(partial=True).artefacts.runs_dir).expanduser()
     if option and not path.is_dir():
-        raise UsageError(f"--runs-dir {option}: there is no such folder")
+        raise UsageError(
+            f"--runs-dir {option}: there is no such folder; artefacts.runs_dir names the trials'"
+        )
     return path
 
 
@@ -105,9 +107,11 @@ def _sweep_name(option: str | None, runs_dir: Path) -> str | None:
     name = load(option).folder if Path(option).is_file() else option
     if not (runs_dir / name).is_dir():
         allowed = [path.name for path in runs_dir.glob("[!.]*") if path.is_dir()]
-        raise UsageError(
-            f"--sweep {option}: there is no folder {runs_dir / name}{nearest(name, allowed)}"
+        hint = nearest(name, allowed)
+        there = (
+            f"there are: {', '.join(sorted(allowed)[:8])}" if allowed else "submit begins trials"
         )
+        raise UsageError(f"--sweep {option}: there is no folder {runs_dir / name}{hint} ({there})")
     return name
 
 
@@ -238,7 +242,7 @@ def run_bridge(args: argparse.Namespace) -> int:
         with ProcessLock(folder / ".bridge.lock", timeout=0):
             return _bridge(args, sweep, served, settings, overrides, runs_dir)
     except Timeout:
-        raise UsageError(f"{args.sweep}: another bridge is at it") from None
+        raise UsageError(f"{args.sweep}: another bridge is at it; sync uploads meanwhile") from None
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
