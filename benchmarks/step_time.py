@@ -45,7 +45,7 @@ def run(rounds: int = ROUNDS) -> Table:
             f" one thread, {rounds} epochs of each in turn, medians."
         ),
     )
-    for logger in ("csv", "wandb", *(["mlflow"] if _use_mlflow() else [])):
+    for logger in ("csv", "wandb", *(["mlflow"] if use_mlflow() else [])):
         seconds = measure(logger, rounds)
         for opponent in (PLAIN, SAME):
             wall, cpu = (_ratio(seconds, opponent, which) for which in (0, 1))
@@ -56,7 +56,7 @@ def run(rounds: int = ROUNDS) -> Table:
     return table
 
 
-def _use_mlflow() -> bool:
+def use_mlflow() -> bool:
     """Return whether MLflow can be imported; ``make .venv-extras`` puts it beside the rest."""
     beside = Path(__file__).resolve().parents[1] / ".venv-extras"
     if beside.is_dir() and str(beside) not in sys.path:

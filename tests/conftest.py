@@ -47,7 +47,15 @@ LONGEST = (
     *("test_same_run.py", "test_jobs.py", "test_ranks.py", "test_wandb_doc.py"),
     *("test_bridge.py", "test_search.py", "test_agents.py", "test_search_here.py"),
     *("test_sweep_control.py", "test_outage.py", "test_sync.py", "test_commands.py"),
-    *("test_wandb_runs.py", "test_mlflow.py", "test_sites.py", "test_wheel.py", "test_digits.py"),
+    *(
+        "test_wandb_runs.py",
+        "test_promises.py",
+        "test_mlflow.py",
+        "test_clearml.py",
+        "test_sites.py",
+        "test_wheel.py",
+        "test_digits.py",
+    ),
 )
 
 

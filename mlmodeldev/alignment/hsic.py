@@ -25,6 +25,8 @@ KERNELS = ("linear", "rbf")
 ESTIMATORS = ("unbiased", "biased")
 MIN_SAMPLES = 4
 """HSIC1 divides by n(n-3): batches under four samples have none."""
+_PIECE_NUMBERS = 4096
+"""Numbers of a layer's matrix that are multiplied at a time on a processor."""
 
 
 @dataclass(frozen=True)
@@ -239,23 +241,23 @@ def _median(values: Tensor) -> Tensor:
 
 
 def _inner_products(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> Tensor:
-    """Return ⟨K, L⟩ of every pair (len(a), len(b)); half of them where both sides are the same."""
-    same = are_same(grams_a, grams_b)
+    """Return ⟨K, L⟩ of every pair (len(a), len(b)), of pieces of all layers that fit the cache."""
     if _features_are_cheaper(grams_a, grams_b):
         return _feature_products(grams_a, grams_b)
-    left = torch.stack([g.kernel_matrix().flatten() for g in grams_a])
-    if not same:
-        right = torch.stack([g.kernel_matrix().flatten() for g in grams_b])
-        return left @ right.T
-    product = torch.zeros(len(left), len(left), dtype=left.dtype, device=left.device)
-    if len(left) < 2:
-        return left @ left.T
-    half = len(left) // 2
-    product[:half, :half] = left[:half] @ left[:half].T
-    product[half:, half:] = left[half:] @ left[half:].T
-    product[half:, :half] = left[half:] @ left[:half].T
-    product[:half, half:] = product[half:, :half].T
+    left = _pieces(grams_a)
+    right = left if are_same(grams_a, grams_b) else _pieces(grams_b)
+    product = left[0][0].new_zeros(len(grams_a), len(grams_b))
+    for a, b in zip(left, right, strict=True):
+        stacked = torch.stack(a)
+        product.addmm_(stacked, (stacked if a is b else torch.stack(b)).T)
     return product
+
+
+def _pieces(grams: Sequence[Gram]) -> list[tuple[Tensor, ...]]:
+    """Return the kernel matrices in pieces, the same of all layers together; views."""
+    flat = [g.kernel_matrix().flatten() for g in grams]
+    size = _PIECE_NUMBERS if flat[0].device.type == "cpu" else flat[0].numel()
+    return list(zip(*(matrix.split(size) for matrix in flat), strict=True))
 
 
 def _features_are_cheaper(grams_a: Sequence[Gram], grams_b: Sequence[Gram]) -> bool:

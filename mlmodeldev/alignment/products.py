@@ -2,16 +2,13 @@
 
     total = sum_over_columns(rows, torch.float32)     # of rows (64, 8192): (64, 64), float64
 
-Columns are read once, in chunks that stay in the processor's cache; each chunk's product is in the
-type given, their sum in float64. A symmetric product takes half the work of a full one, and a
-little more than half the time where BLAS has enough rows to share out.
+Columns are read once, in chunks that stay in the processor's cache. Products of some thousand
+columns add up in the type given, those sums in float64. A symmetric product is made in bands of
+rows, each up to the diagonal: little more than half the work of a full one.
 """
 
 from __future__ import annotations
 
-import os
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +18,13 @@ _PADDING = 16
 """Numbers between two rows of the buffer: one cache line of float32."""
 _SHIFT_SAMPLES = 16
 """So many samples' mean is taken off before the product."""
-_BLAS_FROM = 128
-"""Rows from which on BLAS's symmetric product beats one in bands."""
-_HALVES_FROM = 32
-"""Rows from which on products of half the result beat one of the whole."""
+_COLUMNS_AT_ONCE = 8192
+"""Products of so many columns add up in their own type."""
+_BANDS_FROM = 32
+"""Rows from which on, on a processor, bands beat one product of the whole."""
+
+Part = tuple[Tensor, Tensor, Tensor]
+"""Some rows of a symmetric product, up to and over its diagonal, and the two factors."""
 
 
 def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -34,27 +34,33 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
     is left of it goes by centring the result, in float64.
     """
     n, d = rows.shape
-    size = _CHUNK_BYTES.get(rows.device.type, _CHUNK_BYTES_DEVICE)
+    device = rows.device
+    size = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES_DEVICE)
     width = min(d, max(256, size // (n * dtype.itemsize)))
-    total = torch.empty(n, n, dtype=torch.float64, device=rows.device)
-    bands = _bands(n, rows.device.type)
-    product = total if bands else torch.empty(n, n, dtype=dtype, device=rows.device)
+    bands = _bands(n, device.type)
+    total = torch.zeros(n, n, dtype=torch.float64, device=device)
+    product = torch.zeros(n, n, dtype=dtype, device=device)
     # Rows a power of two apart would fall on the same lines of the cache, and push each other out.
-    buffer = torch.empty(n, width + _PADDING, dtype=dtype, device=rows.device)
+    buffer = torch.empty(n, width + _PADDING, dtype=dtype, device=device)
     step = max(1, n // _SHIFT_SAMPLES)
     some = len(range(0, n, step))
-    weights = torch.full((1, some), 1 / some, dtype=dtype, device=rows.device)
-    for start in range(0, d, width):
-        chunk = rows if width == d else rows[:, start : start + width]
-        chunk = chunk if chunk.dtype == dtype else chunk.to(dtype)
-        mean = torch.mm(weights, chunk[::step])
-        shifted = torch.sub(chunk, mean, out=buffer[:, : chunk.shape[1]])
-        if not bands:
-            _add(_with_itself(shifted, product), total, start)
-            continue
-        for top, end in bands:  # below the diagonal; the rest is its mirror image
-            _add(_band(shifted, top, end), total[top:end, :end], start)
-    for top, end in bands:
+    weights = torch.full((1, some), 1 / some, dtype=dtype, device=device)
+    parts: list[Part] = []
+    shifted, columns = buffer, 0
+    for piece in rows.split(width, dim=1):
+        chunk = piece if piece.dtype == dtype else piece.to(dtype)
+        if chunk.shape != shifted.shape:
+            shifted = buffer[:, : chunk.shape[1]]
+            parts = _parts(product, shifted, bands)
+        torch.sub(chunk, torch.mm(weights, chunk[::step]), out=shifted)
+        _multiply(parts, add=columns > 0)
+        columns += width
+        if columns >= _COLUMNS_AT_ONCE:
+            total.add_(product)
+            columns = 0
+    if columns:
+        total.add_(product)
+    for top, end in bands[1:]:
         total[:top, top:end] = total[top:end, :top].T
     return total
 
@@ -73,38 +79,20 @@ def feature_moments(rows: Tensor) -> Tensor:
     return moments
 
 
-def _add(product: Tensor, total: Tensor, start: int) -> None:
-    if start:
-        total.add_(product)
-    else:
-        total.copy_(product)
-
-
 def _bands(n: int, device: str) -> list[tuple[int, int]]:
-    """Return the rows of each product of half the result; none: one product is better."""
-    if device != "cpu" or n < _HALVES_FROM or (n >= _BLAS_FROM and _one_thread()):
-        return []
-    band = max(32, min(n // 4, 128))  # saves near half the work, and runs at full speed
-    return [(top, min(top + band, n)) for top in range(0, n, band)]
+    """Return the rows of each part of a product; one part where the whole is better."""
+    if device != "cpu" or n < _BANDS_FROM:
+        return [(0, n)]
+    band = 16 * max(1, min(n // 128, 8))  # whole steps of BLAS's kernels; most of half is saved
+    starts = [0, *range(band, n, band)]
+    return list(zip(starts, [*starts[1:], n], strict=True))
 
 
-def _band(rows: Tensor, top: int, end: int) -> Tensor:
-    """Return some rows of rows·rowsᵀ, up to and over its diagonal."""
-    return torch.mm(rows[top:end], rows[:end].T)
+def _parts(product: Tensor, rows: Tensor, bands: list[tuple[int, int]]) -> list[Part]:
+    return [(product[top:end, :end], rows[top:end], rows[:end].T) for top, end in bands]
 
 
-def _with_itself(rows: Tensor, out: Tensor) -> Tensor:
-    """Return rows·rowsᵀ in `out`, by BLAS's symmetric product where that is faster."""
-    if rows.device.type != "cpu" or len(rows) < _BLAS_FROM:
-        return torch.mm(rows, rows.T, out=out)
-    array = rows.numpy()
-    with np.errstate(all="ignore"):  # NaN and Inf are the caller's to report
-        np.matmul(array, array.T, out=out.numpy())  # the same memory twice: BLAS's syrk
-    return out
-
-
-def _one_thread() -> bool:
-    """Whether numpy's BLAS has one thread, as torch: more of them would be in torch's way."""
-    return torch.get_num_threads() == 1 and "1" in (
-        os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS", "")
-    ).split(",")
+def _multiply(parts: list[Part], *, add: bool) -> None:
+    """Put the products of the parts in their places, or add them to what is there."""
+    for out, left, right in parts:
+        out.addmm_(left, right, beta=int(add))

@@ -258,7 +258,8 @@ def _log_one(result: Result, path: Path, logger: Any, step: int) -> None:
     key = f"cka/{result.name}"
     experiment: Any = getattr(logger, "experiment", None)  # of metrics.csv it is a path
     if hasattr(logger, "log_image"):
-        logger.log_image(f"{key}/heatmap", [str(path)], caption=[result.caption])
+        of_rows = max(0, step - 1)  # as Lightning numbers the rows of this validation
+        logger.log_image(f"{key}/heatmap", [str(path)], step=of_rows, caption=[result.caption])
     elif not isinstance(experiment, Path) and hasattr(experiment, "add_figure"):
         experiment.add_figure(f"{key}/heatmap", picture(result), step)
     if hasattr(logger, "log_table"):

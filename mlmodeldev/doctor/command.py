@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -71,7 +72,7 @@ def run_doctor(args: argparse.Namespace) -> int:
         rows = [dataclasses.asdict(line) for line in lines]
         print(json.dumps({"level": level, "lines": rows}, indent=1))
     else:
-        print(_summary(lines))
+        print(_summary(lines, args.quick))
     return int(level == "FAIL")
 
 
@@ -139,8 +140,9 @@ def look_first(sweep: SweepState) -> None:
     from mlmodeldev.project import project_root
 
     quiet = {check.name for check in CHECKS if check.in_submit}
+    checks = [check for check in CHECKS if check.in_submit != "all"]
     scope = Scope(_first_trial(sweep)[0], project_root())
-    for line in run_checks(scope, quick=True):
+    for line in run_checks(scope, quick=True, checks=checks):
         if line.level == "FAIL":
             raise UsageError(f"{line.what}; {line.mend}")
         if line.level == "WARN" and line.check not in quiet:
@@ -162,11 +164,14 @@ _COLOURS = {"OK": 32, "WARN": 33, "FAIL": 31}
 
 def _coloured(level: str) -> str:
     text = f"{level:4}"
-    return f"\x1b[{_COLOURS[level]}m{text}\x1b[0m" if sys.stdout.isatty() else text
+    is_coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return f"\x1b[{_COLOURS[level]}m{text}\x1b[0m" if is_coloured else text
 
 
-def _summary(lines: Sequence[Line]) -> str:
+def _summary(lines: Sequence[Line], quick: bool) -> str:
     counts = {level: sum(line.level == level for line in lines) for level in _COLOURS}
     numbers = ", ".join(f"{count} {level}" for level, count in counts.items())
-    advice = "docs/doctor.md has a row for each" if counts["FAIL"] or counts["WARN"] else ""
-    return f"{numbers}; {advice or 'next: python slurm/SlurmTrain.py plan'}"
+    advice = f"next: python slurm/SlurmTrain.py {'doctor' if quick else 'plan'}"
+    if counts["FAIL"] or counts["WARN"]:
+        advice = "docs/doctor.md has a row for each"
+    return f"{numbers}{' of the quick checks' if quick else ''}; {advice}"

@@ -29,6 +29,7 @@ from mlmodeldev.slurm.outer_job import sbatch_environment
 from mlmodeldev.slurm.query import read_queue, run_command, slurm_is_here
 from mlmodeldev.slurm.script import plain_script, python_words
 from mlmodeldev.slurm.submit import SBATCH_SECONDS, job_number, refusal
+from mlmodeldev.tracking.wandb_api import host, key_for
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
@@ -104,8 +105,12 @@ def _submit(scope: Scope, place: Path, code: Path) -> str:
     from mlmodeldev.slurm.share import with_share
 
     cluster = _short(with_share(scope.settings.cluster, read_limits(scope.settings.cluster)))
-    overrides = list(scope.overrides)
-    request = {"overrides": overrides, "runs": str(scope.runs), "data": str(scope.data)}
+    request = {
+        "overrides": list(scope.overrides),
+        "runs": str(scope.runs),
+        "data": str(scope.data),
+        "login_key": key_for(host()) is not None,
+    }
     write_json(place / REQUEST, request)
     words = [*python_words(cluster), "-u", "-m", "mlmodeldev.doctor.on_node", str(place)]
     script = place / "job.sh"

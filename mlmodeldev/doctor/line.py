@@ -67,6 +67,7 @@ class Scope:
         notes: warnings of reading it.
         args: options of `add_sweep_options`.
         overrides: of which the settings were composed.
+        login_key: of a job: whether there was a W&B key where it was submitted.
         in_job: whether this is a compute node, within a job.
     """
 
@@ -77,6 +78,7 @@ class Scope:
     notes: tuple[str, ...] = ()
     args: argparse.Namespace | None = None
     overrides: tuple[str, ...] = ()
+    login_key: bool = False
     in_job: bool = False
 
     @property
@@ -104,7 +106,7 @@ class Check:
         look: returns its lines; nothing: there is nothing to say here.
         quick: needs no network, and a moment only.
         on_node: is made by ``doctor --job``, too.
-        in_submit: ``submit`` gives the same warning itself.
+        in_submit: what ``submit`` does by itself: gives the same ``warning``, or looks at ``all``.
         seconds: that it may take.
     """
 
@@ -112,7 +114,7 @@ class Check:
     look: Callable[[Scope], Iterable[Line]]
     quick: bool = False
     on_node: bool = False
-    in_submit: bool = False
+    in_submit: Literal["", "warning", "all"] = ""
     seconds: float = 20.0
 
 

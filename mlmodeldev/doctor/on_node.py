@@ -46,7 +46,8 @@ def _lines(request: dict[str, Any]) -> Iterator[Line]:
     settings = compose_settings([*request["overrides"], *here], partial=True)
     what = f"job {os.environ.get('SLURM_JOB_ID', '?')} runs, and sees what was written here"
     yield Line("OK", what, "", "shared")
-    yield from run_checks(Scope(settings, project_root(), in_job=True))
+    scope = Scope(settings, project_root(), login_key=request["login_key"], in_job=True)
+    yield from run_checks(scope)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ def write_report(sweep_state: SweepState, file: Path | None = None) -> Path:
 
     if file is None and not sweep_state.folder.is_dir():
         name = sweep_state.file
-        raise UsageError(f"{name}: no trial of it was begun, {sweep_state.folder} is not there")
+        raise UsageError(
+            f"{name}: no trial of it was begun, {sweep_state.folder} is not there; see submit"
+        )
     target = file or sweep_state.folder / FILE
     content = gather(sweep_state, read_jobs(sweep_state), read_content(target))
     write_text(target, render(content))

@@ -50,12 +50,12 @@ def importances(points: Sequence[Point]) -> list[dict[str, Any]]:
     if len(points) < FEWEST_TRIALS or len(names) < 2 or len(values) < 2:
         return []
     distributions = {name: _distribution([p[name] for p, _ in points]) for name in names}
-    source, shares = random.Random(0), []
+    source, fits = random.Random(0), []
     for _ in range(DRAWS):
         drawn = source.choices(points, k=min(len(points), MOST_TRIALS))
         if len({value for _, value in drawn}) > 1:
-            shares.append(_fit(drawn, distributions))
-    rows = [_row(name, [share[name] for share in shares]) for name in names]
+            fits.append(_fit(drawn, distributions))
+    rows = [_row(name, [fit[name] for fit in fits]) for name in names]
     return sorted(rows, key=lambda row: -row["mean"])
 
 
@@ -100,12 +100,12 @@ def _fit(
     evaluator = FanovaImportanceEvaluator(n_trees=_TREES, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shares = get_param_importances(study, evaluator=evaluator)
-    return {name: float(shares.get(name, 0.0)) for name in distributions}
+        fits = get_param_importances(study, evaluator=evaluator)
+    return {name: float(fits.get(name, 0.0)) for name in distributions}
 
 
-def _row(name: str, shares: Sequence[float]) -> dict[str, Any]:
-    ordered = sorted(shares)
+def _row(name: str, fits: Sequence[float]) -> dict[str, Any]:
+    ordered = sorted(fits)
     edge = len(ordered) // 10
     return {
         "name": name,

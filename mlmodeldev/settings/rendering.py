@@ -26,6 +26,7 @@ _FILES: dict[str, tuple[type[Group], dict[str, Any]]] = {
     "optimizer/adamw": (schema.Optimizer, {}),
     "processing/default": (schema.Processing, {}),
     "training/default": (schema.Training, {}),
+    "logger/clearml": (schema.ClearmlLogger, {}),
     "logger/csv": (schema.CsvLogger, {}),
     "logger/mlflow": (schema.MlflowLogger, {}),
     "logger/tensorboard": (schema.TensorboardLogger, {}),

@@ -164,6 +164,17 @@ class MlflowLogger(Group):
     """Keep best/ as a logged model; auto: of a sweep only that of the best trial so far."""
 
 
+class ClearmlLogger(Group):
+    """ClearML; its server is that of CLEARML_API_HOST or clearml.conf."""
+
+    project: Annotated[str, Field(min_length=3, max_length=500)] = "mlmodeldev"
+    """Project that tasks are filed under; a sweep's in one of its name below it."""
+    offline: bool = False
+    """Send nothing, leave a session in the trial's folder; so it is where there is no server."""
+    models: Literal["auto", "all", "none"] = "auto"
+    """Keep best/ as the output model; auto: of a sweep only that of the best trial so far."""
+
+
 class CsvLogger(Group):
     """Nothing beyond ``metrics.csv`` and ``log.json``, which every trial writes."""
 
@@ -177,6 +188,7 @@ class Logger(Group):
 
     wandb: WandbLogger | None = None
     mlflow: MlflowLogger | None = None
+    clearml: ClearmlLogger | None = None
     csv: CsvLogger | None = None
     tensorboard: TensorboardLogger | None = None
 

@@ -36,7 +36,7 @@ REFUSED = {
     "enable_checkpointing": "without checkpoints a trial could not go on after an interruption",
     "enable_progress_bar": "is the setting callbacks.progress.enabled",
     "fast_dev_run": "is debug=fast here",
-    "logger": "trackers are chosen by logger=wandb, mlflow, tensorboard or csv",
+    "logger": "trackers are chosen by logger=wandb, mlflow, clearml, tensorboard or csv",
     "max_time": "a slower machine would end with another result; training.max_steps ends a trial",
     "plugins": "holds what writes the checkpoints and shares the processes out",
     "use_distributed_sampler": "batches are shared out already, the same on any number of ranks",

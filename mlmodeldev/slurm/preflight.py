@@ -51,7 +51,8 @@ def check_settings(cluster: Cluster) -> None:
     if cluster.gpus and not concurrent_jobs(cluster):
         raise UsageError(
             f"cluster.max_gpus={cluster.max_gpus}: one job alone takes {cluster.gpus} GPUs"
-            f" ({cluster.nodes} nodes × {cluster.tasks_per_node} tasks × {cluster.gpus_per_task})"
+            f" ({cluster.nodes} nodes × {cluster.tasks_per_node} tasks × {cluster.gpus_per_task});"
+            f" try cluster.max_gpus={cluster.gpus}"
         )
     if cluster.minutes * 60 < cluster.warn_seconds + START_SECONDS:
         least = -(-(cluster.warn_seconds + START_SECONDS) // 60)
@@ -63,7 +64,7 @@ def check_settings(cluster: Cluster) -> None:
     if cluster.tasks > 1 and cluster.trials_per_job * cluster.trials_per_gpu > 1:
         raise UsageError(
             "cluster.trials_per_job, cluster.trials_per_gpu: several trials share one task; not"
-            f" with {cluster.tasks} tasks a trial"
+            f" with {cluster.tasks} tasks a trial; try 1 of each"
         )
 
 

@@ -84,7 +84,9 @@ class Submission:
             folder = Path(tempfile.mkdtemp(prefix=stamp, dir=parent))
             folder.chmod(parent.stat().st_mode)
         except OSError as error:
-            raise UsageError(f"{parent}: {error.strerror}") from error
+            raise UsageError(
+                f"{parent}: {error.strerror}; artefacts.runs_dir=DIR names another place"
+            ) from error
         return cls(folder, snapshot, **options)
 
     @classmethod

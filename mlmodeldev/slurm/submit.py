@@ -147,7 +147,8 @@ def _run_sbatch(script: Path, cluster: Cluster, submission: Submission) -> str:
     if done.returncode:
         if not any(text in done.stderr + done.stdout for text in _MAY_BE_QUEUED):
             submission.intend(None)
-        raise UsageError(f"sbatch refuses: {refusal(done.stderr, done.stdout)}")
+        reason = refusal(done.stderr, done.stdout)
+        raise UsageError(f"sbatch refuses: {reason}; doctor looks for the cause")
     if job := job_number(done.stdout):
         return job
     submission.note_taken()

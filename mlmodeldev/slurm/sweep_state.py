@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlmodeldev.errors import UsageError
+from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.conf_files import default_choice
 from mlmodeldev.slurm.query import slurm_is_here
@@ -93,7 +93,7 @@ class SweepState:
         if invocation.is_foreign and (self.is_search or definition.early_terminate):
             raise UsageError(
                 f"{self.file}: a search and early_terminate need the log of trainer.py;"
-                f" {invocation.name} has them on W&B's server only"
+                f" {invocation.name} has them on W&B's server only; see wandb sweep"
             )
         return starter(invocation.at(root), self.sweep.call, self.user_overrides)
 
@@ -220,7 +220,15 @@ def _profile(args: argparse.Namespace, default: bool) -> list[str]:
 def _sweep_file(name: str) -> Path:
     """Return the file; a relative name is looked for here and in the project's folder."""
     path = Path(name)
-    return path if path.exists() or path.is_absolute() else project_root() / path
+    file = path if path.exists() or path.is_absolute() else project_root() / path
+    if not file.exists():
+        folder = project_root() / "sweep" if file.parent == project_root() else file.parent
+        there = sorted(each.name for each in folder.glob("[!.]*.yaml"))
+        hint = nearest(file.stem, [Path(name).stem for name in there])
+        listed = f" ({folder.name}/ has: {', '.join(there[:8])})" if there else ""
+        listed = listed or "; --sweep FILE names one"
+        raise UsageError(f"{file}: no such sweep file{hint}{listed}")
+    return file
 
 
 def _lint(sweep: Sweep, overrides: Sequence[str]) -> None:

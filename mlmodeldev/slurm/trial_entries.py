@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,20 +149,26 @@ def _names(base: Path) -> frozenset[str]:
 
 def begun_trials(sweep: Sweep, base: Path) -> Iterator[TrialEntry]:
     """Yield a sweep's trials that have a folder, in the order of their beginning."""
-    from mlmodeldev.sweep import Trial
-
-    keys = sweep.space.keys
     begun = []
     for folder in trial_folders(base):
         record = read_record(folder)
-        overrides = record.get("overrides")
-        if isinstance(overrides, dict):
-            point = {key: overrides[key] for key in keys if key in overrides}
-            trial = Trial(point, sweep.naming)
-            if trial.id == folder.name:
-                entry = TrialEntry(trial, base, ranked_by=sweep.definition.metric)
-                begun.append((record.get("created") or 0.0, entry))
+        if entry := begun_trial(sweep, folder, record):
+            begun.append((record.get("created") or 0.0, entry))
     yield from (entry for _, entry in sorted(begun, key=lambda pair: pair[0]))
+
+
+def begun_trial(sweep: Sweep, folder: Path, record: Mapping[str, Any]) -> TrialEntry | None:
+    """Return the trial of a sweep that lies in a folder; None: its values are no point of it."""
+    from mlmodeldev.sweep import Trial
+
+    overrides = record.get("overrides")
+    if not isinstance(overrides, dict):
+        return None
+    point = {key: overrides[key] for key in sweep.space.keys if key in overrides}
+    trial = Trial(point, sweep.naming)
+    if trial.id != folder.name:
+        return None
+    return TrialEntry(trial, folder.parent, ranked_by=sweep.definition.metric)
 
 
 def trial_folders(base: Path) -> list[Path]:
@@ -196,7 +202,8 @@ def find_trial(entries: Sequence[TrialEntry], text: str) -> TrialEntry:
     if matches:
         raise UsageError(f"{text}: may be {' or '.join(e.trial.id for e in matches)}")
     names = [entry.trial.id for entry in entries]
-    raise UsageError(f"{text}: the sweep has no such trial{nearest(text, names)}")
+    hint = nearest(text, names)
+    raise UsageError(f"{text}: the sweep has no such trial{hint}; status lists its trials")
 
 
 def stop_trial(folder: Path) -> bool:

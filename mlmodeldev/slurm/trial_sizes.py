@@ -17,6 +17,7 @@ from typing import Any
 
 from mlmodeldev.atomic import is_leftover
 from mlmodeldev.lease import owned
+from mlmodeldev.tracking.clearml_sync import awaits_clearml
 from mlmodeldev.tracking.mlflow_sync import awaits_mlflow
 from mlmodeldev.tracking.upload import awaits_upload
 from mlmodeldev.trial.collected import is_recovery_checkpoint
@@ -186,7 +187,8 @@ def _why_kept(
         return f"is registered as {_registered(record['registered'])}"
     if folder in pinned:
         return f"is named by {pinned[folder]}"
-    if awaits_upload(folder, record) or awaits_mlflow(folder, record):
+    waits = (awaits_upload, awaits_mlflow, awaits_clearml)
+    if any(awaits(folder, record) for awaits in waits):
         return "waits to be uploaded (slurm/SlurmTrain.py sync)"
     is_young = older_than and time.time() - float(record.get("updated") or 0) < older_than
     return "is not old enough" if is_young else ""

@@ -61,7 +61,7 @@ def with_wandb(sweep_state: SweepState, place: str | None) -> SweepState:
     if place is None:
         return sweep_state
     if sweep_state.is_search:
-        raise UsageError("--wandb: a search declares no trials that W&B might hold")
+        raise UsageError("--wandb: a search declares no trials that W&B might hold; leave it out")
     runs = trial_runs(*_project(sweep_state, place))
     states = {
         e.trial.id: state

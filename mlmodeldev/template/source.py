@@ -49,8 +49,8 @@ OWN_FILES = {
 }
 """Files of ``template/files/``, and their places in a project."""
 
-TRACKERS = ("csv", "wandb", "mlflow", "tensorboard")
-_EXTRAS = {"mlflow": ["mlflow"], "tensorboard": ["tensorboard"]}
+TRACKERS = ("csv", "wandb", "mlflow", "clearml", "tensorboard")
+_EXTRAS = {"mlflow": ["mlflow"], "clearml": ["clearml"], "tensorboard": ["tensorboard"]}
 _HERE = Path(__file__).resolve().parent
 _CONFIG = "conf/config.yaml"
 _WANDB = "conf/logger/wandb.yaml"

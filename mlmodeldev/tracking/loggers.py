@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 from pytorch_lightning.loggers.logger import DummyExperiment, Logger
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.lease import LostLease
 from mlmodeldev.secrets import mask, warn_of_open_netrc
 from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_api import host, key_for
@@ -50,6 +52,8 @@ def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) ->
         loggers.append(run)
     if chosen.mlflow is not None:
         loggers.append(_mlflow(settings, folder) if first else SilentLogger("mlflow"))
+    if chosen.clearml is not None:
+        loggers.append(_clearml(settings, folder) if first else SilentLogger("clearml"))
     rows = MetricsFile(folder.path / "metrics.csv", check_owner=folder.check_owner)
     return [*loggers, rows]
 
@@ -82,6 +86,12 @@ class SilentLogger(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing."""
 
+    def log_image(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    def log_table(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
 
 def _tensorboard(folder: TrialFolder) -> Logger:
     try:
@@ -98,6 +108,12 @@ def _mlflow(settings: Settings, folder: TrialFolder) -> Logger:
     from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
 
     return MlflowTrialLogger(settings, folder)
+
+
+def _clearml(settings: Settings, folder: TrialFolder) -> Logger:
+    from mlmodeldev.tracking.clearml_logger import ClearmlTrialLogger
+
+    return ClearmlTrialLogger(settings, folder)
 
 
 def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logger:
@@ -119,7 +135,19 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
                 _report_refusal(error, chosen.mode)
     if not online:  # `sync` and `bridge` hear from W&B what this trial can't
         os.environ.setdefault(NOTE_VARIABLE, str(folder.path / STOP_NOTE))
-        run = open_run(settings, folder, offline=True)
+        try:
+            run = open_run(settings, folder, offline=True)
+        except (UsageError, LostLease):  # of the trial's own folder
+            raise
+        except Exception as error:  # the client does not start: its service, its files
+            _forget_client()
+            print(
+                f"Weights & Biases: gone ({_reason(error)}); training goes on, 'python"
+                " slurm/SlurmTrain.py sync' uploads later",
+                file=sys.stderr,
+            )
+            folder.update(**{WandbTrialLogger.uploaded_entry: False})
+            return SilentLogger("wandb")
     training = settings.training
     return WandbTrialLogger(run, folder.path / "metrics.csv", training.monitor, training.mode)
 

@@ -167,9 +167,9 @@ def models_to_keep(
         settings: ``logger.<tracker>.models`` decides.
         folder: the trial's.
         state: how it ended; only a trial that came to its end has models worth keeping.
-        tracker: ``wandb`` or ``mlflow``, which keeps best/ alone.
+        tracker: ``wandb``, or ``mlflow`` or ``clearml``, which keep best/ alone.
     """
-    chosen = settings.logger.wandb if tracker == "wandb" else settings.logger.mlflow
+    chosen = getattr(settings.logger, tracker)
     if chosen is None or state != "done" or chosen.models == "none":
         return []
     aliases: tuple[str, ...] = _ALIASES if tracker == "wandb" else ("best",)

@@ -23,7 +23,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,13 +48,13 @@ class _NumbersOnly(type(Path())):  # type: ignore[misc]
     def __getattr__(self, name: str) -> Callable[..., None]:
         if not name.startswith(("add_", "log")):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        _say_once(name)
+        _say_once(f"logger.experiment.{name}")
         return lambda *_, **__: None
 
 
 @functools.cache
 def _say_once(name: str) -> None:
-    log.warning("metrics.csv holds numbers of self.log: logger.experiment.%s is passed over", name)
+    log.warning("metrics.csv holds numbers of self.log: %s is passed over", name)
 
 
 class MetricsFile(Logger):
@@ -118,6 +118,11 @@ class MetricsFile(Logger):
         with writing_to(self.file):
             self._open.write(_lines([row], self._columns))
             self._open.flush()
+
+    def log_image(self, key: str, images: Sequence[Any], *args: Any, **kwargs: Any) -> None:
+        """Pass pictures over; those that are files need no other place."""
+        if not all(isinstance(image, str | Path) for image in images):
+            _say_once("logger.log_image")
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

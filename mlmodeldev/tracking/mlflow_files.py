@@ -9,12 +9,12 @@ Example::
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlmodeldev.tracking.mlflow_run import TrialRun
+from mlmodeldev.tracking.pictures import as_picture
 
 Sending = Callable[[TrialRun], None]
 
@@ -33,15 +33,11 @@ def keep_drawing(image: Any, name: str) -> Sending:
     """Return what keeps an array, a Pillow picture or a figure of matplotlib as a PNG file.
 
     It is as it is now, whatever becomes of it before the thread sends it.
-    """
-    if hasattr(image, "savefig"):
-        from PIL import Image
 
-        drawn = io.BytesIO()
-        image.savefig(drawn, format="png")
-        picture: Any = Image.open(drawn)
-    else:
-        picture = image.copy() if hasattr(image, "copy") else image
+    Raises:
+        ValueError: it is no picture.
+    """
+    picture = as_picture(image)
     return lambda run: run.client.log_image(run.id, picture, artifact_file=name)
 
 

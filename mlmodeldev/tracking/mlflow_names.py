@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.secrets import mask
+from mlmodeldev.tracking.flat_values import flat, settings_to_show, shown
 from mlmodeldev.tracking.metadata import at_most
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LONGEST_KEY, LONGEST_PARAMETER, LONGEST_TAG = 250, 6000, 5000
 """Characters that MLflow takes: of a name, of a parameter's value, of a tag's on any server."""
 
-_KEPT_APART = {"overrides", "artefacts", "logger"}
 _NOT_TAKEN = re.compile(r"[^\w/. :-]")
 
 
@@ -35,28 +34,11 @@ def metric_name(name: str) -> str:
 
 def parameters(settings: Settings) -> dict[str, str]:
     """Return the settings by their dotted names, as text, keys masked."""
-    pairs = _flat(settings.model_dump(exclude=_KEPT_APART), "")
+    pairs = flat(settings_to_show(settings))
     return {metric_name(name): shown(name, value, LONGEST_PARAMETER) for name, value in pairs}
 
 
 def tags(values: Mapping[str, Any], front: str) -> dict[str, str]:
     """Return values as tags below ``front``; those that are None are left out."""
-    pairs = ((name, value) for name, value in _flat(values, front) if value is not None)
+    pairs = ((name, value) for name, value in flat(values, front) if value is not None)
     return {metric_name(name): shown(name, value, LONGEST_TAG) for name, value in pairs}
-
-
-def shown(name: str, value: Any, longest: int) -> str:
-    """Return a value as MLflow shows it, no longer than it takes, keys masked.
-
-    The name goes along to the masking: of a commit's digits only it says that they are no key.
-    """
-    return at_most(mask(f"{name}={value}")[len(mask(name)) + 1 :], longest)
-
-
-def _flat(values: Mapping[str, Any], front: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        key = f"{front}.{name}" if front else str(name)
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, key)
-        else:
-            yield key, value

@@ -17,14 +17,14 @@ import getpass
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.tracking.flat_values import shown
 from mlmodeldev.tracking.metadata import BY_HAND, run_name
-from mlmodeldev.tracking.mlflow_names import LONGEST_TAG, metric_name, parameters, shown, tags
+from mlmodeldev.tracking.mlflow_names import LONGEST_TAG, metric_name, parameters, tags
 from mlmodeldev.tracking.mlflow_store import KEY, Store, find_run, new_key, open_store, sweep_run
-from mlmodeldev.trial.record import TIME, read_rows
+from mlmodeldev.tracking.timed_rows import TimedRow
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -38,25 +38,6 @@ RUN_ENTRY, KEY_ENTRY, UPLOADED_ENTRY = "mlflow_run", "mlflow_key", "mlflow_uploa
 _STATUS = {"done": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED"}
 _CHANGED = "mlmodeldev.changed"
 _TABLES = "mlflow.loggedArtifacts"
-
-
-@dataclass(frozen=True)
-class TimedRow:
-    """A row of metrics, its optimizer step, and when it was logged (ms since 1970)."""
-
-    values: Mapping[str, float]
-    step: int
-    milliseconds: int
-
-
-def rows_of(file: Path, before: float) -> list[TimedRow]:
-    """Return the rows of ``metrics.csv`` of steps below ``before``."""
-    rows = []
-    for values in read_rows(file):
-        step, seconds = int(values.pop("step")), values.pop(TIME, 0.0)
-        if step < before:
-            rows.append(TimedRow(values, step, int(1000 * seconds)))
-    return rows
 
 
 class TrialRun:

@@ -27,11 +27,16 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from mlmodeldev.tracking.background import BackgroundCalls
 from mlmodeldev.tracking.metadata import log_model
-from mlmodeldev.tracking.wandb_rows import Row, RunRows
+from mlmodeldev.tracking.pictures import pass_over
+from mlmodeldev.tracking.wandb_rows import Row, RunRows, heat_maps
 
 EXTRA_SECONDS = 20.0
 """How long the end of a trial waits until the client has taken its tables; they are in its folder
 anyway."""
+
+
+LEFT_BEHIND_SECONDS = 300.0
+"""How much older than the newest a picture may be that the attempt before may not have sent."""
 
 
 class WandbTrialLogger(Logger):
@@ -83,28 +88,47 @@ class WandbTrialLogger(Logger):
     def resume_from(self, step: int) -> None:
         """Send the rows of ``metrics.csv`` before ``step`` that W&B lacks; the others come anew."""
         self.catch_up(before=step)
+        if step:
+            self._background.add(self._send_left_behind)
 
     def catch_up(self, before: float = math.inf) -> int:
         """Send rows that were written since the last call; return how many rows there are."""
         for metrics in self._rows.unnumbered(self.file):
             step = int(metrics.pop("step"))
             if step < before:
+                if self._rows.monitor in metrics:
+                    for key, picture in heat_maps(self.file.parent, metrics).items():
+                        self._media.setdefault(key, ([picture], {}))
                 self.log_metrics(metrics, step)
         return self._rows.count
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send one row, unless W&B has it."""
+        """Send one row, unless W&B has it, with the pictures that travel with it."""
         row = self._rows.number(metrics, int(step or 0))
+        media, self._media = self._media, {}
+        extra = dict(self._extra)
+        self._extra.clear()
         if row is not None:
-            media, self._media = self._media, {}
-            extra = dict(self._extra)
-            self._extra.clear()
             self._background.add(partial(self._send_row, row, media, extra))
 
     def _send_row(self, row: Row, media: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         with self._guarded():
             self._rows.send(row, {**extra, **_pictures(media)})
+
+    def _send_left_behind(self) -> None:
+        """Send the newest pictures of the attempt before, which may have been killed.
+
+        The client sends a row before the files of its pictures, and forgets them when it is killed.
+        """
+        with self._guarded():
+            attempts = self.file.parent.glob(f"wandb/run-*-{self.run.id}/files")
+            before = [each for each in sorted(attempts) if each != Path(self.run.dir)]
+            files = list(before[-1].glob("media/**/*.*")) if before else []
+            newest = max((file.stat().st_mtime for file in files), default=0.0)
+            for file in files:
+                if file.stat().st_mtime > newest - LEFT_BEHIND_SECONDS:
+                    self.run.save(str(file), base_path=str(before[-1]), policy="now")
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run was begun with the settings."""
@@ -214,13 +238,16 @@ def _patience() -> float:
 def _pictures(media: Mapping[str, Any]) -> dict[str, Any]:
     import wandb
 
-    return {
-        key: [
-            wandb.Image(image, **{name: values[number] for name, values in options.items()})
-            for number, image in enumerate(images)
-        ]
-        for key, (images, options) in media.items()
-    }
+    made: dict[str, Any] = {}
+    for key, (images, options) in media.items():
+        try:
+            made[key] = [
+                wandb.Image(image, **{name: values[number] for name, values in options.items()})
+                for number, image in enumerate(images)
+            ]
+        except Exception as error:  # the row that it travels with must not be lost with it
+            pass_over("Weights & Biases", key, error)
+    return made
 
 
 class RunOfModel:

@@ -121,6 +121,13 @@ class RunRows:
             self.best = float(value if self.best is None else better(self.best, value))
 
 
+def heat_maps(folder: Path, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return the heat maps in a trial's folder of the validation whose row this is, by key."""
+    epoch = int(metrics.get("epoch", -1)) + 1
+    files = sorted(folder.glob(f"cka/*/epoch-{epoch:04d}.png"))
+    return {f"cka/{file.parent.name}/heatmap": str(file) for file in files}
+
+
 class RunWriter:
     """The run of a trial's folder, open for writing from another process.
 
@@ -210,16 +217,10 @@ class RunWriter:
         return self._rows.finish(self.state, self._send_extras)
 
     def _pictures(self, metrics: Mapping[str, float]) -> dict[str, Any]:
-        """Return the heat maps of the validation whose row this is."""
-        if self._rows.monitor not in metrics:
-            return {}
         import wandb
 
-        epoch = int(metrics.get("epoch", -1)) + 1
-        return {
-            f"cka/{file.parent.name}/heatmap": [wandb.Image(str(file))]
-            for file in sorted(self.folder.glob(f"cka/*/epoch-{epoch:04d}.png"))
-        }
+        files = heat_maps(self.folder, metrics) if self._rows.monitor in metrics else {}
+        return {key: [wandb.Image(file)] for key, file in files.items()}
 
     def _send_extras(self) -> None:
         import wandb

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
     from mlmodeldev.settings.schema import Settings
+    from mlmodeldev.tracking.clearml_logger import ClearmlTrialLogger
     from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
     from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
     from mlmodeldev.training.ranks import World
@@ -80,7 +81,9 @@ class Attempt:
     state: str = "running"
     pruned: str | None = None
     data: LightningDataModule | None = None
-    trackers: list[WandbTrialLogger | MlflowTrialLogger] = field(default_factory=list)
+    trackers: list[WandbTrialLogger | MlflowTrialLogger | ClearmlTrialLogger] = field(
+        default_factory=list
+    )
 
     def fit(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         """Train from the checkpoint or from the beginning."""

@@ -17,6 +17,7 @@ from mlmodeldev.atomic import write_text, writing_to
 from mlmodeldev.callbacks.onnx_packages import check_packages
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
+from mlmodeldev.tracking.clearml_sync import report_to_clearml
 from mlmodeldev.tracking.metadata import BY_HAND, CHANGES
 from mlmodeldev.tracking.mlflow_sync import report_to_mlflow
 from mlmodeldev.tracking.upload import report
@@ -133,6 +134,7 @@ def _done_already(
     print(f"this trial is {state} already{note} (artefacts.fresh=true trains it again)")
     report(settings, folder)
     report_to_mlflow(settings, folder)
+    report_to_clearml(settings, folder)
     start = {"attempt": 0, "token": "", "best": best_value(record)}
     return {**start, "done": True, "state": state}
 

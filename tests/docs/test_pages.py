@@ -59,6 +59,7 @@ ELSEWHERE = {
     "docs/fetch.md": "tests/fetch",
     "docs/fine-tuning.md": "tests/training",
     "docs/mlflow.md": "tests/tracking",
+    "docs/clearml.md": "tests/tracking",
     "docs/reproduce.md": "tests/training",
     "docs/public-modules.md": "benchmarks/public_modules",
 }

@@ -16,7 +16,7 @@ from mlmodeldev.doctor import run
 from mlmodeldev.doctor.checks import CHECKS
 from mlmodeldev.doctor.line import Check, Line, Scope, ok
 from tests.doctor.conftest import Place
-from tests.doctor.test_faults import _umask
+from tests.doctor.planted import umask_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = (sys.executable, str(ROOT / "slurm" / "SlurmTrain.py"))
@@ -53,7 +53,7 @@ def test_a_trial_that_would_be_refused_is_no_ok(place: Place, capsys) -> None:
     shown = capsys.readouterr().out
     assert "FAIL wandb-key" in shown
     assert "mend: wandb login" in shown
-    assert "1 FAIL" in shown.splitlines()[-1]
+    assert "1 FAIL of the quick checks" in shown.splitlines()[-1]
     assert doctor(place, "--quick", "--json", "logger.wandb.mode=offline") == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["level"] in ("OK", "WARN")
@@ -135,7 +135,7 @@ def test_submit_refuses_what_would_fail_and_names_the_mend(place: Place, capsys)
 
 def test_submit_warns_once_and_goes_on(place: Place, capsys) -> None:
     place.stubs(sbatch="echo 12")
-    _umask("0000")(place)
+    umask_of("0000")(place)
     place.patch.setenv("WANDB_API_KEY", "no-real-key-" + "0" * 28)  # submit itself tells of this
     words = ["cluster=generic", f"artefacts.runs_dir={place.folder}/runs", "--yes"]
     assert slurm_train(["submit", "--sweep", str(place.sweep), *words]) == 0

@@ -37,7 +37,8 @@ def test_a_node_of_a_real_slurm_looks_at_itself(slurm: Slurm, tmp_path: Path) ->
     assert "SIGUSR1 reaches a step" in there["signals"]["what"]
     assert len({row["where"] for row in there.values()}) == 1
     assert [row["check"] for row in lines if row["level"] == "FAIL"] == ["torch"]
-    assert "the job has asked for 1 of them" in there["torch"]["what"]
+    assert "here is a GPU" in there["torch"]["what"]
+    assert there["torch"]["mend"].endswith("pip install --force-reinstall torch")
     assert done.returncode == 1
     assert not (tmp_path / "runs" / ".doctor").exists()
     assert not slurm.running("-n", "doctor")

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GRID = ROOT / "tests" / "frozen" / "sweeps" / "grid.yaml"
 
 
-@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
 def test_identities_can_be_copied(columns, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     text = """

@@ -256,7 +256,7 @@ def test_its_reason_is_named_wherever_it_is_printed(
     stubs: Stubs, sweep_folder: Path, lines: list[str], reason: str
 ) -> None:
     stubs.add("sbatch", *lines)
-    with pytest.raises(UsageError, match=f"^sbatch refuses: {reason}$"):
+    with pytest.raises(UsageError, match=f"^sbatch refuses: {reason}; doctor looks for the cause$"):
         submit_two(sweep_folder)
     (file,) = sweep_folder.glob(".jobs/*/jobs.json")
     assert json.loads(file.read_text())["intent"] is None

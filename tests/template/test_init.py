@@ -123,7 +123,7 @@ def test_it_asks_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True)
     assert init.main([str(tmp_path / "my project")]) == 0
     assert wanted[0] == "name [my-project]: "
-    assert wanted[2] == "tracker (csv, wandb, mlflow, tensorboard) [wandb]: "
+    assert wanted[2] == "tracker (csv, wandb, mlflow, clearml, tensorboard) [wandb]: "
     record = read_record(tmp_path / "my project")
     assert (record.answers.name, record.answers.tracker) == ("my-project", "csv")
     wanted.clear()

@@ -37,7 +37,7 @@ class Reader:
         return self._pool.submit(read_runs, address(runs_dir)).result(120)
 
     def register(self, runs_dir: Path, model: str, target: Path) -> Path:
-        """Register a logged model as ``digits``, and fetch what its alias names."""
+        """Register a logged model, and fetch what its alias names."""
         return self._pool.submit(register, address(runs_dir), model, target).result(120)
 
     def register_trial(self, runs_dir: Path, trial: Path) -> tuple[str, Path]:
@@ -96,10 +96,11 @@ def register(uri: str, model: str, target: Path) -> Path:
 
     mlflow.set_tracking_uri(uri)
     client = MlflowClient(uri)
-    client.create_registered_model("digits")
-    version = client.create_model_version("digits", f"models:/{model}", model_id=model)
-    client.set_registered_model_alias("digits", "champion", version.version)
-    fetched = mlflow.artifacts.download_artifacts("models:/digits@champion", dst_path=str(target))
+    name = f"of-{model}"
+    client.create_registered_model(name)
+    version = client.create_model_version(name, f"models:/{model}", model_id=model)
+    client.set_registered_model_alias(name, "champion", version.version)
+    fetched = mlflow.artifacts.download_artifacts(f"models:/{name}@champion", dst_path=str(target))
     assert Model.load(fetched).model_id == model
     return Path(fetched)
 

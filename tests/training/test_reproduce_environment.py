@@ -156,7 +156,7 @@ def test_packages_that_no_index_gave_are_recorded(
 ) -> None:
     commit = "0123456789" * 4
     for name, content in {
-        "edited": {"url": "file:///home/me/my%20nets", "dir_info": {"editable": True}},
+        "edited": {"url": "file:///data/me/my%20nets", "dir_info": {"editable": True}},
         "built": {"url": "file:///build/place", "dir_info": {}},
         "cloned": {
             "url": "https://host/x.git",
@@ -171,7 +171,7 @@ def test_packages_that_no_index_gave_are_recorded(
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert origins() == {
         "cloned": f"git+https://host/x.git@{commit}#subdirectory=py",
-        "edited": "/home/me/my nets",
+        "edited": "/data/me/my nets",
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlmodeldev.doctor.line import Line, Scope, fail, ok, warn
@@ -51,12 +51,10 @@ def reachable(scope: Scope) -> Iterator[Line]:
 def allowed(scope: Scope) -> Iterator[Line]:
     """Hold the settings against the partition, the account, the QOS and the nodes."""
     from mlmodeldev.slurm.limits import read_limits
-    from mlmodeldev.slurm.preflight import check_cluster, check_settings, local_disk_warning
+    from mlmodeldev.slurm.preflight import check_cluster, local_disk_warning
 
     cluster = scope.settings.cluster
     if not scope.submits or not slurm_is_here():
-        if scope.submits:
-            yield from _refusals(lambda: check_settings(cluster))
         return
     try:
         limits = read_limits(cluster)
@@ -76,11 +74,15 @@ def allowed(scope: Scope) -> Iterator[Line]:
         yield warn(problem, f"{_COMMAND} doctor --job")
 
 
-def _refusals(check: Callable[[], None]) -> Iterator[Line]:
-    try:
-        check()
-    except UsageError as error:
-        yield fail(str(error), mend_of(str(error)))
+def contradictions(scope: Scope) -> Iterator[Line]:
+    """Look for settings that contradict each other; Slurm is not asked."""
+    from mlmodeldev.slurm.preflight import check_settings
+
+    if scope.submits:
+        try:
+            check_settings(scope.settings.cluster)
+        except UsageError as error:
+            yield fail(str(error), mend_of(str(error)))
 
 
 def mend_of(refusal: str) -> str:
@@ -117,13 +119,19 @@ def test_only(scope: Scope) -> Iterator[Line]:
     """Let sbatch look at the script of one such job; nothing is submitted."""
     from mlmodeldev.slurm.limits import read_limits
     from mlmodeldev.slurm.outer_job import sbatch_environment
+    from mlmodeldev.slurm.preflight import check_cluster
     from mlmodeldev.slurm.script import batch_script
     from mlmodeldev.slurm.share import with_share
     from mlmodeldev.slurm.submit import refusal
 
     if not scope.submits or not slurm_is_here():
         return
-    cluster = with_share(scope.settings.cluster, read_limits(scope.settings.cluster))
+    limits = read_limits(scope.settings.cluster)
+    try:
+        check_cluster(scope.settings.cluster, limits, scope.runs)
+    except UsageError:
+        return  # which is a line of its own, with a better mend
+    cluster = with_share(scope.settings.cluster, limits)
     there = scope.runs / "doctor"
     with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
         script = Path(folder, "job.sh")

@@ -108,8 +108,8 @@ def skew_line(apart: float, of: str) -> Line:
     """
     size, way = abs(apart), "behind" if apart > 0 else "ahead of"
     if size <= SKEW:
-        return ok(f"clock: this machine's and that of {of} agree")
-    what = f"clock: this machine is {size:.0f} s {way} {of}"
+        return ok(f"this machine's clock and that of {of} agree")
+    what = f"this machine's clock is {size:.0f} s {way} that of {of}"
     if size > SKEW_SECONDS:
         what += ": trials that live may be taken for dead"
         return fail(what, "timedatectl status")

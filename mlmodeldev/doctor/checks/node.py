@@ -28,7 +28,7 @@ while not got and time.monotonic() < end:
     time.sleep(0.1)
 sys.exit(0 if got else 3)
 """
-_ENTER_CONTAINER = "jobs run in a container: the batch shell outside of it does this"
+_IN_CONTAINER = "jobs run in a container: the batch shell outside of it does this"
 
 
 def scontrol(scope: Scope) -> Iterator[Line]:
@@ -37,7 +37,7 @@ def scontrol(scope: Scope) -> Iterator[Line]:
     if not scope.in_job or job is None:
         return
     if _is_in_container(scope):
-        yield ok(f"scontrol: {_ENTER_CONTAINER}")
+        yield ok(f"{_IN_CONTAINER}")
         return
     fields = show_job(job, tries=2)
     if fields:
@@ -53,7 +53,7 @@ def srun(scope: Scope) -> Iterator[Line]:
     if not scope.in_job or "SLURM_JOB_ID" not in os.environ:
         return
     if _is_in_container(scope):
-        yield ok(f"srun: {_ENTER_CONTAINER}")
+        yield ok(f"{_IN_CONTAINER}")
         return
     words = _step(sys.executable, "-c", "print('here')")
     done = run_command(*words, seconds=_SECONDS, environment=os.environ)
@@ -83,10 +83,10 @@ def signals(scope: Scope) -> Iterator[Line]:
                 step.kill()
                 status = -1
     if status == 0:
-        yield ok("signals: SIGUSR1 reaches a step, so a trial is warned of its time limit")
+        yield ok("SIGUSR1 reaches a step, so a trial is warned of its time limit")
     else:
         why = f" ({sent.stderr.strip()})" if sent.returncode else ""
-        what = f"signals: SIGUSR1 does not reach a step{why}: no trial saves before its limit"
+        what = f"SIGUSR1 does not reach a step{why}: no trial saves before its limit"
         yield fail(what, f"scancel --signal=USR1 {job}; scontrol show config | grep -i proctrack")
 
 

@@ -46,7 +46,7 @@ def packages(scope: Scope) -> Iterator[Line]:
     problems = [*_malicious(installed), *_out_of_bounds(installed), *_torchvision(installed)]
     yield from problems
     if not problems:
-        yield ok(f"packages: {len(list(requirements()))} that are needed, in versions that work")
+        yield ok(f"all {len(list(requirements()))} that are needed, in versions that work")
 
 
 def _malicious(installed: Mapping[str, str]) -> Iterator[Line]:

@@ -32,14 +32,14 @@ def data(scope: Scope) -> Iterator[Line]:
     for name in there:
         yield from _dataset(name, scope.data)
     if wanted and not any(name.startswith(tuple(wanted)) for name in there):
-        what = f"data: {wanted[0]} is not in {scope.data}; the first trial fetches it"
+        what = f"{wanted[0]} is not in {scope.data}; the first trial fetches it"
         if scope.submits:
             mend = f"python -m mlmodeldev.data fetch {wanted[0]} --directory {scope.data}"
             yield warn(f"{what}, which fails on nodes without a network", mend)
         else:
             yield ok(what)
     elif not wanted and not there:
-        yield ok("data: nothing that is fetched is needed")
+        yield ok("nothing that is fetched is needed")
 
 
 def _named_paths(scope: Scope) -> Iterator[Line]:
@@ -76,15 +76,15 @@ def _dataset(name: str, directory: Path) -> Iterator[Line]:
     ]
     damaged = [file for file, state in states.items() if state == "damaged"]
     if damaged:
-        yield fail(f"data: {place / damaged[0]} is not what was published (digest)", fetch)
+        yield fail(f"{place / damaged[0]} is not what was published (digest)", fetch)
     elif gone:
-        yield fail(f"data: {place / gone[0]} is gone", f"rm -r {place}; {fetch}")
+        yield fail(f"{place / gone[0]} is gone", f"rm -r {place}; {fetch}")
     elif not present:
-        yield warn(f"data: {place} is there, its files are not", fetch)
+        yield warn(f"{place} is there, its files are not", fetch)
     elif "not read" in states.values():
-        yield ok(f"data: {name} is there; too large to be read here, 'data fetch' verifies it")
+        yield ok(f"{name} is there; too large to be read here, 'data fetch' verifies it")
     else:
-        yield ok(f"data: {name} is there, its digests are right")
+        yield ok(f"{name} is there, its digests are right")
 
 
 def _state(entry: Any, place: Path) -> str:

@@ -66,15 +66,13 @@ def key_of_jobs(scope: Scope) -> Iterator[Line]:
     if mode in ("", "offline") or not (scope.submits or scope.in_job):
         return
     missing = not key_for(host()) if scope.in_job else key_is_left_out()
-    if missing and (scope.in_job or mode == "online" or key_for(host())):
-        where = "this node" if scope.in_job else "jobs, which do not get WANDB_API_KEY"
-        what = f"W&B: no key for {where}: "
-        if mode == "online":
-            yield fail(f"{what}each trial would be refused", "wandb login")
-        else:
-            yield warn(f"{what}trials log offline", "wandb login")
+    where = "this node" if scope.in_job else "jobs, which do not get WANDB_API_KEY"
+    if missing and mode == "online":
+        yield fail(f"W&B: no key for {where}: each trial would be refused", "wandb login")
+    elif missing and (scope.login_key or not scope.in_job):
+        yield warn(f"W&B: no key for {where}: trials log offline", "wandb login")
     elif scope.in_job:
-        yield ok("W&B: there is a key")
+        yield ok("W&B: there is no key, trials log offline" if missing else "W&B: there is a key")
 
 
 def server(scope: Scope) -> Iterator[Line]:
@@ -146,6 +144,7 @@ def packages(scope: Scope) -> Iterator[Line]:
     chosen = {
         "wandb": ("wandb", logger.wandb),
         "mlflow": ("mlflow", logger.mlflow),
+        "clearml": ("clearml", logger.clearml),
         "tensorboard": ("tensorboard", logger.tensorboard),
     }
     for name, (module, settings) in chosen.items():

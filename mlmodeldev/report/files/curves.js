@@ -3,7 +3,7 @@
 report.curves = (() => {
   const { content, at, number, options } = report;
   const MOST = 60;  // curves; more are a blur
-  const TOLD = 12;  // of them in the tooltip
+  const TOOLTIP_LINES = 12;  // of them in the tooltip
 
   const drawn = (id, metric) => (content.curves[id] || {})[String(content.metrics.indexOf(metric))];
 
@@ -43,16 +43,16 @@ report.curves = (() => {
       legend: legend ? { type: "scroll", top: 0, textStyle: { color: report.colour("front") } } : undefined,
       xAxis: axis({ type: logX ? "log" : "value", name: "optimizer steps", nameLocation: "middle", nameGap: 28, min: logX ? undefined : 0 }),
       yAxis: axis({ type: logY ? "log" : "value", scale: true, name: metric, nameLocation: "end", nameTextStyle: { align: "left", color: report.colour("quiet") } }),
-      tooltip: tooltip({ trigger: "axis", formatter: told, axisPointer: { type: "line" }, order: report.higher ? "valueDesc" : "valueAsc" }),
+      tooltip: tooltip({ trigger: "axis", formatter: tooltipText, axisPointer: { type: "line" }, order: report.higher ? "valueDesc" : "valueAsc" }),
       dataZoom: [{ type: "inside", filterMode: "none" }],
       series,
     };
   }
 
-  function told(items) {
+  function tooltipText(items) {
     const there = items.filter((item) => item.value[1] !== null && item.value[1] !== undefined);
-    const lines = there.slice(0, TOLD).map((item) => `${item.marker}${number(item.value[1])} ${report.charts.safe(item.seriesName)}`);
-    const more = there.length > TOLD ? [`and ${there.length - TOLD} more`] : [];
+    const lines = there.slice(0, TOOLTIP_LINES).map((item) => `${item.marker}${number(item.value[1])} ${report.charts.safe(item.seriesName)}`);
+    const more = there.length > TOOLTIP_LINES ? [`and ${there.length - TOOLTIP_LINES} more`] : [];
     return [`step ${items[0] ? number(items[0].axisValue) : ""}`, ...lines, ...more].join("<br>");
   }
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXIT_CTRL_C = 130
 QUEUE_SECONDS = 5.0
 """Between two questions to squeue while a log is followed."""
+_NEXT = {"missing": "submit runs it", "running": "logs -f waits for it", "failed": "see retry"}
+"""What to do about a trial that has printed nothing, by its state."""
 LOGS_HELP = "print a trial's output (-f: go on as it grows)"
 
 
@@ -41,7 +43,8 @@ def run_logs(args: argparse.Namespace) -> int:
     files = [entry.folder / "log.txt", *job_logs(sweep_state, entry.trial.id)]
     there = [file for file in files if file.is_file()]
     if not there and not args.follow:
-        raise UsageError(f"{entry.trial.id}: has printed nothing yet ({entry.state})")
+        after = _NEXT.get(entry.state, "status tells more of it")
+        raise UsageError(f"{entry.trial.id}: has printed nothing yet ({entry.state}); {after}")
     printed = 0
     for file in reversed(there):
         if len(there) > 1:

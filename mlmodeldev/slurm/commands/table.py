@@ -31,7 +31,7 @@ _NAME = 16
 """Columns that a trial's name has at least, where a narrow terminal makes it break."""
 _ENDLESS = 10_000
 _QUIET = {"done", "pruned", "missing", "queued"}
-_COLOURS = {
+COLOURS = {
     "done": "green",
     "failed": "red",
     "lost": "red",
@@ -39,6 +39,7 @@ _COLOURS = {
     "queued": "blue",
     "running": "cyan",
 }
+"""Of the states, in a terminal."""
 
 Jobs = Mapping[str, "TrialJob"]
 """The trials' newest jobs, by identity."""
@@ -169,9 +170,7 @@ def _cells(entry: TrialEntry, state: str, older: bool) -> list[str | Text]:
     return [
         entry.trial.id,
         entry.trial.name,
-        Text(state, _COLOURS.get(state, "white")).append(
-            ", older code" if older else "", "default"
-        ),
+        Text(state, COLOURS.get(state, "white")).append(", older code" if older else "", "default"),
         _epoch(record),
         "" if entry.value is None else f"{entry.value:.4f}",
         _test_value(record, (entry.metric or {}).get("name", "")),

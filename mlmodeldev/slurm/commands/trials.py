@@ -10,6 +10,7 @@ from pathlib import Path
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.commands import call_hook
 from mlmodeldev.slurm.commands.table import print_trials, read_jobs
+from mlmodeldev.slurm.commands.watch import add_watch_option, watch_seconds, watch_sweep
 from mlmodeldev.slurm.query import run_command
 from mlmodeldev.slurm.submission import (
     FOLDER,
@@ -28,13 +29,20 @@ STATUS_HELP = "the table of trials: state, progress, best value, time left, node
 
 def add_status_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    add_watch_option(parser)
     add_sweep_options(parser)
 
 
 def run_status(args: argparse.Namespace) -> int:
-    """Print the table."""
+    """Print the table, or go on showing it as it changes."""
+    seconds = watch_seconds(args)
     sweep_state = read_sweep_state(args, lint=False)
     print_changes(sweep_state, "status")
+    if seconds is not None:
+        status = watch_sweep(sweep_state, seconds, args.json)
+        if status == 0:
+            call_hook(args, "look_after", read_sweep_state(args, lint=False))
+        return status
     print_trials(sweep_state, args.json, read_jobs(sweep_state))
     call_hook(args, "look_after", sweep_state)
     return 0
@@ -103,7 +111,7 @@ def run_cancel(args: argparse.Namespace) -> int:
     if jobs:
         done = run_command("scancel", *jobs, seconds=120)
         if done.returncode:
-            raise UsageError(f"scancel: {done.stderr.strip()}")
+            raise UsageError(f"scancel: {done.stderr.strip()}; status shows what is left")
     if not args.trial:
         for folder in forget_taken(sweep_state.folder):
             print(

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from mlmodeldev.tracking.wandb_api import RemoteSweep
 
 
-SYNC_HELP = "upload to W&B or MLflow what trials without a network logged, live or afterwards"
+SYNC_HELP = (
+    "upload what trials without a network logged for W&B, MLflow, ClearML; live or afterwards"
+)
 
 FOLLOW_SECONDS = 5.0
 """Between two looks at the trials."""
@@ -52,15 +54,19 @@ def add_sync_options(parser: argparse.ArgumentParser) -> None:
 def run_sync(args: argparse.Namespace) -> int:
     """Upload; return 0 all is up, 1 something is not, 75 interrupted."""
     from mlmodeldev.secrets import warn_of_open_netrc
+    from mlmodeldev.tracking.behind import is_used, send_all, trials_behind
     from mlmodeldev.tracking.bounded import Unreachable
-    from mlmodeldev.tracking.mlflow_sync import send_all, trials_behind, uses_mlflow
+    from mlmodeldev.tracking.clearml_sync import CLEARML
+    from mlmodeldev.tracking.mlflow_sync import MLFLOW
     from mlmodeldev.tracking.upload import Syncer, trials_to_upload
     from mlmodeldev.tracking.wandb_api import Refused, query_server
 
     runs_dir = _sync_runs_dir(args.runs_dir)
     sweep = _sweep_name(args.sweep, runs_dir)
-    if uses_mlflow(runs_dir, sweep):
-        whole = send_all(trials_behind(runs_dir, sweep))
+    used = [tracker for tracker in (MLFLOW, CLEARML) if is_used(tracker, runs_dir, sweep)]
+    if used:
+        sent = [send_all(each, trials_behind(each, runs_dir, sweep)) for each in used]
+        whole = all(sent)
         if not args.follow and not any(trials_to_upload(runs_dir, sweep)):  # none is for W&B
             if args.json:
                 _print_statuses([], args.json)
@@ -86,7 +92,9 @@ def _sync_runs_dir(option: str | None) -> Path:
 
     path = Path(option or compose_settings(partial=True).artefacts.runs_dir).expanduser()
     if option and not path.is_dir():
-        raise UsageError(f"--runs-dir {option}: there is no such folder")
+        raise UsageError(
+            f"--runs-dir {option}: there is no such folder; artefacts.runs_dir names the trials'"
+        )
     return path
 
 
@@ -99,9 +107,11 @@ def _sweep_name(option: str | None, runs_dir: Path) -> str | None:
     name = load(option).folder if Path(option).is_file() else option
     if not (runs_dir / name).is_dir():
         allowed = [path.name for path in runs_dir.glob("[!.]*") if path.is_dir()]
-        raise UsageError(
-            f"--sweep {option}: there is no folder {runs_dir / name}{nearest(name, allowed)}"
+        hint = nearest(name, allowed)
+        there = (
+            f"there are: {', '.join(sorted(allowed)[:8])}" if allowed else "submit begins trials"
         )
+        raise UsageError(f"--sweep {option}: there is no folder {runs_dir / name}{hint} ({there})")
     return name
 
 
@@ -232,7 +242,7 @@ def run_bridge(args: argparse.Namespace) -> int:
         with ProcessLock(folder / ".bridge.lock", timeout=0):
             return _bridge(args, sweep, served, settings, overrides, runs_dir)
     except Timeout:
-        raise UsageError(f"{args.sweep}: another bridge is at it") from None
+        raise UsageError(f"{args.sweep}: another bridge is at it; sync uploads meanwhile") from None
 
 
 def _check_numbers(args: argparse.Namespace) -> None:

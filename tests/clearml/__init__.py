@@ -1,0 +1,1 @@
+"""A stand-in for ClearML's server, on this machine."""
