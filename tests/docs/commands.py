@@ -25,12 +25,15 @@ from mlmodeldev.settings.composition import compose_settings
 from tests.conftest import ROOT
 
 PAGES = ("README.md", "AGENTS.md", "CONTRIBUTING.md", "docs/*.md")
+_CLEARML = ("clearml-init", "clearml-task", "clearml-agent")
 FOREIGN = {
     **dict.fromkeys(["cd", "export", "source", "sleep", "kill", "sed", "tee", "pip"], "shell"),
     **dict.fromkeys(
         ["git", "dvc", "wandb", "mlflow", "conda", "eval", "for"], "a program of others"
     ),
-    **dict.fromkeys(["optuna-dashboard", "torchrun", "accelerate"], "a program of others"),
+    **dict.fromkeys(
+        ["optuna-dashboard", "torchrun", "accelerate", *_CLEARML], "a program of others"
+    ),
     **dict.fromkeys(["tar", "rsync", "scontrol", "sacct"], "a program of others"),
 }
 """Programs that are not ours: what they take is not looked at."""
@@ -78,7 +81,8 @@ def lines() -> Iterator[Line]:
     """Yield the lines of shell blocks, and what stands in code in a text or a table."""
     for page in pages():
         inside, name = "", page.relative_to(ROOT).as_posix()
-        for number, text in enumerate(page.read_text().splitlines(), 1):
+        whole = page.read_text().replace("\\\n", " ")  # a line may go on in the next
+        for number, text in enumerate(whole.splitlines(), 1):
             if fence := re.match(r"\s*```(\S*)", text):
                 inside = "" if inside else fence[1] or "text"
             elif inside == "bash":

@@ -1,7 +1,7 @@
 """Who runs the commands of each page: a test that follows it word for word, or one of its program.
 
 What needs a network, a cluster, an account or an hour is spelled right (`test_commands`), and its
-program has tests that run it with other names and servers; `ELSEWHERE` names these.
+program has tests that run it with other names and servers; `TESTED_BY` names these.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NOT_RUN = {
     "rollback": "needs a champion before: tests/tracking/test_registry.py",
 }
 """Why a line of these pages is left out, by a word in it."""
-ELSEWHERE = {
+TESTED_BY = {
     "README.md": "tests/test_readme.py",
     "CONTRIBUTING.md": "tests/test_workflow.py",
     "docs/index.md": "tests/test_readme.py",
@@ -75,12 +75,12 @@ def _commands(page: str) -> list[str]:
 
 def test_no_page_is_left_out() -> None:
     with_commands = {line.page for line in lines() if not line.in_text}
-    assert with_commands - set(HERE) - set(ELSEWHERE) == set()
-    assert not set(HERE) & set(ELSEWHERE)
-    named = [*ELSEWHERE.values(), *re.findall(r"tests/\S+", " ".join(NOT_RUN.values()))]
+    assert with_commands - set(HERE) - set(TESTED_BY) == set()
+    assert not set(HERE) & set(TESTED_BY)
+    named = [*TESTED_BY.values(), *re.findall(r"tests/\S+", " ".join(NOT_RUN.values()))]
     for test in named:
         assert (ROOT / test).exists(), test
-    assert {page.relative_to(ROOT).as_posix() for page in pages()} >= {*HERE, *ELSEWHERE}
+    assert {page.relative_to(ROOT).as_posix() for page in pages()} >= {*HERE, *TESTED_BY}
 
 
 @pytest.mark.slow
