@@ -1,4 +1,4 @@
-"""When an attempt's use of the machine is sampled: from its claim to its end, the GPU from training.
+"""When an attempt's use of the machine is sampled: from its claim to its end.
 
 Example::
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def begin_sampling(folder: TrialFolder, world: World) -> UsageSampler | None:
-    """Sample in the first process of a trial that it has claimed; its folder writes what is seen."""
+    """Sample in the first process of a trial that it has claimed; its folder writes it down."""
     if not (world.is_rank_zero and folder.attempt):
         return None
     try:

@@ -16,6 +16,7 @@ import contextlib
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _own_peak() -> float:
 
     The kernel's other figure, ``ru_maxrss``, is never below that of the program which started this.
     """
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/status", "rb") as file:
+    with contextlib.suppress(OSError, ValueError), Path("/proc/self/status").open("rb") as file:
         for line in file:
             if line.startswith(b"VmHWM:"):
                 return int(line.split()[1]) * 1024.0

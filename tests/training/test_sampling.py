@@ -1,4 +1,4 @@
-"""A trial's record says what it has used, also of attempts that were interrupted, killed, failed."""
+"""A trial's record says what it has used, in attempts that ended badly as well."""
 
 from __future__ import annotations
 
