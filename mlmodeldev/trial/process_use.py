@@ -3,8 +3,8 @@
 Example::
 
     processes = ProcessUse()
-    now = processes.read()
-    now.cpu_seconds, now.memory_gib          # since `processes` was made; at this moment
+    processes.cpu_seconds()                  # since `processes` was made
+    processes.memory().now_gib
 
 Ranks that srun or torchrun has started beside this one are counted with it: they are the children
 of one parent. Where that parent has other children too, this process stands for each rank.
@@ -26,17 +26,15 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Use:
-    """What processes have used.
+class Memory:
+    """The memory of processes.
 
     Attributes:
-        cpu_seconds: of all cores, user and system, of processes that have ended too.
-        memory_gib: now, pages that several of the processes share counted once.
-        peak_gib: the same, with what this process had at most since the read before.
+        now_gib: pages that several of the processes share counted once.
+        peak_gib: the same, with what this process had at most since the look before.
     """
 
-    cpu_seconds: float
-    memory_gib: float
+    now_gib: float
     peak_gib: float
 
 
@@ -55,24 +53,24 @@ class ProcessUse:
         self._alike = ranks if self._parent is None else 1
         self._most = _own_peak()
         self._begin = 0.0
-        self._begin = self._cpu_seconds()
+        self._begin = self.cpu_seconds()
 
     def _parent_of(self, ranks: int) -> Process | None:
         """Return the process whose only children are the ranks of this node."""
         parent = self._own.parent() if ranks > 1 else None
         return parent if parent is not None and len(parent.children()) == ranks else None
 
-    def read(self) -> Use:
-        """Return what was used up to now."""
+    def memory(self) -> Memory:
+        """Return the memory; where processes share many GiB, that takes a tenth of a second."""
         memory = self._alike * sum(self._memory(each) for each in self._processes())
         most, spike = _own_peak(), 0.0
         if most > self._most:  # higher than ever, between two reads
             spike = max(0.0, most - self._own.memory_info().rss)
             self._most = most
-        return Use(self._cpu_seconds(), memory / GIB, (memory + self._alike * spike) / GIB)
+        return Memory(memory / GIB, (memory + self._alike * spike) / GIB)
 
-    def _cpu_seconds(self) -> float:
-        """Return the CPU time since the beginning.
+    def cpu_seconds(self) -> float:
+        """Return the CPU time since the beginning: user and system, of all cores.
 
         A process has the time of the children for which it has waited. It is read before them, so
         one that ends meanwhile is missed for this time rather than counted twice.

@@ -39,8 +39,9 @@ log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 10.0
 """Between two samples, at least."""
-COST = 500
-"""And at least so many times the CPU time of a sample: it costs no more than 0.2 % of a core."""
+COST = 1000
+"""And at least so many times the CPU time that one took, of memory (many pages) and of the rest
+each: all in all no more than 0.2 % of a core, whatever the trial is like."""
 
 _SUMS = ("seconds", "cpu_seconds", "samples", "gpu_samples")
 _PEAKS = ("memory_gib", "gpu_memory_gib", "gpu_gib", "cores", "memory_given_gib")
@@ -71,7 +72,7 @@ class UsageSampler:
         self._gpu_uses: list[float] = []
         self._idle: IdleGpu | None = None
         self._gpu: GpuUse | None = None
-        self._wait = EVERY_SECONDS
+        self._wait, self._memory_due = EVERY_SECONDS, 0.0
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
@@ -98,14 +99,22 @@ class UsageSampler:
             if self._gpu is not None:
                 self._gpu.close()
 
-    def sample(self) -> None:
-        """Take a sample now, unless one is under way."""
+    def sample(self, last: bool = False) -> None:
+        """Take a sample now, unless one is under way.
+
+        Args:
+            last: whether memory is looked at in any case.
+        """
         if not self._lock.acquire(timeout=1.0):
             return
         try:
             begun = time.thread_time()
             self._take()
             self._wait = max(EVERY_SECONDS, COST * (time.thread_time() - begun))
+            if last or self._last >= self._memory_due:
+                begun = time.thread_time()
+                self._memory = max(self._memory, self._processes.memory().peak_gib)
+                self._memory_due = self._last + COST * (time.thread_time() - begun)
         except Exception as error:  # a trial never fails of being watched
             log.debug("no sample of what the trial uses: %s", error)
         finally:
@@ -118,7 +127,7 @@ class UsageSampler:
             last: whether to take a sample first.
         """
         if last:
-            self.sample()
+            self.sample(last)
         own: dict[str, Any] = {
             "seconds": round(self._last - self._begin, 3),
             "cpu_seconds": round(self._cpu_seconds, 3),
@@ -143,10 +152,9 @@ class UsageSampler:
             self.sample()
 
     def _take(self) -> None:
-        used = self._processes.read()
+        seconds = self._processes.cpu_seconds()
         self._last = self._clock()
-        self._cpu_seconds = max(self._cpu_seconds, used.cpu_seconds)
-        self._memory = max(self._memory, used.peak_gib)
+        self._cpu_seconds = max(self._cpu_seconds, seconds)
         self._samples += 1
         if self._gpu is None:
             return

@@ -141,7 +141,8 @@ def test_accounting_tells_what_records_lack(
         slurm = {"job_id": f"{70 + number}", "array_job_id": "70", "array_task_id": str(number)}
         sweep.write(number, seconds=60.0, slurm=slurm)
     stubs = Stubs(tmp_path, monkeypatch)
-    stubs.add("sbatch", "exit 1")
+    for name in ("sbatch", "scontrol"):
+        stubs.add(name, "exit 0")
     stubs.add(
         "sacct",
         "echo '70_0|COMPLETED|0:0|8G|'; echo '70_0.batch|COMPLETED|0:0||2097152K'",

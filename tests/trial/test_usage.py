@@ -18,7 +18,7 @@ import pytest
 
 from mlmodeldev.trial.gpu_use import GpuUse
 from mlmodeldev.trial.idle_gpu import IdleGpu
-from mlmodeldev.trial.process_use import GIB, ProcessUse
+from mlmodeldev.trial.process_use import GIB, Memory, ProcessUse
 from mlmodeldev.trial.usage import UsageSampler, merged
 
 MIB = 2**20
@@ -53,7 +53,7 @@ def end(process: subprocess.Popen[str]) -> None:
 def test_cpu_time_of_children_counts_while_they_live_and_afterwards() -> None:
     processes, own = ProcessUse(), time.process_time()
     child, burnt = burning(0.3, MIB)
-    alive = processes.read().cpu_seconds
+    alive = processes.cpu_seconds()
     here = time.process_time() - own
     assert alive == pytest.approx(burnt + here, abs=0.1)
     end(child)
@@ -64,16 +64,16 @@ def test_cpu_time_of_children_counts_while_they_live_and_afterwards() -> None:
     reaped = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert reaped == pytest.approx(more, abs=0.1)
     here = time.process_time() - own
-    assert processes.read().cpu_seconds == pytest.approx(burnt + more + here, abs=0.15)
+    assert processes.cpu_seconds() == pytest.approx(burnt + more + here, abs=0.15)
 
 
 def test_memory_of_a_child_is_what_it_takes_more() -> None:
     processes = ProcessUse()
     small, _ = burning(0.0, MIB)
-    before = processes.read().memory_gib
+    before = processes.memory().now_gib
     end(small)
     large, _ = burning(0.0, 101 * MIB)
-    after = processes.read().memory_gib
+    after = processes.memory().now_gib
     end(large)
     assert (after - before) * GIB == pytest.approx(100 * MIB, rel=0.1)
 
@@ -82,9 +82,9 @@ def test_pages_of_forked_workers_count_once() -> None:
     with mmap.mmap(-1, 100 * MIB) as block:  # shared, and filled before the forks
         block[:] = b"x" * len(block)
         processes = ProcessUse()
-        before = processes.read().memory_gib
+        before = processes.memory().now_gib
         children = [fork_and_read(block) for _ in range(3)]
-        after = processes.read().memory_gib
+        after = processes.memory().now_gib
         for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -109,12 +109,12 @@ def fork_and_read(block: mmap.mmap) -> int:
 SPIKE = """
 from mlmodeldev.trial.process_use import ProcessUse
 processes = ProcessUse()
-before = processes.read()
+before = processes.memory()
 block = bytearray(200 * 2**20)
 block[::4096] = b"x" * len(block[::4096])
 del block
-after = processes.read()
-print(after.peak_gib - before.memory_gib, after.memory_gib - before.memory_gib)
+after = processes.memory()
+print(after.peak_gib - before.now_gib, after.now_gib - before.now_gib)
 """
 
 
@@ -136,7 +136,7 @@ while time.process_time() < begun + float(sys.argv[1]):
     sum(range(10_000))
 print("burnt", flush=True)
 sys.stdin.readline()
-print(processes.read().cpu_seconds, flush=True)
+print(processes.cpu_seconds(), flush=True)
 """
 LAUNCHER = f"""
 import subprocess, sys
@@ -199,13 +199,34 @@ def test_the_former_attempts_are_counted_once_however_often_it_is_written() -> N
     assert sampler.entry(last=True)["samples"] == 9
 
 
+def test_memory_is_looked_at_more_seldom_where_that_takes_long(monkeypatch) -> None:
+    clock, looks = Clock(), []
+    sampler = UsageSampler(clock=clock)
+
+    def slow() -> Memory:
+        begun = time.thread_time()
+        while time.thread_time() < begun + 0.05:
+            pass
+        looks.append(clock.now)
+        return Memory(1.0, 1.5)
+
+    monkeypatch.setattr(sampler._processes, "memory", slow)
+    for _ in range(12):  # two minutes; a look of 0.05 s is due after 50 s again
+        clock.now += 10
+        sampler.sample()
+    assert looks[:2] == [10, 70]
+    assert sampler.entry()["samples"] == 12
+    assert sampler.entry(last=True)["memory_gib"] == 1.5
+    assert looks[-1] == 120
+
+
 def test_what_goes_wrong_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     sampler = UsageSampler()
 
     def broken() -> Any:
         raise OSError("no /proc")
 
-    monkeypatch.setattr(sampler._processes, "read", broken)
+    monkeypatch.setattr(sampler._processes, "cpu_seconds", broken)
     assert sampler.entry(last=True)["samples"] == 0
 
 
