@@ -86,7 +86,7 @@ class MadeUpSweep:
             "reason": REASON if wrong else None,
             "attempts": 1,
             "seconds": 60.0,
-            "sha": "0123456789abcdef0123456789abcdef01234567",
+            "sha": "0123456789" * 4,
             "dirty": False,
             "code": {"model.py": "1f", "datamodule.py": "2f"},
             "software": {"library": "0.2.0", "torch": "2.13.0", "python": "3.11.7"},

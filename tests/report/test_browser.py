@@ -91,7 +91,7 @@ def test_the_head_and_the_failures(opened: Opened) -> None:
     assert "taken over" in opened.text("#failure-list pre")
 
 
-def test_used_against_asked_for(opened: Opened) -> None:
+def test_used_and_requested_resources(opened: Opened) -> None:
     table = opened.tab.locator("#resource-table table")
     assert table.is_visible()
     heads = table.locator("thead th").all_inner_texts()

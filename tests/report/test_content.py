@@ -75,7 +75,7 @@ def test_a_failure_has_its_cause_and_its_last_lines(content) -> None:
     assert "{{CONTENT}}" in failed[0]["failure"]["lines"]
 
 
-def test_used_against_asked_for_is_there(content, tmp_path: Path) -> None:
+def test_used_and_requested_resources_are_there(content, tmp_path: Path) -> None:
     """Of the 22 trials that are done each with the seed 0 had 2 GiB, each with the seed 1 had 3."""
     resources = content["resources"]
     rows = {row[0]: row for row in resources["rows"]}

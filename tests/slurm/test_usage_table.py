@@ -57,7 +57,7 @@ def usage(used_cores: float, memory: float, **more: Any) -> dict[str, Any]:
 
 
 GPU = {"gpu_memory_gib": 10.0, "gpu_gib": 80.0, "gpu_samples": 90}
-ASKED = (IN_JOBS, "cluster.cpus_per_task=8", "cluster.mem_gb=64", "cluster.minutes=240")
+REQUESTED = (IN_JOBS, "cluster.cpus_per_task=8", "cluster.mem_gb=64", "cluster.minutes=240")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_what_to_ask_for_next_has_margins(used: Sweep) -> None:
 
     25 min x 1.25 + 2 + 2 -> 40; 1.4 cores x 3 x 1.25 = 5.25 -> 6; 4 GiB x 3 x 1.25 + 0.5 -> 16.
     """
-    table = used.table(*ASKED)
+    table = used.table(*REQUESTED)
     assert table is not None
     assert table.trials == 3
     assert table.settings == [
@@ -95,10 +95,10 @@ def test_what_to_ask_for_next_has_margins(used: Sweep) -> None:
 
 def test_only_what_differs_is_named(used: Sweep) -> None:
     fitting = ("cluster.minutes=40", "cluster.mem_gb=16", "cluster.gpus_per_task=0")
-    table = used.table(*ASKED, *fitting, "cluster.cpus_per_task=2")
+    table = used.table(*REQUESTED, *fitting, "cluster.cpus_per_task=2")
     assert table is not None
     assert table.settings == ["cluster.mem_gb=6"]  # without a GPU nothing shares one
-    table = used.table(*ASKED, *fitting, "cluster.cpus_per_task=2", "cluster.mem_gb=6")
+    table = used.table(*REQUESTED, *fitting, "cluster.cpus_per_task=2", "cluster.mem_gb=6")
     assert table is not None
     assert table.settings == []
     assert table.notes == ["From 3 finished trials: what was asked for fits."]
@@ -115,7 +115,7 @@ def test_what_auto_came_to_is_what_the_job_had(tmp_path: Path) -> None:
     assert table.settings == []  # 3.1 x 1.25 -> 4 and 2 x 1.25 + 0.5 -> 3: as auto had it
 
 
-def test_on_this_machine_nothing_was_asked_for(used: Sweep) -> None:
+def test_on_this_machine_nothing_was_requested(used: Sweep) -> None:
     table = used.table("cluster.launcher=local")
     assert table is not None
     assert table.figures["minutes"]["requested"] is None
