@@ -6,6 +6,7 @@ import json
 import resource
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,3 +86,68 @@ def fail() -> None:
         raise RuntimeError("planted")
 
     session.record_data = refused  # type: ignore[assignment]
+
+
+class StoppedClock:
+    """`time.perf_counter` that passes when it is told to."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_an_idle_gpu_is_judged_by_what_training_has_waited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Batches take 1 s and come 3 s after each other; the first of an epoch is not counted."""
+    import torch
+
+    from mlmodeldev.callbacks import throughput
+    from mlmodeldev.training.sampling import watch_training
+    from mlmodeldev.trial.usage import UsageSampler
+
+    clock, module = StoppedClock(), SimpleNamespace(log_dict=lambda *_, **__: None)
+    monkeypatch.setattr(throughput, "time", clock)
+    callback, watched = throughput.Throughput(batch_size=4), []
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cuda", 1)),
+        callbacks=[callback],
+        train_dataloader=SimpleNamespace(num_workers=2),
+        world_size=1,
+        global_step=0,
+        log_every_n_steps=3,
+    )
+    settings: Any = SimpleNamespace(cluster=SimpleNamespace(trials_per_gpu=2))
+    sampler = UsageSampler()
+    monkeypatch.setattr(sampler, "watch", lambda gpu, idle: watched.extend([gpu, idle]))
+    watch_training(sampler, trainer, settings)
+    gpu, idle = watched
+    assert (gpu.index, idle.workers(), idle.trials_per_gpu) == (1, 2, 2)
+    assert idle.wait_share() is None
+    for _ in range(2):  # epochs
+        callback.on_train_epoch_start(trainer, module)  # type: ignore[arg-type]
+        for batch in range(5):
+            clock.now += 3
+            callback.on_train_batch_start(trainer, module, torch.zeros(4), batch)  # type: ignore
+            clock.now += 1
+            trainer.global_step += 1
+            callback.on_train_batch_end(trainer, module, None, torch.zeros(4), batch)  # type: ignore
+        callback.on_validation_end(trainer, module)  # type: ignore[arg-type]
+        clock.now += 100
+    # of each epoch four waits of 3 s, and five batches of 1 s
+    assert idle.wait_share() == pytest.approx(12 / 17)
+
+
+def test_on_a_cpu_no_gpu_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from mlmodeldev.training.sampling import watch_training
+    from mlmodeldev.trial.usage import UsageSampler
+
+    sampler = UsageSampler()
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    monkeypatch.setattr(sampler, "watch", lambda *_: pytest.fail("watched"))
+    for settings in (None, SimpleNamespace()):
+        watch_training(sampler, trainer, settings)  # type: ignore[arg-type]
+    watch_training(sampler, SimpleNamespace(), None)  # type: ignore[arg-type]  # nor is it an error
