@@ -24,6 +24,7 @@ from mlmodeldev.report.matrices import read_matrices
 from mlmodeldev.report.origin import Changes, failure, origin
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.trial_entries import ENDED
+from mlmodeldev.slurm.usage_table import usage_table
 from mlmodeldev.sweep.results import collect
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def gather(
         now = state(entry, job)
         wrong = failure(sweep_state, entry, job) if now in ("failed", "lost") else None
         shown.append(Shown(entry, now, row, row[metric], wrong))
+    used = usage_table(sweep_state)
     changes, ended = Changes(), _finished(shown, sweep_state.sweep.definition.replicates)
     return {
         "form": FORM,
@@ -84,6 +86,7 @@ def gather(
         "cka": read_matrices(each.entry.folder for each in shown if each.entry.record),
         **_importance(ended, before or {}),
         "changes": changes.texts,
+        "resources": used.content() if used else None,
         "origin": origin(sweep_state, [each.entry for each in shown]),
     }
 
