@@ -94,8 +94,8 @@ def test_a_signal_that_came_too_late_is_for_the_next_trial():
     assert (signals.requested(), signals.stopped_by()) == ("SIGTERM", None)
 
 
-def test_the_worker_of_a_launcher_stays_asked_to_end(monkeypatch):
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
+def test_the_worker_of_a_launcher_keeps_its_signal(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
     signals.listen()
     with pytest.raises(TrialInterrupted), signals.answered():
         os.kill(os.getpid(), signal.SIGTERM)
