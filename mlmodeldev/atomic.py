@@ -62,6 +62,12 @@ def writing_to(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: {reason}") from error
 
 
+def copy_file(source: str, target: str) -> str:
+    """Copy one of `shutil.copytree`'s files, whose own error of several has no reason."""
+    with writing_to(Path(target)):
+        return shutil.copy2(source, target)
+
+
 # --- files
 
 

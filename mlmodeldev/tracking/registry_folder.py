@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.atomic import replace_folder, write_json, writing_to
+from mlmodeldev.atomic import copy_file, replace_folder, write_json, writing_to
 from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import ProcessLock
 from mlmodeldev.tracking.registry import Aliases, Version
@@ -84,7 +84,7 @@ class FolderRegistry:
     def _store(self, name: str, version: Version, model: Path, picture: Path | None) -> Version:
         folder = self.folder / name / str(version.number)
         with replace_folder(folder) as made:
-            shutil.copytree(model, made / "model")
+            shutil.copytree(model, made / "model", copy_function=copy_file)
             if folder_digest(made / "model") != version.digest:
                 raise UsageError(f"{model}: has changed while it was copied; register it again")
             if picture is not None:

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.atomic import replace_folder, write_json
+from mlmodeldev.atomic import copy_file, replace_folder, write_json
 from mlmodeldev.callbacks.onnx_packages import refuse_missing
 from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import owned
@@ -93,7 +93,7 @@ def export_onnx(folder: Path, weights: str) -> Path:
     call = _call(folder, module)
     state = read_state(target)
     with replace_folder(target) as new:
-        shutil.copytree(target, new, dirs_exist_ok=True)
+        shutil.copytree(target, new, dirs_exist_ok=True, copy_function=copy_file)
         try:
             state["onnx"] = write_onnx(module, call, new / FILE)
         except CannotExport as error:

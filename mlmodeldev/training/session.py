@@ -247,7 +247,16 @@ def _compile(model: LightningModule) -> None:
 
 @contextlib.contextmanager
 def begin(settings: Settings, world: World) -> Iterator[Attempt]:
-    """Claim the trial on the first process, share that with all, and record how it ends."""
+    """Claim the trial on the first process, share that with all, and record how it ends.
+
+    What asked this trial to end asks no later one of the same process (a notebook's kernel).
+    """
+    with signals.answered(), _attempt(settings, world) as attempt:
+        yield attempt
+
+
+@contextlib.contextmanager
+def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
     path, start = world.on_rank_zero(lambda: open_trial(settings))
     folder = TrialFolder(path)
     folder.attempt, folder.token = start.pop("attempt"), start.pop("token")

@@ -20,6 +20,7 @@ from mlmodeldev.project import project_root
 from mlmodeldev.tracking.clearml_sync import report_to_clearml
 from mlmodeldev.tracking.metadata import BY_HAND, CHANGES
 from mlmodeldev.tracking.mlflow_sync import report_to_mlflow
+from mlmodeldev.tracking.packages import refuse_missing
 from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.training.initial_weights import check_source
@@ -46,9 +47,10 @@ def open_trial(settings: Settings) -> tuple[Path, dict[str, Any]]:
     Raises:
         UsageError: the folder can't be used, its trial began with other code, there is nothing
             to begin from as ``training.continue_from`` and ``init_from`` name it, or a package is
-            missing that is needed at the end.
+            missing that a tracker, or the end, needs.
     """
     check_packages(settings)
+    refuse_missing(settings)
     _forget_settings_of_no_step(settings)
     parent = _parent(settings)
     folder = TrialFolder.open(settings)

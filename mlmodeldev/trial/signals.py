@@ -14,7 +14,10 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 from mlmodeldev.errors import TrialInterrupted
@@ -71,6 +74,24 @@ def ask_to_stop(who: str) -> None:
 def stopped_by() -> str | None:
     """Return who asked for the trial to end for good (W&B, a search), if anyone did."""
     return _stop[0] if _stop else None
+
+
+@contextlib.contextmanager
+def answered() -> Iterator[None]:
+    """Drop what one trial was asked once it has ended, so that a later one begins undisturbed.
+
+    A signal counts as answered when an exception tells the caller of the end. One that came too
+    late for this trial (it is done) is for the caller's next, as in Hydra's ``-m``. The workers of
+    a launcher keep theirs: it was all of their trials that were asked to end.
+    """
+    try:
+        yield
+    except BaseException:
+        if multiprocessing.parent_process() is None:
+            _received.clear()
+        raise
+    finally:
+        _stop.clear()
 
 
 def forget() -> None:

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mlmodeldev.atomic import replace_folder, write_json, write_text
+from mlmodeldev.atomic import copy_file, replace_folder, write_json, write_text
 from mlmodeldev.errors import UsageError
 from mlmodeldev.trial.comparison import Trial
 from mlmodeldev.trial.environment import LIBRARY_NAME, environment_of, normalized
@@ -286,7 +286,9 @@ def _place_library(trial: Trial, folder: Path, project: Path) -> None:
     if software.get("library_digest") == library_digest():
         with replace_folder(packages / LIBRARY_NAME) as new:
             ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(LIBRARY, new, ignore=ignored, dirs_exist_ok=True)
+            shutil.copytree(
+                LIBRARY, new, ignore=ignored, dirs_exist_ok=True, copy_function=copy_file
+            )
         return
     requirement = f"{LIBRARY_NAME}=={software.get('library')}"
     if _pip(folder / "bin" / "python", [requirement], []):

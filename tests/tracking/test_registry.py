@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -122,6 +123,23 @@ def test_many_at_once_get_versions_of_their_own(tmp_path: Path) -> None:
     versions = FolderRegistry(tmp_path / "registry").versions("digits")
     assert [version.number for version in versions] == [1, 2, 3, 4, 5, 6]
     assert {version.tags["by"] for version in versions} == set(range(6))
+
+
+def test_a_full_disk_is_one_line_and_no_version(registry: FolderRegistry, tmp_path: Path) -> None:
+    model = export(tmp_path / "large", "x" * 100_000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(
+            UsageError, match=r"model\.safetensors: the file-size limit is reached$"
+        ):
+            registry.add("digits", model, {}, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [version.number for version in registry.versions("digits")] == [1, 2, 3]
+    assert {path.name for path in (registry.folder / "digits").iterdir()} == {
+        *("1", "2", "3", "aliases.json", ".lock")
+    }
 
 
 def _add_and_die(root: Path, name: str, model: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,9 @@ def start(project: Path, tmp_path: Path) -> Start:
     def open_it(
         *overrides: str, end: str = "interrupted", step: int | None = 5
     ) -> tuple[Path, dict[str, Any]]:
-        given = [f"artefacts.runs_dir={tmp_path}/runs", "artefacts.trial=a", "logger=csv"]
-        settings = compose_settings([*given, *overrides])
+        given = [f"artefacts.runs_dir={tmp_path}/runs", "artefacts.trial=a"]
+        logger = () if any("logger=" in each for each in overrides) else ("logger=csv",)
+        settings = compose_settings([*given, *logger, *overrides])
         path, begun = trial_start.open_trial(settings)
         if begun.get("done"):
             return path, begun
@@ -56,6 +58,17 @@ def start(project: Path, tmp_path: Path) -> Start:
         return path, begun
 
     return open_it
+
+
+@pytest.mark.parametrize("name", ["mlflow", "clearml"])
+def test_a_tracker_that_is_not_installed_leaves_no_folder(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    line = rf"^logger={name}: the package {name} is not installed; pip install '{name}>=\d\.\d+'$"
+    with pytest.raises(UsageError, match=line):
+        start(f"logger={name}")
+    assert not (tmp_path / "runs").exists()
 
 
 def edit(project: Path, name: str = "model.py") -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import signal
 import threading
 
 import pytest
 
+from mlmodeldev.errors import TrialInterrupted
+from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.settings.schema import Settings
 from mlmodeldev.trial import signals
+from tests.conftest import in_fork
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +75,54 @@ def test_outside_of_the_main_thread_signals_keep_their_handlers():
     thread.join()
     assert errors == []
     assert {number: signal.getsignal(number) for number in signals.SIGNALS} == before
+
+
+def test_what_ended_one_trial_does_not_end_the_next():
+    signals.listen()
+    with pytest.raises(TrialInterrupted), signals.answered():
+        os.kill(os.getpid(), signal.SIGINT)
+        signals.ask_to_stop("W&B")
+        signals.raise_if_requested()
+    assert (signals.requested(), signals.stopped_by()) == (None, None)
+
+
+def test_a_signal_that_came_too_late_is_for_the_next_trial():
+    signals.listen()
+    with signals.answered():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.ask_to_stop("W&B")
+    assert (signals.requested(), signals.stopped_by()) == ("SIGTERM", None)
+
+
+def test_the_worker_of_a_launcher_keeps_its_signal(monkeypatch):
+    monkeypatch.setattr(multiprocessing, "parent_process", multiprocessing.current_process)
+    signals.listen()
+    with pytest.raises(TrialInterrupted), signals.answered():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.raise_if_requested()
+    assert signals.requested() == "SIGTERM"
+
+
+def _interrupted_then_again(settings: Settings) -> None:
+    import trainer
+
+    multiprocessing.parent_process = lambda: None  # type: ignore[assignment]  # as in a notebook
+    signals.listen()
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(TrialInterrupted):
+        trainer.train(settings)
+    assert trainer.train(settings).state == "done"
+
+
+def test_after_an_interruption_the_same_process_trains_on(tmp_path, data_dir):
+    settings = compose_settings(
+        [
+            *("debug=fast", "logger=csv", "callbacks=none", "artefacts.trial=mine"),
+            f"artefacts.runs_dir={tmp_path / 'runs'}",
+            f"artefacts.data_dir={data_dir}",
+        ]
+    )
+    printed = tmp_path / "printed"
+    assert in_fork(printed, _interrupted_then_again, settings) == 0, printed.read_text()
+    record = json.loads((tmp_path / "runs" / "single" / "mine" / "trial.json").read_text())
+    assert (record["state"], record["attempts"]) == ("done", 2)
