@@ -87,9 +87,13 @@ def _load(file: Path) -> Mapping[str, Any] | None:
     """Return a file's arrays; None where it can't be read, for one matrix is not worth the page."""
     try:
         with np.load(file) as opened:
-            return {name: opened[name] for name in opened.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            arrays = {name: opened[name] for name in opened.files}
+        matrix, size = arrays["matrix"], (len(arrays["rows"]), len(arrays["columns"]))
+        numbers = matrix.dtype.kind in "fiu" and matrix.shape == size
+        whole = numbers and arrays.get("significant", matrix).shape == size
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
         return None
+    return arrays if whole else None
 
 
 def _frame(arrays: Mapping[str, Any]) -> dict[str, Any]:
