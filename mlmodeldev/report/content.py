@@ -20,7 +20,7 @@ from mlmodeldev import __version__
 from mlmodeldev.report import curves
 from mlmodeldev.report.head import head
 from mlmodeldev.report.importance import Point, importances
-from mlmodeldev.report.matrices import read_matrices
+from mlmodeldev.report.matrices import left_out, read_matrices
 from mlmodeldev.report.origin import Changes, failure, origin
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.trial_entries import ENDED
@@ -67,6 +67,8 @@ def gather(
         now = state(entry, job)
         wrong = failure(sweep_state, entry, job) if now in ("failed", "lost") else None
         shown.append(Shown(entry, now, row, row[metric], wrong))
+    folders = [each.entry.folder for each in shown if each.entry.record]
+    matrices = read_matrices(folders)
     changes, ended = Changes(), _finished(shown, sweep_state.sweep.definition.replicates)
     return {
         "form": FORM,
@@ -81,7 +83,8 @@ def gather(
         "trials": [_trial(each, changes) for each in shown],
         "points": [group.as_dict() for group in results.groups],
         **_curves(shown, metric),
-        "cka": read_matrices(each.entry.folder for each in shown if each.entry.record),
+        "cka": matrices,
+        "cka_left_out": left_out(folders, matrices),
         **_importance(ended, before or {}),
         "changes": changes.texts,
         "origin": origin(sweep_state, [each.entry for each in shown]),
@@ -155,7 +158,9 @@ def _curves(shown: Sequence[Shown], metric: str) -> dict[str, Any]:
         )
         for each in begun
     }
-    return {"metrics": names, "curves": {name: one for name, one in read.items() if one}}
+    kept = {name: one for name, one in read.items() if one}
+    left = len(begun) - len(whole)
+    return {"metrics": names, "curves": kept, "curve_points": points, "curves_left_out": left}
 
 
 def _some(begun: Sequence[Shown]) -> Iterable[Shown]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlmodeldev.cli import slurm_train
-from mlmodeldev.report.matrices import read_matrices
+from mlmodeldev.report.matrices import left_out, read_matrices
 from mlmodeldev.trial.record import read_text_rows
 from tests.report.made_up import MadeUpSweep, content_of
 
@@ -113,3 +113,25 @@ def test_where_and_how_often_is_checked(
     given = [word.replace("FOLDER", str(tmp_path)) for word in given]
     assert slurm_train(["report", *words, *given]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_hundreds_of_layers_keep_their_last_epoch_and_what_has_no_room_is_counted(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "ab12cd34"
+    for comparison, layers in {"huge": 600, "large": 400, "small": 2}.items():
+        (folder / "cka" / comparison).mkdir(parents=True)
+        names = np.array([str(i) for i in range(layers)])
+        for epoch in (1, 2, 3):
+            np.savez(
+                folder / "cka" / comparison / f"epoch-{epoch:04d}.npz",
+                matrix=np.zeros((layers, layers), dtype=np.float32),
+                rows=names,
+                columns=names,
+                epoch=np.array(epoch),
+            )
+    read = read_matrices([folder])
+    epochs = {name: [f["epoch"] for f in one["frames"]] for name, one in read[folder.name].items()}
+    assert epochs == {"large": [3], "small": [1, 2, 3]}
+    assert left_out([folder], read) == 1
+    assert left_out([folder], {folder.name: dict.fromkeys(["huge", "large", "small"])}) == 0

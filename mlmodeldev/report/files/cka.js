@@ -55,12 +55,17 @@ report.cka = (() => {
     ] };
   }
 
+  function leftOut() {
+    const count = content.cka_left_out;
+    return count ? ` Of ${count} ${count === 1 ? "trial" : "trials"} there are matrices for which this page has no room.` : "";
+  }
+
   function note(one, frame) {
     const cells = unpack(frame), undefined_ = cells.filter((c) => c.value === null).length;
     const chance = cells.filter((c) => c.chance).length;
     const kept = one.frames.length < one.epochs ? `; ${one.frames.length} of ${one.epochs} epochs are in this page` : "";
     return `${one.estimator} estimator, ${one.kernel} kernel, ${one.samples} samples, against ${one.against}; hatched: ${chance} of ${cells.length} cells not above chance`
-      + (undefined_ ? `; ${undefined_} undefined` : "") + kept + ".";
+      + (undefined_ ? `; ${undefined_} undefined` : "") + kept + "." + leftOut();
   }
 
   const current = () => {
@@ -93,7 +98,9 @@ report.cka = (() => {
   function start() {
     const ids = content.trials.map((t) => t.id).filter((id) => content.cka[id]);
     if (!ids.length) {
-      at("alignment").hidden = true;
+      at("alignment").hidden = !content.cka_left_out;
+      at("cka-note").textContent = `${leftOut()} They lie in the trials' folders, cka/.`;
+      document.querySelector("#alignment .tools").hidden = at("cka-chart").hidden = true;
       return;
     }
     options(at("cka-trial"), ids.map((id) => [id, report.label(report.trials.get(id))]));
