@@ -51,7 +51,7 @@ def run_report(args: argparse.Namespace) -> int:
             sweep_state = read_sweep_state(args, lint=False)
             file = write_report(sweep_state, Path(args.out) if args.out else None)
             print(json.dumps({"report": str(file)}) if args.json else file, flush=True)
-            if args.watch is None or not _is_open(sweep_state):
+            if args.watch is None or not is_open(sweep_state):
                 return 0
             time.sleep(args.watch)
     except KeyboardInterrupt:
@@ -94,6 +94,11 @@ def look_after(sweep_state: SweepState) -> None:
         print(f"warning: the report was not renewed: {reason}", file=sys.stderr)
 
 
-def _is_open(sweep_state: SweepState) -> bool:
-    """Return whether a trial may still go on."""
-    return any(e.state not in ("done", "pruned", "failed") for e in sweep_state.entries)
+def is_open(sweep_state: SweepState) -> bool:
+    """Return whether a trial may still go on, or a search draw another."""
+    from mlmodeldev.slurm.sweep_watch import undrawn_trials
+
+    entries = sweep_state.entries
+    if any(e.state not in ("done", "pruned", "failed") for e in entries):
+        return True
+    return bool(undrawn_trials(sweep_state, len(entries), (e.value for e in entries)))

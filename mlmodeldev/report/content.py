@@ -23,6 +23,7 @@ from mlmodeldev.report.importance import Point, importances
 from mlmodeldev.report.matrices import left_out, read_matrices
 from mlmodeldev.report.origin import Changes, failure, origin
 from mlmodeldev.slurm.plan import state
+from mlmodeldev.slurm.sweep_watch import undrawn_trials
 from mlmodeldev.slurm.trial_entries import ENDED
 from mlmodeldev.sweep.results import collect
 
@@ -69,6 +70,7 @@ def gather(
         shown.append(Shown(entry, now, row, row[metric], wrong))
     folders = [each.entry.folder for each in shown if each.entry.record]
     matrices = read_matrices(folders)
+    undrawn = undrawn_trials(sweep_state, len(shown), [each.value for each in shown])
     changes, ended = Changes(), _finished(shown, sweep_state.sweep.definition.replicates)
     return {
         "form": FORM,
@@ -79,7 +81,7 @@ def gather(
         "goal": goal,
         "parameters": _parameters(shown),
         "replicates": list(sweep_state.sweep.definition.replicates),
-        "head": head(results, shown, sweep_state.base.cluster),
+        "head": head(results, shown, sweep_state.base.cluster, undrawn or 0),
         "trials": [_trial(each, changes) for each in shown],
         "points": [group.as_dict() for group in results.groups],
         **_curves(shown, metric),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from mlmodeldev.cli import slurm_train
+from mlmodeldev.report.command import add_report_options, is_open
 from mlmodeldev.report.matrices import left_out, read_matrices
+from mlmodeldev.slurm.sweep_state import read_sweep_state
 from mlmodeldev.trial.record import read_text_rows
 from tests.report.made_up import MadeUpSweep, content_of
 
@@ -95,7 +98,7 @@ def test_whatever_is_wrong_with_the_page_status_ends_well(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (["--out", "FOLDER"], "a folder; name a file"),
         (["--out", "FOLDER/socket"], "not a file; name a file"),
@@ -104,7 +107,7 @@ def test_whatever_is_wrong_with_the_page_status_ends_well(
     ],
 )
 def test_where_and_how_often_is_checked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
 ) -> None:
     made = MadeUpSweep(tmp_path, [0.01], [16], [0])
     made.write()
@@ -112,7 +115,7 @@ def test_where_and_how_often_is_checked(
     words = ["--sweep", str(made.file), f"artefacts.runs_dir={tmp_path}/runs", "logger=csv"]
     given = [word.replace("FOLDER", str(tmp_path)) for word in given]
     assert slurm_train(["report", *words, *given]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_hundreds_of_layers_keep_their_last_epoch_and_what_has_no_room_is_counted(
@@ -135,3 +138,18 @@ def test_hundreds_of_layers_keep_their_last_epoch_and_what_has_no_room_is_counte
     assert epochs == {"large": [3], "small": [1, 2, 3]}
     assert left_out([folder], read) == 1
     assert left_out([folder], {folder.name: dict.fromkeys(["huge", "large", "small"])}) == 0
+
+
+def test_a_search_that_still_draws_is_not_over(tmp_path: Path) -> None:
+    made = MadeUpSweep(tmp_path, [0.01], [16], [0])
+    made.write()
+    text = json.loads(made.file.read_text())
+    del text["parameters"]["training.seed"], text["controller"]
+    open_ended = {"optimizer.lr": {"min": 0.001, "max": 0.1}, "model.hidden_size": {"value": 16}}
+    text |= {"method": "bayes", "parameters": open_ended}
+    words = ["--sweep", str(made.file), f"artefacts.runs_dir={tmp_path}/runs", "logger=csv"]
+    for run_cap, still in ((3, True), (0, False)):
+        made.file.write_text(json.dumps(text | ({"run_cap": run_cap} if run_cap else {})))
+        parser = argparse.ArgumentParser()
+        add_report_options(parser)
+        assert is_open(read_sweep_state(parser.parse_args(words), lint=False)) is still
