@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed$(if $(HASHES),-hashes)$(filter-out requirements.lock
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint quick coverage shipped shipped-check lock bench slurm slurm-down test-slurm hooks conda \
-  .venv-dvc .venv-extras data-version test-dvc clean
+  .venv-dvc .venv-extras .venv-docs docs data-version test-dvc clean
 
 help:  ## say what there is
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ $(STAMP): $(LOCK) $(if $(HASHES),requirements-hashes.lock) tools/venv.sh pyproje
 demo: venv  ## a small sweep of the bundled data: results, heat map, next commands
 	@$(BIN)/python slurm/SlurmTrain.py
 
-test: venv .venv-dvc .venv-extras  ## the tests, in about 25 minutes on 2 cores (ALL=1: those of the project itself, too)
+test: venv .venv-dvc .venv-extras .venv-docs  ## the tests, in about 25 minutes on 2 cores (ALL=1: those of the project itself, too)
 	@$(BIN)/python -m tests.shipped run $(MAKE) --no-print-directory lint  # your own files: make lint
 	@bash tools/debian.sh slurm browser
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(ALL),,-m "not project")
@@ -61,6 +61,19 @@ bench: venv  ## measure; writes docs/benchmarks.md
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv-extras -r tools/extras.lock
 	@touch $@
 
+.venv-docs: .venv-docs/.installed  ## make the environment that builds the site of docs/ (half a minute)
+
+.venv-docs/.installed: tools/docs.lock
+	@echo "installing the builder of the site into .venv-docs (half a minute, once)"
+	@$(PYTHON) -m venv .venv-docs && .venv-docs/bin/pip install --quiet --disable-pip-version-check -r tools/docs.lock
+	@touch $@
+
+docs: .venv-docs  ## the site of docs/, into site/: any warning or dead link is a failure
+	@$(PYTHON) tools/docs_site.py
+	@.venv-docs/bin/zensical build --strict -f build/docs/mkdocs.yml >build/docs/log.txt 2>&1 || { cat build/docs/log.txt; exit 1; }
+	@! grep griffe: build/docs/log.txt  # a docstring that can't be read, which --strict lets pass
+	@rm -rf site && mv build/docs/site site && echo "look at it: python -m http.server -d site"
+
 data-version: venv .venv-dvc  ## version DATA=data/cola with DVC and push it (REMOTE=..., ENDPOINT=...)
 	@$(BIN)/python -m mlmodeldev version $(DATA) $(if $(REMOTE),--remote $(REMOTE)) $(if $(ENDPOINT),--endpoint $(ENDPOINT))
 
@@ -88,4 +101,4 @@ lock:  ## resolve pyproject.toml anew into the locks (CONTRIBUTING.md: TORCH=, F
 	@LOCK=$(LOCK) TORCH=$(TORCH) FROM=$(FROM) bash tools/lock.sh $(PYTHON)
 
 clean:  ## remove the virtual environments and caches; runs/ and data/ stay
-	@rm -rf $(VENV) .venv-dvc .venv-extras .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf $(VENV) .venv-dvc .venv-extras .venv-docs build/docs site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -9,7 +9,8 @@ what the trackers' threads do, of an epoch that logs against the one beside it t
 W&B's client does in a process of its own is in neither.
 
 An end is measured in seconds of waiting: ours, with tables and models, and then in the same process
-the library alone, with the same rows and models. The W&B server is that of the tests.
+the library alone, with the same rows and models; ClearML's has no such figure, so that all of its
+end counts. The servers of W&B and ClearML are those of the tests.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ EPOCHS = 21
 """One to warm up, then pairs."""
 ROUNDS = 1
 """Of all choices in turn, a trial each."""
-CHOICES = ("csv", "tensorboard", "wandb", "mlflow", "[wandb,mlflow]")
+CHOICES = ("csv", "tensorboard", "wandb", "mlflow", "clearml", "[wandb,mlflow]")
+_OPTIONAL = ("mlflow", "clearml")  # in the folder of optional packages
 LIMIT_SHARE, LIMIT_CLOSE = 2.0, 2.0
 
 
 def run(epochs: int = EPOCHS, rounds: int = ROUNDS) -> Table:
     """Measure every choice."""
+    from tests.clearml.server import Server as ClearmlServer
     from tests.wandb.server import Server
 
     table = Table(
@@ -50,15 +53,17 @@ def run(epochs: int = EPOCHS, rounds: int = ROUNDS) -> Table:
             " that of the same rows and models with its library alone, medians."
         ),
     )
-    chosen = [c for c in CHOICES if "mlflow" not in c or use_mlflow()]
+    there = use_mlflow()
+    chosen = [c for c in CHOICES if there or not any(name in c for name in _OPTIONAL)]
     outcomes: dict[str, list[dict[str, Any]]] = {choice: [] for choice in chosen}
     server = Server()
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with ClearmlServer() as clearml, tempfile.TemporaryDirectory() as folder:
+            addresses = {**server.environment(), **clearml.environment()}
             for number in range(rounds):
                 for choice in chosen:
                     where = Path(folder) / f"{number}-{choice.strip('[]').replace(',', '-')}"
-                    outcomes[choice].append(_trial(choice, epochs, where, server))
+                    outcomes[choice].append(_trial(choice, epochs, where, addresses))
     finally:
         server.close()
     for choice, trials in outcomes.items():
@@ -74,7 +79,7 @@ def _add(table: Table, choice: str, trials: list[dict[str, Any]]) -> None:
     close, alone = (
         median(sum(trial[which].values()) for trial in trials) for which in ("close", "alone")
     )
-    ends = (f"{close:.2f}", f"{alone:.2f}") if close else ("", "")
+    ends = (f"{close:.2f}", f"{alone:.2f}" if alone else "") if close else ("", "")
     table.add(choice, f"{share:.2f}", f"{process:.3f}", *ends)
     goal = Goal(f"logger={choice}, of a step", share, LIMIT_SHARE, unit=" %")
     table.goals.append(goal)
@@ -92,8 +97,10 @@ def _pairs(epochs: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str,
     return [(b, a) if b["on"] else (a, b) for a, b in pairs]
 
 
-def _trial(choice: str, epochs: int, folder: Path, server: Any) -> dict[str, Any]:
-    given = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "MLFLOW_"))}
+def _trial(choice: str, epochs: int, folder: Path, addresses: dict[str, str]) -> dict[str, Any]:
+    given = {
+        k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "MLFLOW_", "CLEARML_"))
+    }
     folder.mkdir()
     command = [
         *(sys.executable, "-m", "benchmarks.tracker_trial", f"logger={choice}"),
@@ -103,7 +110,7 @@ def _trial(choice: str, epochs: int, folder: Path, server: Any) -> dict[str, Any
     ]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False,
-        env={**given, **server.environment(), "WANDB_DIR": str(folder), "OMP_NUM_THREADS": "1"},
+        env={**given, **addresses, "WANDB_DIR": str(folder), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     from benchmarks.tracker_trial import MARK
 

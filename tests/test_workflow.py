@@ -92,7 +92,7 @@ def test_tests_are_run_by_make_targets_that_there_are() -> None:
             made |= {word for word in words[1:] if "=" not in word}
         else:  # what a fresh image lacks; the audit, which asks a public database
             assert (job, words[0]) in {("slurm", "apt-get"), ("audit", "pipx")}
-    wanted = {"lint", "shipped-check", "test", "venv", "coverage", "test-slurm", "conda"}
+    wanted = {"lint", "shipped-check", "test", "venv", "coverage", "test-slurm", "conda", "docs"}
     assert made == wanted
 
 
@@ -134,7 +134,7 @@ def test_the_slurm_job_has_what_the_tests_ask_for() -> None:
 def test_the_audit_reads_all_sets() -> None:
     audits = [words for job, words in commands() if job == "audit"]
     assert {words[-1] for words in audits} >= {
-        *("requirements.lock", "tools/dvc.lock", "tools/extras.lock"),
+        *("requirements.lock", "tools/dvc.lock", "tools/extras.lock", "tools/docs.lock"),
     }
     for words in audits:  # not strict, it passes where the database knows nothing
         assert {"--strict", "--no-deps", "--disable-pip"} < set(words)

@@ -54,9 +54,10 @@ class CKACallback(Callback):
         directory: the trial's folder; files go to its ``cka/`` (see `results.write_files`).
         every_n_epochs: measure when (epoch + 1) is a multiple; default 1.
         max_batches: validation batches to use, default 8.
-        estimator, kernel, weighting, rbf_sigma, also, neighbours, permutations, seed,
-            feature_correction: as `metric.CKA`.
-        pooling, batch_dim: as `capture.Capture`, default ``"mean"`` and 0; names are patterns.
+
+    Estimator, kernel, weighting, rbf_sigma, also, neighbours, permutations, seed and
+    feature_correction are those of `metric.CKA`; pooling and batch_dim those of `capture.Capture`,
+    default ``"mean"`` and 0, where names are patterns.
 
     Any module will do: copies of it run its own `validation_step` (see `replay`), and layers
     whose output is no feature are left out by name (see `present`).

@@ -26,7 +26,16 @@ class Throughput(Callback):
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
+        self._all_waited = self._all_elapsed = 0.0
         self._restart()
+
+    @property
+    def data_wait_share(self) -> float | None:
+        """Share of the time since training began that was spent waiting for data, 0 to 1.
+
+        None: nothing was measured yet.
+        """
+        return self._all_waited / self._all_elapsed if self._all_elapsed else None
 
     def _restart(self) -> None:
         self._begin: float | None = None
@@ -46,13 +55,17 @@ class Throughput(Callback):
         now = time.perf_counter()
         if self._last_end is not None:
             self._waited += now - self._last_end
+            self._all_waited += now - self._last_end
         if self._begin is None:
             self._begin = now
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = self._last_end = time.perf_counter()
+        now = time.perf_counter()
+        if self._begin is not None:
+            self._all_elapsed += now - (self._last_end or self._begin)
+        self._last_end = now
         self._batches += 1
         own = size_of_batch(batch)
         self._examples += self.batch_size if own is None else own * trainer.world_size

@@ -25,6 +25,7 @@ from mlmodeldev.report.origin import Changes, failure, origin
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.sweep_watch import undrawn_trials
 from mlmodeldev.slurm.trial_entries import ENDED
+from mlmodeldev.slurm.usage_table import usage_table
 from mlmodeldev.sweep.results import collect
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def gather(
     folders = [each.entry.folder for each in shown if each.entry.record]
     matrices = read_matrices(folders)
     undrawn = undrawn_trials(sweep_state, len(shown), [each.value for each in shown])
+    used = usage_table(sweep_state)
     changes, ended = Changes(), _finished(shown, sweep_state.sweep.definition.replicates)
     return {
         "form": FORM,
@@ -89,6 +91,7 @@ def gather(
         "cka_left_out": left_out(folders, matrices),
         **_importance(ended, before or {}),
         "changes": changes.texts,
+        "resources": used.content() if used else None,
         "origin": origin(sweep_state, [each.entry for each in shown]),
     }
 

@@ -27,6 +27,7 @@ from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import EXIT_INTERRUPTED, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
+from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
 from mlmodeldev.training.trial_start import best_value, open_trial
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.environment import keep_environment
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
     from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
     from mlmodeldev.training.ranks import World
+    from mlmodeldev.trial.usage import UsageSampler
 
 
 _MISFITS = {
@@ -68,6 +70,7 @@ class Attempt:
         best: best value of the monitored metric so far.
         state: how the trial ended.
         pruned: why it was ended before its time; None if it was not.
+        sampler: of what it uses, on the first process.
     """
 
     folder: TrialFolder
@@ -80,6 +83,7 @@ class Attempt:
     best: float | None = None
     state: str = "running"
     pruned: str | None = None
+    sampler: UsageSampler | None = None
     data: LightningDataModule | None = None
     trackers: list[WandbTrialLogger | MlflowTrialLogger | ClearmlTrialLogger] = field(
         default_factory=list
@@ -116,6 +120,7 @@ class Attempt:
         for tracker in self.trackers:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
+        watch_training(self.sampler, trainer, self.settings)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
         except (RuntimeError, ValueError) as error:
@@ -247,6 +252,7 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
     folder = TrialFolder(path)
     folder.attempt, folder.token = start.pop("attempt"), start.pop("token")
     attempt = Attempt(folder, settings, world, **start)
+    attempt.sampler = begin_sampling(folder, world)
     shorten_tracebacks()
     if world.is_rank_zero and not attempt.done:
         forget_traceback(path)
@@ -273,6 +279,7 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
         if not attempt.done:
             _finish(attempt, "pruned" if attempt.pruned else "done", attempt.pruned)
     finally:
+        end_sampling(attempt.sampler)
         if attempt.data is not None:
             close(attempt.data)
         world.leave()

@@ -19,7 +19,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,12 +68,15 @@ class TrialFolder:
         id: the trial's identity (its folder's name).
         attempt: number of this attempt, from 1; 0 before `claim`.
         token: what tells this attempt from all others; empty before `claim`.
+        measure: returns entries that the record gets whenever the lease is renewed, and at the
+            attempt's end: then it is called with True.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.id = path.name
         self.attempt, self.token = 0, ""
+        self.measure: Callable[[bool], dict[str, Any]] = lambda _: {}
         self._renewed = time.monotonic()
         self._settings: dict[str, Any] = {}
         self._lock = ProcessLock(path / ".record.lock", timeout=LOCK_SECONDS)
@@ -259,7 +262,7 @@ class TrialFolder:
             UsageError: it could not be renewed for nearly as long as it lasts.
         """
         try:
-            self.update(lease=lease_end())
+            self.update(lease=lease_end(), **self.measure(False))
             self._renewed = time.monotonic()
         except UsageError as error:
             if time.monotonic() - self._renewed > LEASE_SECONDS - 2 * HEARTBEAT_SECONDS:
@@ -290,7 +293,7 @@ class TrialFolder:
         record = self.read()
         seconds = record.get("seconds", 0.0) + time.time() - record.get("begun", time.time())
         ended = {"state": state, "reason": reason, "owner": None, "lease": None}
-        self.update(**ended, seconds=round(seconds, 3), **changes)
+        self.update(**ended, seconds=round(seconds, 3), **self.measure(True), **changes)
 
     def mark_failed(self, state: State, reason: str | None) -> None:
         """Write how an attempt ended that had no time to say so itself; others are left alone."""

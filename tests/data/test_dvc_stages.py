@@ -24,7 +24,7 @@ from mlmodeldev.template.source import Answers, load_template
 from tests.conftest import in_fork
 from tests.data.lab import dvc, needs_dvc, run, set_environment, version
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.project]
 
 SETTINGS = "conf/experiment/stages.yaml"
 STAND_IN = """

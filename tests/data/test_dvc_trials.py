@@ -14,7 +14,7 @@ import mlmodeldev
 from tests.conftest import Trials
 from tests.data.lab import begin, commit, dvc, kept, needs_dvc, run, set_environment, version
 
-pytestmark = [pytest.mark.slow, needs_dvc]
+pytestmark = [pytest.mark.slow, pytest.mark.project, needs_dvc]
 
 SMALL = (
     "logger=csv",

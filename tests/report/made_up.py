@@ -95,9 +95,13 @@ class MadeUpSweep:
         if wrong:
             return record
         value = self.value(trial.overrides)
+        seed = trial.overrides["training.seed"]
+        usage = {"seconds": 50.0, "cpu_seconds": 75.0, "memory_gib": 2.0 + seed, "samples": 6}
+        gpu = {"gpu_memory_gib": 10.0, "gpu_gib": 80.0, "gpu_use": 0.25, "gpu_samples": 5}
         metric = {"name": "val/accuracy", "mode": "max", "value": value, "epoch": self.epochs}
         ended = {"epoch": self.epochs, "epochs": self.epochs, "metric": metric}
-        return {**record, **ended, "test": {"test/accuracy": value - 0.01}}
+        test = {"test/accuracy": value - 0.01}
+        return {**record, **ended, "test": test, "usage": {**usage, **gpu}}
 
     def _write_curves(self, folder: Path, value: float) -> None:
         rows, entries = ["epoch,step,train/loss,val/accuracy,cka/a~b"], []

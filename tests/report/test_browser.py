@@ -93,6 +93,16 @@ def test_the_head_and_the_failures(opened: Opened) -> None:
     assert "taken over" in opened.text("#failure-list pre")
 
 
+def test_used_and_requested_resources(opened: Opened) -> None:
+    table = opened.tab.locator("#resource-table table")
+    assert table.is_visible()
+    heads = table.locator("thead th").all_inner_texts()
+    assert [name.lower() for name in heads[1:4]] == ["median", "maximum", "asked for"]
+    cells = [row.split("\t") for row in table.locator("tbody tr").all_inner_texts()]
+    assert ["cores", "1.50", "1.50"] in [row[:3] for row in cells]
+    assert "From 22 finished trials: ask next for: cluster." in opened.text("#resource-table")
+
+
 def test_filter_fold_and_sort(opened: Opened) -> None:
     tab = opened.tab
     assert tab.locator("#table tbody tr").count() == 12  # points

@@ -75,6 +75,20 @@ def test_a_failure_has_its_cause_and_its_last_lines(content) -> None:
     assert "{{CONTENT}}" in failed[0]["failure"]["lines"]
 
 
+def test_used_and_requested_resources_are_there(content, tmp_path: Path) -> None:
+    """Of the 22 trials that are done each with the seed 0 had 2 GiB, each with the seed 1 had 3."""
+    resources = content["resources"]
+    rows = {row[0]: row for row in resources["rows"]}
+    assert all(len(row) == len(resources["columns"]) for row in resources["rows"])
+    assert rows["time"][1:3] == ["1 min", "1 min"]
+    assert rows["cores"][1:3] == ["1.50", "1.50"]
+    assert rows["memory"][2] == "3 GiB"
+    assert resources["notes"][0].startswith("From 22 finished trials: ask next for: ")
+    made = MadeUpSweep(tmp_path, [0.01], [16], [0])
+    made.write()
+    assert content_of(made.report())["resources"] is None
+
+
 def test_a_log_cannot_become_part_of_the_page(page: Path) -> None:
     scripts: list[str] = []
 

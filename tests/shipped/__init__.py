@@ -29,7 +29,7 @@ FILES = Path(__file__).resolve().parent / "files"
 PATTERNS = (*TOP_LEVEL, "README.md")
 OWN_TESTS = "test_mine*.py"
 """Names of the user's tests; all others in tests/ are the library's."""
-_LINKED = (".venv", ".venv-dvc", ".venv-extras")
+_LINKED = (".venv", ".venv-dvc", ".venv-extras", ".venv-docs")
 
 
 def user_files(root: Path) -> set[str]:

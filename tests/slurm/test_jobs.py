@@ -86,6 +86,7 @@ def test_two_nodes_of_two_ranks_train_one_trial(
     assert len(list((sweep.folder / trial).glob("log-*.txt"))) == 3, "ranks beside the first"
     calm.wait_until(trial, "done", 400)
     assert sweep.weights(trial) == calm.weights(trial)
+    assert record["usage"]["samples"] >= 2, "of each attempt"
 
 
 def test_a_rank_that_dies_ends_the_others(

@@ -24,6 +24,7 @@ from tests.conftest import TrialResult, Trials, in_fork
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.project,
     pytest.mark.usefixtures("only_calls_of_the_api"),
     pytest.mark.skipif(not PACKAGES.is_dir(), reason="no ClearML; make .venv-extras"),
 ]

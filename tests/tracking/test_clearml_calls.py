@@ -19,6 +19,7 @@ from tests.conftest import in_fork
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.project,
     pytest.mark.usefixtures("only_calls_of_the_api"),
     pytest.mark.skipif(not PACKAGES.is_dir(), reason="no ClearML; make .venv-extras"),
 ]

@@ -25,7 +25,7 @@ from tests.tracking.trackers.of_tensorboard import Tensorboard
 from tests.tracking.trackers.of_wandb import Wandb
 from tests.tracking.trackers.shown import Shown, Tracker, csv_series, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.project]
 
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {
     "csv": lambda folder: Csv(),

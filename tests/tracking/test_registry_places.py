@@ -26,6 +26,7 @@ from tests.tracking.mlflow_reader import PACKAGES
 from tests.wandb.conftest import nothing_unknown
 from tests.wandb.server import Server
 
+OF_SERVERS = [pytest.mark.slow, pytest.mark.project]
 NEEDS_MLFLOW = pytest.mark.skipif(not PACKAGES.is_dir(), reason="no MLflow; make .venv-extras")
 FLOW = (
     "register digits digits",
@@ -85,8 +86,8 @@ def two_trials(runs: Path, trial: TrialResult) -> None:
     scope="module",
     params=[
         "folder",
-        pytest.param("mlflow", marks=[NEEDS_MLFLOW, pytest.mark.slow]),
-        pytest.param("wandb", marks=pytest.mark.slow),
+        pytest.param("mlflow", marks=[NEEDS_MLFLOW, *OF_SERVERS]),
+        pytest.param("wandb", marks=OF_SERVERS),
     ],
 )
 def place(

@@ -49,7 +49,8 @@ def run_status(args: argparse.Namespace) -> int:
 
 
 COLLECT_HELP = (
-    "the results: best first, mean ± std over replicates, failures; and a CSV or Parquet file"
+    "the results: best first, mean ± std over replicates, failures, used against asked-for"
+    " resources; and a CSV or Parquet file"
 )
 
 
@@ -65,6 +66,7 @@ def add_collect_options(parser: argparse.ArgumentParser) -> None:
 
 def run_collect(args: argparse.Namespace) -> int:
     """Read all trials, write the file, print the table."""
+    from mlmodeldev.slurm.usage_table import print_usage, usage_table
     from mlmodeldev.sweep.results import collect, print_results, write_rows
 
     sweep_state = read_sweep_state(args, lint=False)
@@ -77,11 +79,15 @@ def run_collect(args: argparse.Namespace) -> int:
     if args.out or sweep_state.folder.is_dir():
         write_rows(results, file)
     call_hook(args, "look_after", sweep_state)
-    title = sweep_state.sweep.name
+    title, used = sweep_state.sweep.name, usage_table(sweep_state)
     if args.json:
-        print(json.dumps({"sweep": title, **results.as_dict()}, indent=1, default=str))
+        resources = {"resources": used.as_dict()} if used else {}
+        shown = {"sweep": title, **results.as_dict(), **resources}
+        print(json.dumps(shown, indent=1, default=str))
         return 0
     print_results(results, title)
+    if used:
+        print_usage(used)
     if file.is_file():
         print(f"rows: {file}")
     return 0
