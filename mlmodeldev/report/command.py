@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlmodeldev.slurm.sweep_state import SweepState
 
 FILE = "report.html"
-FEWEST_SECONDS = 5.0
+FEWEST_SECONDS, MOST_SECONDS = 5.0, 86_400.0
 EXIT_CTRL_C = 130
 REPORT_HELP = "one HTML page on the sweep, which opens without a network"
 
@@ -43,14 +43,15 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 
 def run_report(args: argparse.Namespace) -> int:
     """Write the page and print its path."""
-    if args.watch is not None and not args.watch >= FEWEST_SECONDS:
-        raise UsageError(f"--watch {args.watch:g}: at least {FEWEST_SECONDS:g} seconds")
+    if args.watch is not None and not FEWEST_SECONDS <= args.watch <= MOST_SECONDS:
+        allowed = f"{FEWEST_SECONDS:g} to {MOST_SECONDS:g} seconds"
+        raise UsageError(f"--watch {args.watch:g}: {allowed} (a day at most)")
     try:
         while True:
             sweep_state = read_sweep_state(args, lint=False)
             file = write_report(sweep_state, Path(args.out) if args.out else None)
             print(json.dumps({"report": str(file)}) if args.json else file, flush=True)
-            if args.watch is None or not _is_open(sweep_state):
+            if args.watch is None or not is_open(sweep_state):
                 return 0
             time.sleep(args.watch)
     except KeyboardInterrupt:
@@ -74,6 +75,9 @@ def write_report(sweep_state: SweepState, file: Path | None = None) -> Path:
             f"{name}: no trial of it was begun, {sweep_state.folder} is not there; see submit"
         )
     target = file or sweep_state.folder / FILE
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "not a file"
+        raise UsageError(f"{target}: {kind}; name a file")
     content = gather(sweep_state, read_jobs(sweep_state), read_content(target))
     write_text(target, render(content))
     return target
@@ -85,10 +89,16 @@ def look_after(sweep_state: SweepState) -> None:
         return
     try:
         write_report(sweep_state)
-    except UsageError as error:
-        print(f"warning: the report was not renewed: {error}", file=sys.stderr)
+    except Exception as error:  # whatever it is: the table was asked for, the page was not
+        reason = error if isinstance(error, UsageError) else f"{type(error).__name__}: {error}"
+        print(f"warning: the report was not renewed: {reason}", file=sys.stderr)
 
 
-def _is_open(sweep_state: SweepState) -> bool:
-    """Return whether a trial may still go on."""
-    return any(e.state not in ("done", "pruned", "failed") for e in sweep_state.entries)
+def is_open(sweep_state: SweepState) -> bool:
+    """Return whether a trial may still go on, or a search draw another."""
+    from mlmodeldev.slurm.sweep_watch import undrawn_trials
+
+    entries = sweep_state.entries
+    if any(e.state not in ("done", "pruned", "failed") for e in entries):
+        return True
+    return bool(undrawn_trials(sweep_state, len(entries), (e.value for e in entries)))

@@ -20,9 +20,10 @@ from mlmodeldev import __version__
 from mlmodeldev.report import curves
 from mlmodeldev.report.head import head
 from mlmodeldev.report.importance import Point, importances
-from mlmodeldev.report.matrices import read_matrices
+from mlmodeldev.report.matrices import left_out, read_matrices
 from mlmodeldev.report.origin import Changes, failure, origin
 from mlmodeldev.slurm.plan import state
+from mlmodeldev.slurm.sweep_watch import undrawn_trials
 from mlmodeldev.slurm.trial_entries import ENDED
 from mlmodeldev.slurm.usage_table import usage_table
 from mlmodeldev.sweep.results import collect
@@ -68,6 +69,9 @@ def gather(
         now = state(entry, job)
         wrong = failure(sweep_state, entry, job) if now in ("failed", "lost") else None
         shown.append(Shown(entry, now, row, row[metric], wrong))
+    folders = [each.entry.folder for each in shown if each.entry.record]
+    matrices = read_matrices(folders)
+    undrawn = undrawn_trials(sweep_state, len(shown), [each.value for each in shown])
     used = usage_table(sweep_state)
     changes, ended = Changes(), _finished(shown, sweep_state.sweep.definition.replicates)
     return {
@@ -79,11 +83,12 @@ def gather(
         "goal": goal,
         "parameters": _parameters(shown),
         "replicates": list(sweep_state.sweep.definition.replicates),
-        "head": head(results, shown, sweep_state.base.cluster),
+        "head": head(results, shown, sweep_state.base.cluster, undrawn or 0),
         "trials": [_trial(each, changes) for each in shown],
         "points": [group.as_dict() for group in results.groups],
         **_curves(shown, metric),
-        "cka": read_matrices(each.entry.folder for each in shown if each.entry.record),
+        "cka": matrices,
+        "cka_left_out": left_out(folders, matrices),
         **_importance(ended, before or {}),
         "changes": changes.texts,
         "resources": used.content() if used else None,
@@ -158,7 +163,9 @@ def _curves(shown: Sequence[Shown], metric: str) -> dict[str, Any]:
         )
         for each in begun
     }
-    return {"metrics": names, "curves": {name: one for name, one in read.items() if one}}
+    kept = {name: one for name, one in read.items() if one}
+    left = len(begun) - len(whole)
+    return {"metrics": names, "curves": kept, "curve_points": points, "curves_left_out": left}
 
 
 def _some(begun: Sequence[Shown]) -> Iterable[Shown]:

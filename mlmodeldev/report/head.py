@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from mlmodeldev.sweep.results import Results
 
 
-def head(results: Results, shown: Sequence[Shown], cluster: Cluster) -> dict[str, Any]:
+def head(
+    results: Results, shown: Sequence[Shown], cluster: Cluster, undrawn: int = 0
+) -> dict[str, Any]:
     """Return the best point, the count of each state, the time used and the time left.
 
     Args:
         results: the sweep's.
         shown: its trials.
         cluster: what a trial's job asks for; its GPUs make hours into GPU-hours.
+        undrawn: trials that a search still draws.
     """
     timed = [(each.state, each.entry.record) for each in shown]
     spent = [seconds_spent(each) for each in timed]
@@ -37,7 +40,7 @@ def head(results: Results, shown: Sequence[Shown], cluster: Cluster) -> dict[str
         "trials": len(shown),
         "hours": round(sum(spent) / 3600, 3),
         "gpu_hours": round(sum(spent) * gpus / cluster.trials_per_gpu / 3600, 3) if gpus else None,
-        "seconds_left": sweep_seconds_left(timed),
+        "seconds_left": sweep_seconds_left(timed, undrawn),
     }
 
 

@@ -33,15 +33,21 @@ def read_matrices(folders: Iterable[Path]) -> dict[str, Any]:
     Args:
         folders: of trials, the most wanted first.
     """
-    left, result = ALL_CELLS, {}
+    left = ALL_CELLS
+    result: dict[str, dict[str, Any]] = {}
     for folder in folders:
-        comparisons = {name: _comparison(files) for name, files in _comparisons(folder).items()}
-        comparisons = {name: one for name, one in comparisons.items() if one["frames"]}
-        cells = sum(one.pop("cells") for one in comparisons.values())
-        if comparisons and cells <= left:
-            left -= cells
-            result[folder.name] = comparisons
+        for name, files in _comparisons(folder).items():
+            one = _comparison(files)
+            cells = one.pop("cells")
+            if one["frames"] and cells <= left:
+                left -= cells
+                result.setdefault(folder.name, {})[name] = one
     return result
+
+
+def left_out(folders: Iterable[Path], read: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return how many trials have matrices that are not among those that were read."""
+    return sum(not _comparisons(each).keys() <= read.get(each.name, {}).keys() for each in folders)
 
 
 def _comparisons(folder: Path) -> dict[str, list[Path]]:
@@ -57,7 +63,7 @@ def _comparison(files: list[Path]) -> dict[str, Any]:
     if last is None:
         return {"frames": [], "cells": 0}
     size = max(int(last["matrix"].size), 1)
-    most = max(2, CELLS_OF_TRIAL // size)
+    most = max(2 if size <= CELLS_OF_TRIAL else 1, CELLS_OF_TRIAL // size)
     frames = []
     for file in _evenly(files, most):
         arrays = last if file == files[-1] else _load(file)
@@ -79,6 +85,8 @@ def _comparison(files: list[Path]) -> dict[str, Any]:
 def _evenly(files: list[Path], most: int) -> list[Path]:
     if len(files) <= most:
         return files
+    if most == 1:
+        return files[-1:]
     places = np.linspace(0, len(files) - 1, most).round().astype(int)
     return [files[place] for place in dict.fromkeys(places.tolist())]
 
@@ -87,9 +95,13 @@ def _load(file: Path) -> Mapping[str, Any] | None:
     """Return a file's arrays; None where it can't be read, for one matrix is not worth the page."""
     try:
         with np.load(file) as opened:
-            return {name: opened[name] for name in opened.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
+            arrays = {name: opened[name] for name in opened.files}
+        matrix, size = arrays["matrix"], (len(arrays["rows"]), len(arrays["columns"]))
+        numbers = matrix.dtype.kind in "fiu" and matrix.shape == size
+        whole = numbers and arrays.get("significant", matrix).shape == size
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile):
         return None
+    return arrays if whole else None
 
 
 def _frame(arrays: Mapping[str, Any]) -> dict[str, Any]:

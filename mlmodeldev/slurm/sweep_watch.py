@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,6 +114,26 @@ class Look:
         return not self.undrawn and set(self.states) <= {*ENDED, "failed"}
 
 
+def undrawn_trials(
+    sweep_state: SweepState, begun: int, values: Iterable[float | None]
+) -> int | None:
+    """Return how many trials a search still draws; None: no search, or one without an end.
+
+    Args:
+        begun: how many it has drawn.
+        values: their best values, any of which may reach the metric's target.
+    """
+    if not sweep_state.is_search:
+        return None
+    metric = sweep_state.sweep.definition.metric
+    caps = [n for n in (sweep_state.count, sweep_state.sweep.definition.run_cap) if n]
+    if metric is not None and metric.target is not None:
+        sign = 1 if metric.goal == "maximize" else -1
+        if any(v is not None and sign * v >= sign * metric.target for v in values):
+            return 0
+    return max(0, min(caps) - begun) if caps else None
+
+
 class SweepWatch:
     """Reads a sweep's folder: at first all of it, then what has changed."""
 
@@ -128,7 +148,6 @@ class SweepWatch:
         self._metric = metric.name if metric else training.monitor
         by_mode = {"max": "maximize", "min": "minimize"}
         self._goal = metric.goal if metric else by_mode[training.mode]
-        self._target = metric.target if metric else None
 
     def look(self) -> Look:
         """Return the sweep as it stands."""
@@ -182,15 +201,7 @@ class SweepWatch:
         return begun_trial(self._sweep_state.sweep, folder, read_record(folder))
 
     def _undrawn(self) -> int | None:
-        sweep_state = self._sweep_state
-        if not sweep_state.is_search:
-            return None
-        caps = [n for n in (sweep_state.count, sweep_state.sweep.definition.run_cap) if n]
-        sign = 1 if self._goal == "maximize" else -1
-        reached = [value for value in self._values.values() if value is not None]
-        if self._target is not None and any(sign * v >= sign * self._target for v in reached):
-            return 0
-        return max(0, min(caps) - len(self._entries)) if caps else None
+        return undrawn_trials(self._sweep_state, len(self._entries), self._values.values())
 
     def _row(
         self, entry: TrialEntry, job: TrialJob | None, now: str, usual: float | None, waits: str

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -152,7 +153,7 @@ def _row(entry: ResultEntry, metric: str, goal: str) -> dict[str, Any]:
 def best_logged(
     record: Mapping[str, Any], folder: Path, metric: str, goal: str
 ) -> dict[str, Any] | None:
-    """Return name, mode, value and epoch of a trial's best; None where it was never logged.
+    """Return name, mode, value and epoch of a trial's best; None where no finite one was logged.
 
     Args:
         record: the trial's; what it says counts where the metric is the trial's monitor.
@@ -162,13 +163,19 @@ def best_logged(
     """
     mode = MODES[goal]
     own = record.get("metric") or {}
-    if (own.get("name"), own.get("mode")) == (metric, mode) and own.get("value") is not None:
+    if (own.get("name"), own.get("mode")) == (metric, mode) and _is_finite(own.get("value")):
         return dict(own)
     entries = best_entry(folder, metric, goal)
     value, epoch = entries or (best(history(folder, metric), goal), None)
     if value is None:
         value = (record.get("test") or {}).get(metric)
-    return None if value is None else {"name": metric, "mode": mode, "value": value, "epoch": epoch}
+    if not _is_finite(value):  # NaN has no place in an order
+        return None
+    return {"name": metric, "mode": mode, "value": value, "epoch": epoch}
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _point_name(trial: Trial) -> str:

@@ -119,11 +119,17 @@ def read_rows(file: Path) -> list[dict[str, float]]:
 
 
 def read_text_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the columns and the whole rows, as text; a torn last line is left out."""
+    """Return the columns and the whole rows, as text; a torn last line is left out.
+
+    Of a damaged file come the rows that can be read; none where it is no table at all.
+    """
     if not file.is_file():
         return [], []
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8", errors="replace")
     complete = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(io.StringIO(complete))
-    rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in reader]
-    return list(reader.fieldnames or []), [row for row in rows if row.get("step", "").isdigit()]
+    try:
+        rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in reader]
+    except csv.Error:
+        return [], []
+    return list(reader.fieldnames or []), [row for row in rows if row.get("step", "").isdecimal()]

@@ -133,13 +133,14 @@ class MadeUpSweep:
                 significant=matrix > 0.3,
             )
 
-    def report(self, *words: str) -> Path:
-        """Write the page as a user does; return its path."""
+    def report(self, *words: str, logger: str | None = "csv") -> Path:
+        """Write the page as a user does; return its path. Other programs have no logger."""
         printed = io.StringIO()
         given = ["report", "--sweep", str(self.file), f"artefacts.runs_dir={self.runs.parent}"]
+        chosen = [f"logger={logger}"] if logger else []
         with contextlib.redirect_stdout(printed):
             commands = {"report": run_report.__module__}
-            assert command_line.main([*given, "logger=csv", *words], commands) == 0
+            assert command_line.main([*given, *chosen, *words], commands) == 0
         return Path(printed.getvalue().splitlines()[-1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mlmodeldev.sweep import load
 from tests.conftest import ROOT
 from tests.report.made_up import REASON, MadeUpSweep
 
@@ -208,4 +210,53 @@ def test_two_thousand_trials_stay_usable(browser: Any, tmp_path: Path) -> None:
     assert page.tab.locator("#table tbody tr").count() == 200
     page.tab.fill("#filter", "hidden_size=16")
     assert page.text("#count").startswith("100 of 2000")
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["image.layers.0", "pooler"], ["image.layers.0", "pooler"]),
+        (
+            [f"text.encoder.layer.{i}" for i in (0, 11)],
+            ["…t.encoder.layer.0", "….encoder.layer.11"],
+        ),
+        (
+            ["vision.layer.3.output.dense", "vision.layer.4.output.dense"],
+            ["vision.layer.3…", "vision.layer.4…"],
+        ),
+        (["a.b.c.dense"], ["a.b.c.dense"]),
+    ],
+)
+def test_short_names_of_layers_differ(opened: Opened, names: list[str], shown: list[str]) -> None:
+    short = opened.tab.evaluate("names => report.cka.shortNames(names)", names)
+    assert short == shown
+
+
+def test_parameters_of_any_name_and_value(browser: Any, tmp_path: Path) -> None:
+    made = MadeUpSweep(tmp_path, [0.01], [16], [0])
+    program = tmp_path / "other.py"
+    program.write_text("")
+    values = [None, [1, 2], {"a": 1}, True]
+    sweep = {
+        "name": "made-up",
+        "program": str(program),
+        "method": "grid",
+        "parameters": {"value": {"values": values}, "state": {"values": ["b", "a"]}},
+    }
+    made.file.write_text(json.dumps(sweep))
+    made.trials = list(load(made.file).trials())
+    for trial in made.trials:
+        (made.runs / trial.id).mkdir(parents=True)
+        (made.runs / trial.id / "trial.json").write_text(json.dumps({"state": "done"}))
+    page = Opened(browser, made.report(logger=None), viewport={"width": 1400, "height": 900})
+    cell = "(rows, place) => rows.map(row => row.cells[place].innerText)"
+    heads = page.tab.locator("thead th").all_inner_texts()
+    heads = [text.strip(" ▾▴") for text in heads]
+    value, state = heads.index("value"), len(heads) - 1 - heads[::-1].index("state")
+    shown = page.tab.eval_on_selector_all("#table tbody tr", cell, value)
+    assert set(shown) == {"null", "[1,2]", '{"a":1}', "true"}
+    page.tab.locator("thead button").nth(state).click()
+    assert page.tab.eval_on_selector_all("#table tbody tr", cell, state) == ["a"] * 4 + ["b"] * 4
+    assert "here are 0 and 0" in page.text("#importance-text")
     page.close()

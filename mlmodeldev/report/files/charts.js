@@ -68,14 +68,16 @@ report.charts = (() => {
   }
 
   // --- parallel coordinates
+  const word = (value) => (typeof value === "object" ? report.written(value) : String(value));
+
   function dimension(label, values, few) {
-    const there = values.filter((value) => value !== undefined && value !== null);
+    const there = values.filter((value) => value !== undefined);
     const numeric = there.length && there.every((value) => typeof value === "number");
     const different = [...new Set(there)];
     // a grid's few values stand evenly, whatever lies between them
     if (!numeric || (few && different.length <= few)) {
-      const words = (numeric ? different.sort((a, b) => a - b) : different.map(String).sort()).map(String);
-      return { name: label, type: "category", data: words, place: (v) => (v === undefined || v === null ? "-" : String(v)) };
+      const words = (numeric ? different.sort((a, b) => a - b) : [...new Set(there.map(word))].sort()).map(word);
+      return { name: label, type: "category", data: words, place: (v) => (v === undefined ? "-" : word(v)) };
     }
     const low = Math.min(...there), high = Math.max(...there);
     const log = low > 0 && high / low >= 30;
@@ -151,15 +153,26 @@ report.charts = (() => {
     ] };
   }
 
+  // counted as importance.py does it
+  function noImportance() {
+    const ended = content.trials.filter((t) => ["done", "pruned"].includes(t.state) && typeof t.value === "number");
+    const varied = content.parameters.map((p) => p.name).filter((name) => {
+      const values = new Set(ended.map((t) => report.setting(t, name)).map((value) => JSON.stringify(value)));
+      return !content.replicates.includes(name) && values.size > 1 && !values.has(undefined);
+    });
+    return ended.length >= 8 && varied.length >= 2
+      ? "No importance: all trials that ended have the same value."
+      : `Importance needs eight trials that ended with a value, and two parameters that vary among them, all set and no replicates; here are ${ended.length} and ${varied.length}.`;
+  }
+
   function start() {
     const place = at("parallel"), bars = at("importance");
     if (!content.parameters.length) at("parameters").hidden = true;
     add(place, parallelOption, "Parallel coordinates of the trials' parameters and their value", brushed);
     at("unbrush").addEventListener("click", () => { report.brushed = null; at("unbrush").hidden = true; draw(place); report.table.filter(); });
-    const ended = content.trials.filter((t) => ["done", "pruned"].includes(t.state)).length;
     at("importance-text").textContent = content.importance.length
       ? "Importance by functional ANOVA: share of the variance that a parameter explains alone; whiskers: the middle 80 % of 20 fits to redrawn trials."
-      : `Importance needs eight trials that ended and two parameters that vary; here are ${ended} and ${content.parameters.length}.`;
+      : noImportance();
     if (content.importance.length) add(bars, importanceOption, "Importance of each parameter, with its uncertainty");
     else bars.hidden = true;
     report.on("filter", () => report.brushed || draw(place));

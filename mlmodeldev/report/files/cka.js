@@ -3,6 +3,10 @@
 report.cka = (() => {
   const { content, at, number, options } = report;
   const UNDEFINED = -32768, SCALE = 10000;
+  const MOST_NAMES = 40;  // along an axis: more overlap
+  const NAME_LENGTH = 18;
+  const MOST_HATCHED = 120;  // layers: the cells of more are smaller than the hatching
+  const isHatched = (one) => Math.max(one.rows.length, one.columns.length) <= MOST_HATCHED;
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
   function unpack(frame) {
@@ -14,15 +18,30 @@ report.cka = (() => {
     });
   }
 
+  // layers differ by what their names end with, but for an end that all have; the tooltip has it all
+  function shortNames(names) {
+    const parts = names.map((name) => name.split("."));
+    let same = 0;
+    const shortest = Math.min(...parts.map((each) => each.length));
+    while (names.length > 1 && same < shortest - 1 && new Set(parts.map((each) => each[each.length - 1 - same])).size === 1) same += 1;
+    return parts.map((each) => {
+      const text = each.slice(0, each.length - same).join(".");
+      return (text.length > NAME_LENGTH ? `…${text.slice(1 - NAME_LENGTH)}` : text) + (same ? "…" : "");
+    });
+  }
+
   function heatMap(one, frame) {
     const { tooltip, safe } = report.charts, width = one.columns.length;
     const cells = unpack(frame), place = (i) => [i % width, Math.floor(i / width)];
     const small = Math.max(one.rows.length, width) <= 12;
-    const words = (names) => ({
-      type: "category", data: names, splitArea: { show: false }, axisTick: { show: false },
-      axisLine: { lineStyle: { color: report.colour("quiet") } },
-      axisLabel: { color: report.colour("front"), width: 110, overflow: "truncate", interval: names.length > 30 ? "auto" : 0, fontSize: names.length > 20 ? 9 : 11 },
-    });
+    const words = (names) => {
+      const short = shortNames(names);
+      return {
+        type: "category", data: names, splitArea: { show: false }, axisTick: { show: false },
+        axisLine: { lineStyle: { color: report.colour("quiet") } },
+        axisLabel: { color: report.colour("front"), formatter: (_, i) => short[i], interval: Math.ceil(names.length / MOST_NAMES) - 1, fontSize: names.length > 20 ? 9 : 11 },
+      };
+    };
     return {
       grid: { left: 10, right: 70, top: 10, bottom: 10, containLabel: true },
       xAxis: { ...words(one.columns), axisLabel: { ...words(one.columns).axisLabel, rotate: 40 } },
@@ -36,11 +55,11 @@ report.cka = (() => {
       } }),
       series: [
         {
-          type: "heatmap", data: cells.map((cell, i) => ({ value: [...place(i), cell.value === null ? "-" : cell.value] })),
+          type: "heatmap", progressive: 20000, data: cells.map((cell, i) => ({ value: [...place(i), cell.value === null ? "-" : cell.value] })),
           label: { show: small, formatter: ({ value }) => (value[2] === "-" ? "" : value[2].toFixed(2)), fontSize: 11 },
           emphasis: { itemStyle: { borderColor: report.colour("accent"), borderWidth: 2 } },
         },
-        { type: "custom", silent: true, data: cells.flatMap((cell, i) => (cell.chance ? [place(i)] : [])), renderItem: hatch },
+        { type: "custom", silent: true, data: cells.flatMap((cell, i) => (cell.chance && isHatched(one) ? [place(i)] : [])), renderItem: hatch },
       ],
     };
   }
@@ -55,12 +74,17 @@ report.cka = (() => {
     ] };
   }
 
+  function leftOut() {
+    const count = content.cka_left_out;
+    return count ? ` Of ${count} ${count === 1 ? "trial" : "trials"} there are matrices for which this page has no room.` : "";
+  }
+
   function note(one, frame) {
     const cells = unpack(frame), undefined_ = cells.filter((c) => c.value === null).length;
     const chance = cells.filter((c) => c.chance).length;
     const kept = one.frames.length < one.epochs ? `; ${one.frames.length} of ${one.epochs} epochs are in this page` : "";
-    return `${one.estimator} estimator, ${one.kernel} kernel, ${one.samples} samples, against ${one.against}; hatched: ${chance} of ${cells.length} cells not above chance`
-      + (undefined_ ? `; ${undefined_} undefined` : "") + kept + ".";
+    return `${one.estimator} estimator, ${one.kernel} kernel, ${one.samples} samples, against ${one.against}; ${isHatched(one) ? "hatched" : "too small to be hatched"}: ${chance} of ${cells.length} cells not above chance`
+      + (undefined_ ? `; ${undefined_} undefined` : "") + kept + "." + leftOut();
   }
 
   const current = () => {
@@ -93,7 +117,9 @@ report.cka = (() => {
   function start() {
     const ids = content.trials.map((t) => t.id).filter((id) => content.cka[id]);
     if (!ids.length) {
-      at("alignment").hidden = true;
+      at("alignment").hidden = !content.cka_left_out;
+      at("cka-note").textContent = `${leftOut()} They lie in the trials' folders, cka/.`;
+      document.querySelector("#alignment .tools").hidden = at("cka-chart").hidden = true;
       return;
     }
     options(at("cka-trial"), ids.map((id) => [id, report.label(report.trials.get(id))]));
@@ -103,5 +129,5 @@ report.cka = (() => {
     at("cka-epoch").addEventListener("input", show);
     chooseTrial();
   }
-  return { start, heatMap, unpack, note };
+  return { start, heatMap, unpack, note, shortNames };
 })();

@@ -65,8 +65,8 @@ report.curves = (() => {
     series.forEach((one) => (one.data = one.data.filter(usable)));
     const left = there.length - shown.length;
     at("curve-note").textContent = !there.length
-      ? at("which").value === "chosen" ? "Tick trials in the table to see them here." : "None of these trials has logged it."
-      : `${shown.length} curves${left && at("which").value !== "best" ? `; ${left} more are not drawn, filter the table` : ""}. Wheel or pinch: zoom. A gap is a value that is not finite.`;
+      ? at("which").value === "chosen" ? "Tick trials in the table to see them here." : content.curves_left_out && at("metric").value !== content.metric ? "No curve of it in this page, which has those of some trials only." : "None of these trials has logged it."
+      : `${shown.length} curves of at most ${content.curve_points} points${left && at("which").value !== "best" ? `; ${left} more are not drawn, filter the table` : ""}. Wheel or pinch: zoom. A gap is a value that is not finite.`;
     return chartOption(series, { logX, logY, metric, legend: series.length <= 20 });
   }
 

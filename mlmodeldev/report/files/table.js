@@ -12,14 +12,18 @@ report.table = (() => {
     { name: "name", text: "trial", value: (t) => t.name },
     { name: "state", text: "state", value: (t) => t.state },
     { name: "value", text: content.metric, value: (t) => t.value, numeric: true },
-    ...content.parameters.map((p) => ({ name: p.name, text: p.label, value: (t) => report.setting(t, p.name), numeric: true, parameter: true })),
+    // any program names its parameters as it likes: also as a fact, which the bare name stays
+    ...content.parameters.map((p) => ({
+      name: `parameter/${p.name}`, setting: p.name, text: p.label, value: (t) => report.setting(t, p.name),
+      show: (t) => report.written(report.setting(t, p.name)), numeric: true,
+    })),
     { name: "epoch", text: "epoch", value: (t) => t.epoch, show: (t) => (t.epoch === undefined ? "" : t.epochs ? `${t.epoch}/${t.epochs}` : String(t.epoch)), numeric: true },
     { name: "seconds", text: "time", value: (t) => t.seconds, show: (t) => report.time(t.seconds), numeric: true },
     { name: "attempts", text: "attempts", value: (t) => t.attempts, numeric: true },
     ...testNames().map((name) => ({ name, text: name, value: (t) => (t.test || {})[name], numeric: true, test: true })),
   ];
   // folded, the replicates' own columns would be empty
-  const shown = () => columns.filter((column) => !state.folded || !content.replicates.includes(column.name));
+  const shown = () => columns.filter((column) => !state.folded || !content.replicates.includes(column.setting));
 
   function testNames() {
     const names = new Set();
@@ -37,7 +41,7 @@ report.table = (() => {
   }
 
   function comparison(name, sign, text) {
-    const column = columns.find((c) => [c.name, c.text].includes(name));
+    const column = columns.find((c) => [c.name, c.text, c.setting].includes(name));
     if (!column) return null;
     const wanted = Number(text);
     return (trial) => {
@@ -142,8 +146,8 @@ report.table = (() => {
       if (column.name === "value") return element("td", { class: "number" }, report.spread(point));
       if (column.test) return element("td", { class: "number" }, number(mean(inner, column)));
       if (column.name === "seconds") return element("td", { class: "number" }, report.time(total(inner)));
-      const same = new Set(inner.map((trial) => String(column.value(trial))));
-      return element("td", { class: "number" }, column.parameter && same.size === 1 ? number(column.value(inner[0])) : "");
+      const same = new Set(inner.map((trial) => column.setting && column.show(trial)));
+      return element("td", { class: "number" }, column.setting && same.size === 1 ? [...same][0] : "");
     });
     return element("tr", { class: "point", "data-point": point.name }, ...cells);
   }

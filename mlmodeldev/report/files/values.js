@@ -20,6 +20,11 @@ const report = (() => {
     return String(Number(value.toPrecision(digits)));
   }
 
+  // a setting: null is a value, a list or a mapping is JSON; what a trial does not set is empty
+  function written(value) {
+    return value !== null && typeof value !== "object" ? number(value) : JSON.stringify(value);
+  }
+
   function time(seconds) {
     if (seconds === null || seconds === undefined) return "";
     if (seconds < 90) return `${number(seconds, 3)} s`;
@@ -60,7 +65,7 @@ const report = (() => {
   const label = (trial) => `${trial.name} (${trial.id})`;
   const setting = (trial, name) => (trial.settings || {})[name];
   return {
-    content, trials, higher, chosen, on, emit, number, time, spread, element, options, at, colour,
+    content, trials, higher, chosen, on, emit, number, written, time, spread, element, options, at, colour,
     palette, viridis, label, setting, filtered: content.trials, brushed: null,
   };
 })();
