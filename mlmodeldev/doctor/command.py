@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib
 import io
 import json
 import os
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
 
 DOCTOR_HELP = "look at all that a trial needs here; each line OK, WARN or FAIL, with one mend"
 JOB_SECONDS = 600
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer SlurmTrain.py's command line: by this name projects of version 0.2 and before call it.
+
+    Their slurm/SlurmTrain.py stays as it is until ``mlmodeldev update``.
+    """
+    return int(importlib.import_module("mlmodeldev.cli").slurm_train(arguments))
 
 
 def add_doctor_options(parser: argparse.ArgumentParser) -> None:

@@ -149,3 +149,12 @@ def test_submit_warns_once_and_goes_on(place: Place, capsys) -> None:
 def test_each_check_has_its_row_in_the_doc() -> None:
     text = (ROOT / "docs" / "doctor.md").read_text()
     assert [check.name for check in CHECKS if f"| `{check.name}` |" not in text] == []
+
+
+def test_a_project_made_before_starts_as_it_did(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its slurm/SlurmTrain.py imports ``main`` from here."""
+    from mlmodeldev.doctor.command import main
+
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "report" in capsys.readouterr().out
