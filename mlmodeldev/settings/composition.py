@@ -102,7 +102,7 @@ def _plain_values(overrides: Sequence[str]) -> list[Override] | None:
 
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException:
+    except (HydraException, ValueError):
         return None  # which says what is wrong
     plain = all(
         each.type is not OverrideType.DEL

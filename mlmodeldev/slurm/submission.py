@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 from mlmodeldev.atomic import write_json, write_text
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.query import Queued, array_of, queued_scripts, read_queue, task_name
+from mlmodeldev.trial.record_values import MOST_SECONDS
 
 FOLDER = ".jobs"
 SWEEP_COPY = "sweep.yaml"
@@ -32,7 +34,14 @@ SWEEP_COPY = "sweep.yaml"
 Tasks = list[list[str]]
 """The trials of each task of an array, by its index."""
 
-_OPTIONS = ("created", "gpus", "restarts_after_kill", "overrides", "count", "seed")
+_OPTIONS: dict[str, Any] = {
+    "created": int | float,
+    "gpus": int,
+    "restarts_after_kill": int,
+    "overrides": list,
+    "count": int | None,
+    "seed": int,
+}
 
 
 @dataclass
@@ -91,15 +100,23 @@ class Submission:
 
     @classmethod
     def read(cls, file: Path) -> Submission:
-        """Read one back; an array whose number only its jobs have noted is among the others."""
-        content = json.loads(file.read_text())
+        """Read one back; an array whose number only its jobs have noted is among the others.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            content = json.loads(file.read_text())
+        except RecursionError:
+            raise ValueError(f"{file}: is nested too deeply") from None
+        _check(content)
         arrays = [(array["job"], array["tasks"]) for array in content["arrays"]]
         options = {key: content[key] for key in _OPTIONS if key in content}
         submission = cls(file.parent, Path(content["snapshot"]), arrays=arrays, **options)
         submission.intent = content.get("intent")
         submission.taken = bool(content.get("taken"))
         note = job_note(file.parent, len(arrays))
-        if submission.intent is not None and note.is_file() and (job := note.read_text().strip()):
+        if submission.intent is not None and (job := _noted(note)):
             submission.reattach(job)
         return submission
 
@@ -155,6 +172,40 @@ class Submission:
             for index, trials in enumerate(tasks):
                 # a single task is submitted as a plain job, no array
                 yield (f"{job}_{index}" if len(tasks) > 1 else job), trials
+
+
+def _check(content: Any) -> None:
+    """Raise `ValueError` where the content of a file is no submission's."""
+    arrays = content.get("arrays") if isinstance(content, dict) else None
+    right = isinstance(arrays, list) and isinstance(content.get("snapshot"), str)
+    for array in arrays if right else ():
+        right = right and isinstance(array, dict) and _is_job(array.get("job"))
+        right = right and _is_tasks(array["tasks"] if "tasks" in array else None)
+    right = right and (content.get("intent") is None or _is_tasks(content["intent"]))
+    for name, kind in _OPTIONS.items():
+        value = content.get(name) if right else None
+        right = right and (name not in content or isinstance(value, kind))
+        right = right and (name != "created" or 0 <= (value or 0) < MOST_SECONDS)
+    if not right or not all(isinstance(each, str) for each in content.get("overrides", ())):
+        raise ValueError("no submission")
+
+
+def _is_job(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[\w.+-]{1,50}", value, re.ASCII))
+
+
+def _is_tasks(value: Any) -> bool:
+    tasks = isinstance(value, list) and all(isinstance(task, list) for task in value)
+    return tasks and all(isinstance(trial, str) for task in value for trial in task)
+
+
+def _noted(note: Path) -> str:
+    """Return the number that an array's jobs have noted; empty: none."""
+    try:
+        job = note.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return job if _is_job(job) else ""
 
 
 def job_note(folder: Path, number: int) -> Path:

@@ -8,8 +8,8 @@ Example::
 
 Optuna's own file backend stops for good at a line that a crash or a full disk has torn. Here each
 access happens under a lock of the operating system, which is free again when its holder is killed;
-a torn end is cut off before anything is read or written after it, and a line that is no JSON is
-passed over by all readers alike.
+a torn end is cut off before anything is read or written after it, and a line that Optuna could not
+read is passed over by all readers alike.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from optuna.study import StudyDirection
 
 from mlmodeldev.atomic import write_json, writing_to
 from mlmodeldev.lease import HEARTBEAT_SECONDS, ProcessLock, new_owner, owned, owner_record
+from mlmodeldev.sweep.journal_lines import parsed
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -154,20 +155,12 @@ class _File(BaseJournalBackend):
                 if not line.endswith(b"\n"):
                     break  # torn, and cut off before the next is written
                 self._offset += len(line)
-                entry = _parsed(line)
+                entry = parsed(line)
                 if entry is None:
                     log.warning("%s: a damaged line is passed over", self._path)
                 else:
                     self._count += 1
                 yield entry
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) and "op_code" in entry else None
 
 
 def _mend(file: Any) -> None:
@@ -180,7 +173,7 @@ def _mend(file: Any) -> None:
         return
     begin = _line_begin(file, size)
     file.seek(begin)
-    if _parsed(file.read()) is not None:
+    if parsed(file.read()) is not None:
         file.write(b"\n")  # whole but for its end
         return
     log.warning("%s: the torn last line is cut off", file.name)
@@ -234,7 +227,7 @@ class Leases:
             return True
         try:
             record = json.loads(self._file(name).read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
         return isinstance(record, dict) and owned(record)
 

@@ -31,12 +31,13 @@ AGENT_VARIABLES = (
     STOP_NOTE_VARIABLE,
 )
 """What an agent gives one trial; no other may inherit it."""
-RUN_ID = r"[^/\\#?%:\s.\x00-\x1f][^/\\#?%:\x00-\x1f]{0,127}"
+RUN_ID = r"[^/\\#?%:\s.\x00-\x1f\ud800-\udfff][^/\\#?%:\x00-\x1f\ud800-\udfff]{0,127}"
 """A run's id as W&B allows it; no path, for it becomes part of files' names."""
 OWNERS = ".wandb-runs"
 """Folder beside the sweeps': which trial each given run belongs to."""
 
 _ONLY_IN_WANDB = "wandb:"
+_TRIAL = r"(?!\.\.?/)[^/\0]+/(?!\.\.?$)[^/\0]+"
 
 
 class GivenRun(NamedTuple):
@@ -65,12 +66,16 @@ def leave_agent() -> None:
 
 def owner_of(runs_dir: Path, run: str) -> str | None:
     """Return the trial that a run belongs to, ``<sweep>/<trial>``; None: nobody's that is there."""
-    try:
-        owner = (runs_dir / OWNERS / run).read_text().strip()
-    except (OSError, UnicodeDecodeError):
+    if not re.fullmatch(RUN_ID, run):
         return None
-    there = owner.startswith(_ONLY_IN_WANDB) or (owner and (runs_dir / owner).is_dir())
-    return owner.removeprefix(_ONLY_IN_WANDB) if there else None
+    try:
+        owner = (runs_dir / OWNERS / run).read_text(encoding="utf-8").strip()
+        if owner.startswith(_ONLY_IN_WANDB):
+            return owner.removeprefix(_ONLY_IN_WANDB)
+        is_there = bool(re.fullmatch(_TRIAL, owner)) and (runs_dir / owner).is_dir()
+    except (OSError, ValueError):  # no text, or no name that a file may have
+        return None
+    return owner if is_there else None
 
 
 def take_run(folder: Path, run: str) -> bool:

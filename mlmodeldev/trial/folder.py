@@ -45,6 +45,7 @@ from mlmodeldev.trial.configuration import (
     MAY_CHANGE_IN_SWEEPS,
     first_difference,
 )
+from mlmodeldev.trial.record_values import loads, usable
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -153,10 +154,10 @@ class TrialFolder:
         """Return the record; an empty one where there is none yet."""
         file = self.path / "trial.json"
         try:
-            record: dict[str, Any] = json.loads(file.read_text())
+            record: dict[str, Any] = loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except ValueError:
             record = {}
         if not isinstance(record, dict) or not record:
             raise UsageError(
@@ -169,7 +170,7 @@ class TrialFolder:
                 f"{file}: was written by a newer mlmodeldev (version {version} of the"
                 f" record, this one reads up to {RECORD_VERSION}); go on with that one"
             )
-        return record
+        return usable(record)
 
     def update(self, **changes: Any) -> dict[str, Any]:
         """Change some entries of the record; the file is replaced whole.

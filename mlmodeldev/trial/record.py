@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mlmodeldev.trial.record_values import loads, usable
 
 STEP = "trainer/global_step"
 """The axis of W&B's charts: optimizer steps."""
@@ -24,12 +25,15 @@ TIME = "time/logged"
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of the trial in a folder; an empty one where none can be read."""
+    """Return the record of the trial in a folder; an empty one where none can be read.
+
+    An entry of another type than it should have is left out (`mlmodeldev.trial.record_values`).
+    """
     try:
-        record = json.loads((folder / "trial.json").read_text())
+        record = loads((folder / "trial.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return usable(record) if isinstance(record, dict) else {}
 
 
 # --- log.json: an entry an epoch
@@ -61,10 +65,10 @@ def best_entry(folder: Path, metric: str, goal: str) -> tuple[float, int] | None
     Of equal values the first counts, as it does for the best weights.
     """
     pairs = [
-        (value, int(entry["epoch"]))
+        (value, int(epoch))
         for entry in _entries(folder)
         for value in _finite([entry.get(metric)])
-        if "epoch" in entry
+        for epoch in _finite([entry.get("epoch")])
     ]
     sign = -1 if goal == "maximize" else 1
     return min(pairs, key=lambda pair: sign * pair[0], default=None)
@@ -84,7 +88,7 @@ def last_entry(folder: Path) -> dict[str, Any]:
 
 def _entries(folder: Path) -> list[dict[str, Any]]:
     try:
-        entries = json.loads((folder / "log.json").read_text())
+        entries = loads((folder / "log.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
@@ -103,7 +107,7 @@ def _finite(values: Sequence[Any]) -> list[float]:
     for value in values:
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # the last: an integer of 400 digits
             continue
         if math.isfinite(number):
             numbers.append(number)
@@ -114,8 +118,23 @@ def _finite(values: Sequence[Any]) -> list[float]:
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
-    """Return the file's whole rows as numbers; ``step`` is one of them."""
-    return [{name: float(value) for name, value in row.items()} for row in read_text_rows(file)[1]]
+    """Return the file's whole rows as numbers; ``step`` is one of them. What is none is left out."""
+    return [_numbers(row) for row in read_text_rows(file)[1]]
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in row.items()}
+    except ValueError:
+        return {name: float(value) for name, value in row.items() if _is_number(value)}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_text_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -129,7 +148,8 @@ def read_text_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     complete = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(io.StringIO(complete))
     try:
-        rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in reader]
+        # under None: cells that are more than there are columns
+        rows = [{k: v for k, v in row.items() if v not in ("", None) and k} for row in reader]
     except csv.Error:
         return [], []
     return list(reader.fieldnames or []), [row for row in rows if row.get("step", "").isdecimal()]
