@@ -187,8 +187,11 @@ def _requeued_since(slurm: Any) -> bool:
     job = slurm.get("job_id") if isinstance(slurm, Mapping) else None
     if job is None or job != os.environ.get("SLURM_JOB_ID"):
         return False
-    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
-    return int(restarts) > int(slurm.get("restart_count", "0"))
+    try:
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        return restarts > int(slurm.get("restart_count") or 0)
+    except (TypeError, ValueError):
+        return False  # an odd number tells nothing
 
 
 # --- processes

@@ -205,7 +205,7 @@ def read_parameters(file: Path) -> dict[str, Any]:
     try:
         entries = yaml.safe_load(file.read_text()).items()
         return {name: entry["value"] for name, entry in entries if name != "wandb_version"}
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError):
         raise UsageError(
             f"{FILE_VARIABLE}={file}: is no file of parameters that an agent has written"
         ) from None

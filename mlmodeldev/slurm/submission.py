@@ -180,7 +180,7 @@ def _check(content: Any) -> None:
     right = isinstance(arrays, list) and isinstance(content.get("snapshot"), str)
     for array in arrays if right else ():
         right = right and isinstance(array, dict) and _is_job(array.get("job"))
-        right = right and _is_tasks(array["tasks"] if "tasks" in array else None)
+        right = right and _is_tasks(array.get("tasks"))
     right = right and (content.get("intent") is None or _is_tasks(content["intent"]))
     for name, kind in _OPTIONS.items():
         value = content.get(name) if right else None

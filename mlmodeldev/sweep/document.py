@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NoReturn
 
-from mlmodeldev.errors import UsageError, shown_line, nearest
+from mlmodeldev.errors import UsageError, nearest, shown_line
 
 Keys = tuple[str | int, ...]
 

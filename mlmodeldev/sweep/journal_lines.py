@@ -77,7 +77,9 @@ def _new_trial(entry: Mapping[str, Any]) -> None:
         value=_number_or_none(entry.get("value")),
         values=_values(entry.get("values")),
         datetime_start=_time(entry["datetime_start"]),
-        datetime_complete=_time(entry["datetime_complete"]) if "datetime_complete" in entry else None,
+        datetime_complete=_time(entry["datetime_complete"])
+        if "datetime_complete" in entry
+        else None,
         params={},
         distributions={},
         user_attrs={},

@@ -26,6 +26,7 @@ from mlmodeldev.data.shared_memory import shared_memory_full
 from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import EXIT_INTERRUPTED, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
+from mlmodeldev.machine import number_in
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
 from mlmodeldev.training.trial_start import best_value, open_trial
@@ -304,7 +305,7 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
     job, starts = slurm.get("job_id"), int(slurm.get("restart_count", "0"))
     if job is None or job != os.environ.get("SLURM_JOB_ID"):
         return
-    if starts <= int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+    if starts <= number_in(os.environ, "SLURM_RESTART_COUNT", 0):
         return  # another process of this very start, as in an allocation's shells
     print(f"{error}; standing still until Slurm ends this task", file=sys.stderr, flush=True)
     for number in signals.SIGNALS:

@@ -31,7 +31,7 @@ AGENT_VARIABLES = (
     STOP_NOTE_VARIABLE,
 )
 """What an agent gives one trial; no other may inherit it."""
-RUN_ID = r"[^/\\#?%:\s.\x00-\x1f\ud800-\udfff][^/\\#?%:\x00-\x1f\ud800-\udfff]{0,127}"
+RUN_ID = r"[^/\\#?%:\s.\x00-\x1f][^/\\#?%:\x00-\x1f]{0,127}"
 """A run's id as W&B allows it; no path, for it becomes part of files' names."""
 OWNERS = ".wandb-runs"
 """Folder beside the sweeps': which trial each given run belongs to."""
@@ -64,9 +64,16 @@ def leave_agent() -> None:
         os.environ.pop(name, None)
 
 
+def _names_a_file(run: str) -> bool:
+    try:
+        return bool(re.fullmatch(RUN_ID, run) and os.fsencode(run))
+    except UnicodeEncodeError:
+        return False
+
+
 def owner_of(runs_dir: Path, run: str) -> str | None:
     """Return the trial that a run belongs to, ``<sweep>/<trial>``; None: nobody's that is there."""
-    if not re.fullmatch(RUN_ID, run):
+    if not _names_a_file(run):
         return None
     try:
         owner = (runs_dir / OWNERS / run).read_text(encoding="utf-8").strip()
@@ -89,7 +96,7 @@ def take_run(folder: Path, run: str) -> bool:
         UsageError: it can't be noted.
     """
     runs_dir, name = folder.parents[1], f"{folder.parent.name}/{folder.name}"
-    if not re.fullmatch(RUN_ID, run):
+    if not _names_a_file(run):
         return True  # W&B will refuse it by itself
     owner = owner_of(runs_dir, run)
     if owner is None:
@@ -109,6 +116,6 @@ def take_run(folder: Path, run: str) -> bool:
 
 def give_run(runs_dir: Path, run: str, owner: str) -> None:
     """Note that a run is another trial's, of which only W&B knows."""
-    if re.fullmatch(RUN_ID, run):
+    if _names_a_file(run):
         (runs_dir / OWNERS).mkdir(parents=True, exist_ok=True)
         write_text(runs_dir / OWNERS / run, f"{_ONLY_IN_WANDB}{owner}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mlmodeldev.trial.record_values import loads, usable
 STEP = "trainer/global_step"
 """The axis of W&B's charts: optimizer steps."""
 
+_STEP_NUMBER = re.compile(r"[0-9]{1,15}").fullmatch
 TIME = "time/logged"
 """When a row was written, in seconds since 1970."""
 
@@ -118,7 +120,7 @@ def _finite(values: Sequence[Any]) -> list[float]:
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
-    """Return the file's whole rows as numbers; ``step`` is one of them. What is none is left out."""
+    """Return the file's whole rows as numbers, ``step`` among them; what is none is left out."""
     return [_numbers(row) for row in read_text_rows(file)[1]]
 
 
@@ -152,4 +154,4 @@ def read_text_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
         rows = [{k: v for k, v in row.items() if v not in ("", None) and k} for row in reader]
     except csv.Error:
         return [], []
-    return list(reader.fieldnames or []), [row for row in rows if row.get("step", "").isdecimal()]
+    return list(reader.fieldnames or []), [r for r in rows if _STEP_NUMBER(r.get("step", ""))]

@@ -101,7 +101,9 @@ def _is_list(value: Any) -> bool:
 
 def _is_place(value: Any) -> bool:
     """Entity and project."""
-    return isinstance(value, list) and len(value) == 2 and all(v is None or _is_word(v) for v in value)
+    return (
+        isinstance(value, list) and len(value) == 2 and all(v is None or _is_word(v) for v in value)
+    )
 
 
 def _is_path(value: Any) -> bool:
@@ -114,7 +116,17 @@ def _is_metric(value: Any) -> bool:
 
 
 _TIMES = ("created", "begun", "updated", "seconds", "lease")
-_WORDS = ("id", "sweep", "state", "token", "wandb_id", "wandb_sweep", "wandb_entity", "sha", "source")
+_WORDS = (
+    "id",
+    "sweep",
+    "state",
+    "token",
+    "wandb_id",
+    "wandb_sweep",
+    "wandb_entity",
+    "sha",
+    "source",
+)
 _MAPPINGS = ("owner", "slurm", "test", "usage", "overrides", "data", "software", "parent", "code")
 _KINDS: dict[str, _Kind] = {
     **dict.fromkeys(_TIMES, _is_time),

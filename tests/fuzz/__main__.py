@@ -26,7 +26,9 @@ KEPT = ROOT / "build" / "fuzz.json"
 def main() -> int:
     """Run the targets, each in a process of its own."""
     args = _arguments()
-    os.environ.update(MLMODELDEV_PROJECT=str(ROOT), MLMODELDEV_CLUSTER="local", WANDB_MODE="offline")
+    os.environ.update(
+        MLMODELDEV_PROJECT=str(ROOT), MLMODELDEV_CLUSTER="local", WANDB_MODE="offline"
+    )
     if args.table:
         from tests.fuzz.table import write_table
 
@@ -71,10 +73,16 @@ def _arguments() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--examples", type=int, default=100_000, help="inputs of each target")
     parser.add_argument("--processes", type=int, default=2000, help="inputs of whole commands")
-    parser.add_argument("--target", action="append", metavar="NAME", help="this one; may be given again")
+    parser.add_argument(
+        "--target", action="append", metavar="NAME", help="this one; may be given again"
+    )
     parser.add_argument("--input", type=int, metavar="NUMBER", help="try this input alone")
-    parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="number of the first input")
-    parser.add_argument("--sample", type=int, default=3000, help="inputs for which branches are counted")
+    parser.add_argument(
+        "--first", type=int, default=0, metavar="NUMBER", help="number of the first input"
+    )
+    parser.add_argument(
+        "--sample", type=int, default=3000, help="inputs for which branches are counted"
+    )
     parser.add_argument("--no-coverage", action="store_true")
     parser.add_argument("--table", action="store_true", help="write the table of what was run last")
     parser.add_argument("--one", help=argparse.SUPPRESS)

@@ -81,7 +81,7 @@ def _check(event: str, path: object) -> None:
     if not isinstance(path, str | bytes | os.PathLike):
         return  # a descriptor, which was opened before
     real = os.path.realpath(os.fsdecode(path))  # links lead out, too
-    inside = real.startswith(_Watch.inside) or real.startswith("/dev/null")
+    inside = real.startswith((_Watch.inside, "/dev/null"))
     if not inside and "__pycache__" not in real:
         _breach(f"{event} outside: {real}")
 

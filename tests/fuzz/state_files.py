@@ -1,4 +1,4 @@
-"""Targets that trials and launchers leave for one another: records, notes, tables, journals."""
+"""Targets that trials and launchers leave for one another: records, tables, submissions."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import csv
 import io
 import json
 import math
-import os
 from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 from unittest import mock
 
-from tests.fuzz.mutation import ODD_VALUES, WORDS, spoiled_bytes, spoiled_json, spoiled_text
+from tests.fuzz.mutation import (
+    WORDS,
+    spoiled_bytes,
+    spoiled_json,
+    spoiled_text,
+)
 from tests.fuzz.target import Target, may_refuse
 
 SWEEP = """\
@@ -87,7 +91,12 @@ def check_folder(given: dict[str, bytes], folder: Path) -> None:
         (place / name).write_bytes(content)
     record = read_record(place)
     wanted = _json(given["trial.json"])
-    if isinstance(wanted, dict) and isinstance(wanted.get("state"), str) and wanted["state"].isalnum() and len(wanted["state"]) < 300:
+    if (
+        isinstance(wanted, dict)
+        and isinstance(wanted.get("state"), str)
+        and wanted["state"].isalnum()
+        and len(wanted["state"]) < 300
+    ):
         assert record["state"] == wanted["state"]
     with may_refuse():
         TrialFolder(place).read()
@@ -207,164 +216,23 @@ def check_jobs(given: tuple[bytes, bytes | None, str], folder: Path) -> None:
     assert all(isinstance(job.job, str) for job in all_jobs.values())
 
 
-# --- a search's journal
-
-
-@cache
-def _journal_text() -> tuple[bytes, ...]:
-    import tempfile
-
-    from mlmodeldev.sweep.journal import Journal
-    from optuna.distributions import FloatDistribution
-    from optuna.trial import TrialState, create_trial
-
-    with tempfile.TemporaryDirectory() as name:
-        journal = Journal(Path(name))
-        with journal.lock:
-            study = journal.study("odd", "maximize")
-            for number in range(3):
-                trial = create_trial(
-                    state=TrialState.RUNNING, params={"x": 0.1 * number},
-                    distributions={"x": FloatDistribution(0.0, 1.0)},
-                    user_attrs={"id": f"t{number}", "owner": None},
-                )  # fmt: skip
-                made = journal.storage.create_new_trial(study, trial)
-                journal.storage.set_trial_user_attr(made, "owner", "w")
-                if number:
-                    journal.storage.set_trial_intermediate_value(made, 1, 0.5)
-                    journal.storage.set_trial_state_values(made, TrialState.COMPLETE, [0.5])
-        return tuple(journal.path.read_bytes().splitlines(keepends=True))
-
-
-def make_journal(rng: Random) -> bytes:
-    """Return a journal with a line spoilt, torn, doubled, moved or foreign, anywhere but at first."""
-    lines = [*_journal_text()]
-    for _ in range(rng.randint(1, 2)):
-        at = rng.randrange(1, len(lines) + 1)
-        kind = rng.randrange(7)
-        if kind < 4 and at < len(lines):
-            try:
-                tree = json.loads(lines[at])
-            except (ValueError, RecursionError):
-                continue
-            lines[at] = spoiled_json(rng, tree).replace(b"\n", b" ") + b"\n"
-        elif kind == 4 and at < len(lines):
-            lines[at] = spoiled_bytes(rng, lines[at])
-        elif kind == 5:
-            lines.insert(at, rng.choice(lines))
-        else:
-            code = rng.choice((-1, 99, None, "x", 3, 4, 8, 1.5, True, [1]))
-            lines.insert(at, json.dumps({"op_code": code, "worker_id": "w"}).encode() + b"\n")
-        lines = [line for line in lines if line] or [b""]
-    data = b"".join(lines)
-    return data[: -rng.randrange(1, 60)] if rng.random() < 0.2 else data
-
-
-def check_journal(given: bytes, folder: Path) -> None:
-    """A worker reads on behind any line, and what it writes is read by the next."""
-    from mlmodeldev.sweep.journal import Journal
-    from optuna.trial import TrialState, create_trial
-
-    (folder / "journal.log").write_bytes(given)
-    journal = Journal(folder)
-    with may_refuse(), journal.lock:
-        study = journal.study("odd", "maximize")
-        before = len(journal.storage.get_all_trials(study))
-        state = create_trial(state=TrialState.RUNNING, user_attrs={"id": "new"})
-        journal.storage.create_new_trial(study, state)
-        other = Journal(folder)
-        other.lock = journal.lock
-        rows = other.storage.get_all_trials(other.study("odd", "maximize"))
-        assert len(rows) == before + 1
-        assert rows[-1].user_attrs["id"] == "new"
-
-
-# --- runs of W&B, and which trial each belongs to
-
-_IDS = (
-    *("x7", "a-b_c", "..", ".", "../x", "/etc/x", "a/b", "a\\b", "x" * 128, "x" * 129, "", " ", "a b"),
-    *("\0", "a\0b", "é" * 100, "a\nb", ".hidden", "%2e", "#", "con", "wandb:", "~", "*", "x?"),
-)
-
-
-def make_run(rng: Random) -> tuple[str, bytes | None]:
-    """Return a run's id and the note beside the runs."""
-    run = rng.choice(_IDS) if rng.random() < 0.6 else spoiled_text(rng, rng.choice(_IDS))
-    note = rng.choice((None, b"odd/t", b"odd/other", b"gone/x", b"wandb:a/b", b"", b"\xff", b"../..",
-                       b"/", b"odd/t\n", b"\0", b"x" * 5000))  # fmt: skip
-    return run, note
-
-
-def check_run(given: tuple[str, bytes | None], folder: Path) -> None:
-    """A run is one trial's; another of the same id is refused; no note lies elsewhere."""
-    from mlmodeldev.trial.agent_run import OWNERS, give_run, owner_of, take_run
-
-    run, note = given
-    runs = folder / "runs"
-    for name in ("odd/t", "odd/other"):
-        (runs / name).mkdir(parents=True)
-    names = runs / OWNERS
-    names.mkdir()
-    if note is not None and run and not {*run} & {*"/\0"} and run not in (".", ".."):
-        try:
-            (names / run).write_bytes(note)
-        except (OSError, UnicodeEncodeError):
-            note = None
-    before = {str(path) for path in folder.rglob("*")}
-    with may_refuse():
-        first = take_run(runs / "odd/t", run)
-        second = take_run(runs / "odd/other", run)
-        third = take_run(runs / "odd/t", run)
-        owner = owner_of(runs, run)
-        assert first == third
-        if owner is not None:
-            assert not (first and second), "a run is two trials'"
-        give_run(runs, run, "a/b")
-    new = {str(path) for path in folder.rglob("*")} - before
-    assert all(Path(path).parent == names for path in new), new
-
-
-def make_offline(rng: Random) -> tuple[bytes, dict[str, str]]:
-    """Return a record that tells of a trial's run, and what an agent has set."""
-    variables = {}
-    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_ENTITY", "WANDB_PROJECT"):
-        if rng.random() < 0.5:
-            variables[name] = rng.choice((*_IDS[:13], "é")).replace("\0", "")
-    record = {**RECORD, "wandb_path": "team/odd/x-1a"}
-    tree = {**record, rng.choice(("wandb_path", "wandb_place", "wandb_id", "wandb_sweep")):
-            rng.choice(ODD_VALUES)}  # fmt: skip
-    return spoiled_json(rng, tree), variables
-
-
-def check_offline(given: tuple[bytes, dict[str, str]], folder: Path) -> None:
-    """A trial without a network has a run of its own, the same one when it asks again."""
-    from types import SimpleNamespace
-
-    from mlmodeldev.tracking.wandb_run_id import choose_run
-    from mlmodeldev.trial.folder import TrialFolder
-
-    record, variables = given
-    place = folder / "runs" / "odd" / "t"
-    place.mkdir(parents=True)
-    (place / "trial.json").write_bytes(record)
-    logger = SimpleNamespace(wandb=SimpleNamespace(entity=None, project="odd"))
-    settings: Any = SimpleNamespace(logger=logger)
-    with mock.patch.dict(os.environ, variables), may_refuse():
-        first = choose_run(settings, TrialFolder(place), online=False)
-        again = choose_run(settings, TrialFolder(place), online=False)
-        assert first.id == again.id
-        assert isinstance(first.id, str)
-        assert first.id
-
-
 TARGETS = [
-    Target("records", ("mlmodeldev.trial.record", "mlmodeldev.slurm.trial_entries",
-           "mlmodeldev.sweep.results", "mlmodeldev.lease"), make_folder, check_folder),  # fmt: skip
-    Target("metrics.csv", ("mlmodeldev.tracking.metrics_csv", "mlmodeldev.trial.record"),
-           make_table, check_table),  # fmt: skip
+    Target(
+        "records",
+        (
+            "mlmodeldev.trial.record",
+            "mlmodeldev.slurm.trial_entries",
+            "mlmodeldev.sweep.results",
+            "mlmodeldev.lease",
+        ),
+        make_folder,
+        check_folder,
+    ),
+    Target(
+        "metrics.csv",
+        ("mlmodeldev.tracking.metrics_csv", "mlmodeldev.trial.record"),
+        make_table,
+        check_table,
+    ),
     Target("jobs.json", ("mlmodeldev.slurm.submission",), make_jobs, check_jobs),
-    Target("search journals", ("mlmodeldev.sweep.journal",), make_journal, check_journal),
-    Target("runs' owners", ("mlmodeldev.trial.agent_run",), make_run, check_run),
-    Target("offline runs' ids", ("mlmodeldev.tracking.wandb_run_id",), make_offline,
-           check_offline),  # fmt: skip
 ]
