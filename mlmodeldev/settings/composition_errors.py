@@ -30,7 +30,8 @@ def _comes_of_composing(error: BaseException) -> bool:
     places = [(f.f_globals.get("__name__", ""), f.f_code.co_name) for f in _frames(error)]
     if ("hydra.core.utils", "run_job") in places or isinstance(error, MemoryError):
         return False
-    return any(module.startswith(_COMPOSING) for module, _ in places)
+    by_hydra = bool(places) and places[-1][0].startswith("hydra.")  # options that don't go together
+    return by_hydra or any(module.startswith(_COMPOSING) for module, _ in places)
 
 
 _COMPOSING = ("hydra._internal.config", "hydra._internal.defaults", "hydra.core.override_parser")

@@ -58,6 +58,12 @@ def test_a_problem_of_a_sweep_file_is_one_line_whatever_its_keys_hold(tmp_path: 
     refusal(loads, file.read_text())
 
 
+def test_options_of_hydra_that_do_not_go_together_are_told(tmp_path: Path) -> None:
+    from tests.fuzz.commands import check_trainer
+
+    check_trainer(["--resolve"], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
