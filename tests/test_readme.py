@@ -65,7 +65,7 @@ def run(command: str, clone: Path, **variables: str) -> str:
 @pytest.mark.project
 @pytest.mark.timeout(900)
 def test_the_readme_runs(clone: Path) -> None:
-    offline = {"WANDB_MODE": "offline"}
+    offline = {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}  # two files are tested at once
     given = [command for command in commands() if command != "make test"]
     shown = {command: run(command, clone, **offline) for command in given}
     assert len(shown) >= 12

@@ -81,8 +81,6 @@ def _compose(overrides: list[str]) -> DictConfig:
     Hydra composes the files that group overrides choose, then sets values. Trials of a sweep
     differ in values alone: 0.01 s instead of 0.1 s for each.
     """
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-
     from mlmodeldev.settings.conf_files import newest
 
     values = _plain_values(overrides)
@@ -90,8 +88,25 @@ def _compose(overrides: list[str]) -> DictConfig:
         return _from_files(tuple(overrides))
     chosen = tuple(item for item in overrides if "." not in item.partition("=")[0])
     config = copy.deepcopy(_kept(chosen, newest()))
-    ConfigLoaderImpl._apply_overrides_to_config(values, config)
-    return config
+    return config if _set_values(config, values) else _from_files(tuple(overrides))
+
+
+def _set_values(config: DictConfig, values: Sequence[Override]) -> bool:
+    """Set values in what the files gave; False where one does not fit, which Hydra words."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        for each in values:
+            key, value = each.key_or_group, each.value()
+            there = OmegaConf.select(config, key, throw_on_missing=False) is not None
+            if each.is_add() and there and not isinstance(value, dict | list):
+                return False
+            adds = each.is_add() or each.is_force_add()
+            OmegaConf.update(config, key, value, merge=True, force_add=adds)
+    except OmegaConfBaseException:
+        return False
+    return True
 
 
 def _plain_values(overrides: Sequence[str]) -> list[Override] | None:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from mlmodeldev.alignment import results
 from mlmodeldev.alignment.callback import CKACallback, Comparison
 from mlmodeldev.alignment.metric import CKA
+from tests.alignment import oracles
 from tests.alignment.towers import COMPARE, Towers, fit, loaders
 
 warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -231,8 +232,21 @@ def test_against_a_transformers_folder(tmp_path):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Vision(), DataLoader(data, 8), DataLoader(data, 8))
-    assert matrix(tmp_path, "hub", 1)["matrix"].shape == (2, 2)
+    module = Vision()
+    trainer.fit(module, DataLoader(data, 8), DataLoader(data, 8))
+    measured = matrix(tmp_path, "hub", 1)["matrix"]
+    there = ViTModel.from_pretrained(tmp_path / "hub").eval()
+    here = module.image.eval()
+    batches = torch.stack([one["image"] for one in data]).split(8)
+    with torch.no_grad():  # hidden_states[0] is what goes into the first layer
+        pairs = [
+            [model(batch, output_hidden_states=True).hidden_states[1:] for model in (here, there)]
+            for batch in batches
+        ]
+    for i, j in np.ndindex(2, 2):
+        layers = [(ours[i].mean(1).numpy(), theirs[j].mean(1).numpy()) for ours, theirs in pairs]
+        want = oracles.cka(layers)  # of the mean over tokens
+        assert measured[i, j] == pytest.approx(want, abs=1e-6)
     assert "cka/hub/image.layers.0~layers.0" in trainer.callback_metrics
 
 

@@ -128,8 +128,16 @@ def test_an_interrupted_sweep_goes_on(sweep, tmp_path) -> None:
     record = json.loads(log.with_name("trial.json").read_text())
     assert record["state"] == "interrupted"
     assert len(list((tmp_path / "runs" / "two").glob("[!.]*"))) == 1, "no other trial was begun"
-    done = slurm_train("--sweep", str(sweep), *longer, "training.max_epochs=1")
+    before = json.loads(log.read_text())
+    epochs = len(before) + 1
+    done = slurm_train("--sweep", str(sweep), *longer, f"training.max_epochs={epochs}")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(log.read_text())[:-1] == before, "the first trial went on where it was"
+    records = [
+        json.loads((tmp_path / "runs" / "two" / trial.id / "trial.json").read_text())
+        for trial in load(sweep).trials()
+    ]
+    assert [(r["state"], r["attempts"]) for r in records] == [("done", 2), ("done", 1)]
 
 
 @pytest.mark.parametrize(

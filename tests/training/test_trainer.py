@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from mlmodeldev.errors import UsageError
@@ -87,24 +88,60 @@ def test_a_gpu_that_would_emulate_bfloat16_is_refused(machine, precision):
     check_precision(precision, "cpu")
 
 
+class Counting(pl.LightningModule):
+    """A line through noise; it counts what the Trainer lets it do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = torch.nn.Linear(4, 1)
+        self.calls: dict[str, int] = {"train": 0, "val": 0, "steps": 0, "epochs": 0}
+        self.norms: list[float] = []
+        self.kinds: set[torch.dtype] = set()
+
+    def training_step(self, batch, batch_idx):
+        self.calls["train"] += 1
+        out = self.line(batch)
+        self.kinds.add(out.dtype)
+        return 1000 * out.square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.calls["val"] += 1
+
+    def on_train_epoch_start(self):
+        self.calls["epochs"] += 1
+
+    def on_before_optimizer_step(self, optimizer):
+        self.calls["steps"] += 1
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure):
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        gradients = torch.cat([each.grad.flatten() for each in self.parameters()])
+        self.norms.append(gradients.norm().item())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-6)
+
+
 def test_numbers_of_the_settings_reach_the_trainer(make):
+    model = Counting()
+    loader = torch.utils.data.DataLoader(torch.randn(64, 4), 8)  # 8 batches
     trainer = make(
-        "training.max_epochs=7",
-        "training.max_steps=50",
+        "training.max_epochs=4",
         "training.gradient_clip_val=0.5",
         "training.accumulate_grad_batches=3",
-        "training.limit_train_batches=0.5",
-        "training.limit_val_batches=4",
+        "training.limit_train_batches=0.75",
+        "training.limit_val_batches=5",
         "training.check_val_every_n_epoch=2",
-        "training.log_every_n_steps=5",
         "training.precision=bf16-mixed",
     )
-    assert (trainer.max_epochs, trainer.max_steps) == (7, 50)
-    assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.5, 3)
-    assert (trainer.limit_train_batches, trainer.limit_val_batches) == (0.5, 4)
-    assert (trainer.check_val_every_n_epoch, trainer.log_every_n_steps) == (2, 5)
-    assert trainer.precision == "bf16-mixed"
-    assert trainer.num_sanity_val_steps == 0
+    trainer.fit(model, loader, loader)
+    # 6 of 8 batches an epoch, 2 steps of 3 each; 5 batches after the 2nd and the 4th, none before
+    assert model.calls == {"train": 24, "val": 10, "steps": 8, "epochs": 4}
+    assert model.norms == pytest.approx([0.5] * 8, rel=1e-3)
+    assert model.kinds == {torch.bfloat16}
+    stopped = Counting()
+    make("training.max_epochs=4", "training.max_steps=3").fit(stopped, loader, loader)
+    assert stopped.calls["steps"] == 3
 
 
 def test_lightning_neither_saves_nor_finds_processes_by_itself(make, monkeypatch):

@@ -80,7 +80,12 @@ def tried(tmp_path_factory: Any) -> Iterator[Tried]:
     (home / ".netrc").write_text(f"machine example.org login user password {HEX}\n")
     (home / ".netrc").chmod(0o644)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "SLURM_"))}
-    env = {**kept, "PATH": f"{clone}/.venv/bin:{kept['PATH']}", "HOME": str(home)}
+    env = {
+        **kept,
+        "PATH": f"{clone}/.venv/bin:{kept['PATH']}",
+        "HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+    }
     shown: set[str] = set()
     over = threading.Event()
     watcher = threading.Thread(target=watch_command_lines, args=(shown, over), daemon=True)
