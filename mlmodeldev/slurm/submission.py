@@ -176,18 +176,21 @@ class Submission:
 
 def _check(content: Any) -> None:
     """Raise `ValueError` where the content of a file is no submission's."""
-    arrays = content.get("arrays") if isinstance(content, dict) else None
-    right = isinstance(arrays, list) and isinstance(content.get("snapshot"), str)
-    for array in arrays if right else ():
-        right = right and isinstance(array, dict) and _is_job(array.get("job"))
-        right = right and _is_tasks(array.get("tasks"))
-    right = right and (content.get("intent") is None or _is_tasks(content["intent"]))
-    for name, kind in _OPTIONS.items():
-        value = content.get(name) if right else None
-        right = right and (name not in content or isinstance(value, kind))
-        right = right and (name != "created" or 0 <= (value or 0) < MOST_SECONDS)
-    if not right or not all(isinstance(each, str) for each in content.get("overrides", ())):
+    if not isinstance(content, dict) or not all(_right_parts(content)):
         raise ValueError("no submission")
+
+
+def _right_parts(content: Mapping[str, Any]) -> Iterator[bool]:
+    """Yield whether each part is as `Submission.save` writes it; the first that is not ends it."""
+    arrays, created = content.get("arrays"), content.get("created", 0.0)
+    yield isinstance(content.get("snapshot"), str) and isinstance(arrays, list)
+    for array in arrays or ():
+        yield isinstance(array, dict)
+        yield _is_job(array.get("job")) and _is_tasks(array.get("tasks"))
+    yield content.get("intent") is None or _is_tasks(content["intent"])
+    yield all(isinstance(content[n], kind) for n, kind in _OPTIONS.items() if n in content)
+    yield all(isinstance(each, str) for each in content.get("overrides", ()))
+    yield 0 <= created < MOST_SECONDS
 
 
 def _is_job(value: Any) -> bool:

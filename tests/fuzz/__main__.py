@@ -131,9 +131,9 @@ def _begin_coverage(name: str) -> Any:
     import coverage
 
     code = f"from tests.fuzz.registry import TARGETS; print(*TARGETS[{name!r}].modules)"
-    asked = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+    question = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
                            check=True)  # fmt: skip
-    names = asked.stdout.split()
+    names = question.stdout.split()
     files = [f"{ROOT}/{each.replace('.', '/')}.py" for each in names]
     measured = coverage.Coverage(branch=True, include=files, data_file=None, config_file=False)
     measured.start()

@@ -34,11 +34,11 @@ _ANSWERS: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def make_wandb(rng: Random) -> tuple[str, int, bytes]:
     """Return what is asked, and the status and body of the answer."""
-    asked, tree = rng.choice(_ANSWERS)
-    if asked == "heartbeat" and rng.random() < 0.6:  # the commands are JSON within JSON
+    question, tree = rng.choice(_ANSWERS)
+    if question == "heartbeat" and rng.random() < 0.6:  # the commands are JSON within JSON
         inner = spoiled_json(rng, _COMMANDS).decode("utf-8", "replace")
         tree = {"data": {"agentHeartbeat": {"agent": {"id": "a"}, "commands": inner}}}
-    elif asked == "find" and rng.random() < 0.3:
+    elif question == "find" and rng.random() < 0.3:
         text = spoiled_text(
             rng, _CONFIG, (*WORDS, "!!python/object/apply:os.system [x]", "&a [*a]")
         )
@@ -46,7 +46,7 @@ def make_wandb(rng: Random) -> tuple[str, int, bytes]:
     status = rng.choice(
         (200, 200, 200, 200, 400, 401, 403, 404, 409, 429, 500, 503, 100, 302, 204, 600)
     )
-    return asked, status, spoiled_json(rng, tree)
+    return question, status, spoiled_json(rng, tree)
 
 
 def check_wandb(given: tuple[str, int, bytes], folder: Path) -> None:
@@ -54,7 +54,7 @@ def check_wandb(given: tuple[str, int, bytes], folder: Path) -> None:
     from mlmodeldev.tracking import wandb_api, wandb_run_id
     from mlmodeldev.tracking.sweep_commands import values_of
 
-    asked, status, body = given
+    question, status, body = given
     server = {"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "http://wandb.test"}
     sweep = wandb_api.RemoteSweep(
         "team", "odd", "s", {"parameters": {"optimizer.lr": {"values": [0.1, 0.2]}}}
@@ -62,15 +62,15 @@ def check_wandb(given: tuple[str, int, bytes], folder: Path) -> None:
     with mock.patch.dict(os.environ, server), mock.patch(
         "mlmodeldev.tracking.wandb_api.post_json", return_value=(status, body)
     ), may_refuse(wandb_api.Unreachable, wandb_api.Refused):  # fmt: skip
-        if asked == "find":
-            found = wandb_api.RemoteSweep.find("team/odd/s")
-            assert isinstance(found.parameters, dict)
-            assert isinstance(found.program, str)
-        elif asked == "over":
+        if question == "find":
+            sweep_there = wandb_api.RemoteSweep.find("team/odd/s")
+            assert isinstance(sweep_there.parameters, dict)
+            assert isinstance(sweep_there.program, str)
+        elif question == "over":
             assert sweep.over() in (True, False)
-        elif asked == "register":
+        elif question == "register":
             assert isinstance(sweep.register(), str)
-        elif asked == "run":
+        elif question == "run":
             chosen = mock.Mock(entity=None, project="odd")
             settings: Any = mock.Mock(logger=mock.Mock(wandb=chosen))
             owner = wandb_run_id._owner_in_wandb(settings, "x7")

@@ -95,17 +95,17 @@ def check_archive(given: tuple[str, bool, bytes], folder: Path) -> None:
     if refused or data[:4] == b"":
         return
     assert all(not path.is_symlink() for path in target.rglob("*"))
-    found = {
+    read_back = {
         str(path.relative_to(target)): path.read_bytes()
         for path in target.rglob("*")
         if path.is_file()
     }
-    found.pop(".unpacked.json", None)
+    read_back.pop(".unpacked.json", None)
     if kind:  # plain tar has a sum of its headers alone
-        for name, content in found.items():
+        for name, content in read_back.items():
             assert content in (*_CONTENT.values(), b"new", b"x" * 2000), f"{name}: damaged content"
     if not given[1] and kind:
-        assert len(found) == len(_CONTENT), f"members are missing: {sorted(found)}"
+        assert len(read_back) == len(_CONTENT), f"members are missing: {sorted(read_back)}"
 
 
 # --- images

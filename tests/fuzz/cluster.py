@@ -82,15 +82,15 @@ _TOKENS = (
 
 def make_output(rng: Random) -> tuple[str, dict[str, str], int]:
     """Return what is asked, the commands' outputs, one or all spoilt, and their exit status."""
-    asked = rng.choice(("queue", "job", "limits", "ends", "number", "time"))
+    question = rng.choice(("queue", "job", "limits", "ends", "number", "time"))
     texts = dict(OUTPUTS)
-    names = [name for name in texts if name.startswith(_WHOSE[asked])]
+    names = [name for name in texts if name.startswith(_WHOSE[question])]
     for name in names if rng.random() < 0.2 else [rng.choice(names)]:
         if rng.random() < 0.8:
             texts[name] = spoiled_text(rng, texts[name], _TOKENS)
         else:
             texts[name] = spoiled_bytes(rng, texts[name].encode()).decode("utf-8", "replace")
-    return asked, texts, rng.choice((0, 0, 0, 0, 0, 0, 1, 127))
+    return question, texts, rng.choice((0, 0, 0, 0, 0, 0, 1, 127))
 
 
 _WHOSE = {"queue": "squeue", "job": "scontrol job", "limits": ("scontrol", "sacctmgr"), "ends": "sacct",
@@ -124,31 +124,31 @@ def check_output(given: tuple[str, dict[str, str], int], folder: Path) -> None:
     from mlmodeldev.settings.schema import Cluster
     from mlmodeldev.slurm import job_ends, limits, query, submit
 
-    asked, texts, status = given
+    question, texts, status = given
     with (
         mock.patch("mlmodeldev.slurm.query.subprocess.run", answering(texts, status)),
         may_refuse(),
     ):
-        if asked == "queue":
+        if question == "queue":
             for task, queued in query.read_queue().items():
                 lines = [
                     each for each in texts["squeue"].splitlines() if each.split("|")[0] == task
                 ]
                 assert any(queued.node in line for line in lines)
             query.queued_scripts()
-        elif asked == "job":
+        elif question == "job":
             fields = query.show_job("1201", tries=1)
             assert not fields or fields["JobState"] in texts["scontrol job"]
-        elif asked == "limits":
+        elif question == "limits":
             read = limits.read_limits(Cluster(partition="gpu,cpu"))
             assert read.max_array >= 1
             assert all(node.gpus >= 0 and node.cpus >= 0 for node in read.nodes)
-        elif asked == "ends":
+        elif question == "ends":
             for job, end in job_ends.read_job_ends(["1201_0", "1300"]).items():
                 assert len(end.sentence(job).splitlines()) == 1
                 assert end.state in texts["sacct"] + texts["scontrol job"]
                 assert 0 <= end.used < float("inf")
-        elif asked == "number":
+        elif question == "number":
             number = submit.job_number(texts["sbatch"])
             assert number == "" or number in texts["sbatch"]
             assert number.isascii()

@@ -89,7 +89,7 @@ def in_process(target: Target, given: Any, folder: Path) -> tuple[str, str] | No
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return _place(error), _told(error)
+        return _place(error), _traceback(error)
     return None
 
 
@@ -127,6 +127,6 @@ def _place(error: BaseException) -> str:
     return f"{type(error).__name__} {Path(last.filename).name}:{last.lineno}"
 
 
-def _told(error: BaseException) -> str:
+def _traceback(error: BaseException) -> str:
     lines = traceback.format_exception(error)
     return "".join(lines[-12:])[-3000:]

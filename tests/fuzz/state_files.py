@@ -206,8 +206,8 @@ def check_jobs(given: tuple[bytes, bytes | None, str], folder: Path) -> None:
     if note is not None:
         (place / "tasks-2.job").write_bytes(note)
     with mock.patch("mlmodeldev.slurm.query.ask_slurm", return_value=queue):
-        found = submission.submissions(folder)
-        assert whole in [each.folder for each in found]
+        listed = submission.submissions(folder)
+        assert whole in [each.folder for each in listed]
         assert submission.jobs_of(folder)["d"]
         submission.live_arrays(folder)
         submission.search_workers(folder)

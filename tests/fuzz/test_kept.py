@@ -58,7 +58,7 @@ def test_a_problem_of_a_sweep_file_is_one_line_whatever_its_keys_hold(tmp_path: 
     refusal(loads, file.read_text())
 
 
-def test_options_of_hydra_that_do_not_go_together_are_told(tmp_path: Path) -> None:
+def test_options_of_hydra_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     from tests.fuzz.commands import check_trainer
 
     check_trainer(["--resolve"], tmp_path)
@@ -219,7 +219,7 @@ def test_an_address_that_is_none_is_refused() -> None:
         {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "-1", "SLURM_LOCALID": "0"},
     ],
 )
-def test_a_place_in_a_step_that_can_not_be_is_told(variables) -> None:
+def test_a_place_in_a_step_that_can_not_be_is_refused(variables) -> None:
     from mlmodeldev.training.srun import srun_rank
 
     refusal(srun_rank, variables)
