@@ -78,7 +78,7 @@ class Source:
     licence: str = ""
 
     def __post_init__(self) -> None:
-        urls = (self.urls,) if isinstance(self.urls, str) else tuple(self.urls)
+        urls = _addresses(self.urls)
         object.__setattr__(self, "urls", urls)
         _check_urls(urls)
         _check_bytes(self.bytes)
@@ -106,6 +106,14 @@ class Source:
             UsageError: A variable that is not set (the value of the header is not shown).
         """
         return {key: _expand(key, value, self.name) for key, value in self.headers.items()}
+
+
+def _addresses(urls: Any) -> tuple[Any, ...]:
+    if isinstance(urls, str):
+        return (urls,)
+    if not isinstance(urls, Sequence):
+        raise UsageError(f"Source.urls: {urls!r} is no list of addresses")
+    return tuple(urls)
 
 
 def _check_urls(urls: Sequence[str]) -> None:

@@ -204,10 +204,26 @@ def test_a_damaged_example_is_refused(tmp_path: Path, content: bytes, suffix: st
     refusal(read_example, str(file))
 
 
-def test_an_address_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize("urls", [["http://[::1"], None, 3, [None]])
+def test_an_address_that_is_none_is_refused(urls) -> None:
     from mlmodeldev.fetch.source import Source
 
-    refusal(lambda: Source(["http://[::1"]))
+    refusal(lambda: Source(urls))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["layout: 3", "layout: {a: b}", "files: [{urls: null}]", "files: [{urls: 3}]"]
+    + [f"files: [{{urls: ['http://h/x'], {more}}}]" for more in ("headers: 3", "max_bytes: x")],
+)
+def test_a_manifest_of_other_types_is_refused(tmp_path: Path, line: str) -> None:
+    from mlmodeldev.fetch.manifest import load
+
+    file = tmp_path / "odd.yaml"
+    file.write_text(
+        line if line.startswith("files") else f"files: [{{urls: 'http://h/x'}}]\n{line}"
+    )
+    refusal(load, file)
 
 
 @pytest.mark.parametrize(
