@@ -42,12 +42,28 @@ _BUILTINS = frozenset(
 _RUN_FILES = frozenset(
     {
         *("torch.load", "torch.jit.load", "torch.package", "torch.distributed.run"),
-        *("torch.hub", "torch.utils.cpp_extension", "torch.utils.model_zoo", "torch.ops.load_library"),
+        *(
+            "torch.hub",
+            "torch.utils.cpp_extension",
+            "torch.utils.model_zoo",
+            "torch.ops.load_library",
+        ),
         *("torch.serialization.load", "torch.multiprocessing", "torch.classes.load_library"),
         *("numpy.load", "numpy.f2py", "numpy.distutils", "pandas.read_pickle", "pandas.eval"),
-        *("numpy.lib.npyio.load", "numpy.lib._npyio_impl.load", "pandas.io.pickle", "pandas.core.computation"),
+        *(
+            "numpy.lib.npyio.load",
+            "numpy.lib._npyio_impl.load",
+            "pandas.io.pickle",
+            "pandas.core.computation",
+        ),
         *("joblib", "cloudpickle", "dill", "submitit", "hydra._internal", "hydra.main"),
-        *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "yaml.unsafe_load_all"),
+        *(
+            "yaml.load",
+            "yaml.unsafe_load",
+            "yaml.full_load",
+            "yaml.load_all",
+            "yaml.unsafe_load_all",
+        ),
         *("setuptools", "pip", "IPython", "fsspec.implementations.local", "pkg_resources"),
     }
 )

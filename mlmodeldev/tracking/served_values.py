@@ -47,14 +47,15 @@ def _listed(spec: Any) -> list[Any]:
     if not isinstance(spec, Mapping):
         return []
     values = spec.get("values")
-    return [*(values if isinstance(values, list) else ()), *(v for k, v in spec.items() if k == "value")]
+    single = [spec["value"]] if "value" in spec else []
+    return [*single, *values] if isinstance(values, list) else single
 
 
 def _reach(name: str, value: Any) -> str:
     """Return in words what a value does beyond being one; empty: nothing."""
     if name.startswith(("~", "+", "-")):
         return "with a sign that adds or deletes settings"
-    if name.split(".")[0].split("/")[0] == "hydra":
+    if name.split(".", maxsplit=1)[0].split("/", maxsplit=1)[0] == "hydra":
         return "of Hydra itself"
     if "_target_" in name:
         return "which names code"

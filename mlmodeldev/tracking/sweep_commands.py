@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.served_values import refusal
 from mlmodeldev.trial.agent_run import RUN_ID
 
@@ -70,7 +71,7 @@ def read_commands(content: Any) -> tuple[list[Command], str]:
             commands.append(Command.model_validate(each))
         except ValidationError:
             what = each.get("type") if isinstance(each, dict) else each
-            odd = f"a command that can't be followed ({str(what)[:40]})"
+            odd = f"a command that can't be followed ({masked(str(what), 40)})"
     return commands, odd
 
 

@@ -1,7 +1,9 @@
 """A key in the environment of a trial: whatever the trial prints and writes, it is nowhere."""
 
+import re
 from pathlib import Path
 
+from mlmodeldev.secrets import mask
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.worker import launch, start_server
 from tests.conftest import ROOT
@@ -31,6 +33,15 @@ def test_nothing_that_a_trial_leaves_behind_holds_the_key(tmp_path: Path, data_d
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert any(file.suffix == ".wandb" for file in files)
     assert [file for file in files if HEX.encode() in file.read_bytes()] == []
+    # nothing else was taken for one: numbers, digests, paths, settings
+    assert set(re.findall(r"\[(?!\d)[^\]\n]*\]", output)) <= {
+        "[value of WANDB_API_KEY]",
+        "['trainer']",
+        "[]",
+    }
+    readable = [file for file in files if file.suffix in (".json", ".yaml", ".csv", ".md", ".diff")]
+    assert len(readable) >= 6
+    assert [file.name for file in readable if mask(file.read_text()) != file.read_text()] == []
 
 
 def test_a_reason_in_the_record_is_masked(tmp_path: Path):

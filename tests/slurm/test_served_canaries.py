@@ -6,7 +6,6 @@ The agent on a node and the bridge on the login node take them by the same rules
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from mlmodeldev.sweep.starter import starter
 from mlmodeldev.tracking.sweep_commands import Command, values_of
 from mlmodeldev.trial.task import TrialResult
 from tests.conftest import ROOT
-from tests.slurm.test_agent_source import GOOD, PARAMETERS, Sweep, both, run, source_of, take
+from tests.slurm.test_agent_source import GOOD, Sweep, both, run, source_of, take
 
 __all__ = ["source_of"]
 
@@ -142,7 +141,7 @@ def test_a_value_reaches_no_shell_and_arrives_as_it_is(source_of, tmp_path: Path
         source.report(work, TrialResult(0, "done", None, 1.0))
         assert json.loads(done.stdout) == [f"--model.note={text}"]
     assert not (tmp_path / "canary").exists()
-    assert sorted(each for each in os.listdir(tmp_path) if each != "s") == ["other.py"]
+    assert sorted(f.name for f in tmp_path.iterdir() if f.name != "s") == ["other.py"]
 
 
 def test_the_folder_of_a_sweep_has_no_signs_of_a_shell():
