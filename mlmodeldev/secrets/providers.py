@@ -23,7 +23,6 @@ _PLAIN = {
     "Jina key": ("jina_", 50),
     "Kaggle token": ("KGAT_", 20),
     "Hugging Face token": ("hf_ api_org_", 30),
-    "GitHub token": ("ghp_ gho_ ghu_ ghs_ ghr_", 36),
     "Stripe key": ("sk_live_ sk_test_ sk_prod_ rk_live_ rk_test_ rk_prod_ whsec_", 16),
     "npm token": ("npm_", 30),
     "DigitalOcean token": ("dop_v1_ doo_v1_ dor_v1_", 40),
@@ -33,12 +32,11 @@ _PLAIN = {
     "New Relic key": ("NRAK- NRJS- NRII- NRSP-", 15),
     "Doppler token": ("dp.pt. dp.st. dp.sa. dp.ct.", 30),
     "Shopify token": ("shpat_ shpca_ shppa_ shpss_", 30),
-    "Artifactory key": ("AKCp cmVmd", 50),
+    "Artifactory key": ("AKC cmVmd", 50),
     "Supabase token": ("sbp_", 30),
     "Netlify token": ("nfp_", 30),
     "DVC Studio token": ("isat_", 30),
     "Alibaba key": ("LTAI", 16),
-    "Square token": ("sq0atp- sq0csp-", 22),
 }
 """By kind: what a key begins with, and how many letters and digits follow at least."""
 _WIDE = {
@@ -52,8 +50,8 @@ _WIDE = {
     "LangSmith key": ("lsv2_pt_ lsv2_sk_", 20),
     "Pinecone key": ("pcsk_", 30),
     "Google key": ("AIza ya29. GOCSPX-", 20),
-    "GitHub token": ("github_pat_", 40),
-    "GitLab token": ("glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glagent- glimt- gloas-", 20),
+    "GitHub token": ("ghp_ gho_ ghu_ ghs_ ghr_ github_pat_", 36),
+    "GitLab token": ("glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glagent- gloas- GR1348941", 20),
     "Slack token": ("xoxb- xoxp- xoxa- xoxe- xoxo- xoxr- xoxs- xapp- xoxe.", 10),
     "SendGrid key": ("SG.", 40),
     "PyPI token": ("pypi-AgE", 40),
@@ -68,6 +66,7 @@ _WIDE = {
     "PlanetScale token": ("pscale_tkn_ pscale_pw_ pscale_oauth_", 30),
     "Fly token": ("fo1_ fm1_ fm2_", 30),
     "Neptune token": ("eyJhcGlf", 40),
+    "Square token": ("sq0atp- sq0csp-", 22),
     "1Password token": ("ops_eyJ", 100),
     "Dropbox token": ("sl.", 100),
 }
@@ -84,6 +83,7 @@ _FORMS: tuple[tuple[str, str, str], ...] = (
         ("AWS access key", mark.lower(), rf"\b{mark}[A-Z0-9]{{16}}\b")
         for mark in ("AKIA", "ASIA", "ABIA", "ACCA")
     ),
+    ("AWS access key", "a3t", r"\bA3T[A-Z0-9]{17}\b"),
     (
         "AWS secret key",
         "aws",
@@ -94,13 +94,13 @@ _FORMS: tuple[tuple[str, str, str], ...] = (
     ("Slack webhook", "hooks.slack", r"hooks\.slack(?:-gov)?\.com/\w+/[\w/]{30,}"),
     ("Discord webhook", "webhooks", r"discord(?:app)?\.com/api/webhooks/\d+/[\w-]{50,}"),
     ("Discord token", ".", r"\b[MNO][\w-]{23,26}\.[\w-]{6}\.[\w-]{27,38}(?![\w-])"),
-    ("Telegram token", ":a|%3aa", r"\b\d{8,10}:A[A-Za-z0-9_-]{34}(?![\w-])"),
-    ("Twilio key", "sk", r"\bSK[0-9a-f]{32}\b"),
+    ("Telegram token", ":|%3a", r"\b[0-9]{8,10}:[A-Za-z0-9_-]{35}(?![\w-])"),
+    ("Twilio key", "sk", r"\bSK[0-9a-z]{32}\b"),
     ("Mailgun key", "key-", r"\bkey-[0-9a-f]{32}\b"),
-    ("Mailchimp key", "-us", r"\b[0-9a-f]{32}-us\d{1,2}\b"),
+    ("Mailchimp key", "-us", r"\b[0-9a-z]{32}-us\d{1,2}\b"),
     ("Airtable token", "pat", r"\bpat[A-Za-z0-9]{14}\.[0-9a-f]{64}\b"),
     ("Terraform token", ".atlasv1.", r"\b[A-Za-z0-9]{14}\.atlasv1\.[\w-]{60,}"),
-    ("JSON web token", "eyj", r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{10,}"),
+    ("JSON web token", "eyj", r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w.+/=-]*)?(?<![.])"),
     ("age key", "age-secret-key-1", r"AGE-SECRET-KEY-1[A-Z0-9]{50,}"),
     ("1Password key", "a3-", r"\bA3-[A-Z0-9]{6}-[A-Z0-9]{6}(?:-?[A-Z0-9]{5}){3,4}\b"),
     ("private key", "-----begin ", rf"-----BEGIN {_PEM}(?:.*-----END {_PEM}|[\w+/=\\]*)"),

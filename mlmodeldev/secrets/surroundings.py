@@ -24,7 +24,7 @@ SIGNS = (
 _Q = r"\\*[\"'`]?"
 _TO = rf"{_Q}\s*(?:=>|:=|=|:)\s*(?:[brf]?)(?P<quote>{_Q})"
 _PASSWORD = re.compile(
-    rf"(?i)(?P<name>[\w.-]*(?:password|passwd|passphrase|passwort|_pass|\bpass|_pwd|\bpwd)){_TO}"
+    rf"(?i)(?P<name>[\w.-]*(?:password|passwd|passphrase|passwort|pass|pwd)){_TO}"
     r"(?P<value>[^\s\"'`,;&\\)\]}<>]{3,})"
 )
 _KEY = re.compile(
@@ -110,7 +110,7 @@ def _is_password(value: str, quoted: bool) -> bool:
     if _WORDS.fullmatch(value) or _CODE.search(value) or is_path(value):
         return False
     # without quotes, a name alone is code (`password=password`) or a sentence ("password: ask")
-    return quoted or not re.fullmatch(r"[A-Za-z_.]+|\d{1,3}", value)
+    return quoted or not re.fullmatch(r"[A-Za-z_.]+|[\d.,]{1,5}", value)
 
 
 def _is_random(value: str, name: str) -> bool:

@@ -93,7 +93,7 @@ ADDRESSES = [
     "mlflow server --password {} --port 5000",
     "machine api.wandb.ai login user password {}",
     "machine api.wandb.ai\n  login user\n  password {}\n",
-    "AKIAQ1W2E3R4T5Y6U7I8,{}x0A9b8C7d6E5f4G3h2I1",
+    "AKIA" + "Q1W2E3R4T5Y6U7I8,{}x0A9b8C7d6E5f4G3h2I1",
 ]
 
 
@@ -242,7 +242,7 @@ ORDINARY = [
     "machine learning password managers default to login",
     "SLURM_JOB_ID=4711 SLURM_JOB_NODELIST=n[1-4]",
     "2026-01-01T10:00:00.123456 pid=48213 host=node-17",
-    "passing 12 tests; 3 passed; bypass=True; compass: north; pass_through: linear",
+    "passing 12 tests; 3 passed; bypass=True; compass: north; pass: 12.5, pass_through: linear",
     "signature: (x: Tensor, y: Tensor) -> Tensor",
     '"vision_model.embeddings.cls_token": "574ee98374a3ba87", "pad_token_id": 50256123456',
     "the token is missing; secret: required; credentials: invalid",
