@@ -51,7 +51,10 @@ _WIDE = {
     "Pinecone key": ("pcsk_", 30),
     "Google key": ("AIza ya29. GOCSPX-", 20),
     "GitHub token": ("ghp_ gho_ ghu_ ghs_ ghr_ github_pat_", 36),
-    "GitLab token": ("glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glagent- gloas- GR1348941", 20),
+    "GitLab token": (
+        "glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glagent- gloas- GR1348941",
+        20,
+    ),
     "Slack token": ("xoxb- xoxp- xoxa- xoxe- xoxo- xoxr- xoxs- xapp- xoxe.", 10),
     "SendGrid key": ("SG.", 40),
     "PyPI token": ("pypi-AgE", 40),
