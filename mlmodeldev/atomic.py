@@ -336,8 +336,11 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def share(path: Path) -> None:
-    """Give ``path`` the permissions of the folder that it lies in (execute for folders only)."""
-    wanted = stat.S_IMODE(path.parent.stat().st_mode)
+    """Give ``path`` the permissions of the folder that it lies in (execute for folders only).
+
+    Not the right of everybody to write, which ``/tmp`` has.
+    """
+    wanted = stat.S_IMODE(path.parent.stat().st_mode) & ~(stat.S_IWOTH | stat.S_ISVTX)
     if not path.is_dir():
         wanted &= 0o666
     with contextlib.suppress(OSError):  # another's file, or a file system without permissions

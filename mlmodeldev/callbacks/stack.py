@@ -26,11 +26,14 @@ from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.callbacks.throughput import Throughput
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.instantiation import instantiate
-from mlmodeldev.settings.lightning_names import of_the_other
+from mlmodeldev.settings.lightning_names import accept_both_names
+from mlmodeldev.settings.targets import check_kind
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.trial.folder import TrialFolder
+
+_CALLBACK = "a Lightning Callback"
 
 
 def make_callbacks(
@@ -86,12 +89,12 @@ def make_callbacks(
 
 def _added(name: str, chosen: Mapping[str, Any]) -> Callback:
     """Make a callback of the user's; its hooks are left alone."""
+    target = chosen["_target_"]
+    accept_both_names()
+    check_kind(f"callbacks.{name}", target, (Callback,), _CALLBACK)
     made = instantiate(f"callbacks.{name}", chosen)
-    if not isinstance(made, Callback):
-        target = chosen["_target_"]
-        raise UsageError(
-            f"callbacks.{name}._target_={target}: must be a Lightning Callback{of_the_other(made)}"
-        )
+    if not isinstance(made, Callback):  # a function that does not do what it says, `_partial_`
+        raise UsageError(f"callbacks.{name}._target_={target}: must be {_CALLBACK}")
     return made
 
 

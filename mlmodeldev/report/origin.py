@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.secrets import mask
+from mlmodeldev.secrets import mask, masked
 from mlmodeldev.slurm.commands.logs import job_logs
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ class Changes:
         file = folder / "changes.diff"
         try:
             with file.open("rb") as opened:
-                content = opened.read(_CHANGE_BYTES + 1)
+                content = opened.read(2 * _CHANGE_BYTES)  # a key across the end is seen whole
         except OSError:
             return None
-        text = mask(content[:_CHANGE_BYTES].decode(errors="replace"))
+        text = masked(content.decode(errors="replace"), _CHANGE_BYTES)
         text += "\n…\n" if len(content) > _CHANGE_BYTES else ""
         if not text.strip():
             return None

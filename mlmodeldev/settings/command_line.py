@@ -33,7 +33,7 @@ from mlmodeldev.errors import (
     drop_output,
     nearest,
 )
-from mlmodeldev.machine import share_cores
+from mlmodeldev.machine import keep_from_others, share_cores
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.added_arguments import add_argument, argument_names, compose_groups
@@ -63,6 +63,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     """
     share_cores()
     guard_output()
+    keep_from_others()
     _let_help_list_groups()
     given = os.environ.pop(SETTINGS_VARIABLE, None)
     # Hydra then raises to us what it would print; its own way exits 1 for a typo.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.atomic import atomic_write, write_text
 from mlmodeldev.errors import UsageError
-from mlmodeldev.secrets import clean_environment, warn_of_keys_left_out
+from mlmodeldev.secrets import clean_environment, masked, warn_of_keys_left_out
 from mlmodeldev.slurm.entrypoint import Job, SearchJob
 from mlmodeldev.slurm.local import trial_task
 from mlmodeldev.slurm.outer_job import left_out_choices, sbatch_environment
@@ -154,8 +154,9 @@ def _run_sbatch(script: Path, cluster: Cluster, submission: Submission) -> str:
     submission.note_taken()
     if job := queued_number(submission):
         return job
+    printed = masked(" ".join(done.stdout.split()), 200)
     raise UsageError(
-        f"sbatch has taken {script}, but says no number: {' '.join(done.stdout.split())[:200]!r};"
+        f"sbatch has taken {script}, but says no number: {printed!r};"
         " status and cancel find the jobs as soon as the queue shows them, submit leaves them alone"
     )
 

@@ -31,7 +31,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from mlmodeldev.lease import LostLease
-from mlmodeldev.secrets import mask
+from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.background import BackgroundCalls
 from mlmodeldev.tracking.timed_rows import TimedRow, rows_of
 
@@ -276,7 +276,7 @@ class DeliveringLogger(Logger, Generic[R]):
         if self._warned:
             return
         self._warned = True
-        text = mask(_PASSWORD.sub("//***@", reason))[:300]
+        text = masked(_PASSWORD.sub("//***@", reason), 300)
         print(
             f"{self.title}: does not take the trial's rows ({text}); {self._afterwards}",
             file=sys.stderr,

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers.logger import DummyExperiment, Logger
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import LostLease
-from mlmodeldev.secrets import mask, warn_of_open_netrc
+from mlmodeldev.secrets import masked, warn_of_open_netrc
 from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_api import host, key_for
 
@@ -180,7 +180,7 @@ def _begin_again(settings: Settings, folder: TrialFolder, refusal: Exception) ->
 
 
 def _reason(error: Exception) -> str:
-    return mask(" ".join(str(error).split()))[:300]
+    return masked(" ".join(str(error).split()), 300)
 
 
 def _report_refusal(error: Exception, mode: str) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 from mlmodeldev.arguments import OneLineParser
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
+from mlmodeldev.machine import keep_from_others
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.tracking.registry import (
     REGISTRY_VARIABLE,
@@ -45,6 +46,7 @@ _PLACES = "a folder, mlflow[:URI] or wandb[:PROJECT] (MLMODELDEV_REGISTRY, else 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer the command line; return the exit status."""
     guard_output()
+    keep_from_others()
     try:
         options = _parser().parse_args(arguments)
         actions = {

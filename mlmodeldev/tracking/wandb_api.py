@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.bounded import Unreachable, post_json
 from mlmodeldev.tracking.sweep_commands import Command, read_commands
 
@@ -125,7 +126,7 @@ def _data(address: str, status: int, body: bytes) -> dict[str, Any]:
 def _messages(errors: Any) -> str:
     listed = errors if isinstance(errors, list) else [errors]
     messages = [each.get("message") if isinstance(each, dict) else each for each in listed]
-    return "; ".join(str(message)[:300] for message in messages[:3] if message)
+    return "; ".join(masked(str(message), 300) for message in messages[:3] if message)
 
 
 def answers(seconds: float = 5.0) -> bool:

@@ -26,6 +26,7 @@ from mlmodeldev.data.shared_memory import shared_memory_full
 from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import EXIT_INTERRUPTED, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
+from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
 from mlmodeldev.training.trial_start import best_value, open_trial
@@ -278,7 +279,7 @@ def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
         line = shared_memory_full(error)
         reason = line or f"{type(error).__name__}: {error}"
         with contextlib.suppress(UsageError, LostLease):  # a full disk takes no record either
-            _finish(attempt, "failed", reason[:500])
+            _finish(attempt, "failed", masked(reason, 500))
         if isinstance(error, Exception) and not isinstance(error, UsageError):
             keep_traceback(error, path, world.rank)
         if line:

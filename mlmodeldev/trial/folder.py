@@ -179,7 +179,7 @@ class TrialFolder:
         """
         with self._locked():
             record = self.read()
-            changes = {name: _masked(value) for name, value in changes.items()}
+            changes = {name: _masked(name, value) for name, value in changes.items()}
             record = {**record, **changes, "updated": time.time()}
             write_json(self.path / "trial.json", record)
             return record
@@ -336,8 +336,10 @@ class TrialFolder:
         )
 
 
-def _masked(value: Any) -> Any:
-    return mask(value) if isinstance(value, str) and " " in value else value
+def _masked(name: str, value: Any) -> Any:
+    """Return an entry without keys; a single word is a digest, unless it is a reason."""
+    is_text = isinstance(value, str) and (" " in value or name == "reason")
+    return mask(value) if is_text else value
 
 
 def folder_of(settings: Settings) -> Path:

@@ -21,6 +21,7 @@ from typing import Any
 from mlmodeldev.atomic import own_file
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS, LostLease, owned, start_ticks
+from mlmodeldev.secrets import masked
 from mlmodeldev.trial.agent_run import without_agent
 from mlmodeldev.trial.folder import State, TrialFolder
 from mlmodeldev.trial.process_group import tell_orphans
@@ -242,11 +243,15 @@ def _start_command(
         )
 
 
+_LAST_BYTES = 100_000
+"""Longer than a line: of one that is cut the beginning of a key may be missing."""
+
+
 def _last_line(file: Path) -> str:
     try:
         with file.open("rb") as opened:
-            opened.seek(max(0, file.stat().st_size - 2000))
+            opened.seek(max(0, file.stat().st_size - _LAST_BYTES))
             lines = opened.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return lines[-1][:500] if lines else ""
+    return masked(lines[-1], 500) if lines else ""

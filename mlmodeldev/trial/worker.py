@@ -28,7 +28,7 @@ from pathlib import Path
 
 from mlmodeldev.atomic import own_file
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.machine import share_cores, shorten_socket_paths
+from mlmodeldev.machine import keep_from_others, share_cores, shorten_socket_paths
 from mlmodeldev.project import PROJECT_VARIABLE, import_places
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.trial import signals
@@ -188,3 +188,4 @@ def write_to(log: str) -> None:
         os.dup2(descriptor, stream.fileno())
     os.close(descriptor)
     guard_output()
+    keep_from_others()

@@ -1,0 +1,1 @@
+"""What may go wrong around a trial, and what holds then."""
