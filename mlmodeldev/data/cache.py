@@ -33,7 +33,6 @@ from mlmodeldev.atomic import (
     make_folder,
     publish,
     remove,
-    sync_file_system,
     write_shared,
     writing_to,
 )
@@ -43,6 +42,7 @@ from mlmodeldev.fetch.lock import Claim, ClaimLost, one_worker
 from mlmodeldev.fetch.progress import LINE_SECONDS
 from mlmodeldev.fetch.verify import hash_file
 from mlmodeldev.machine import user_cache
+from mlmodeldev.synced import sync_file_system
 
 MARKER = "prepared.json"
 Make = Callable[[Path], Mapping[str, Any] | None]

@@ -1,0 +1,1 @@
+"""What a trial survives: power cuts, two owners, hung steps, odd input."""
