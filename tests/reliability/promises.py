@@ -2,7 +2,8 @@
 
 Of each file there is the content that it had when it took its name, and those that took the name
 later. Once the folder was synced after that, the file is there for good: as it was then, or newer.
-Never is there anything else under the name: a file is whole or not there.
+Never is there anything else under the name: a file is whole or not there. A file that grows in its
+place begins with all that was in it when it was synced last.
 
 Example::
 
@@ -32,13 +33,14 @@ class Promises:
     """The versions of each file that a recorded process has made.
 
     Args:
-        grows: whether a file of this path is written in place: only that it is there is promised.
+        grows: whether a file of this path is written in place, at its end.
     """
 
     def __init__(self, writes: Writes, grows: Callable[[str], bool] = lambda _: False) -> None:
         self._grows = grows
         self._versions: dict[str, list[_Version]] = defaultdict(list)
         self._content: dict[int, bytes] = {}
+        self._synced: dict[int, list[tuple[int, int]]] = defaultdict(list)  # when, how long
         self._follow(writes)
 
     def broken(self, disk: Disk, count: int) -> list[str]:
@@ -62,7 +64,9 @@ class Promises:
         if content is None:
             return "" if None in allowed else "is lost"
         if self._grows(path):
-            return "" if any(each is not None for each in allowed) else "is there again"
+            files = [v.file for v in _allowed(versions, count) if v.file is not None]
+            sound = any(content.startswith(self._promised(file, count)) for file in files)
+            return "" if sound else "has lost what was synced"
         if content in allowed:
             return ""
         former = [v.file for v in versions if v.file is not None]
@@ -70,14 +74,21 @@ class Promises:
             return "is an older one, or one that was removed"
         return "is empty" if not content else f"is damaged ({len(content)} bytes)"
 
+    def _promised(self, file: int, count: int) -> bytes:
+        """Return what was in a growing file when it was synced last."""
+        lengths = [length for when, length in self._synced[file] if when <= count]
+        return self._content[file][: lengths[-1]] if lengths else b""
+
     def _follow(self, writes: Writes) -> None:
         now, waiting = _copied(writes), list[tuple[set[int], _Version]]()
-        seen = {path: number for path, number in _shown(now)}
+        seen = dict(_shown(now))
         for path, number in seen.items():
             self._versions[path].append(_Version(0, number, 0))
         for count, operation in enumerate(writes.operations, start=1):
             now.apply(operation)
             if isinstance(operation, Sync):
+                for file in now.files if operation.what is None else [operation.what]:
+                    self._synced[file].append((count, len(now.files.get(file, b""))))
                 for folders, version in waiting:
                     if version.promised is None and operation.what in (None, *folders):
                         version.promised = count

@@ -39,13 +39,13 @@ def missing() -> str:
     """Return why nothing can be recorded here; empty: it can."""
     if shutil.which("strace") is None:
         return "there is no strace"
-    done = subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True)
-    return "" if done.returncode == 0 else "this process may trace no other"
+    done = subprocess.call(["strace", "-qq", "-o", "/dev/null", "true"], stderr=subprocess.DEVNULL)
+    return "" if done == 0 else "this process may trace no other"
 
 
 def begin_recording(file: Path) -> None:
     """Record what this process and those that it makes do, until they end."""
-    ctypes.CDLL(None).prctl(_ANY_TRACER, ctypes.c_ulong(-1), 0, 0, 0)  # refused where none is needed
+    ctypes.CDLL(None).prctl(_ANY_TRACER, ctypes.c_ulong(-1), 0, 0, 0)  # refused: not needed
     command = ["strace", "-f", "-qq", "-y", "-xx", "-s", str(_LONGEST), "-o", str(file)]
     command += ["-e", f"trace={','.join(CALLS)}", "-p", str(os.getpid())]
     tracer = subprocess.Popen(command, stdin=subprocess.DEVNULL)
@@ -71,7 +71,7 @@ def wait_for_record(file: Path) -> None:
 # --- the record, read
 
 _LINE = re.compile(r"^(?P<process>\d+) +(?P<rest>.*)$")
-_CALL = re.compile(r"^(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|0x[0-9a-f]+)(?P<more>.*)$")
+_CALL = re.compile(r"^(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+|0x[0-9a-f]+)")
 _ARGUMENT = re.compile(r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?|[^,\[\]{}"<]*<[^>]*>|\[.*?\]|\{.*?\}|[^,]+')
 
 
@@ -306,9 +306,7 @@ class _Reader:
         assert new, "a rename to elsewhere: not read"
         moved, there = self.now.find(old), self.now.find(new)
         swapped = there if "RENAME_EXCHANGE" in a[-1] else None
-        self._add(
-            Names(((*self._entry(old), moved, swapped), (*self._entry(new), there, moved)))
-        )
+        self._add(Names(((*self._entry(old), moved, swapped), (*self._entry(new), there, moved))))
 
     def _renameat(self, a: list[str], result: str) -> None:
         self._renameat2([*a, "0"], result)
