@@ -25,6 +25,8 @@ from mlmodeldev.trial.record import read_text_rows
 
 logging.getLogger("mlmodeldev").setLevel(logging.ERROR)
 EXPORTS = ("best", "last")
+CODE = ("conf/config.yaml", "mlmodeldev/__init__.py", "trainer.py")
+"""Of the project that is submitted."""
 
 
 @dataclass
@@ -97,7 +99,7 @@ def submission_problems(folder: Path, slurm_has_them: bool) -> list[str]:
     for each in made:
         if not each.arrays and each.intent is None:
             continue
-        if not snapshot_is_whole(each.snapshot, ["conf/config.yaml", "mlmodeldev/__init__.py", "trainer.py"]):  # fmt: skip
+        if not snapshot_is_whole(each.snapshot, CODE):
             problems.append(f"{each.snapshot.name}: is no whole copy of the code")
         if each.sweep_file.read_text() != "method: random\n":
             problems.append("the copy of the sweep file is damaged")

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.conftest import TrialResult, Trials, in_fork
+from tests.reliability.after_power_cut import CODE
 from tests.reliability.disk import Disk, Writes, after_cut, same
 from tests.reliability.promises import Promises
 from tests.reliability.recorded_writes import begin_recording, read_writes, wait_for_record
@@ -104,7 +105,7 @@ def submission(folder: Path) -> None:
     from mlmodeldev.slurm import submit
 
     project = folder.parent / "project"
-    for name in ("trainer.py", "conf/config.yaml", "mlmodeldev/__init__.py"):
+    for name in CODE:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(f"# {name}")
     sweep = folder.parent / "sweep.yaml"
