@@ -19,7 +19,6 @@ from mlmodeldev.slurm.snapshot import _is_whole as snapshot_is_whole
 from mlmodeldev.slurm.submission import submissions
 from mlmodeldev.sweep.journal import Journal
 from mlmodeldev.trial.checkpoint import newest_whole
-from mlmodeldev.trial.checkpoint_values import read_checkpoint
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_text_rows
 
@@ -61,8 +60,6 @@ def trial_problems(folder: Path, whole: Undisturbed) -> list[str]:
     step = 0
     if checkpoint := newest_whole(folder / "checkpoints"):
         step = int(checkpoint.stem.partition("-")[2])
-        if read_checkpoint(checkpoint)["global_step"] != step:
-            problems.append(f"{checkpoint.name}: is of another step")
     rows = [row for row in read_text_rows(folder / "metrics.csv")[1] if int(row["step"]) < step]
     expected = [row for row in whole.rows if int(row["step"]) < step]
     if rows != expected:

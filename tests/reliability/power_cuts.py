@@ -239,7 +239,7 @@ def all_figures(scratch: Path, data: Path, seed: int) -> Iterator[tuple[str, Fig
     place, trials = scratch / "cut", Trials(scratch / "again", data)
     recorded, whole = record_trial(scratch / "trial", data)
     figures = cut_everywhere(recorded, look_at_trial(Undisturbed(whole.folder)), place)
-    cuts = [(chance.randrange(recorded.count + 1), chance.choice(FORMS)) for _ in range(16)]
+    cuts = [(chance.randrange(recorded.count + 1), chance.choice(FORMS)) for _ in range(12)]
     again = resume_after_cuts(recorded, whole, trials, cuts)
     figures.resumed, figures.bad = again.resumed, [*figures.bad, *again.bad]
     yield "a trial: each of its writes, replayed", figures
@@ -257,9 +257,9 @@ def all_figures(scratch: Path, data: Path, seed: int) -> Iterator[tuple[str, Fig
     for options in (ext4_images.USUAL, ext4_images.HARSH):
         folder = scratch / options.partition(",")[0].removeprefix("data=")
         folder.mkdir()
-        pauses = iter(lambda: chance.uniform(0, 0.12), None)
-        whole, copies = copies_in_flight(folder, data, options, pauses, 60)
-        some = chance.sample(range(len(copies)), min(6, len(copies)))
+        pauses = iter(lambda: chance.uniform(0, 0.3), None)
+        whole, copies = copies_in_flight(folder, data, options, pauses, 40)
+        some = chance.sample(range(len(copies)), min(4, len(copies)))
         figures = look_at_copies(whole, copies, trials, some)
         yield f"a trial on ext4 ({options}), its device copied in flight", figures
 
