@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlmodeldev.errors import UsageError
-from mlmodeldev.synced import close_to_others, make_synced, sync_file, sync_folder, sync_tree
+from mlmodeldev.synced import make_synced, sync_file, sync_folder, sync_tree
 
 TEMPORARY_SUFFIX = ".tmp"
 _REASONS = {
@@ -93,7 +93,7 @@ def _replacing(path: Path, mode: str, shared: bool) -> Iterator[IO[Any]]:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     encoding = None if "b" in mode else "utf-8"
     try:
-        with os.fdopen(os.open(temporary, flags, 0o664), mode, encoding=encoding) as file:
+        with os.fdopen(os.open(temporary, flags, 0o666), mode, encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -116,7 +116,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             make_synced(path.parent)
             yield temporary
-            close_to_others(temporary)
             sync_file(temporary)
             _rename(temporary, path)
         finally:
@@ -202,7 +201,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
     with writing_to(path):
         try:
             make_synced(path.parent)
-            temporary.mkdir(0o775)
+            temporary.mkdir()
             yield temporary
             sync_tree(temporary)
             exchange_folder(temporary, path)

@@ -18,8 +18,6 @@ import os
 from pathlib import Path
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
-_FOLDER_MODE = 0o775
-"""Beside the umask: whoever has none at all gives nobody leave to write by that."""
 
 
 def make_synced(path: Path) -> Path:
@@ -31,7 +29,7 @@ def make_synced(path: Path) -> Path:
     if not path.is_dir():
         make_synced(path.parent)
         with contextlib.suppress(FileExistsError):
-            path.mkdir(_FOLDER_MODE)
+            path.mkdir()
             sync_folder(path.parent)
         if not path.is_dir():
             number = errno.ENOTDIR if path.exists() else errno.EEXIST  # a file, or a broken link
@@ -49,25 +47,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Write a folder's files and folders to the disk, one by one: for a few files.
-
-    Nobody but the owner and the group keeps leave to write, which who has no umask had given.
-    """
+    """Write a folder's files and folders to the disk, one by one: for a few files."""
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:
             file = Path(place, name)
             if file.is_file() and not file.is_symlink():
-                close_to_others(file)
                 sync_file(file)
-        close_to_others(Path(place))
         sync_folder(Path(place))
-
-
-def close_to_others(path: Path) -> None:
-    """Let nobody but the owner and the group write."""
-    mode = path.stat().st_mode
-    if mode & 0o002:
-        path.chmod(mode & 0o7775)
 
 
 def sync_file_system(path: Path) -> None:
