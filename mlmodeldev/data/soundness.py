@@ -83,7 +83,7 @@ def _fits_its_header(file: Path, size: int) -> bool:
         count = 1
         for length in shape:
             count *= length
-        return dtype.hasobject or opened.tell() + count * dtype.itemsize == size
+        return bool(dtype.hasobject or opened.tell() + count * dtype.itemsize == size)
 
 
 def _state(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str:
