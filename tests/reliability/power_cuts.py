@@ -103,7 +103,7 @@ def look_at_submission(folder: Path, count: int) -> list[str]:
 
 def look_at_journal(folder: Path, count: int) -> list[str]:
     """Look whether a worker can go on with the journal."""
-    return after_power_cut.journal_problems(folder, 0)
+    return after_power_cut.journal_problems(folder)
 
 
 def look_at_prepared(folder: Path, count: int) -> list[str]:
