@@ -27,6 +27,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from mlmodeldev.callbacks.logged_names import not_logged, own_names
 from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS
+from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.checkpoint import prune, step_path
@@ -264,6 +265,9 @@ class ResumeCheckpoint(Checkpoint):
             return
         if trainer.is_global_zero:
             self.folder.check_owner()
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.bring_to_disk()
         checkpoints = self.folder.path / "checkpoints"
         trainer.save_checkpoint(step_path(checkpoints, trainer.global_step))
         if trainer.is_global_zero:

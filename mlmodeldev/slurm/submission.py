@@ -24,6 +24,7 @@ from typing import Any
 from mlmodeldev.atomic import write_json, write_text
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.query import Queued, array_of, queued_scripts, read_queue, task_name
+from mlmodeldev.synced import make_synced, sync_folder
 
 FOLDER = ".jobs"
 SWEEP_COPY = "sweep.yaml"
@@ -80,9 +81,10 @@ class Submission:
         """Make the folder of a new submission."""
         parent, stamp = sweep_folder / FOLDER, time.strftime("%Y%m%d-%H%M%S-")
         try:
-            parent.mkdir(parents=True, exist_ok=True)
+            make_synced(parent)
             folder = Path(tempfile.mkdtemp(prefix=stamp, dir=parent))
             folder.chmod(parent.stat().st_mode)
+            sync_folder(parent)
         except OSError as error:
             raise UsageError(
                 f"{parent}: {error.strerror}; artefacts.runs_dir=DIR names another place"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -62,7 +61,8 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
         seed=sweep_state.seed,
     )
     # what is edited later does not reach the jobs
-    shutil.copy2(sweep_state.file, submission.sweep_file)
+    with atomic_write(submission.sweep_file) as copy:
+        copy.write(sweep_state.file.read_bytes())
     start = sweep_state.starter(submission.snapshot)
     for tasks in plan.arrays:
         jobs = [_job(plan, task, submission, start) for task in tasks]

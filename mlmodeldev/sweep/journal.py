@@ -31,6 +31,7 @@ from optuna.study import StudyDirection
 
 from mlmodeldev.atomic import write_json, writing_to
 from mlmodeldev.lease import HEARTBEAT_SECONDS, ProcessLock, new_owner, owned, owner_record
+from mlmodeldev.synced import make_synced, sync_folder
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -63,7 +64,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         with writing_to(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_synced(folder)
         self.path = folder / "journal.log"
         self.lock = _Lock(folder / "lock", timeout=LOCK_SECONDS)
         self._backend: _File | None = None
@@ -128,10 +129,13 @@ class _File(BaseJournalBackend):
             return
         text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
         with self._lock, writing_to(self._path), self._path.open("ab+") as file:
+            is_new = not os.fstat(file.fileno()).st_size
             _mend(file)
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
+            if is_new:
+                sync_folder(self._path.parent)
             self._lock.current = False
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:

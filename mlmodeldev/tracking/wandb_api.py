@@ -145,6 +145,24 @@ def part(answer: Any, *names: str) -> Any:
     return answer
 
 
+_LAST_ROW = """
+query RunLastRow($entity: String, $project: String, $run: String!) {
+  model(name: $project, entityName: $entity) { bucket(name: $run, missingOk: true) { historyTail } }
+}
+"""
+
+
+def last_row(entity: str, project: str, run: str) -> dict[str, Any]:
+    """Return the last row of a run's history; an empty one where the server does not say."""
+    names = {"entity": entity, "project": project, "run": run}
+    try:
+        tail = part(query_server(_LAST_ROW, names, seconds=5), "model", "bucket", "historyTail")
+        row = json.loads(json.loads(tail)[-1])
+    except (*NO_ANSWER, ValueError, TypeError, LookupError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
 _SWEEP = """
 query SweepWithRuns($entity: String, $project: String, $sweep: String!) {
   project(name: $project, entityName: $entity) {

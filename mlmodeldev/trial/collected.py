@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.atomic import remove_at_once, sync_folder, write_json
+from mlmodeldev.atomic import remove_at_once, write_json
 from mlmodeldev.errors import UsageError
+from mlmodeldev.synced import sync_folder
 from mlmodeldev.trial.folder import TrialFolder
 
 NOTE = "collected"

@@ -38,6 +38,7 @@ from mlmodeldev.lease import (
 from mlmodeldev.secrets import mask
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.renamed import current_configuration
+from mlmodeldev.synced import make_synced, sync_folder
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.agent_run import given_run, leave_agent, owner_of, take_run
 from mlmodeldev.trial.configuration import (
@@ -110,6 +111,7 @@ class TrialFolder:
             number += 1
         with writing_to(self.path):
             self.path.rename(aside)
+            sync_folder(aside.parent)
         return aside
 
     def _prepare(self, settings: Settings) -> None:
@@ -117,7 +119,7 @@ class TrialFolder:
         import yaml
 
         with writing_to(self.path):
-            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            make_synced(self.path / "checkpoints")
         file = self.path / "config.yaml"
         wanted = settings.model_dump()
         if file.is_file():

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlmodeldev.data import cache, staging
+from mlmodeldev.data import cache, soundness, staging
 from mlmodeldev.data.staging import staged
 from mlmodeldev.data.versions import fingerprint
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.verify import hash_file
 
 KEY = {"input": "ab", "max_length": 48}
 made: list[Path] = []
@@ -88,13 +89,74 @@ def no_dict(folder):
     (folder / "prepared.json").write_text("[]")
 
 
-@pytest.mark.parametrize("damage", [cut, lose, tear_marker, other_key, no_dict])
+def flip(folder):
+    """Another byte at the same size, as a disk that loses a block leaves it."""
+    with (folder / "numbers.npy").open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\0" * 8)
+
+
+@pytest.mark.parametrize("damage", [cut, lose, tear_marker, other_key, no_dict, flip])
 def test_torn_or_stale_is_made_again(tmp_path, damage):
     damage(get(tmp_path).folder)
     cached = get(tmp_path)
     assert (cached.array("numbers") == np.arange(1000)).all()
     assert (cached.folder / "inner" / "text.txt").read_text() == "words"
     assert len(made) == 2
+
+
+def test_it_is_read_once_a_node_to_see_that_it_is_sound(tmp_path, monkeypatch):
+    """Notes lie in the node's memory: another process need not read, one after a restart does."""
+    read = []
+
+    def counted(path, algorithms):
+        read.append(path.name)
+        return hash_file(path, algorithms)
+
+    monkeypatch.setattr(soundness, "hash_file", counted)
+    notes = tmp_path / "memory"
+    notes.mkdir()
+    monkeypatch.setattr(soundness, "_MEMORY", notes)
+    monkeypatch.setattr(soundness, "_sound", set())
+    folder = get(tmp_path).folder
+    assert read == [], "who has made it has just computed the digests"
+    soundness._sound.clear()  # another process
+    get(tmp_path)
+    assert read == []
+    shutil.rmtree(next(notes.iterdir()))  # the node has started anew
+    soundness._sound.clear()
+    get(tmp_path)
+    get(tmp_path)
+    assert sorted(read) == ["numbers.npy", "text.txt"]
+    (folder / "numbers.npy").touch()
+    get(tmp_path)
+    assert len(read) == 4
+    assert len(made) == 1
+
+
+def test_of_more_than_can_be_read_each_time_the_headers_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(soundness, "LARGEST", 10)
+    folder = get(tmp_path).folder
+    flip(folder)
+    get(tmp_path)
+    assert len(made) == 1
+    with (folder / "numbers.npy").open("r+b") as file:
+        file.write(b"\0" * 128)
+    get(tmp_path)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("planted", ["link", "open to others"])
+def test_notes_that_others_could_have_written_are_not_believed(tmp_path, monkeypatch, planted):
+    monkeypatch.setattr(soundness, "_MEMORY", tmp_path)
+    folder = tmp_path / f"mlmodeldev-{os.getuid()}-sound"
+    if planted == "link":
+        (tmp_path / "hers").mkdir()
+        folder.symlink_to("hers")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    assert soundness._notes() is None
 
 
 def test_a_maker_that_fails_leaves_nothing(tmp_path):

@@ -1,1 +1,1 @@
-"""What may go wrong around a trial, and what holds then."""
+"""What may happen to a trial, made to happen, and what holds then."""
