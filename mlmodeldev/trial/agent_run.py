@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlmodeldev.atomic import write_text, writing_to
 from mlmodeldev.settings.overrides import FILE_VARIABLE
@@ -107,3 +107,24 @@ def give_run(runs_dir: Path, run: str, owner: str) -> None:
     if re.fullmatch(RUN_ID, run):
         (runs_dir / OWNERS).mkdir(parents=True, exist_ok=True)
         write_text(runs_dir / OWNERS / run, f"{_ONLY_IN_WANDB}{owner}")
+
+
+def entries_of_run(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the run that an agent gave, as entries of a trial's record, if it is this trial's.
+
+    Args:
+        path: the trial's folder.
+        record: what it has so far.
+    """
+    run = given_run()
+    if run is None:
+        return {}
+    if take_run(path, run.id):
+        return {"wandb_id": run.id, "wandb_sweep": run.sweep}
+    owner = owner_of(path.parents[1], run.id)
+    print(f"Weights & Biases: run {run.id} is that of trial {owner}; this one gets its own")
+    leave_agent()
+    place = {"wandb_place": [os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")]}
+    if record.get("wandb_id") == run.id:
+        return {**place, "wandb_id": None, "wandb_sweep": None}
+    return place
