@@ -101,9 +101,11 @@ def liveness(record: Mapping[str, Any]) -> bool | None:
     return _is_alive(record) if record.get("state") == "running" else False
 
 
-def is_fresh(record: Mapping[str, Any]) -> bool:
-    """Return whether the lease in a record runs by this machine's clock, right or wrong."""
-    return 0 < _end_of(record) - time.time() <= LEASE_SECONDS
+def believed(record: Mapping[str, Any]) -> bool | None:
+    """Return the same, where a lease that is fresh by this machine's clock is taken for alive."""
+    alive = liveness(record)
+    fresh = 0 < _end_of(record) - time.time() <= LEASE_SECONDS
+    return True if alive is None and fresh else alive
 
 
 def watch_owner(read: Callable[[], Mapping[str, Any]], on_wait: Callable[[], None]) -> bool:
@@ -117,12 +119,9 @@ def watch_owner(read: Callable[[], Mapping[str, Any]], on_wait: Callable[[], Non
         on_wait: called before each pause; it may raise to give up.
     """
     while True:
-        record = read()
-        alive = liveness(record)
+        alive = believed(read())
         if alive is not None:
             return alive
-        if is_fresh(record):
-            return True
         on_wait()
         time.sleep(min(_POLL_SECONDS, LEASE_SECONDS / 10))
 
