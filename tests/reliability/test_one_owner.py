@@ -196,3 +196,17 @@ def test_a_clock_that_jumps_while_its_owner_is_watched_makes_it_not_dead(seconds
         play.pass_time(LONG)
         assert "running already" in str(other.error)
         assert stands(owner)
+
+
+def test_locks_worth_nothing_and_two_that_stand_still_anywhere_make_one_owner(plays):
+    """Each stops at each place of its claim; now the one goes on first, now the other."""
+    for stop, other_stop in itertools.product(range(6, 20), repeat=2):
+        plays.append(play := Play("flock of each machine"))
+        first, second = play.start(0), play.start(1)
+        play.claim(first, stop)
+        play.claim(second, other_stop)
+        waiting = [each for each in (first, second) if each.state == "stopped"]
+        for each in waiting if (stop + other_stop) % 2 else waiting[::-1]:
+            play.go_on(each)
+        assert sum(stands(each) for each in (first, second)) == 1
+        plays.pop().close()
