@@ -164,7 +164,9 @@ class World:
 
     def go_on(self, process: Process, stop: int | None = None) -> None:
         """Let it go on from where it is."""
-        process.state, process.stop_in = "running", stop
+        if stop is not None or process.state != "asleep":
+            process.stop_in = stop  # where it is to stop is passed in its sleep, too
+        process.state = "running"
         self.current = process
         lease._watches = process.watches
         os.environ["SLURM_JOB_ID"] = process.job[0]
