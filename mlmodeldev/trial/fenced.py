@@ -73,7 +73,7 @@ def take(
         write_fenced(file, claimed, check)
         for temporary in file.parent.glob(f".{file.name}.*{TEMPORARY_SUFFIX}"):
             temporary.unlink(missing_ok=True)
-        return read().get("token") == claimed["token"]
+        return bool(read().get("token") == claimed["token"])
     except _Changed:
         return False
     except UsageError:

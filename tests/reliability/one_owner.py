@@ -9,6 +9,7 @@ record, and after each answer, it is judged whether that may be. The long form t
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 
 from hypothesis import HealthCheck, settings
@@ -134,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20000)
     steps = parser.parse_args().steps
+    logging.getLogger("mlmodeldev").setLevel(logging.ERROR)  # what owners meet, by the thousand
     begun = time.process_time()
     check(examples=max(1, steps // 50), steps=50)
     for name, count in sorted(COUNTS.items()):

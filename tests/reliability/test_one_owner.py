@@ -72,7 +72,7 @@ def test_who_sleeps_in_a_write_and_is_taken_over_meanwhile_writes_no_more(locks,
     assert taken_over >= (3 if locks == "flock" else 10)
 
 
-@pytest.mark.parametrize("locks", LOCKS[:3])
+@pytest.mark.parametrize("locks", LOCKS[1:3])
 def test_of_two_who_begin_at_once_one_owns_the_trial(locks, plays):
     """Wherever the first stands still; also where the lock is worth nothing."""
     for stop in itertools.count():
