@@ -42,12 +42,12 @@ _REASONS = {
     errno.ENOENT: "the folder is gone, or can't be made",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a part of the path is a file or a broken link, not a folder",
+    errno.ELOOP: "a link in the path leads back to itself",
     errno.ENAMETOOLONG: "the name is too long",
     errno.EFBIG: "the file-size limit is reached",
 }
 _NO_EXCHANGE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2  # linux/fs.h
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 @contextlib.contextmanager

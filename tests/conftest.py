@@ -172,6 +172,7 @@ def in_fork(printed: Path | str, function: Callable[..., None], *args: Any) -> i
 
 def _call(printed: str, function: Callable[..., None], args: tuple[Any, ...]) -> None:
     from mlmodeldev.errors import TrialInterrupted, UsageError
+    from mlmodeldev.lease import LostLease
     from mlmodeldev.trial.signals import SIGNALS
 
     # A pool that was first to start the fork server has done it with signals blocked.
@@ -187,6 +188,9 @@ def _call(printed: str, function: Callable[..., None], args: tuple[Any, ...]) ->
         code = 2
     except TrialInterrupted:
         code = 75
+    except LostLease as error:
+        print(error, file=sys.stderr)
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     if code:

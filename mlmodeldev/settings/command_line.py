@@ -2,7 +2,7 @@
 
 Hydra composes; this file validates what it composed and translates its errors. Exit status: 0
 done, 2 bad input, 75 interrupted, 1 anything else (with a traceback, for it is a defect or the
-user's own code).
+user's own code; of a trial that another process has taken over, a line).
 
 Example::
 
@@ -33,6 +33,7 @@ from mlmodeldev.errors import (
     drop_output,
     nearest,
 )
+from mlmodeldev.lease import LostLease
 from mlmodeldev.machine import keep_from_others, share_cores
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
@@ -77,7 +78,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
             _compose_and_train(main)
         else:
             train(_from_json(given))
-    except (UsageError, TrialInterrupted) as error:
+    except (UsageError, TrialInterrupted, LostLease) as error:
         _exit(_status(error), str(error))
     except BrokenPipeError:
         if not _WITHOUT_TRAINING & set(sys.argv[1:]):
@@ -126,7 +127,7 @@ def call(train: Callable[[Settings], T], config: DictConfig) -> T:
     """
     try:
         return train(from_hydra(config))
-    except (UsageError, TrialInterrupted) as error:
+    except (UsageError, TrialInterrupted, LostLease) as error:
         if multiprocessing.parent_process() is not None:
             raise
         _exit(_status(error), str(error))
@@ -142,6 +143,8 @@ def _from_agent(arguments: list[str]) -> list[str]:
 
 
 def _status(error: Exception) -> int:
+    if isinstance(error, LostLease):
+        return 1  # nothing to correct, and nothing to come back for: another has the trial
     return EXIT_INTERRUPTED if isinstance(error, TrialInterrupted) else EXIT_BAD_INPUT
 
 

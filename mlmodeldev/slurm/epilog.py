@@ -30,6 +30,7 @@ from mlmodeldev.slurm.query import (
 from mlmodeldev.slurm.script import EXIT_REQUEUE, JOB_VARIABLE, SUBMISSION_VARIABLE
 from mlmodeldev.slurm.submission import Submission
 from mlmodeldev.slurm.trial_entries import ENDED
+from mlmodeldev.trial.checkpoint import recovery_checkpoints
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_record
 
@@ -216,7 +217,7 @@ def _progress(folder: Path) -> str:
     state = str(read_record(folder).get("state", ""))
     if state in ENDED or state == "failed":
         return state
-    return max((file.name for file in (folder / "checkpoints").glob("step-*.ckpt")), default="")
+    return next((file.name for file in recovery_checkpoints(folder / "checkpoints")), "")
 
 
 def _read_note(note: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.project import project_root
 from mlmodeldev.slurm.trial_entries import ENDED
+from mlmodeldev.trial.checkpoint import recovery_checkpoints
 from mlmodeldev.trial.code import changed_files
 from mlmodeldev.trial.folder import TrialFolder
 
@@ -68,7 +69,7 @@ def print_interrupted(entries: Iterable[TrialEntry], policy: str) -> None:
         entry.trial.id
         for entry in entries
         if entry.state not in ENDED
-        and any((entry.folder / "checkpoints").glob("step-*.ckpt"))
+        and recovery_checkpoints(entry.folder / "checkpoints")
         and older_code(entry)
     ]
     if wait:

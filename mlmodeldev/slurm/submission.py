@@ -43,6 +43,8 @@ class Submission:
     Attributes:
         folder: holds ``jobs.json``, submitit's files and the jobs' logs.
         snapshot: the code that the jobs run.
+        created: when, in seconds since 1970; later than those of the sweep before it, whatever the
+            clocks of the machines that made them say.
         overrides, count, seed: what was asked for, for `retry`.
         arrays: for each Slurm array its number and, by index, the trials of each task.
         intent: the tasks of an array that is being submitted, or was when the command was killed.
@@ -89,7 +91,8 @@ class Submission:
             raise UsageError(
                 f"{parent}: {error.strerror}; artefacts.runs_dir=DIR names another place"
             ) from error
-        return cls(folder, snapshot, **options)
+        before = max((made.created for made in submissions(sweep_folder)), default=0.0)
+        return cls(folder, snapshot, created=max(time.time(), before + 0.001), **options)
 
     @classmethod
     def read(cls, file: Path) -> Submission:
@@ -167,6 +170,11 @@ def job_note(folder: Path, number: int) -> Path:
         number: of the array in it, from 0.
     """
     return folder / f"tasks-{number}.job"
+
+
+def submission_names(sweep_folder: Path) -> frozenset[str]:
+    """Return the names of a sweep's submissions, as they are now."""
+    return frozenset(file.parent.name for file in (sweep_folder / FOLDER).glob("*/jobs.json"))
 
 
 def submissions(sweep_folder: Path) -> list[Submission]:

@@ -14,7 +14,6 @@ import contextlib
 import gc
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.conf_files import default_choice
 from mlmodeldev.slurm.query import slurm_is_here
+from mlmodeldev.slurm.submission import submission_names
 from mlmodeldev.slurm.trial_entries import TrialEntry, reconcile
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class SweepState:
         entries: the declared trials, in the sweep's order.
         seed, count: of random draws, as asked for.
         user_overrides: as the user gave them, with the cluster's profile.
-        read_at: when all this was read.
+        submitted: names of the submissions that there were before all this was read.
         wandb_states: of the trials that W&B holds, where it was asked, by identity.
     """
 
@@ -59,7 +59,7 @@ class SweepState:
     seed: int = 0
     count: int | None = None
     user_overrides: list[str] = field(default_factory=list)
-    read_at: float = field(default_factory=time.time)
+    submitted: frozenset[str] = frozenset()
     wandb_states: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -175,9 +175,10 @@ def _read(args: argparse.Namespace, lint: bool) -> SweepState:
         _lint(sweep, overrides)
         if monitor.warning:
             print(f"warning: {monitor.warning}", file=sys.stderr)
+    submitted = submission_names(_sweep_folder(base, sweep))
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), args.count, args.seed))
     sweep_state = SweepState(
-        file, sweep, base, overrides, entries, args.seed, args.count, user_overrides
+        *(file, sweep, base, overrides, entries, args.seed, args.count, user_overrides, submitted)
     )
     sweep_state.starter(project_root())  # which refuses what another program can't do
     return sweep_state

@@ -8,8 +8,8 @@ Example::
 
 Optuna's own file backend stops for good at a line that a crash or a full disk has torn. Here each
 access happens under a lock of the operating system, which is free again when its holder is killed;
-a torn end is cut off before anything is read or written after it, and a line that is no JSON is
-passed over by all readers alike.
+a torn end is cut off before anything is read or written after it, and a line that is no JSON, or
+that Optuna can make nothing of, is passed over by all readers alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,13 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 
 from mlmodeldev.atomic import write_json, writing_to
-from mlmodeldev.lease import HEARTBEAT_SECONDS, ProcessLock, new_owner, owned, owner_record
+from mlmodeldev.lease import (
+    HEARTBEAT_SECONDS,
+    ProcessLock,
+    believed,
+    new_owner,
+    owner_record,
+)
 from mlmodeldev.synced import make_synced, sync_folder
 
 log = logging.getLogger(__name__)
@@ -69,14 +75,36 @@ class Journal:
         self.lock = _Lock(folder / "lock", timeout=LOCK_SECONDS)
         self._backend: _File | None = None
         self._storage: JournalStorage | None = None
+        self._senseless: set[int] = set()  # where lines begin that Optuna can make nothing of
 
     @property
     def storage(self) -> JournalStorage:
         """The storage, brought up to date; read anew if the file has become shorter."""
-        if self._storage is None or self._backend is None or self._backend.lost():
+        while True:
+            try:
+                return self._read()
+            except Exception:
+                line = self._backend.applied if self._backend else None
+                if line is None:
+                    raise  # it is no line's fault
+                log.warning("%s: a line without sense, at byte %d, is passed over", self.path, line)
+                self._senseless.add(line)
+                self._storage = self._backend = None  # what it has changed is not to be known
+
+    def _read(self) -> JournalStorage:
+        if self._backend is not None:
+            self._backend.applied = None
+        if self._backend is None or self._backend.lost():
+            if self._backend is not None:
+                self._senseless.clear()
             optuna.logging.set_verbosity(optuna.logging.WARNING)
-            self._backend = _File(self.path, self.lock)
+            self._storage = None
+            self._backend = _File(self.path, self.lock, self._senseless)
+        if self._storage is None:
             self._storage = JournalStorage(self._backend)
+        with self.lock:
+            if not self.lock.current:
+                self._storage.get_all_studies()
         return self._storage
 
     def study(self, name: str, goal: str) -> int:
@@ -98,10 +126,20 @@ class Journal:
 
 
 class _File(BaseJournalBackend):
-    """Lines of JSON in a file."""
+    """Lines of JSON in a file.
 
-    def __init__(self, path: Path, lock: _Lock) -> None:
-        self._path, self._lock = path, lock
+    Args:
+        path: the file.
+        lock: the journal's.
+        passed_over: where lines begin that are not given to Optuna.
+
+    Attributes:
+        applied: where the line begins that Optuna has and has not asked for more after it.
+    """
+
+    def __init__(self, path: Path, lock: _Lock, passed_over: Collection[int] = ()) -> None:
+        self._path, self._lock, self._passed_over = path, lock, passed_over
+        self.applied: int | None = None
         lock.current = False  # this one has read nothing yet
         self._count = self._offset = 0  # what has been read: entries, bytes
         self._batched: list[dict[str, Any]] | None = None
@@ -139,17 +177,21 @@ class _File(BaseJournalBackend):
             self._lock.current = False
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        self.applied = None
         if log_number_from != self._count:
             self._count = self._offset = 0
         elif self._lock.current:
             return  # Optuna asks some twenty times a trial
         with self._lock:
-            entries = [e for e in self._new() if e is not None]
+            entries = list(self._new())
             self._lock.current = True
         skipped = log_number_from - (self._count - len(entries))
-        yield from entries[max(0, skipped) :]
+        for self.applied, entry in entries[max(0, skipped) :]:
+            yield entry
+        self.applied = None
 
-    def _new(self) -> Iterator[dict[str, Any] | None]:
+    def _new(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the entries that were not read yet, each with where its line begins."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -157,19 +199,19 @@ class _File(BaseJournalBackend):
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # torn, and cut off before the next is written
-                self._offset += len(line)
+                begin, self._offset = self._offset, self._offset + len(line)
                 entry = _parsed(line)
                 if entry is None:
                     log.warning("%s: a damaged line is passed over", self._path)
-                else:
+                elif begin not in self._passed_over:
                     self._count += 1
-                yield entry
+                    yield begin, entry
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) and "op_code" in entry else None
 
@@ -230,8 +272,8 @@ class Leases:
         with contextlib.suppress(OSError):
             self._file(self.name).unlink(missing_ok=True)
 
-    def alive(self, name: str | None) -> bool:
-        """Whether the worker of this name still lives, as far as can be told from here."""
+    def alive(self, name: str | None) -> bool | None:
+        """Whether the worker of this name still lives; None: not to be known yet."""
         if name is None:
             return False
         if name == self.name:
@@ -240,7 +282,7 @@ class Leases:
             record = json.loads(self._file(name).read_text())
         except (OSError, ValueError):
             return False
-        return isinstance(record, dict) and owned(record)
+        return isinstance(record, dict) and believed(record)
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.json"

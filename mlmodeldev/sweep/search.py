@@ -20,7 +20,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.lease import owned
+from mlmodeldev.lease import believed
 from mlmodeldev.project import project_root
 from mlmodeldev.sweep.journal import Journal, Leases
 from mlmodeldev.sweep.loading import Sweep, load, pruning, trial_arguments
@@ -80,6 +80,7 @@ class SearchSource:
         self.sampler = Sampler(sweep, seed, count)
         self.leases = Leases(self.base / FOLDER / "workers")
         self.mine: dict[str, FrozenTrial] = {}
+        self.is_watching = False  # an owner of whom it is not sure yet whether it lives
         self.begun = datetime.now()
         self.leases.renew()
         with self.journal.lock:
@@ -90,12 +91,13 @@ class SearchSource:
 
     def take(self) -> TrialTask | Wait | None:
         with self.journal.lock:
+            self.is_watching = False
             rows = self.study.rows()
             row = self._left_behind(rows) or self._retried(rows) or self._new()
             if row is not None:
                 self.mine[row.user_attrs["id"]] = row
                 return self._task(row)
-            if self.mine or (self.linger and self._any_running()):
+            if self.mine or self.is_watching or (self.linger and self._any_running()):
                 return WAIT
             return None
 
@@ -146,7 +148,9 @@ class SearchSource:
         record = read_record(folder)
         state = record.get("state")
         # both are asked each time, so that both are watched from the first look on
-        if any([owned(record), self.leases.alive(row.user_attrs["owner"])]):
+        alive = [believed(record), self.leases.alive(row.user_attrs["owner"])]
+        if any(each is not False for each in alive):
+            self.is_watching |= True not in alive
             return False
         if state in ("done", "pruned"):
             self.study.finish(row, folder, state == "pruned")

@@ -25,7 +25,7 @@ from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.training.initial_weights import check_source
 from mlmodeldev.training.parent import Parent, find_parent, hand_down, has_changed
-from mlmodeldev.trial.checkpoint import newest_whole
+from mlmodeldev.trial.checkpoint import newest_whole, recovery_checkpoints
 from mlmodeldev.trial.code import changed_files, code_digests
 from mlmodeldev.trial.collected import NOTE, refuse_without_checkpoints
 from mlmodeldev.trial.folder import TrialFolder, folder_of
@@ -184,7 +184,7 @@ def _lacks_exports(folder: Path, settings: Settings) -> bool:
 
 
 def _has_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("step-*.ckpt"))
+    return bool(recovery_checkpoints(folder / "checkpoints"))
 
 
 # --- changed code

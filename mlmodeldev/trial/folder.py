@@ -16,14 +16,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlmodeldev.atomic import remove_leftovers, write_json, write_text, writing_to
+from mlmodeldev.atomic import remove_leftovers, write_text, writing_to
 from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import (
     HEARTBEAT_SECONDS,
@@ -31,6 +30,7 @@ from mlmodeldev.lease import (
     LostLease,
     ProcessLock,
     lease_end,
+    liveness,
     owned,
     owner_record,
     watch_owner,
@@ -40,12 +40,13 @@ from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.synced import make_synced, sync_folder
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.agent_run import given_run, leave_agent, owner_of, take_run
+from mlmodeldev.trial.agent_run import entries_of_run, given_run, owner_of
 from mlmodeldev.trial.configuration import (
     MAY_CHANGE,
     MAY_CHANGE_IN_SWEEPS,
     first_difference,
 )
+from mlmodeldev.trial.fenced import take, write_fenced
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -56,6 +57,10 @@ State = Literal["pending", "running", "interrupted", "done", "failed", "pruned"]
 
 LOCK_SECONDS = 60.0
 """How long to wait for the record's lock, which is held for the moment of a change."""
+
+OWNERS_LOCK_SECONDS = 10.0
+"""How long the trial's owner waits for it, before it writes without: who sleeps with the lock taken
+must not keep a heartbeat from being written."""
 
 RECORD_VERSION = 2
 """Of ``trial.json``: 2 has the owner's token; records without a version are read as before."""
@@ -105,11 +110,11 @@ class TrialFolder:
     def move_aside(self) -> Path:
         """Give the folder a hidden name, ``.NAME.NUMBER``; refuse while a live process owns it."""
         self._wait_for_owner()
-        self._refuse_if_owned(self.read())
-        number = 1
-        while (aside := self.path.with_name(f".{self.path.name}.{number}")).exists():
-            number += 1
-        with writing_to(self.path):
+        with self._locked():
+            self._refuse_if_owned(self.read())
+            number = 1
+            while (aside := self.path.with_name(f".{self.path.name}.{number}")).exists():
+                number += 1
             self.path.rename(aside)
             sync_folder(aside.parent)
         return aside
@@ -180,11 +185,17 @@ class TrialFolder:
             LostLease: another attempt owns the trial now.
         """
         with self._locked():
-            record = self.read()
             changes = {name: _masked(name, value) for name, value in changes.items()}
-            record = {**record, **changes, "updated": time.time()}
-            write_json(self.path / "trial.json", record)
+            seen = self.read()
+            record = {**seen, **changes, "updated": time.time()}
+            write_fenced(self.path / "trial.json", record, lambda: self._check(seen))
             return record
+
+    def _check(self, seen: Mapping[str, Any]) -> None:
+        """Look whether this process may write still; one that is no owner changes what it saw."""
+        self.check_owner()
+        if not self.token and self.read() != seen:
+            raise UsageError(f"{self.path}: another process has changed the record meanwhile")
 
     @contextlib.contextmanager
     def unchanged(self, seen: Mapping[str, Any]) -> Iterator[bool]:
@@ -200,12 +211,16 @@ class TrialFolder:
         with writing_to(self.path):
             self.check_owner()  # before the lock, which would make a folder anew that is gone
             try:
-                self._lock.acquire()
+                self._lock.acquire(OWNERS_LOCK_SECONDS if self.token else LOCK_SECONDS)
             except Timeout:
-                raise UsageError(
-                    f"{self._lock.path}: another process has kept this lock for"
-                    f" {LOCK_SECONDS:.0f} s"
-                ) from None
+                if not self.token:
+                    raise UsageError(
+                        f"{self._lock.path}: another process has kept this lock for"
+                        f" {LOCK_SECONDS:.0f} s"
+                    ) from None
+                log.warning("%s: kept by another process; written without it", self._lock.path)
+                yield  # the owner needs no lock against those who would take over (`fenced`)
+                return
             try:
                 self.check_owner()
                 yield
@@ -229,32 +244,33 @@ class TrialFolder:
             self._wait_for_owner()
         with self._locked():
             record = self.read()
-            self._refuse_if_owned(record)
-            run = _agents_run(self.path, record)
+            self._refuse_if_owned(record, patient)
+            run = entries_of_run(self.path, record)
             remove_leftovers(self.path)
             remove_leftovers(self.path / "checkpoints")
             self._write_configuration()
             attempt = int(record.get("attempts", 0)) + 1
             ours = owner_record()
-            token = ours["owner"]["token"]
-            record = self.update(
-                **{
-                    "id": self.id,
-                    "version": RECORD_VERSION,
-                    "sweep": self.path.parent.name,
-                    **({} if "created" in record else {"created": time.time()}),
-                    "reason": None,
-                    "attempts": attempt,
-                    "token": token,
-                    "begun": time.time(),
-                    **ours,
-                    "uploaded": False,
-                    **run,
-                }
-            )
-            self.attempt, self.token = attempt, token
+            claimed = {
+                **record,
+                "id": self.id,
+                "version": RECORD_VERSION,
+                "sweep": self.path.parent.name,
+                **({} if "created" in record else {"created": time.time()}),
+                "reason": None,
+                "attempts": attempt,
+                "token": ours["owner"]["token"],
+                "begun": time.time(),
+                **ours,
+                "uploaded": False,
+                **run,
+                "updated": time.time(),
+            }
+            if not take(self.path / "trial.json", self.read, record, claimed):
+                raise UsageError(f"{self.path}: another process has begun this trial just now")
+            self.attempt, self.token = attempt, claimed["token"]
             self._renewed = time.monotonic()
-            return record
+            return claimed
 
     def heartbeat(self) -> None:
         """Renew the lease; what keeps it from being written is tried again until it runs out.
@@ -303,7 +319,7 @@ class TrialFolder:
             return
         with self._locked():
             record = self.read()
-            if record.get("state") in ("running", "pending") and not owned(record):
+            if record.get("state") in ("running", "pending") and liveness(record) is False:
                 self.update(state=state, reason=reason, owner=None, lease=None)
 
     def _wait_for_owner(self) -> None:
@@ -328,8 +344,9 @@ class TrialFolder:
 
         watch_owner(self.read, on_wait)
 
-    def _refuse_if_owned(self, record: Mapping[str, Any]) -> None:
-        if not owned(record):
+    def _refuse_if_owned(self, record: Mapping[str, Any], patient: bool = True) -> None:
+        """Refuse what a live process owns; who has been patient takes no doubtful one either."""
+        if (liveness(record) if patient else owned(record)) is False:
             return
         owner = record["owner"]
         raise UsageError(
@@ -377,19 +394,3 @@ def own_path(sweep: Path, overrides: Mapping[str, Any], run: str | None = None) 
 
 
 _OVER = ("done", "pruned")
-
-
-def _agents_run(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the run that an agent gave, as entries of the record, if it is this trial's."""
-    run = given_run()
-    if run is None:
-        return {}
-    if take_run(path, run.id):
-        return {"wandb_id": run.id, "wandb_sweep": run.sweep}
-    owner = owner_of(path.parents[1], run.id)
-    print(f"Weights & Biases: run {run.id} is that of trial {owner}; this one gets its own")
-    leave_agent()
-    place = {"wandb_place": [os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")]}
-    if record.get("wandb_id") == run.id:
-        return {**place, "wandb_id": None, "wandb_sweep": None}
-    return place

@@ -146,6 +146,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _run(program: str, overrides: list[str], log: str, environment: dict[str, str]) -> None:
     from mlmodeldev.errors import TrialInterrupted
+    from mlmodeldev.lease import LostLease
     from mlmodeldev.settings.composition import compose_settings
 
     os.setpgid(0, 0)
@@ -164,6 +165,9 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
     except TrialInterrupted as error:
         print(f"{program}: {error}", file=sys.stderr)
         status = EXIT_INTERRUPTED
+    except LostLease as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        status = 1
     except BaseException as error:
         print_failure(type(error), error, error.__traceback__)
         status = 1
