@@ -46,6 +46,7 @@ class TrialEntry:
     anew: bool = False
     ranked_by: Metric | None = None
     _record: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
+    _metric: Any = field(default=..., repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -60,6 +61,11 @@ class TrialEntry:
         if not self._record:
             self._record.append(read_record(self.folder))
         return self._record[0]
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether there may be files of it; many a declared trial was never begun."""
+        return self._record is not _NOTHING and not self.anew
 
     @property
     def state(self) -> str:
@@ -86,7 +92,11 @@ class TrialEntry:
 
         if self.ranked_by is None or not self.record:
             return self.record.get("metric")
-        return best_logged(self.record, self.folder, self.ranked_by.name, self.ranked_by.goal)
+        if self._metric is ...:  # it may take three files to tell
+            goal = self.ranked_by.goal
+            self._metric = best_logged(self.record, self.folder, self.ranked_by.name, goal)
+        result: dict[str, Any] | None = self._metric
+        return result
 
     @property
     def value(self) -> float | None:

@@ -12,6 +12,7 @@ checkpoint. ``optuna-dashboard RUNS/SWEEP/.search/journal.log`` shows the search
 from __future__ import annotations
 
 import argparse
+import bisect
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -37,6 +38,8 @@ FOLDER = ".search"
 """Beside the sweep's trials: journal, lock, the workers' leases."""
 MAX_DEATHS = 4
 """A trial that was killed so many times, or whose worker was, has failed; before, it goes on."""
+MAX_LOOKS = 64
+"""Of the other workers' trials so many are looked at before one is begun, in turn."""
 SIGKILLED = -9
 
 _OVER = {TrialState.COMPLETE, TrialState.PRUNED}
@@ -80,6 +83,7 @@ class SearchSource:
         self.sampler = Sampler(sweep, seed, count)
         self.leases = Leases(self.base / FOLDER / "workers")
         self.mine: dict[str, FrozenTrial] = {}
+        self._looked_at = -1  # the last number among the others' trials
         self.begun = datetime.now()
         self.leases.renew()
         with self.journal.lock:
@@ -133,10 +137,24 @@ class SearchSource:
         return deaths < MAX_DEATHS
 
     def _left_behind(self, rows: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        """Write how other workers' trials ended meanwhile; take one over that nobody runs."""
-        for row in rows:
-            running = row.state is TrialState.RUNNING and row.user_attrs["id"] not in self.mine
-            if running and self._take_over(row):
+        """Write how other workers' trials ended meanwhile; take one over that nobody runs.
+
+        Of many that somebody runs, the next `MAX_LOOKS` after those of the last time: a look reads
+        two files, while all other workers wait for the lock.
+        """
+        others = (row for row in rows if row.state is TrialState.RUNNING)
+        others = (row for row in others if row.user_attrs["id"] not in self.mine)
+        owned_rows: list[FrozenTrial] = []
+        for row in others:
+            if row.user_attrs["owner"] is not None:
+                owned_rows.append(row)
+            elif self._take_over(row):
+                return row
+        numbers = [row.number for row in owned_rows]
+        first = bisect.bisect_right(numbers, self._looked_at) % max(1, len(numbers))
+        for row in [*owned_rows[first:], *owned_rows[:first]][:MAX_LOOKS]:
+            self._looked_at = row.number
+            if self._take_over(row):
                 return row
         return None
 

@@ -18,7 +18,8 @@ was lost or the space has changed (`add_folder_trials`), and of an earlier sweep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +171,7 @@ def add_folder_trials(study: SearchStudy, sampler: Sampler, base: Path) -> int:
     """Write rows for this sweep's trials that the journal lacks; return how many."""
     listed = {row.user_attrs["id"] for row in study.rows()}
     added = 0
-    for folder, overrides in _trials(base):
-        if folder.name in listed:
-            continue
+    for folder, overrides in _trials(base, listed):
         point = {k: v for k, v in overrides.items() if k in sampler.space.keys}
         proposal = sampler.described(sampler.trial(point))
         if identity(point) == folder.name and _is_complete(proposal, sampler):
@@ -204,11 +203,20 @@ def import_trials(study: SearchStudy, sampler: Sampler, base: Path) -> int:
     return added
 
 
-def _trials(base: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for file in sorted(base.glob("*/trial.json")):
-        overrides = read_record(file.parent).get("overrides")
-        if isinstance(overrides, dict):
-            yield file.parent, overrides
+def _trials(
+    base: Path, besides: Collection[str] = ()
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield a sweep's trials; of those that a worker knows already no file is looked at."""
+    try:
+        with os.scandir(base) as items:
+            names = sorted(item.name for item in items)
+    except OSError:
+        return
+    for name in names:
+        if name not in besides:
+            overrides = read_record(base / name).get("overrides")
+            if isinstance(overrides, dict):
+                yield base / name, overrides
 
 
 def _is_complete(proposal: Proposal, sampler: Sampler) -> bool:

@@ -63,10 +63,23 @@ def run_logs(args: argparse.Namespace) -> int:
 
 def job_logs(sweep_state: SweepState, trial: str) -> Iterator[Path]:
     """Yield the logs of the jobs that ran a trial, newest first; a rank writes one each."""
-    for submission in reversed(submissions(sweep_state.folder)):
-        for task, trials in submission.tasks():
-            if trial in trials:
-                yield from sorted(submission.folder.glob(f"{task}_*_log.out"))
+    return JobLogs(sweep_state).of(trial)
+
+
+class JobLogs:
+    """The logs of a sweep's jobs, for many trials: its submissions are gone through once."""
+
+    def __init__(self, sweep_state: SweepState) -> None:
+        self._jobs: dict[str, list[tuple[Path, str]]] = {}
+        for submission in reversed(submissions(sweep_state.folder)):
+            for task, trials in submission.tasks():
+                for trial in trials:
+                    self._jobs.setdefault(trial, []).append((submission.folder, task))
+
+    def of(self, trial: str) -> Iterator[Path]:
+        """Yield the logs of the jobs that ran a trial, newest first."""
+        for folder, task in self._jobs.get(trial, ()):
+            yield from sorted(folder.glob(f"{task}_*_log.out"))
 
 
 def follow_log(sweep_state: SweepState, entry: TrialEntry, printed: int) -> None:
