@@ -78,6 +78,16 @@ class Journal:
             self._storage = JournalStorage(self._backend)
         return self._storage
 
+    def catch_up(self) -> None:
+        """Read what others have written, before the lock is taken, which the rest then wait for.
+
+        Whole lines stay as they are, so that nobody has to stand still for it.
+        """
+        storage = self.storage
+        assert self._backend is not None
+        with self._backend.without_lock():
+            storage.get_all_studies()
+
     def study(self, name: str, goal: str) -> int:
         """Return the id of the study of this name, made if there is none."""
         storage = self.storage
@@ -104,9 +114,21 @@ class _File(BaseJournalBackend):
         lock.current = False  # this one has read nothing yet
         self._count = self._offset = 0  # what has been read: entries, bytes
         self._batched: list[dict[str, Any]] | None = None
+        self._reads_early = False
+
+    @contextlib.contextmanager
+    def without_lock(self) -> Iterator[None]:
+        """Let what is read within be read without the lock."""
+        self._reads_early = True
+        try:
+            yield
+        finally:
+            self._reads_early = False
 
     def lost(self) -> bool:
         """Whether the file holds less than what was read of it."""
+        if self._lock.current:
+            return False  # read since the lock was taken
         try:
             return self._path.stat().st_size < self._offset
         except FileNotFoundError:
@@ -139,9 +161,9 @@ class _File(BaseJournalBackend):
             self._count = self._offset = 0
         elif self._lock.current:
             return  # Optuna asks some twenty times a trial
-        with self._lock:
+        with contextlib.nullcontext() if self._reads_early else self._lock:
             entries = [e for e in self._new() if e is not None]
-            self._lock.current = True
+            self._lock.current = self._lock.is_locked
         skipped = log_number_from - (self._count - len(entries))
         yield from entries[max(0, skipped) :]
 
@@ -153,8 +175,10 @@ class _File(BaseJournalBackend):
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # torn, and cut off before the next is written
-                self._offset += len(line)
                 entry = _parsed(line)
+                if entry is None and self._reads_early:
+                    break  # it may be still on its way: whether it is damaged the lock will tell
+                self._offset += len(line)
                 if entry is None:
                     log.warning("%s: a damaged line is passed over", self._path)
                 else:

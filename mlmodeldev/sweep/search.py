@@ -86,6 +86,7 @@ class SearchSource:
         self._looked_at = -1  # the last number among the others' trials
         self.begun = datetime.now()
         self.leases.renew()
+        self.journal.catch_up()
         with self.journal.lock:
             if sweep.method == "bayes":
                 add_folder_trials(self.study, self.sampler, self.base)
@@ -93,6 +94,7 @@ class SearchSource:
     # --- what the pool calls
 
     def take(self) -> TrialTask | Wait | None:
+        self.journal.catch_up()
         with self.journal.lock:
             rows = self.study.rows()
             row = self._left_behind(rows) or self._retried(rows) or self._new()
