@@ -2,9 +2,9 @@
 
     python -m benchmarks.simulated_search FOLDER TRIALS RUNNING       # prints JSON
 
-The journal is written as `mlmodeldev.sweep.study` would have: one trial is begun and ended for real,
-the lines of the others are its own with other numbers. Each running trial has a record and a worker
-on another host, whose leases are fresh.
+The journal is written as `mlmodeldev.sweep.study` would have: one trial is begun and ended for
+real, the lines of the others are its own with other numbers. Each running trial has a record and a
+worker on another host, whose leases are fresh.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from mlmodeldev import __version__
 from mlmodeldev.report import curves
 from mlmodeldev.report.head import head
 from mlmodeldev.report.importance import Point, importances
-from mlmodeldev.report.matrices import left_out, read_matrices
+from mlmodeldev.report.matrices import read_matrices
 from mlmodeldev.report.origin import Changes, Failures, origin
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.sweep_watch import undrawn_trials
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FORM = 1
 """Of the page's JSON."""
 MOST_TRIALS = 20_000
-"""So many trials are in the page, about 11 MB; of more, the best and those that did not end well."""
+"""So many trials are in the page; of more, the best and those that did not end well."""
 
 
 _QUIET = frozenset({*ENDED, "missing", "queued"})

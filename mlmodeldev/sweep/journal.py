@@ -59,12 +59,17 @@ class Journal:
 
     Attributes:
         lock: taken around everything that must not mix with what another worker does.
+        address: its file, as trials are told it.
     """
+
+    curve_values = 20
+    """Of a trial's curve so many go into the journal, for `optuna-dashboard`."""
 
     def __init__(self, folder: Path) -> None:
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "journal.log"
+        self.address = str(self.path)
         self.lock = _Lock(folder / "lock", timeout=LOCK_SECONDS)
         self._backend: _File | None = None
         self._storage: JournalStorage | None = None
@@ -87,6 +92,10 @@ class Journal:
         assert self._backend is not None
         with self._backend.without_lock():
             storage.get_all_studies()
+
+    def full_name(self, name: str) -> str:
+        """Return a study's name as it is here, where there are this folder's alone."""
+        return name
 
     def study(self, name: str, goal: str) -> int:
         """Return the id of the study of this name, made if there is none."""

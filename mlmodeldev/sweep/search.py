@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.lease import owned
 from mlmodeldev.project import project_root
+from mlmodeldev.sweep.database import Database
 from mlmodeldev.sweep.journal import Journal, Leases
 from mlmodeldev.sweep.loading import Sweep, load, pruning, trial_arguments
 from mlmodeldev.sweep.monitor import MonitorChoice, sweep_monitor
@@ -78,7 +79,9 @@ class SearchSource:
         self.base = runs_dir.expanduser().absolute() / sweep.folder
         caps = [c for c in (count, sweep.definition.run_cap) if c is not None]
         self.cap = min(caps, default=None)
-        self.journal = Journal(self.base / FOLDER)
+        url = sweep.definition.extensions.storage
+        folder = self.base / FOLDER
+        self.journal = Database.of_folder(url, folder) if url else Journal(folder)
         self.study = SearchStudy(self.journal, sweep)
         self.sampler = Sampler(sweep, seed, count)
         self.leases = Leases(self.base / FOLDER / "workers")
@@ -225,7 +228,7 @@ class SearchSource:
     def _task(self, row: FrozenTrial) -> TrialTask:
         name = row.user_attrs["id"]
         folder = self.base / name
-        own = pruning(self.sweep, self.journal.path, self.study.name, row.number)
+        own = pruning(self.sweep, self.journal.address, self.study.name, row.number)
         overrides = trial_arguments(row.user_attrs["overrides"], folder, [*own, *self.fixed])
         print(f"{name}  {row.user_attrs['name']}  ...", flush=True)
         task = TrialTask(name, folder, overrides, self.program)
