@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,23 +181,20 @@ def begun_trial(sweep: Sweep, folder: Path, record: Mapping[str, Any]) -> TrialE
     return TrialEntry(trial, folder.parent, ranked_by=sweep.definition.metric)
 
 
-def trial_folders(base: Path) -> list[Path]:
-    """Return the folders of a sweep that hold a trial, by name."""
+def trial_folders(base: Path, besides: Collection[str] = ()) -> list[Path]:
+    """Return the folders of a sweep that hold a trial, by name, but for some names."""
     try:
-        listed = sorted(os.scandir(base), key=lambda item: item.name)
+        with os.scandir(base) as items:
+            names = sorted(item.name for item in items if not item.name.startswith("."))
     except OSError:
         return []
-    return [
-        Path(item.path)
-        for item in listed
-        if not item.name.startswith(".") and Path(item.path, "trial.json").is_file()
-    ]
+    folders = (base / name for name in names if name not in besides)
+    return [folder for folder in folders if (folder / "trial.json").is_file()]
 
 
 def undeclared_folders(entries: Iterable[TrialEntry], base: Path) -> list[Path]:
     """Return the folders of trials that the sweep file no longer declares."""
-    names = {entry.trial.id for entry in entries}
-    return [folder for folder in trial_folders(base) if folder.name not in names]
+    return trial_folders(base, besides={entry.trial.id for entry in entries})
 
 
 def find_trial(entries: Sequence[TrialEntry], text: str) -> TrialEntry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlmodeldev.slurm.trial_entries import TrialEntry
 
 EXIT_CTRL_C = 130
+_LOG = "_log.out"
 QUEUE_SECONDS = 5.0
 """Between two questions to squeue while a log is followed."""
 _NEXT = {"missing": "submit runs it", "running": "logs -f waits for it", "failed": "see retry"}
@@ -70,6 +72,7 @@ class JobLogs:
     """The logs of a sweep's jobs, for many trials: its submissions are gone through once."""
 
     def __init__(self, sweep_state: SweepState) -> None:
+        self._logs: dict[Path, dict[str, list[Path]]] = {}
         self._jobs: dict[str, list[tuple[Path, str]]] = {}
         for submission in reversed(submissions(sweep_state.folder)):
             for task, trials in submission.tasks():
@@ -79,7 +82,23 @@ class JobLogs:
     def of(self, trial: str) -> Iterator[Path]:
         """Yield the logs of the jobs that ran a trial, newest first."""
         for folder, task in self._jobs.get(trial, ()):
-            yield from sorted(folder.glob(f"{task}_*_log.out"))
+            if folder not in self._logs:
+                self._logs[folder] = _logs_by_task(folder)
+            yield from self._logs[folder].get(task, ())
+
+
+def _logs_by_task(folder: Path) -> dict[str, list[Path]]:
+    """Return a submission's logs, ``1201_0_0_log.out``, by their tasks."""
+    logs: dict[str, list[Path]] = {}
+    try:
+        with os.scandir(folder) as items:
+            names = sorted(item.name for item in items if item.name.endswith(_LOG))
+    except OSError:
+        return {}
+    for name in names:
+        task = name.removesuffix(_LOG).rpartition("_")[0]
+        logs.setdefault(task, []).append(folder / name)
+    return logs
 
 
 def follow_log(sweep_state: SweepState, entry: TrialEntry, printed: int) -> None:
