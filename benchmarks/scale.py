@@ -10,8 +10,11 @@ quiet NFS and 1 ms on a busy parallel one: the table says what that adds.
 
 from __future__ import annotations
 
+import itertools
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +48,10 @@ def run(largest: int | None = None) -> Table:
     results: dict[str, list[dict[str, Any]]] = {}
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
-            for what, taken in _commands(Path(name), size):
-                results.setdefault(what, []).append({"size": size, **taken})
-            for what, taken in _search(Path(name), size):
+            for what, taken in itertools.chain(
+                _search(Path(name), size), _commands(Path(name), size)
+            ):
+                print(size, what, taken, file=sys.stderr, flush=True)
                 results.setdefault(what, []).append({"size": size, **taken})
     for what, rows in results.items():
         for row in rows:
@@ -57,27 +61,28 @@ def run(largest: int | None = None) -> Table:
     return table
 
 
-def _commands(base: Path, size: int) -> list[tuple[str, dict[str, Any]]]:
+def _commands(base: Path, size: int) -> Iterator[tuple[str, dict[str, Any]]]:
     new, begun = base / "new", base / "begun"
     new.mkdir()
     begun.mkdir()
     empty = SimulatedSweep(new, size, begun=False)
-    rows = [(f"`{' '.join(words)}`, all new", empty.measured(*words)) for words in NEW]
+    for words in NEW:
+        yield f"`{' '.join(words)}`, all new", empty.measured(*words)
     there = SimulatedSweep(begun, size, running=min(size // 10, WORKERS))
     for words in BEGUN:
         taken = there.measured(*words)
         if words[0] == "report":
             taken["page"] = (there.folder / "report.html").stat().st_size / 1e6
-        rows.append((f"`{' '.join(words)}`", taken))
-    return rows
+        yield f"`{' '.join(words)}`", taken
 
 
-def _search(base: Path, size: int) -> list[tuple[str, dict[str, Any]]]:
+def _search(base: Path, size: int) -> Iterator[tuple[str, dict[str, Any]]]:
     words = [str(base / "search"), str(size), str(min(size // 10, WORKERS))]
     taken = in_process("benchmarks.simulated_search", words)
     start, mib = taken["start"], taken["mib"]
     trial = {"cpu": taken["take"] + taken["report"], "mib": mib, "calls": taken["calls"]}
-    return [("search: a worker's start", start), ("search: a trial of a worker", trial)]
+    yield "search: a worker's start", start
+    yield "search: a trial of a worker", trial
 
 
 def _add(table: Table, what: str, row: dict[str, Any]) -> None:
