@@ -206,7 +206,7 @@ def _trials(base: Path, besides: Collection[str] = ()) -> Iterator[tuple[Path, d
     """Yield a sweep's trials; of those that a worker knows already no file is looked at."""
     try:
         with os.scandir(base) as items:
-            names = sorted(item.name for item in items)
+            names = sorted(item.name for item in items if not item.name.startswith("."))
     except OSError:
         return
     for name in names:
