@@ -68,7 +68,8 @@ def print_interrupted(entries: Iterable[TrialEntry], policy: str) -> None:
     wait = [
         entry.trial.id
         for entry in entries
-        if entry.state not in ENDED
+        if entry.record  # of most there may be no folder
+        and entry.state not in ENDED
         and recovery_checkpoints(entry.folder / "checkpoints")
         and older_code(entry)
     ]

@@ -66,12 +66,17 @@ class Journal:
 
     Attributes:
         lock: taken around everything that must not mix with what another worker does.
+        address: its file, as trials are told it.
     """
+
+    curve_values = 20
+    """Of a trial's curve so many go into the journal, for `optuna-dashboard`."""
 
     def __init__(self, folder: Path) -> None:
         with writing_to(folder):
             make_synced(folder)
         self.path = folder / "journal.log"
+        self.address = str(self.path)
         self.lock = _Lock(folder / "lock", timeout=LOCK_SECONDS)
         self._backend: _File | None = None
         self._storage: JournalStorage | None = None
@@ -80,9 +85,20 @@ class Journal:
     @property
     def storage(self) -> JournalStorage:
         """The storage, brought up to date; read anew if the file has become shorter."""
+        return self._without_senseless(early=False)
+
+    def catch_up(self) -> None:
+        """Read what others have written, before the lock is taken, which the rest then wait for.
+
+        Whole lines stay as they are, so that nobody has to stand still for it.
+        """
+        self._without_senseless(early=True)
+
+    def _without_senseless(self, early: bool) -> JournalStorage:
+        """Read, and read anew without a line that Optuna can make nothing of."""
         while True:
             try:
-                return self._read()
+                return self._read(early)
             except Exception:
                 line = self._backend.applied if self._backend else None
                 if line is None:
@@ -91,7 +107,7 @@ class Journal:
                 self._senseless.add(line)
                 self._storage = self._backend = None  # what it has changed is not to be known
 
-    def _read(self) -> JournalStorage:
+    def _read(self, early: bool) -> JournalStorage:
         if self._backend is not None:
             self._backend.applied = None
         if self._backend is None or self._backend.lost():
@@ -100,12 +116,16 @@ class Journal:
             optuna.logging.set_verbosity(optuna.logging.WARNING)
             self._storage = None
             self._backend = _File(self.path, self.lock, self._senseless)
-        if self._storage is None:
-            self._storage = JournalStorage(self._backend)
-        with self.lock:
-            if not self.lock.current:
+        with self._backend.without_lock() if early else self.lock:
+            if self._storage is None:
+                self._storage = JournalStorage(self._backend)
+            elif not self.lock.current:
                 self._storage.get_all_studies()
         return self._storage
+
+    def full_name(self, name: str) -> str:
+        """Return a study's name as it is here, where there are this folder's alone."""
+        return name
 
     def study(self, name: str, goal: str) -> int:
         """Return the id of the study of this name, made if there is none."""
@@ -143,9 +163,21 @@ class _File(BaseJournalBackend):
         lock.current = False  # this one has read nothing yet
         self._count = self._offset = 0  # what has been read: entries, bytes
         self._batched: list[dict[str, Any]] | None = None
+        self._reads_early = False
+
+    @contextlib.contextmanager
+    def without_lock(self) -> Iterator[None]:
+        """Let what is read within be read without the lock."""
+        self._reads_early = True
+        try:
+            yield
+        finally:
+            self._reads_early = False
 
     def lost(self) -> bool:
         """Whether the file holds less than what was read of it."""
+        if self._lock.current:
+            return False  # read since the lock was taken
         try:
             return self._path.stat().st_size < self._offset
         except FileNotFoundError:
@@ -182,9 +214,9 @@ class _File(BaseJournalBackend):
             self._count = self._offset = 0
         elif self._lock.current:
             return  # Optuna asks some twenty times a trial
-        with self._lock:
+        with contextlib.nullcontext() if self._reads_early else self._lock:
             entries = list(self._new())
-            self._lock.current = True
+            self._lock.current = self._lock.is_locked
         skipped = log_number_from - (self._count - len(entries))
         for self.applied, entry in entries[max(0, skipped) :]:
             yield entry
@@ -199,8 +231,10 @@ class _File(BaseJournalBackend):
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # torn, and cut off before the next is written
-                begin, self._offset = self._offset, self._offset + len(line)
-                entry = _parsed(line)
+                begin, entry = self._offset, _parsed(line)
+                if entry is None and self._reads_early:
+                    break  # it may be still on its way: whether it is damaged the lock will tell
+                self._offset += len(line)
                 if entry is None:
                     log.warning("%s: a damaged line is passed over", self._path)
                 elif begin not in self._passed_over:

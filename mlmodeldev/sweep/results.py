@@ -43,6 +43,8 @@ class ResultEntry(Protocol):
     @property
     def record(self) -> dict[str, Any]: ...
     @property
+    def has_folder(self) -> bool: ...
+    @property
     def state(self) -> str: ...
 
 
@@ -131,14 +133,16 @@ def collect(entries: Iterable[ResultEntry], metric: str, goal: str) -> Results:
 
 def _row(entry: ResultEntry, metric: str, goal: str) -> dict[str, Any]:
     record = entry.record
-    logged = {k: v for k, v in last_entry(entry.folder).items() if k not in ("epoch", "step")}
+    last = last_entry(entry.folder) if entry.has_folder else {}
+    logged = {k: v for k, v in last.items() if k not in ("epoch", "step")}
+    best_one = best_logged(record, entry.folder, metric, goal) if entry.has_folder else None
     facts = {
         "id": entry.trial.id,
         "name": entry.trial.name,
         "group": entry.trial.group,
         "state": entry.state,
         "reason": record.get("reason"),
-        metric: (best_logged(record, entry.folder, metric, goal) or {}).get("value"),
+        metric: (best_one or {}).get("value"),
         "epoch": record.get("epoch"),
         "attempts": record.get("attempts", 0),
     }

@@ -88,8 +88,13 @@ def print_trials(
     """
     entries, title, jobs = sweep_state.entries, sweep_state.sweep.name, jobs or {}
     if as_json:
-        rows = [_json_row(entry, jobs.get(entry.trial.id)) for entry in entries]
-        print(json.dumps({"sweep": title, "trials": rows}, indent=1))
+        print(f'{{\n "sweep": {json.dumps(title)},\n "trials": [', end="")
+        comma = ""
+        for entry in entries:  # one by one: of very many, all rows together fill the memory
+            row = _json_row(entry, jobs.get(entry.trial.id))
+            print(f"{comma}\n{json.dumps(row)}", end="")
+            comma = ","
+        print("\n ]\n}")
     else:
         _print_table(entries, title, jobs)
 
