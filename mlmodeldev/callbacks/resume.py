@@ -25,6 +25,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from mlmodeldev.callbacks.logged_names import not_logged, own_names
+from mlmodeldev.callbacks.nonfinite import NonFinite
+from mlmodeldev.callbacks.soundness import NonFiniteWeights, save_sound
 from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
@@ -50,6 +52,7 @@ class ResumeCheckpoint(Checkpoint):
         every_n_steps: optimizer steps between checkpoints beside those at each epoch's end.
         required: whether a trial without the metric is wrong. It need not be for one that never
             validates and whose settings don't name it.
+        numbers: decides what becomes of weights that are not finite, of which nothing is saved.
     """
 
     def __init__(
@@ -59,9 +62,11 @@ class ResumeCheckpoint(Checkpoint):
         mode: Literal["max", "min"],
         every_n_steps: int | None = None,
         required: bool = True,
+        numbers: NonFinite | None = None,
     ) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.every_n_steps, self.required = every_n_steps, required
+        self.numbers = numbers or NonFinite("raise")
         self._judged_at = -1
         self._steps_are_over = self._epoch_over = False
         self.best_value: float | None = None
@@ -222,12 +227,17 @@ class ResumeCheckpoint(Checkpoint):
         better = self.best_value is None or (
             value > self.best_value if self.mode == "max" else value < self.best_value
         )
-        if trainer.strategy.broadcast(better and not math.isnan(value)):
-            self.best_value, self.best_epoch = value, trainer.current_epoch
-            self.best_step = trainer.global_step
-            if trainer.is_global_zero:
-                self.folder.check_owner()
-            trainer.save_checkpoint(self.best_path, weights_only=True)
+        if not trainer.strategy.broadcast(better and math.isfinite(value)):
+            return
+        if trainer.is_global_zero:
+            self.folder.check_owner()
+        try:
+            save_sound(trainer, self.best_path, self.numbers.usual, weights_only=True)
+        except NonFiniteWeights as error:
+            self.numbers.lose_weights(trainer, error)
+            return
+        self.best_value, self.best_epoch = value, trainer.current_epoch
+        self.best_step = trainer.global_step
 
     def _judge_by_training(self, trainer: Trainer) -> None:
         """Judge by what training has logged.
@@ -265,7 +275,12 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             self.folder.check_owner()
         checkpoints = self.folder.path / "checkpoints"
-        trainer.save_checkpoint(step_path(checkpoints, trainer.global_step))
+        path, usual = step_path(checkpoints, trainer.global_step), self.numbers.usual
+        try:
+            save_sound(trainer, path, usual)
+        except NonFiniteWeights as error:
+            self.numbers.lose_weights(trainer, error)
+            save_sound(trainer, path, usual)
         if trainer.is_global_zero:
             prune(checkpoints)
         if self._epoch_over:

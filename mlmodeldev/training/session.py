@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 
     from mlmodeldev.callbacks.export import Export
+    from mlmodeldev.callbacks.nonfinite import NonFinite
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
     from mlmodeldev.settings.schema import Settings
@@ -71,6 +72,7 @@ class Attempt:
         state: how the trial ended.
         pruned: why it was ended before its time; None if it was not.
         sampler: of what it uses, on the first process.
+        numbers: counts the steps that were left out.
     """
 
     folder: TrialFolder
@@ -84,6 +86,7 @@ class Attempt:
     state: str = "running"
     pruned: str | None = None
     sampler: UsageSampler | None = None
+    numbers: NonFinite | None = None
     data: LightningDataModule | None = None
     trackers: list[WandbTrialLogger | MlflowTrialLogger | ClearmlTrialLogger] = field(
         default_factory=list
@@ -121,6 +124,8 @@ class Attempt:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
         watch_training(self.sampler, trainer, self.settings)
+        self.numbers = _numbers(trainer)
+        self.numbers.begins_anew = self.inherits
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
         except (RuntimeError, ValueError) as error:
@@ -135,6 +140,7 @@ class Attempt:
             raise UsageError(
                 f"{self.checkpoint}: holds {what} (was model.py changed?); {way}"
             ) from None
+        self.numbers.check_taken()
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
         _write_exports(trainer, model)
 
@@ -229,6 +235,12 @@ def _examples(trainer: Trainer) -> list[Callback]:
     return [each.inputs for each in _exporters(trainer) if each.inputs is not None]
 
 
+def _numbers(trainer: Trainer) -> NonFinite:
+    from mlmodeldev.callbacks.nonfinite import NonFinite
+
+    return next(c for c in trainer.callbacks if isinstance(c, NonFinite))  # type: ignore[attr-defined]
+
+
 def _pruners(trainer: Trainer) -> list[Pruning | ResumeCheckpoint]:
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
@@ -316,7 +328,9 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
 def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
     attempt.state = state
     if attempt.world.is_rank_zero and attempt.folder.attempt:
-        attempt.folder.finish(state, reason)
+        left_out = attempt.numbers.left_out if attempt.numbers else {}
+        entries = {"skipped_steps": left_out} if left_out else {}
+        attempt.folder.finish(state, reason, **entries)
         attempt.best = best_value(attempt.folder.read())
         for tracker in attempt.trackers:
             models = models_to_keep(attempt.settings, attempt.folder.path, state, tracker.name)
