@@ -34,6 +34,7 @@ from mlmodeldev.errors import (
     nearest,
 )
 from mlmodeldev.machine import share_cores
+from mlmodeldev.output import keep_going_without_output, open_streams
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.added_arguments import add_argument, argument_names, compose_groups
@@ -55,6 +56,14 @@ SETTINGS_VARIABLE = "MLMODELDEV_SETTINGS"
 """Holds the settings, as JSON, for a process that another process of the same trial starts."""
 
 
+_programs: list[str] = []
+
+
+def is_program() -> bool:
+    """Whether this process does nothing but train: it is trainer.py, no script that calls it."""
+    return bool(_programs)
+
+
 def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     """Call a ``hydra.main`` function and end the process with the status that fits.
 
@@ -62,7 +71,11 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     calls ``train`` with them.
     """
     share_cores()
+    open_streams()
     guard_output()
+    _programs.append(sys.argv[0])
+    if not _WITHOUT_TRAINING & set(sys.argv[1:]):
+        keep_going_without_output()
     _let_help_list_groups()
     given = os.environ.pop(SETTINGS_VARIABLE, None)
     # Hydra then raises to us what it would print; its own way exits 1 for a typo.

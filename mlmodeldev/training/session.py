@@ -26,6 +26,7 @@ from mlmodeldev.data.shared_memory import shared_memory_full
 from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import EXIT_INTERRUPTED, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
+from mlmodeldev.output import output_may_be_lost
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
 from mlmodeldev.training.trial_start import best_value, open_trial
@@ -263,8 +264,9 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
 
     What asked this trial to end asks no later one of the same process (a notebook's kernel).
     """
-    with signals.answered(), _attempt(settings, world) as attempt:
+    with signals.answered(), output_may_be_lost(), _attempt(settings, world) as attempt:
         yield attempt
+    signals.restore()
 
 
 @contextlib.contextmanager
