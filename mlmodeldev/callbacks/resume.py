@@ -16,6 +16,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -319,22 +320,35 @@ class ResumeCheckpoint(Checkpoint):
             self.folder.heartbeat()
         elif now - self._last_look > LOOK_SECONDS:
             self._last_look = now
-            self.folder.check_owner()
+            with contextlib.suppress(OSError):  # looked at again soon, and before each write
+                self.folder.check_owner()
 
     def _record(self, trainer: Trainer, epoch: int) -> None:
-        if trainer.is_global_zero:
+        """Put the epoch into the record; before the last, a lock or disk for a moment is no fault.
+
+        Raises:
+            UsageError: training is over, and the record can't be written.
+        """
+        if not trainer.is_global_zero:
+            return
+        metric = {
+            "name": self.monitor,
+            "mode": self.mode,
+            "value": self.best_value,
+            "epoch": self.best_epoch + 1,
+        }
+        try:
             self.folder.update(
                 epoch=epoch + 1,
                 epochs=trainer.max_epochs,
                 step=trainer.global_step,
                 stopped=self.stopping,
-                metric={
-                    "name": self.monitor,
-                    "mode": self.mode,
-                    "value": self.best_value,
-                    "epoch": self.best_epoch + 1,
-                },
+                metric=metric,
             )
+        except UsageError as error:
+            if trainer.should_stop or epoch + 1 == trainer.max_epochs:
+                raise
+            log.warning("the record lacks epoch %d until the next: %s", epoch + 1, error)
 
 
 def _validates_now(trainer: Trainer) -> bool:

@@ -148,14 +148,18 @@ def add_clean_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_clean(args: argparse.Namespace) -> int:
-    """Remove them, for all sweeps of the runs folder."""
-    from mlmodeldev.slurm.snapshot import remove_unused
+    """Remove them, for all sweeps of the runs folder; the young ones are about to be used."""
+    from mlmodeldev.slurm import snapshot
+    from mlmodeldev.slurm.trial_sizes import is_recent
 
     runs = read_sweep_state(args, lint=False).folder.parent
-    used = set()
+    used = {folder for folder in (runs / snapshot.FOLDER).glob("*") if is_recent(folder)}
     for sweep in [folder.parent for folder in runs.glob(f"*/{FOLDER}")]:
         live = set(live_arrays(sweep))
-        used |= {s.snapshot for s in submissions(sweep) if live & {job for job, _ in s.arrays}}
-    names = [folder.name for folder in remove_unused(runs, used)]
+        for made in submissions(sweep):
+            # what sbatch has not answered yet may be in the queue by now
+            if made.intent is not None or live & {job for job, _ in made.arrays}:
+                used.add(runs / snapshot.FOLDER / made.snapshot.name)
+    names = [folder.name for folder in snapshot.remove_unused(runs, used)]
     print(json.dumps({"removed": names}) if args.json else f"removed: {' '.join(names) or '-'}")
     return 0
