@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlmodeldev.data.shared_memory import shared_memory_full
 from mlmodeldev.data.versions import versions
-from mlmodeldev.errors import EXIT_INTERRUPTED, TrialInterrupted, UsageError
+from mlmodeldev.errors import EXIT_INTERRUPTED, NothingBegun, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
 from mlmodeldev.output import output_may_be_lost
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
-from mlmodeldev.training.trial_start import best_value, open_trial
+from mlmodeldev.training.trial_start import best_value, forget, open_trial
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.environment import keep_environment
 from mlmodeldev.trial.failure import forget_traceback, keep_traceback, shorten_tracebacks
@@ -295,6 +295,8 @@ def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "failed", reason[:500])
         if isinstance(error, Exception) and not isinstance(error, UsageError):
             keep_traceback(error, path, world.rank)
+        if isinstance(error, NothingBegun) and world.is_rank_zero:
+            forget(folder, settings)
         if line:
             raise UsageError(line) from None
         raise

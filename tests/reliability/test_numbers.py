@@ -194,7 +194,7 @@ def test_weights_that_became_infinite_are_never_saved(tmp_path, policy) -> None:
 def test_weights_that_are_lost_before_any_checkpoint_fail_whatever_the_policy(tmp_path) -> None:
     module = Broken()
     module.net.weight.data[0] = math.nan
-    with pytest.raises(NonFiniteWeights, match="net.weight, 1 in all"):
+    with pytest.raises(NonFiniteWeights, match=r"net\.weight, 1 in all"):
         Fit(tmp_path, "stop").run(module)
     assert not list((tmp_path / "trial" / "checkpoints").iterdir())
 
@@ -264,17 +264,20 @@ def test_masks_may_be_infinite(tmp_path) -> None:
 
 def test_the_best_of_an_average_is_the_average_that_was_validated(tmp_path) -> None:
     class Sees(EMAWeightAveraging):
-        validated: dict[int, Any] = {}
+        def __init__(self) -> None:
+            super().__init__(decay=0.5)
+            self.validated: dict[int, Any] = {}
 
         def on_validation_epoch_start(self, trainer: Any, module: Any) -> None:
             super().on_validation_epoch_start(trainer, module)
             state = {name: value.clone() for name, value in module.state_dict().items()}
             self.validated[trainer.current_epoch] = state
 
-    fit = Fit(tmp_path, "skip", Sees(decay=0.5))
+    sees = Sees()
+    fit = Fit(tmp_path, "skip", sees)
     fit.run(Planted([4]))
     assert all_saved_is_finite(fit)
-    best, expected = fit.saved["best.ckpt"], Sees.validated[fit.recovery.best_epoch]
+    best, expected = fit.saved["best.ckpt"], sees.validated[fit.recovery.best_epoch]
     assert all(torch.equal(best["state_dict"][name], value) for name, value in expected.items())
     recovery = fit.saved["step-0000000008.ckpt"]
     assert not torch.equal(
