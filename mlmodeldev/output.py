@@ -47,7 +47,7 @@ def keep_going_without_output() -> None:
 @contextlib.contextmanager
 def output_may_be_lost() -> Iterator[None]:
     """Let no write to standard output or error fail meanwhile."""
-    wrapped = [stream for stream in (sys.stdout, sys.stderr) if _wrap(stream)]
+    wrapped: list[Any] = [stream for stream in (sys.stdout, sys.stderr) if _wrap(stream)]
     try:
         yield
     finally:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from mlmodeldev.atomic import write_json
 from mlmodeldev.cli import slurm_train
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch import unpack
@@ -26,6 +25,7 @@ from mlmodeldev.slurm.submission import Submission
 from mlmodeldev.sweep import load
 from mlmodeldev.tracking.loggers import _what_is_missing
 from mlmodeldev.tracking.registry_command import main as registry
+from tests.slurm.stubs import Stubs
 
 DIGITS = "9" * 5000
 
@@ -65,7 +65,7 @@ def test_ties_may_be_thousands_deep(tmp_path: Path, kind: str) -> None:
     assert len({trial.id for trial in trials}) == 2
     assert set(resolve_ties({**ties, "model.p5000": 3}).values()) == {3}
     ties["model.p5000"] = "${model.p0}"
-    with pytest.raises(UsageError, match="form a circle: model.p0 -> model.p1"):
+    with pytest.raises(UsageError, match=r"form a circle: model\.p0 -> model\.p1"):
         resolve_ties(ties)
 
 
@@ -93,9 +93,9 @@ def test_an_archive_of_thousands_of_folders_in_each_other_is_refused(tmp_path: P
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port/file", "https://host:99999999/a"])
 def test_an_address_that_is_none_is_told_in_a_line(url: str, monkeypatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    with pytest.raises(UsageError, match="Source.urls: .* is no address"):
+    with pytest.raises(UsageError, match=r"Source\.urls: .* is no address"):
         Source(url)
-    with pytest.raises(UsageError, match="WANDB_BASE_URL: .* is no address"):
+    with pytest.raises(UsageError, match=r"WANDB_BASE_URL: .* is no address"):
         _what_is_missing(url)
 
 
@@ -163,8 +163,9 @@ def test_a_link_to_shared_code_is_copied(tmp_path: Path) -> None:
 
 
 def test_clean_keeps_code_of_jobs_that_slurm_has_not_answered_for_yet(
-    tmp_path: Path, capsys
+    tmp_path: Path, capsys, monkeypatch
 ) -> None:
+    Stubs(tmp_path, monkeypatch).add("squeue", ":")
     runs = tmp_path / "runs"
     copies = {name: runs / snapshot.FOLDER / name for name in ("open", "young", "old")}
     for copy in copies.values():
@@ -201,7 +202,7 @@ def test_a_setting_of_a_file_that_only_the_sweep_chooses(tmp_path: Path, capsys)
     assert "did you mean 'lr'?" in capsys.readouterr().err
 
 
-def test_a_trial_that_logs_offline_is_not_uploaded(tmp_path: Path) -> None:
+def test_a_trial_that_logs_offline_is_not_uploaded() -> None:
     """What is not uploaded waits for sync, and is not removed before."""
     from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
 
@@ -213,7 +214,6 @@ def test_a_trial_that_logs_offline_is_not_uploaded(tmp_path: Path) -> None:
         logger = WandbTrialLogger.__new__(WandbTrialLogger)
         logger.__dict__.update(_stand_in(offline), _rows=Rows())
         assert logger.end("done") is not offline
-    write_json(tmp_path / "trial.json", {"state": "done"})
 
 
 def _stand_in(offline: bool) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from tests.report.made_up import MadeUpSweep, content_of
 
 ODD: list[Any] = [
     True, -1, 2.5, 10**400, float("nan"), "text", [], [1, None], {}, {"name": 5, "value": "x"},
-    {"value": [1], "name": "val/accuracy", "mode": "max"}, {"test/accuracy": "high"}, {"a": {"b": 1}},
+    {"value": [1], "name": "val/accuracy", "mode": "max"}, {"test/accuracy": "high"},
+    {"a": {"b": 1}},
 ]  # fmt: skip
 FILES: list[bytes] = [
     b"", b"null", b"[1]", b"5", b'"done"', b"\xff\xfe\x00", b"{", b"[" * 200_000,
