@@ -22,7 +22,7 @@ from mlmodeldev.callbacks.soundness import (
     go_back,
     gradient_norm,
     not_numbers,
-    said_of,
+    describe,
     unsound,
 )
 
@@ -105,11 +105,11 @@ class NonFinite(Callback):
         trained = {name for name, p in pl_module.named_parameters() if p.requires_grad}
         if wrong := sorted(self.usual & trained):
             origin = f" in {trainer.ckpt_path}" if trainer.ckpt_path else ", before the first step"
-            raise NonFiniteWeights(f"{said_of(wrong)}{origin}")
+            raise NonFiniteWeights(f"{describe(wrong)}{origin}")
         if self.policy != "raise":
             layers = (m for m in pl_module.modules() if isinstance(m, _NormBase))
-            found = (each for m in layers for each in (m.running_mean, m.running_var))
-            self._statistics = [each for each in found if each is not None]
+            statistics = (each for m in layers for each in (m.running_mean, m.running_var))
+            self._statistics = [each for each in statistics if each is not None]
             self._kept = [each.clone() for each in self._statistics]
 
     def check_taken(self) -> None:
@@ -176,7 +176,7 @@ class NonFinite(Callback):
         names = unsound(module, self.usual)
         if _anywhere(trainer, bool(names)):
             names = names or ["of another process"]
-            self.lose_weights(trainer, NonFiniteWeights(f"{where}: {said_of(names)}"))
+            self.lose_weights(trainer, NonFiniteWeights(f"{where}: {describe(names)}"))
         # A parameter without a gradient is left as it is, and so are its averages.
         optimizer.zero_grad(set_to_none=True)
         if self.policy == "stop":

@@ -124,10 +124,10 @@ def refuse_unsound(
         NonFiniteWeights: they are not.
     """
     if names := unsound(module, usual, state):
-        raise NonFiniteWeights(said_of(names))
+        raise NonFiniteWeights(describe(names))
 
 
-def said_of(names: Collection[str]) -> str:
+def describe(names: Collection[str]) -> str:
     """Return in words that weights are not finite."""
     return f"the weights are not finite ({next(iter(names))}, {len(names)} in all)"
 
@@ -153,22 +153,22 @@ def save_sound(
                 average.on_save_checkpoint(trainer, trainer.lightning_module, checkpoint)
                 checkpoint.pop("averaging_state", None)
                 checkpoint.pop("current_model_state", None)
-        said = _said_of_checkpoint(trainer.lightning_module, usual, checkpoint)
+        fault = _fault_of_checkpoint(trainer.lightning_module, usual, checkpoint)
         if trainer.world_size > 1:
-            bad = trainer.strategy.reduce_boolean_decision(bool(said), all=False)
-            said = said or ("the weights are not finite on another process" if bad else "")
-        if said:
-            raise NonFiniteWeights(f"{said} at step {trainer.global_step}; nothing was saved")
+            bad = trainer.strategy.reduce_boolean_decision(bool(fault), all=False)
+            fault = fault or ("the weights are not finite on another process" if bad else "")
+        if fault:
+            raise NonFiniteWeights(f"{fault} at step {trainer.global_step}; nothing was saved")
         trainer.strategy.save_checkpoint(checkpoint, path)
         trainer.strategy.barrier("save_sound")
 
 
-def _said_of_checkpoint(
+def _fault_of_checkpoint(
     module: LightningModule, usual: Collection[str], checkpoint: Mapping[str, Any]
 ) -> str:
     for part in ("state_dict", "current_model_state"):
         if names := unsound(module, usual, checkpoint.get(part) or {}):
-            return said_of(names)
+            return describe(names)
     moments = list(_nested(checkpoint.get("optimizer_states") or ()))
     if not all_finite(moments) and any(map(_has_nan, moments)):
         return "the optimizer's state is not finite"

@@ -64,10 +64,10 @@ def compose_beside(
 def file_choices(definition: Definition) -> list[list[str]]:
     """Return the different choices of files and classes that a sweep's trials make."""
     groups = [p.name for p in definition.parameters if CHOICE.fullmatch(p.name)]
-    found: dict[tuple[str, ...], None] = {}
+    choices: dict[tuple[str, ...], None] = {}
     for point in itertools.islice(points(definition), MAX_POINTS) if groups else ():
-        found[tuple(to_overrides({name: point[name] for name in groups if name in point}))] = None
-    return [list(each) for each in found]
+        choices[tuple(to_overrides({name: point[name] for name in groups if name in point}))] = None
+    return [list(each) for each in choices]
 
 
 def without(beside: Sequence[str], others: Sequence[str]) -> list[str]:

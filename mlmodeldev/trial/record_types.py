@@ -70,13 +70,13 @@ def unreadable() -> dict[str, Any]:
 
 def faults(record: Mapping[str, Any]) -> dict[str, str]:
     """Return what is wrong with a record, in words, by the entry's name."""
-    found = {}
+    wrong = {}
     for name, (check, what) in _ENTRIES.items():
         value = record.get(name)
         if value is not None and not check(value):
             shown = repr(value) if not _is_huge(value) else type(value).__name__
-            found[name] = f"{name} is {shown[:_LONGEST]}, not {what}"
-    return found
+            wrong[name] = f"{name} is {shown[:_LONGEST]}, not {what}"
+    return wrong
 
 
 # --- checks

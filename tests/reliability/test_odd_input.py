@@ -91,7 +91,7 @@ def test_an_archive_of_thousands_of_folders_in_each_other_is_refused(tmp_path: P
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port/file", "https://host:99999999/a"])
-def test_an_address_that_is_none_is_told_in_a_line(url: str, monkeypatch) -> None:
+def test_an_address_that_is_none_is_refused_in_a_line(url: str, monkeypatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     with pytest.raises(UsageError, match=r"Source\.urls: .* is no address"):
         Source(url)
@@ -99,7 +99,7 @@ def test_an_address_that_is_none_is_told_in_a_line(url: str, monkeypatch) -> Non
         _what_is_missing(url)
 
 
-def test_an_address_of_mlflow_that_is_none_is_told_in_a_line() -> None:
+def test_an_address_of_mlflow_that_is_none_is_refused_in_a_line() -> None:
     with pytest.raises(ValueError, match="is no address: Invalid IPv6 URL"):
         tracking_address("http://[::1")
 
