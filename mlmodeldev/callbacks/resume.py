@@ -16,6 +16,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -25,6 +26,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from mlmodeldev.callbacks.logged_names import not_logged, own_names
+from mlmodeldev.callbacks.nonfinite import NonFinite
+from mlmodeldev.callbacks.soundness import NonFiniteWeights, save_sound
 from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS
 from mlmodeldev.tracking.metrics_csv import MetricsFile
@@ -51,6 +54,7 @@ class ResumeCheckpoint(Checkpoint):
         every_n_steps: optimizer steps between checkpoints beside those at each epoch's end.
         required: whether a trial without the metric is wrong. It need not be for one that never
             validates and whose settings don't name it.
+        numbers: decides what becomes of weights that are not finite, of which nothing is saved.
     """
 
     def __init__(
@@ -60,9 +64,11 @@ class ResumeCheckpoint(Checkpoint):
         mode: Literal["max", "min"],
         every_n_steps: int | None = None,
         required: bool = True,
+        numbers: NonFinite | None = None,
     ) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.every_n_steps, self.required = every_n_steps, required
+        self.numbers = numbers or NonFinite("raise")
         self._judged_at = -1
         self._steps_are_over = self._epoch_over = False
         self.best_value: float | None = None
@@ -223,12 +229,17 @@ class ResumeCheckpoint(Checkpoint):
         better = self.best_value is None or (
             value > self.best_value if self.mode == "max" else value < self.best_value
         )
-        if trainer.strategy.broadcast(better and not math.isnan(value)):
-            self.best_value, self.best_epoch = value, trainer.current_epoch
-            self.best_step = trainer.global_step
-            if trainer.is_global_zero:
-                self.folder.check_owner()
-            trainer.save_checkpoint(self.best_path, weights_only=True)
+        if not trainer.strategy.broadcast(better and math.isfinite(value)):
+            return
+        if trainer.is_global_zero:
+            self.folder.check_owner()
+        try:
+            save_sound(trainer, self.best_path, self.numbers.usual, weights_only=True)
+        except NonFiniteWeights as error:
+            self.numbers.lose_weights(trainer, error)
+            return
+        self.best_value, self.best_epoch = value, trainer.current_epoch
+        self.best_step = trainer.global_step
 
     def _judge_by_training(self, trainer: Trainer) -> None:
         """Judge by what training has logged.
@@ -269,7 +280,12 @@ class ResumeCheckpoint(Checkpoint):
                 if isinstance(logger, MetricsFile):
                     logger.bring_to_disk()
         checkpoints = self.folder.path / "checkpoints"
-        trainer.save_checkpoint(step_path(checkpoints, trainer.global_step))
+        path, usual = step_path(checkpoints, trainer.global_step), self.numbers.usual
+        try:
+            save_sound(trainer, path, usual)
+        except NonFiniteWeights as error:
+            self.numbers.lose_weights(trainer, error)
+            save_sound(trainer, path, usual)
         if trainer.is_global_zero:
             prune(checkpoints)
         if self._epoch_over:
@@ -308,22 +324,35 @@ class ResumeCheckpoint(Checkpoint):
             self.folder.heartbeat()
         elif now - self._last_look > LOOK_SECONDS:
             self._last_look = now
-            self.folder.check_owner()
+            with contextlib.suppress(OSError):  # looked at again soon, and before each write
+                self.folder.check_owner()
 
     def _record(self, trainer: Trainer, epoch: int) -> None:
-        if trainer.is_global_zero:
+        """Put the epoch into the record; before the last, a lock or disk for a moment is no fault.
+
+        Raises:
+            UsageError: training is over, and the record can't be written.
+        """
+        if not trainer.is_global_zero:
+            return
+        metric = {
+            "name": self.monitor,
+            "mode": self.mode,
+            "value": self.best_value,
+            "epoch": self.best_epoch + 1,
+        }
+        try:
             self.folder.update(
                 epoch=epoch + 1,
                 epochs=trainer.max_epochs,
                 step=trainer.global_step,
                 stopped=self.stopping,
-                metric={
-                    "name": self.monitor,
-                    "mode": self.mode,
-                    "value": self.best_value,
-                    "epoch": self.best_epoch + 1,
-                },
+                metric=metric,
             )
+        except UsageError as error:
+            if trainer.should_stop or epoch + 1 == trainer.max_epochs:
+                raise
+            log.warning("the record lacks epoch %d until the next: %s", epoch + 1, error)
 
 
 def _validates_now(trainer: Trainer) -> bool:

@@ -51,17 +51,19 @@ def make_callbacks(
     """
     training, chosen = settings.training, settings.callbacks
     added = {name: _added(name, one) for name, one in chosen.added.items()}
+    numbers = NonFinite(training.nonfinite, folder.path / "checkpoints")
     recovery = ResumeCheckpoint(
         folder,
         training.monitor,
         training.mode,
         training.checkpoint_every_n_steps,
         required="training.monitor" in settings.overrides,
+        numbers=numbers,
     )
     stack: list[Callback] = [
         SeedSteps(training.seed),
         MetricStates(),
-        NonFinite(training.nonfinite),
+        numbers,
         EpochLog(folder.path / "log.json"),
         recovery,
     ]

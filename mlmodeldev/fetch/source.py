@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.fetch.address import split_address
 
 SCHEMES = ("http", "https", "file")
 _DIGEST_LENGTH = {"sha256": 64, "md5": 32}
@@ -152,7 +153,7 @@ def _check_urls(urls: Sequence[str]) -> None:
     if not urls:
         raise UsageError("Source.urls is empty: give at least one address")
     for url in urls:
-        scheme = urlsplit(url).scheme if isinstance(url, str) else ""
+        scheme = split_address(url, "Source.urls").scheme if isinstance(url, str) else ""
         if scheme not in SCHEMES:
             shown = redact(url) if scheme else repr(url)
             hint = nearest(scheme, SCHEMES) if scheme else ""

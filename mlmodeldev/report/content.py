@@ -28,6 +28,7 @@ from mlmodeldev.slurm.sweep_watch import undrawn_trials
 from mlmodeldev.slurm.trial_entries import ENDED
 from mlmodeldev.slurm.usage_table import usage_table
 from mlmodeldev.sweep.results import collect
+from mlmodeldev.trial.record_types import DAMAGED
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.submission import TrialJob
@@ -75,7 +76,7 @@ def gather(
         entry, job = entries[row["id"]], jobs.get(row["id"])
         now = state(entry, job)
         wrong = failures.of(entry, job) if now in ("failed", "lost") else None
-        every.append(Shown(entry, now, row, row[metric], wrong))
+        every.append(Shown(entry, now, row, row[results.column], wrong))
     shown = _some_of(every)
     folders = [each.entry.folder for each in shown if each.entry.record]
     matrices, without = read_matrices(folders)
@@ -167,6 +168,7 @@ def _trial(each: Shown, changes: Changes) -> dict[str, Any]:
         "code": record.get("code"),
         "changes": changes.number_of(entry.folder) if record else None,
         "failure": each.failure,
+        "damaged": record.get(DAMAGED),
     }
     return {name: value for name, value in values.items() if value not in (None, "", {})}
 
@@ -180,7 +182,8 @@ def _curves(shown: Sequence[Shown], metric: str) -> dict[str, Any]:
     first = sorted(begun, key=lambda each: each.state in ENDED)  # stable: best first among equals
     whole = {each.entry.trial.id for each in first[: curves.WHOLE_TRIALS // 2]}
     whole |= {each.entry.trial.id for each in begun[: curves.WHOLE_TRIALS]}
-    names = curves.column_names((e.entry.folder for e in _some(begun)), metric)
+    every = curves.column_names((e.entry.folder for e in _some(begun)), metric)
+    names = every[: curves.MOST_METRICS]
     points = curves.points_each(len(begun), len(names))
     read = {
         each.entry.trial.id: curves.as_plain(
@@ -192,8 +195,13 @@ def _curves(shown: Sequence[Shown], metric: str) -> dict[str, Any]:
         for each in begun
     }
     kept = {name: one for name, one in read.items() if one}
-    left = len(begun) - len(whole)
-    return {"metrics": names, "curves": kept, "curve_points": points, "curves_left_out": left}
+    return {
+        "metrics": names,
+        "metrics_left_out": len(every) - len(names),
+        "curves": kept,
+        "curve_points": points,
+        "curves_left_out": len(begun) - len(whole),
+    }
 
 
 def _some(begun: Sequence[Shown]) -> Iterable[Shown]:

@@ -35,6 +35,7 @@ from mlmodeldev.errors import (
 )
 from mlmodeldev.lease import LostLease
 from mlmodeldev.machine import keep_from_others, share_cores
+from mlmodeldev.output import keep_going_without_output, open_streams
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.added_arguments import add_argument, argument_names, compose_groups
@@ -56,6 +57,14 @@ SETTINGS_VARIABLE = "MLMODELDEV_SETTINGS"
 """Holds the settings, as JSON, for a process that another process of the same trial starts."""
 
 
+_programs: list[str] = []
+
+
+def is_program() -> bool:
+    """Whether this process does nothing but train: it is trainer.py, no script that calls it."""
+    return bool(_programs)
+
+
 def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     """Call a ``hydra.main`` function and end the process with the status that fits.
 
@@ -63,8 +72,12 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     calls ``train`` with them.
     """
     share_cores()
+    open_streams()
     guard_output()
     keep_from_others()
+    _programs.append(sys.argv[0])
+    if not _WITHOUT_TRAINING & set(sys.argv[1:]):
+        keep_going_without_output()
     _let_help_list_groups()
     given = os.environ.pop(SETTINGS_VARIABLE, None)
     # Hydra then raises to us what it would print; its own way exits 1 for a typo.

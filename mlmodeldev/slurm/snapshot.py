@@ -88,11 +88,40 @@ def check_files(files: Mapping[str, Path]) -> int:
     """Return the bytes of a copy.
 
     Raises:
-        UsageError: the files are too large, or one holds a key.
+        UsageError: the files are too large, or one holds a key or leads to a place of keys.
     """
     size = _check_size(files)
+    _refuse_links_to_hidden(files)
     refuse_secrets(files.values())
     return size
+
+
+def _refuse_links_to_hidden(files: Mapping[str, Path]) -> None:
+    """Refuse a link that leads out of the project to a hidden place: keys and passwords lie there.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name, path in files.items():
+        if not any(place.is_symlink() for place in (path, *_parents_in_project(name, path))):
+            continue
+        target = path.resolve()
+        root = _root_of(name, path).resolve()
+        if target.is_relative_to(root):
+            continue
+        if any(part.startswith(".") for part in target.parts):
+            raise UsageError(
+                f"{path}: is a link to {target}, a hidden place, where keys lie; jobs get no copy"
+                " of it: remove the link, put the file itself in its place, or let git ignore it"
+            )
+
+
+def _root_of(name: str, path: Path) -> Path:
+    return path.parents[len(Path(name).parts) - 1]
+
+
+def _parents_in_project(name: str, path: Path) -> list[Path]:
+    return list(path.parents[: len(Path(name).parts) - 1])
 
 
 def digest_of(files: Mapping[str, Path]) -> str:

@@ -152,6 +152,7 @@ def _without_collection() -> Iterator[None]:
 def _read(args: argparse.Namespace, lint: bool) -> SweepState:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
+    from mlmodeldev.sweep.chosen_files import compose_beside
     from mlmodeldev.sweep.loading import pruning
     from mlmodeldev.sweep.monitor import MonitorChoice, sweep_monitor
 
@@ -161,7 +162,7 @@ def _read(args: argparse.Namespace, lint: bool) -> SweepState:
         raise UsageError(f"--count {args.count}: must be at least 1")
     user_overrides = fixed_overrides(args)
     # a typo is told before the sweep's mistakes are
-    before = compose_settings(user_overrides, partial=True)
+    before, beside = compose_beside(user_overrides, lambda: load(_sweep_file(args.sweep)))
     file = _sweep_file(args.sweep)
     sweep = load(file)
     if missing := sweep.invocation.missing:
@@ -170,9 +171,9 @@ def _read(args: argparse.Namespace, lint: bool) -> SweepState:
     if not sweep.invocation.is_foreign:
         monitor = sweep_monitor(sweep, user_overrides, before)
     overrides = [*pruning(sweep), *monitor.overrides, *user_overrides]
-    base = compose_settings(overrides, partial=True)  # the sweep sets the rest
+    base = compose_settings([*beside, *overrides], partial=True)  # the sweep sets the rest
     if lint:
-        _lint(sweep, overrides)
+        _lint(sweep, overrides, beside)
         if monitor.warning:
             print(f"warning: {monitor.warning}", file=sys.stderr)
     submitted = submission_names(_sweep_folder(base, sweep))
@@ -186,10 +187,10 @@ def _read(args: argparse.Namespace, lint: bool) -> SweepState:
 
 def read_sweep_folder(args: argparse.Namespace) -> Path:
     """Return the sweep's folder; its trials are not looked at."""
-    from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
+    from mlmodeldev.sweep.chosen_files import compose_beside
 
-    base = compose_settings(args.overrides, partial=True)
+    base, _ = compose_beside(args.overrides, lambda: load(_sweep_file(args.sweep)))
     return _sweep_folder(base, load(_sweep_file(args.sweep)))
 
 
@@ -232,15 +233,25 @@ def _sweep_file(name: str) -> Path:
     return file
 
 
-def _lint(sweep: Sweep, overrides: Sequence[str]) -> None:
-    """Print a sweep file's warnings, or raise its first error."""
+def _lint(sweep: Sweep, overrides: Sequence[str], beside: Sequence[str]) -> None:
+    """Print a sweep file's warnings, or raise its first error.
+
+    Args:
+        overrides: of every trial.
+        beside: choices of the sweep's that these need.
+    """
     from mlmodeldev.settings.composition import refusal, unset
+    from mlmodeldev.sweep.chosen_files import without
     from mlmodeldev.sweep.lint import check_loaded
 
-    def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
-        return refusal(key, value, (*overrides, *beside))
+    def refused(key: str, value: object, chosen: Sequence[str]) -> str | None:
+        needed = without(beside, [*chosen, *overrides, key])
+        return refusal(key, value, (*needed, *overrides, *chosen))
 
-    problems = check_loaded(sweep, refused, unset=lambda beside: unset([*overrides, *beside]))
+    def lacks(chosen: Sequence[str]) -> dict[str, str]:
+        return unset([*without(beside, [*chosen, *overrides]), *overrides, *chosen])
+
+    problems = check_loaded(sweep, refused, unset=lacks)
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))

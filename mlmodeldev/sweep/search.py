@@ -300,10 +300,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_worker(args: argparse.Namespace) -> int:
-    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.sweep.chosen_files import compose_beside
 
     sweep = load(args.sweep)
-    base = compose_settings(args.overrides, partial=True)
+    base, _ = compose_beside(args.overrides, lambda: sweep)
     monitor = MonitorChoice()
     if not args.root and not sweep.invocation.is_foreign:
         monitor = sweep_monitor(sweep, args.overrides, base)

@@ -136,6 +136,10 @@ class DeliveringLogger(Logger, Generic[R]):
     def _note_slow_start(self) -> None:
         """Do what there is to do where the run is not open when the start goes on."""
 
+    def _is_away(self, error: Exception) -> bool:
+        """Return whether an error says no more than that no server answers."""
+        return False
+
     def _cause(self, error: Exception) -> str:
         """Return what an error says is the matter."""
         return next(iter(str(error).strip().splitlines()), "")
@@ -190,7 +194,8 @@ class DeliveringLogger(Logger, Generic[R]):
 
     def warn(self, error: Exception) -> None:
         """Say once what the tracker is not able to do."""
-        self._warn(f"{type(error).__name__}: {self._cause(error)}")
+        cause = self._cause(error)
+        self._warn(cause if self._is_away(error) else f"{type(error).__name__}: {cause}")
 
     def _wait(self, seconds: float) -> str:
         """Wait for the thread; return why it is waited no longer, empty: all was sent."""

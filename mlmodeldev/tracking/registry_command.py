@@ -37,7 +37,7 @@ from mlmodeldev.tracking.registry import (
     promote,
     rollback,
 )
-from mlmodeldev.tracking.registry_place import is_folder
+from mlmodeldev.tracking.registry_place import is_folder, refuse_missing_folder
 
 _PROG = "mlmodeldev registry"
 _PLACES = "a folder, mlflow[:URI] or wandb[:PROJECT] (MLMODELDEV_REGISTRY, else RUNS/.registry)"
@@ -104,6 +104,8 @@ def _runs_dir(options: argparse.Namespace) -> Path:
 
 def _registry(options: argparse.Namespace) -> Registry:
     place = options.registry or os.environ.get(REGISTRY_VARIABLE)
+    if place and is_folder(place) and options.action != "register":
+        refuse_missing_folder(place, "--registry" if options.registry else REGISTRY_VARIABLE)
     runs_dir = Path(place) if place and is_folder(place) else _runs_dir(options)
     return open_registry(runs_dir, place)
 

@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.address import split_address
 from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.bounded import Unreachable, post_json
 from mlmodeldev.tracking.sweep_commands import Command, read_commands
@@ -69,9 +69,10 @@ def key_for(address: str) -> str | None:
     key = os.environ.get("WANDB_API_KEY")
     if key:
         return key
+    place = split_address(address, "WANDB_BASE_URL").netloc
     try:
         # by host and port, as the client writes and looks it up
-        entry = netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(address).netloc)
+        entry = netrc.netrc(os.environ.get("NETRC")).authenticators(place)
     except (OSError, netrc.NetrcParseError):
         return None
     return entry[2] if entry and entry[2] else None

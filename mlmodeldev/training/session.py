@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlmodeldev.data.shared_memory import shared_memory_full
 from mlmodeldev.data.versions import versions
-from mlmodeldev.errors import EXIT_INTERRUPTED, TrialInterrupted, UsageError
+from mlmodeldev.errors import EXIT_INTERRUPTED, NothingBegun, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
+from mlmodeldev.output import output_may_be_lost
 from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
-from mlmodeldev.training.trial_start import best_value, open_trial
+from mlmodeldev.training.trial_start import best_value, forget, open_trial
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.environment import keep_environment
 from mlmodeldev.trial.failure import forget_traceback, keep_traceback, shorten_tracebacks
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 
     from mlmodeldev.callbacks.export import Export
+    from mlmodeldev.callbacks.nonfinite import NonFinite
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
     from mlmodeldev.settings.schema import Settings
@@ -72,6 +74,7 @@ class Attempt:
         state: how the trial ended.
         pruned: why it was ended before its time; None if it was not.
         sampler: of what it uses, on the first process.
+        numbers: counts the steps that were left out.
     """
 
     folder: TrialFolder
@@ -85,6 +88,7 @@ class Attempt:
     state: str = "running"
     pruned: str | None = None
     sampler: UsageSampler | None = None
+    numbers: NonFinite | None = None
     data: LightningDataModule | None = None
     trackers: list[WandbTrialLogger | MlflowTrialLogger | ClearmlTrialLogger] = field(
         default_factory=list
@@ -122,6 +126,8 @@ class Attempt:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
         watch_training(self.sampler, trainer, self.settings)
+        self.numbers = _numbers(trainer)
+        self.numbers.begins_anew = self.inherits
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
         except (RuntimeError, ValueError) as error:
@@ -136,6 +142,7 @@ class Attempt:
             raise UsageError(
                 f"{self.checkpoint}: holds {what} (was model.py changed?); {way}"
             ) from None
+        self.numbers.check_taken()
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
         _write_exports(trainer, model)
 
@@ -230,6 +237,12 @@ def _examples(trainer: Trainer) -> list[Callback]:
     return [each.inputs for each in _exporters(trainer) if each.inputs is not None]
 
 
+def _numbers(trainer: Trainer) -> NonFinite:
+    from mlmodeldev.callbacks.nonfinite import NonFinite
+
+    return next(c for c in trainer.callbacks if isinstance(c, NonFinite))  # type: ignore[attr-defined]
+
+
 def _pruners(trainer: Trainer) -> list[Pruning | ResumeCheckpoint]:
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
@@ -252,8 +265,9 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
 
     What asked this trial to end asks no later one of the same process (a notebook's kernel).
     """
-    with signals.answered(), _attempt(settings, world) as attempt:
+    with signals.answered(), output_may_be_lost(), _attempt(settings, world) as attempt:
         yield attempt
+    signals.restore()
 
 
 @contextlib.contextmanager
@@ -282,6 +296,8 @@ def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "failed", masked(reason, 500))
         if isinstance(error, Exception) and not isinstance(error, UsageError):
             keep_traceback(error, path, world.rank)
+        if isinstance(error, NothingBegun) and world.is_rank_zero:
+            forget(folder, settings)
         if line:
             raise UsageError(line) from None
         raise
@@ -317,7 +333,9 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
 def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
     attempt.state = state
     if attempt.world.is_rank_zero and attempt.folder.attempt:
-        attempt.folder.finish(state, reason)
+        left_out = attempt.numbers.left_out if attempt.numbers else {}
+        entries = {"skipped_steps": left_out} if left_out else {}
+        attempt.folder.finish(state, reason, **entries)
         attempt.best = best_value(attempt.folder.read())
         for tracker in attempt.trackers:
             models = models_to_keep(attempt.settings, attempt.folder.path, state, tracker.name)

@@ -8,12 +8,13 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.atomic import write_text, writing_to
+from mlmodeldev.atomic import remove_at_once, write_text, writing_to
 from mlmodeldev.callbacks.onnx_packages import check_packages
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
@@ -115,6 +116,14 @@ def _forget_settings_of_no_step(settings: Settings) -> None:
     kept = any(path.glob("checkpoints/*.ckpt")) or (path / "metrics.csv").exists()
     if not kept and read_record(path).get("state") == "failed":
         (path / "config.yaml").unlink(missing_ok=True)
+
+
+def forget(folder: TrialFolder, settings: Settings) -> None:
+    """Remove the folder of a first attempt by hand that was refused; a sweep keeps its failures."""
+    kept = any(folder.path.glob("checkpoints/*")) or (folder.path / "metrics.csv").exists()
+    if folder.attempt == 1 and not kept and settings.artefacts.sweep == BY_HAND:
+        with contextlib.suppress(OSError):
+            remove_at_once(folder.path)
 
 
 def best_value(record: Mapping[str, Any]) -> float | None:

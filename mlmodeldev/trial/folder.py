@@ -14,7 +14,6 @@ Example::
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sys
 import time
@@ -47,6 +46,7 @@ from mlmodeldev.trial.configuration import (
     first_difference,
 )
 from mlmodeldev.trial.fenced import take, write_fenced
+from mlmodeldev.trial.record_types import faults, parse_record, read_text
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -160,15 +160,18 @@ class TrialFolder:
         """Return the record; an empty one where there is none yet."""
         file = self.path / "trial.json"
         try:
-            record: dict[str, Any] = json.loads(file.read_text())
+            record = parse_record(read_text(file))
         except FileNotFoundError:
             return {}
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            record = {}
-        if not isinstance(record, dict) or not record:
+        if record is None:
             raise UsageError(
                 f"{file}: is no record of a trial; move it away, the trial goes on from its"
                 " checkpoints"
+            )
+        if wrong := faults(record):
+            raise UsageError(
+                f"{file}: {next(iter(wrong.values()))}; correct it, or move the file away: the"
+                " trial goes on from its checkpoints"
             )
         version = record.get("version", 1)
         if isinstance(version, int) and version > RECORD_VERSION:

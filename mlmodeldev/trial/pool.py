@@ -8,8 +8,8 @@ Example, inside of a Slurm job or on a laptop; enumeration::
 A trial is a fork of a process that has only imported (`mlmodeldev.trial.worker`), or a process
 of its own where it needs several processes (`mlmodeldev.trial.task`) or is a foreign program
 (`TrialTask.command`). What it does to itself, a crash or running out of memory, fails it alone. On
-SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C the running trials are asked once to save and end, nothing new
-is begun, and the status is 75.
+SIGTERM, SIGUSR1, SIGUSR2, SIGHUP or Ctrl-C the running trials are asked once to save and end,
+nothing new is begun, and the status is 75.
 """
 
 from __future__ import annotations
@@ -183,7 +183,11 @@ class _Pool:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._handle) for number in signals.SIGNALS}
+        before = {
+            number: signal.signal(number, self._handle)
+            for number in signals.SIGNALS
+            if not signals.is_ignored(number)
+        }
         try:
             yield
         finally:

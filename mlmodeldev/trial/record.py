@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlmodeldev.trial.record_types import parse_record, read_text, sound_record, unreadable
+
 STEP = "trainer/global_step"
 """The axis of W&B's charts: optimizer steps."""
 
@@ -24,12 +26,15 @@ TIME = "time/logged"
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of the trial in a folder; an empty one where none can be read."""
+    """Return the record of the trial in a folder; an empty one where there is none.
+
+    Entries that are not what they may be are left out, and named under ``damaged``.
+    """
     try:
-        record = json.loads((folder / "trial.json").read_text())
-    except (OSError, ValueError):
+        record = parse_record(read_text(folder / "trial.json"))
+    except OSError:
         return {}
-    return record if isinstance(record, dict) else {}
+    return unreadable() if record is None else sound_record(record)
 
 
 # --- log.json: an entry an epoch
@@ -61,10 +66,10 @@ def best_entry(folder: Path, metric: str, goal: str) -> tuple[float, int] | None
     Of equal values the first counts, as it does for the best weights.
     """
     pairs = [
-        (value, int(entry["epoch"]))
+        (value, int(epoch))
         for entry in _entries(folder)
         for value in _finite([entry.get(metric)])
-        if "epoch" in entry
+        for epoch in _finite([entry.get("epoch")])
     ]
     sign = -1 if goal == "maximize" else 1
     return min(pairs, key=lambda pair: sign * pair[0], default=None)
@@ -84,8 +89,8 @@ def last_entry(folder: Path) -> dict[str, Any]:
 
 def _entries(folder: Path) -> list[dict[str, Any]]:
     try:
-        entries = json.loads((folder / "log.json").read_text())
-    except (OSError, ValueError):
+        entries = json.loads((folder / "log.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return []
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
@@ -103,7 +108,7 @@ def _finite(values: Sequence[Any]) -> list[float]:
     for value in values:
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
         if math.isfinite(number):
             numbers.append(number)

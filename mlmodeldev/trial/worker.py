@@ -29,6 +29,7 @@ from pathlib import Path
 from mlmodeldev.atomic import own_file
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.machine import keep_from_others, share_cores, shorten_socket_paths
+from mlmodeldev.output import keep_going_without_output
 from mlmodeldev.project import PROJECT_VARIABLE, import_places
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.trial import signals
@@ -155,6 +156,7 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
     # Inherited from the server otherwise: loader workers would start servers of their own.
     multiprocessing.set_start_method("fork", force=True)
     write_to(log)
+    keep_going_without_output()
     _set_environment(environment)
     status = 0
     try:

@@ -15,6 +15,7 @@ from mlmodeldev.slurm.older_code import older_code
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.submission import FOLDER, trial_jobs
 from mlmodeldev.slurm.trial_entries import ENDED
+from mlmodeldev.trial.record_types import DAMAGED
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -76,6 +77,17 @@ def print_notes(jobs: Jobs) -> None:
         print(f"and {len(notes) - NOTES} more; status --json has all", file=sys.stderr)
 
 
+def print_damaged(entries: Sequence[TrialEntry]) -> None:
+    """Say which records are not as they were written: a few of them, on standard error."""
+    damaged = [entry for entry in entries if DAMAGED in entry.record]
+    for entry in damaged[:NOTES]:
+        print(
+            f"{entry.folder / 'trial.json'}: damaged: {entry.record[DAMAGED][0]}", file=sys.stderr
+        )
+    if len(damaged) > NOTES:
+        print(f"and {len(damaged) - NOTES} more damaged records", file=sys.stderr)
+
+
 def print_trials(
     sweep_state: SweepState,
     as_json: bool,
@@ -97,6 +109,7 @@ def print_trials(
         print("\n ]\n}")
     else:
         _print_table(entries, title, jobs)
+    print_damaged(entries)
 
 
 def ranked(entries: Sequence[TrialEntry]) -> list[TrialEntry]:
