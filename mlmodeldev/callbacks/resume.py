@@ -29,6 +29,7 @@ from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.beats import Phase, during
 from mlmodeldev.trial.checkpoint import prune, step_path
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import epoch_value
@@ -227,7 +228,8 @@ class ResumeCheckpoint(Checkpoint):
             self.best_step = trainer.global_step
             if trainer.is_global_zero:
                 self.folder.check_owner()
-            trainer.save_checkpoint(self.best_path, weights_only=True)
+            with during(Phase.CHECKPOINT):
+                trainer.save_checkpoint(self.best_path, weights_only=True)
 
     def _judge_by_training(self, trainer: Trainer) -> None:
         """Judge by what training has logged.
@@ -262,6 +264,13 @@ class ResumeCheckpoint(Checkpoint):
         """Write the checkpoint that was taken, if any, and end if that was to be the last."""
         if self._pending is None:
             return
+        with during(Phase.CHECKPOINT):
+            self._save(trainer, self._pending)
+        self._pending = None
+        if self._must_end:
+            self._end(trainer)
+
+    def _save(self, trainer: Trainer, pending: dict[str, Any]) -> None:
         if trainer.is_global_zero:
             self.folder.check_owner()
         checkpoints = self.folder.path / "checkpoints"
@@ -269,10 +278,7 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             prune(checkpoints)
         if self._epoch_over:
-            self._record(trainer, self._pending["epoch"])
-        self._pending = None
-        if self._must_end:
-            self._end(trainer)
+            self._record(trainer, pending["epoch"])
 
     def _end(self, trainer: Trainer) -> NoReturn:
         raise TrialInterrupted(

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,10 +30,12 @@ from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
 from mlmodeldev.training.trial_start import best_value, open_trial
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.beats import Phase, beat, during, expect
 from mlmodeldev.trial.environment import keep_environment
 from mlmodeldev.trial.failure import forget_traceback, keep_traceback, shorten_tracebacks
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.unanswered import giving_up, seconds_to_answer
+from mlmodeldev.trial.watch import Watch, begin_watch
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
@@ -55,6 +57,7 @@ _MISFITS = {
     "loaded state dict contains a parameter group": "the optimizer's state of other parameters",
 }
 """What torch says of a checkpoint that does not fit, and in our words."""
+_FINISH_VARIABLES = tuple(f"{name}_FINISH_TIMEOUT" for name in ("WANDB", "MLFLOW", "CLEARML"))
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Attempt:
         state: how the trial ended.
         pruned: why it was ended before its time; None if it was not.
         sampler: of what it uses, on the first process.
+        watch: whether it hangs.
     """
 
     folder: TrialFolder
@@ -84,6 +88,7 @@ class Attempt:
     state: str = "running"
     pruned: str | None = None
     sampler: UsageSampler | None = None
+    watch: Watch | None = None
     data: LightningDataModule | None = None
     trackers: list[WandbTrialLogger | MlflowTrialLogger | ClearmlTrialLogger] = field(
         default_factory=list
@@ -136,7 +141,8 @@ class Attempt:
                 f"{self.checkpoint}: holds {what} (was model.py changed?); {way}"
             ) from None
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
-        _write_exports(trainer, model)
+        with during(Phase.EXPORT):
+            _write_exports(trainer, model)
 
     def give_up(self, name: str) -> NoReturn:
         """End this process without saving: a step that never ends has not answered a warning."""
@@ -168,7 +174,7 @@ class Attempt:
             self.world,
             note,
             make_more=lambda path: [*make_cka(settings, path, model), *_examples(trainer)],
-            export=next((each.try_out for each in _exporters(trainer)), None),
+            export=next((_timed(each.try_out) for each in _exporters(trainer)), None),
         )
 
     def test(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
@@ -182,6 +188,7 @@ class Attempt:
         if self.pruned:
             return
 
+        beat(Phase.START)  # data of the test may have to be prepared
         best = self.folder.path / "checkpoints" / "best.ckpt"
         if self.settings.training.test and can_test(model, data):
             if best.is_file():
@@ -217,6 +224,16 @@ def _write_exports(trainer: Trainer, model: LightningModule) -> None:
     """
     for exporter in _exporters(trainer):
         exporter.write(trainer, model)
+
+
+def _timed(export: Callable[..., None]) -> Callable[..., None]:
+    """Let the watcher learn how long an export takes."""
+
+    def call(*arguments: Any) -> None:
+        with during(Phase.EXPORT):
+            export(*arguments)
+
+    return call
 
 
 def _exporters(trainer: Trainer) -> list[Export]:
@@ -262,6 +279,9 @@ def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
     folder.attempt, folder.token = start.pop("attempt"), start.pop("token")
     attempt = Attempt(folder, settings, world, **start)
     attempt.sampler = begin_sampling(folder, world)
+    if not attempt.done:
+        seconds = settings.training.watchdog_seconds
+        attempt.watch = begin_watch(folder, seconds, world.rank, world.size)
     shorten_tracebacks()
     if world.is_rank_zero and not attempt.done:
         forget_traceback(path)
@@ -272,6 +292,7 @@ def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
         _finish(attempt, "interrupted", str(error))
         raise
     except LostLease as error:
+        _end_watch(attempt)
         _step_aside(folder, error)
         raise
     except BaseException as error:
@@ -289,9 +310,17 @@ def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "pruned" if attempt.pruned else "done", attempt.pruned)
     finally:
         end_sampling(attempt.sampler)
+        beat(Phase.END)
         if attempt.data is not None:
             close(attempt.data)
         world.leave()
+        _end_watch(attempt)
+
+
+def _end_watch(attempt: Attempt) -> None:
+    if attempt.watch is not None:
+        attempt.watch.end()
+        attempt.watch = None
 
 
 def _step_aside(folder: TrialFolder, error: LostLease) -> None:
@@ -315,12 +344,20 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
 
 def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
     attempt.state = state
+    expect(Phase.FINISH, _finish_seconds(len(attempt.trackers)))
+    beat(Phase.FINISH)
     if attempt.world.is_rank_zero and attempt.folder.attempt:
         attempt.folder.finish(state, reason)
         attempt.best = best_value(attempt.folder.read())
         for tracker in attempt.trackers:
             models = models_to_keep(attempt.settings, attempt.folder.path, state, tracker.name)
             attempt.folder.update(**{tracker.uploaded_entry: tracker.end(state, models)})
+
+
+def _finish_seconds(trackers: int) -> float:
+    """Return how long the trackers may wait at the end, by their own limits."""
+    each = [float(os.environ.get(name) or 60) for name in _FINISH_VARIABLES]
+    return max(each) * max(1, trackers)
 
 
 def close(data: LightningDataModule) -> None:
