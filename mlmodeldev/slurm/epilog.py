@@ -59,11 +59,16 @@ def main(status: int) -> int:
     if not (saved or _wants_back(status)):
         _mark_failed(status)
         return status
+    return _bring_back(job, status, is_killed=status in _KILLED and not saved)
+
+
+def _bring_back(job: str, status: int, is_killed: bool) -> int:
+    """Requeue the job, if that is ours to do and it gets anywhere; return its exit status."""
     fields = _job_fields(job)
     print(f"trials ended with {status}; the job is {fields.get('JobState', 'unknown')}", flush=True)
     if not is_ours_to_requeue(fields):
         return status
-    if (saved or status not in _KILLED) and _gave_up():
+    if not is_killed and _gave_up():
         return 1
     if _is_in_container():
         return EXIT_REQUEUE

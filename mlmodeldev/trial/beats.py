@@ -67,12 +67,15 @@ EXPECTED = 32
 _SHIFT = 8
 
 _own = memoryview(bytearray(BYTES)).cast("Q")
-_cells = _own
+
+
+class _Here:
+    cells = _own
 
 
 def beat(phase: int) -> None:
     """Note that a phase begins now, and so that the one before has ended."""
-    cells = _cells
+    cells = _Here.cells
     count = cells[phase] + 1
     cells[phase] = count
     cells[0] = count << _SHIFT | phase
@@ -81,7 +84,7 @@ def beat(phase: int) -> None:
 @contextlib.contextmanager
 def during(phase: Phase) -> Iterator[None]:
     """Be in a phase for a while; then the one before goes on."""
-    before = present(_cells)[0]
+    before = present(_Here.cells)[0]
     beat(phase)
     try:
         yield
@@ -91,7 +94,7 @@ def during(phase: Phase) -> Iterator[None]:
 
 def expect(phase: Phase, seconds: float) -> None:
     """Tell how long a phase may take that ends by itself then."""
-    _cells[EXPECTED + phase] = int(1000 * seconds)
+    _Here.cells[EXPECTED + phase] = int(1000 * seconds)
 
 
 def present(cells: memoryview[int]) -> tuple[int, int]:
@@ -102,8 +105,7 @@ def present(cells: memoryview[int]) -> tuple[int, int]:
 
 def write_into(cells: memoryview[int] | None) -> None:
     """Beat in this memory from now on; None: in this process's own."""
-    global _cells
-    _cells = _own if cells is None else cells
+    _Here.cells = _own if cells is None else cells
 
 
 # a loader's process is no trial

@@ -33,6 +33,12 @@ def read(path: str) -> str:
         return ""
 
 
+def names_in(folder: str) -> list[str]:
+    """Return the names in a folder."""
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
+
+
 def fields_of(stat: str) -> list[str]:
     """Return the fields of proc(5)'s stat from the state on, behind the name in brackets."""
     return stat.rpartition(")")[2].split()
@@ -54,7 +60,7 @@ class Processes:
     def all(self) -> list[int]:
         """Return the living ones, parents before their children."""
         children: dict[int, list[int]] = {}
-        for name in os.listdir("/proc"):
+        for name in names_in("/proc"):
             fields = fields_of(read(f"/proc/{name}/stat")) if name.isdigit() else []
             if len(fields) > 1 and fields[0] not in "ZX":
                 children.setdefault(int(fields[1]), []).append(int(name))
@@ -113,7 +119,7 @@ def _send(process: int, number: int) -> None:
 
 def _thread_states(process: int) -> str:
     with contextlib.suppress(OSError):
-        threads = os.listdir(f"/proc/{process}/task")
+        threads = names_in(f"/proc/{process}/task")
         stats = [read(f"/proc/{process}/task/{thread}/stat") for thread in threads]
         return "".join(fields_of(stat)[0] for stat in stats if stat)
     return ""

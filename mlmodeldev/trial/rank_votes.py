@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from pathlib import Path
 
@@ -72,7 +71,7 @@ class RankVotes:
             self._asked_at = now
             with contextlib.suppress(OSError):
                 self._question.touch()
-        os.listdir(self.folder)  # a network file system forgets what was missing
+        list(self.folder.iterdir())  # a network file system forgets what was missing
         return all(self._hangs(rank, now) for rank in range(1, self.size))
 
     def _hangs(self, rank: int, now: float) -> bool:

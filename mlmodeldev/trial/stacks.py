@@ -17,7 +17,7 @@ import signal
 import time
 from collections.abc import Iterable
 
-from mlmodeldev.trial.processes import catches, fields_of, read
+from mlmodeldev.trial.processes import catches, fields_of, names_in, read
 
 SIGNAL = signal.SIGRTMAX - 7
 """Upon which a process of a trial writes its stacks; few programs use it."""
@@ -41,7 +41,7 @@ def _head(process: int) -> str:
     name = read(f"{here}/comm").strip()
     lines = [f"==== process {process} ({name}): {_state(here)}"]
     with contextlib.suppress(OSError):
-        threads = sorted(map(int, os.listdir(f"{here}/task")))
+        threads = sorted(map(int, names_in(f"{here}/task")))
         for thread in threads if len(threads) > 1 else ():
             lines.append(f"  thread {thread}: {_state(f'{here}/task/{thread}')}")
     kernel = read(f"{here}/stack").strip()  # root alone may read it

@@ -1,8 +1,8 @@
 """The process that watches a trial, and ends it when it hangs.
 
-A child of the trial (of each of its ranks), small and without heavy imports, that looks at the beats
-(`mlmodeldev.trial.beats`) once a second and counts its own ticks: while a node, a job or a shell's
-job is paused it stands still as well. Past the limit (`mlmodeldev.trial.patience`) it writes the
+A child of the trial (of each of its ranks), small and without heavy imports, that looks at the
+beats (`mlmodeldev.trial.beats`) once a second and counts its own ticks: while a node, a job or a
+shell's job is paused it stands still as well. Past the limit (`mlmodeldev.trial.patience`) it writes the
 stacks of all threads to the trial's folder, sees whether the trial moves after all, freezes its
 processes, writes the record and kills them. Nothing is saved: the newest checkpoint counts.
 

@@ -1,0 +1,1 @@
+"""What must not happen to a trial, made to happen."""
