@@ -2,9 +2,10 @@
 
 A child of the trial (of each of its ranks), small and without heavy imports, that looks at the
 beats (`mlmodeldev.trial.beats`) once a second and counts its own ticks: while a node, a job or a
-shell's job is paused it stands still as well. Past the limit (`mlmodeldev.trial.patience`) it writes the
-stacks of all threads to the trial's folder, sees whether the trial moves after all, freezes its
-processes, writes the record and kills them. Nothing is saved: the newest checkpoint counts.
+shell's job is paused it stands still as well. Past the limit (`mlmodeldev.trial.patience`) it
+writes the stacks of all threads to the trial's folder, sees whether the trial moves after all,
+freezes its processes, writes the record and kills them. Nothing is saved: the newest checkpoint
+counts.
 
 `mlmodeldev.trial.watch` starts it, and hands over what it needs by standard input.
 """
