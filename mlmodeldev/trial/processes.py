@@ -79,7 +79,7 @@ class Processes:
             cpu += sum(map(int, fields[11:13]))
             moved += _bytes_moved(read(f"{here}/io"))
             states = _thread_states(process)
-            runs = runs or "R" in states
+            runs = runs or fields[:1] == ["R"]  # other threads wake up now and then, and wait
             blocked = blocked or "D" in states or _waits_for_file(here) or _is_traced(here)
         cpu_before, self._cpu = self._cpu, cpu
         moved_before, self._moved = self._moved, moved

@@ -25,7 +25,7 @@ from typing import Any
 
 from mlmodeldev.trial.beats import BYTES, EXPECTED, NAMES, Phase, present
 from mlmodeldev.trial.hang import Hang, stacks_name, write_record
-from mlmodeldev.trial.patience import TIMES, Patience
+from mlmodeldev.trial.patience import START_SECONDS, Patience
 from mlmodeldev.trial.processes import Processes
 from mlmodeldev.trial.rank_votes import RankVotes
 from mlmodeldev.trial.stacks import stacks_of
@@ -100,8 +100,8 @@ class Watchdog:
         """Write the stacks of what is overdue, and end it if it is to be; return whether it was."""
         self.stacks = self.stacks or self._write_stacks()
         if self.rank:
-            # the first rank's watcher decides; unless its whole node is gone
-            if hang.seconds < TIMES * hang.limit:
+            # the first rank's watcher decides: what that rank alone does, the others wait for
+            if hang.seconds < START_SECONDS:
                 return False
         elif not self.votes.all_hang():
             return False
