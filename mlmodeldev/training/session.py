@@ -17,16 +17,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlmodeldev.data.shared_memory import shared_memory_full
-from mlmodeldev.data.versions import versions
 from mlmodeldev.errors import EXIT_INTERRUPTED, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
+from mlmodeldev.training.data_record import record_data
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
 from mlmodeldev.training.trial_start import best_value, open_trial
 from mlmodeldev.trial import signals
@@ -118,6 +118,7 @@ class Attempt:
             keep_environment(self.folder.path, self.folder.attempt, self.world.size)
         if self.settings.artefacts.rehearsal and (self.checkpoint is None or self.inherits):
             self._rehearse(trainer, model, data)
+            self._listen()
         if self.checkpoint is None and self.settings.training.init_from:
             from mlmodeldev.training.initial_weights import initialise
 
@@ -140,6 +141,7 @@ class Attempt:
             raise UsageError(
                 f"{self.checkpoint}: holds {what} (was model.py changed?); {way}"
             ) from None
+        self._listen()
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
         with during(Phase.EXPORT):
             _write_exports(trainer, model)
@@ -156,6 +158,10 @@ class Attempt:
         for child in multiprocessing.active_children():
             child.kill()
         os._exit(EXIT_INTERRUPTED)
+
+    def _listen(self) -> None:
+        if self.watch is not None:
+            self.watch.listen()
 
     def _rehearse(
         self, trainer: Trainer, model: LightningModule, data: LightningDataModule
@@ -194,6 +200,7 @@ class Attempt:
             if best.is_file():
                 load_weights(model, best)
             results = trainer.test(model, datamodule=data, verbose=False)
+            self._listen()
             if self.world.is_rank_zero and results:
                 self.folder.update(test=dict(results[0]))
 
@@ -366,49 +373,3 @@ def close(data: LightningDataModule) -> None:
 
     owner: Any = taken_over(data) or data
     owner.close()
-
-
-def record_data(
-    folder: TrialFolder, data: LightningDataModule, root: Path, policy: str, goes_on: bool
-) -> None:
-    """Write what data the trial uses into its record.
-
-    Args:
-        root: the data folder.
-        policy: ``refuse`` or ``warn``, when a trial that goes on began with other data.
-        goes_on: whether there is a checkpoint of the earlier data.
-
-    Raises:
-        UsageError: the data differ and ``policy`` is ``refuse``.
-    """
-    inputs: dict[str, str] = getattr(data, "inputs", {})
-    used: dict[str, Any] = {"inputs": dict(inputs), "dvc": versions(root / n for n in inputs)}
-    before: dict[str, Any] = folder.read().get("data") or {}
-    difference = _difference(before, used) if goes_on and before else ""
-    if difference and policy == "refuse":
-        raise UsageError(
-            f"{folder.path}: {difference}; restore the data (docs/data-versioning.md), go on with"
-            " the new ones by artefacts.changed_data=warn, or begin anew by artefacts.fresh=true"
-        )
-    if difference:
-        print(f"warning: {difference}; going on, as artefacts.changed_data=warn", file=sys.stderr)
-    for version in used["dvc"]:
-        if version["matches"] is False:
-            print(f"warning: the data are not those of {version['pointer']}", file=sys.stderr)
-    folder.update(data=used)
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Name the first input that differs, with the versions where there are some."""
-    old, new = before.get("inputs", {}), now["inputs"]
-    if sorted(old.values()) == sorted(new.values()):
-        return ""  # the same data, perhaps at another place
-    name = next((n for n in new if old.get(n) != new[n]), None) or next(iter(old))
-    text = f"{name}: the data have changed since this trial began"
-    was, now_is = (_version(record) for record in (before, now))
-    return f"{text} (version {was}, now {now_is})" if was != now_is else text
-
-
-def _version(record: Mapping[str, Any]) -> str:
-    names = ", ".join(f"{entry['pointer']} {entry['md5'][:8]}" for entry in record.get("dvc", ()))
-    return names or "not kept by DVC"

@@ -48,7 +48,7 @@ class Watch:
         os.ftruncate(self._beats, beats.BYTES)
         beats.write_into(memoryview(mmap.mmap(self._beats, beats.BYTES)).cast("Q"))
         beats.beat(beats.Phase.START)
-        faulthandler.register(SIGNAL, file=self._memory, all_threads=True, chain=False)
+        self.listen()
         package = str(Path(__file__).resolve().parents[2])
         self._process = subprocess.Popen(
             # without site: started in a hundredth of a second
@@ -61,6 +61,15 @@ class Watch:
         assert self._process.stdin is not None
         with self._process.stdin as told:
             told.write(json.dumps(job).encode())
+
+    def listen(self) -> None:
+        """Take the signal upon which this process writes its stacks.
+
+        Once more after each fit or test: Lightning gives back what it takes for the handlers of
+        before, and of one in C it does not hear.
+        """
+        faulthandler.unregister(SIGNAL)
+        faulthandler.register(SIGNAL, file=self._memory, all_threads=True, chain=False)
 
     def end(self) -> None:
         """Watch no more."""
