@@ -23,7 +23,7 @@ from tests.slurm.sweeps import SMALL, SmallSweep
 PAGE = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- hangs: begin -->", "<!-- hangs: end -->"
 WORKERS = ("processing.num_workers=1",)
-RANKS = ("cluster.nodes=2",)
+RANKS = ("cluster.tasks_per_node=2",)
 EXPORT = ("callbacks.export.enabled=true",)
 WANDB = ("logger=wandb", "logger.wandb.mode=offline")
 
