@@ -119,7 +119,7 @@ def former_hangs(record: Mapping[str, Any]) -> dict[int, float]:
     """Return how long a phase was let hang in the attempt before, for `Patience`."""
     from mlmodeldev.trial.beats import NAMES
 
-    hang = record.get("hang")
-    with contextlib.suppress(TypeError, ValueError, AttributeError):
+    hang = record.get("hang") or {}
+    with contextlib.suppress(TypeError, ValueError, AttributeError, KeyError):
         return {int(p): float(hang["seconds"]) for p, n in NAMES.items() if n == hang["phase"]}
     return {}

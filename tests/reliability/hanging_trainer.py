@@ -98,7 +98,7 @@ PLANTED: dict[str, Callable[[], None]] = {
     "all-reduce": _at(DualEncoder, "training_step", 30, _stop_partner),
     "pipe": _at(DualEncoder, "training_step", 30, _fill_pipe),
     "stopped": _at(DualEncoder, "training_step", 30, _stop),
-    "validation": _at(DualEncoder, "validation_step", 6, _wait_in_c),
+    "validation": _at(DualEncoder, "validation_step", 10, _wait_in_c),
     "export": _in_export,
     "finish": _in_finish,
 }
