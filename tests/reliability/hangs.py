@@ -75,7 +75,7 @@ class Hangs:
             variables = f"HANG={planted} HANG_NOTE={folder}/{case.name}.note OMP_NUM_THREADS=1"
             sweep.fixed = [
                 *(word for word in sweep.fixed if not word.startswith("cluster.setup=")),
-                f"cluster.setup=['export {variables} WANDB_FINISH_TIMEOUT=5']",
+                f"cluster.setup=['export {variables} WANDB_FINISH_TIMEOUT=5 MLFLOW_FINISH_TIMEOUT=5 CLEARML_FINISH_TIMEOUT=5']",
                 "training.limit_val_batches=4",
             ]
             self.sweeps[case.name] = sweep
