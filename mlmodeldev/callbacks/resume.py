@@ -33,6 +33,7 @@ from mlmodeldev.lease import HEARTBEAT_SECONDS
 from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.beats import Phase, during
 from mlmodeldev.trial.checkpoint import prune, step_path
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import epoch_value
@@ -234,7 +235,8 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             self.folder.check_owner()
         try:
-            save_sound(trainer, self.best_path, self.numbers.usual, weights_only=True)
+            with during(Phase.CHECKPOINT):
+                save_sound(trainer, self.best_path, self.numbers.usual, weights_only=True)
         except NonFiniteWeights as error:
             self.numbers.lose_weights(trainer, error)
             return
@@ -274,6 +276,13 @@ class ResumeCheckpoint(Checkpoint):
         """Write the checkpoint that was taken, if any, and end if that was to be the last."""
         if self._pending is None:
             return
+        with during(Phase.CHECKPOINT):
+            self._save(trainer, self._pending)
+        self._pending = None
+        if self._must_end:
+            self._end(trainer)
+
+    def _save(self, trainer: Trainer, pending: dict[str, Any]) -> None:
         if trainer.is_global_zero:
             self.folder.check_owner()
             for logger in trainer.loggers:
@@ -289,10 +298,7 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             prune(checkpoints)
         if self._epoch_over:
-            self._record(trainer, self._pending["epoch"])
-        self._pending = None
-        if self._must_end:
-            self._end(trainer)
+            self._record(trainer, pending["epoch"])
 
     def _end(self, trainer: Trainer) -> NoReturn:
         raise TrialInterrupted(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.callbacks import ProgressBar
 
+from mlmodeldev.callbacks.beats import Beats
 from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.example_inputs import ExampleInputs
 from mlmodeldev.callbacks.export import Export
@@ -61,6 +62,7 @@ def make_callbacks(
         numbers=numbers,
     )
     stack: list[Callback] = [
+        Beats(),
         SeedSteps(training.seed),
         MetricStates(),
         numbers,

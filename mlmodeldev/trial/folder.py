@@ -69,6 +69,10 @@ RECORD_VERSION = 2
 class TrialFolder:
     """The folder of one trial and its record.
 
+    Args:
+        path: the folder.
+        lock_seconds: to wait for the record's lock; None: `LOCK_SECONDS`.
+
     Attributes:
         path: ``<runs_dir>/<sweep>/<trial>``.
         id: the trial's identity (its folder's name).
@@ -78,14 +82,15 @@ class TrialFolder:
             attempt's end: then it is called with True.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock_seconds: float | None = None) -> None:
         self.path = path
         self.id = path.name
         self.attempt, self.token = 0, ""
         self.measure: Callable[[bool], dict[str, Any]] = lambda _: {}
         self._renewed = time.monotonic()
         self._settings: dict[str, Any] = {}
-        self._lock = ProcessLock(path / ".record.lock", timeout=LOCK_SECONDS)
+        patience = LOCK_SECONDS if lock_seconds is None else lock_seconds
+        self._lock = ProcessLock(path / ".record.lock", timeout=patience)
 
     @classmethod
     def open(cls, settings: Settings) -> TrialFolder:
@@ -219,7 +224,7 @@ class TrialFolder:
                 if not self.token:
                     raise UsageError(
                         f"{self._lock.path}: another process has kept this lock for"
-                        f" {LOCK_SECONDS:.0f} s"
+                        f" {self._lock.timeout:.0f} s"
                     ) from None
                 log.warning("%s: kept by another process; written without it", self._lock.path)
                 yield  # the owner needs no lock against those who would take over (`fenced`)

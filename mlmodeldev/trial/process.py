@@ -24,6 +24,7 @@ from mlmodeldev.lease import HEARTBEAT_SECONDS, LostLease, owned, start_ticks
 from mlmodeldev.secrets import masked
 from mlmodeldev.trial.agent_run import without_agent
 from mlmodeldev.trial.folder import State, TrialFolder
+from mlmodeldev.trial.hang import goes_on, hang_of
 from mlmodeldev.trial.process_group import tell_orphans
 from mlmodeldev.trial.task import TrialResult, TrialTask
 from mlmodeldev.trial.worker import launch
@@ -148,7 +149,10 @@ class TrialProcess:
         if isinstance(self.process, ForkServerProcess):
             self.process.close()
         state, reason = self._outcome(status)
-        return TrialResult(status, state, reason, time.monotonic() - self.begun)
+        hung = self._hang()
+        if hung is not None:
+            status = EXIT_INTERRUPTED if hung else 1  # its kill is no kill from outside
+        return TrialResult(status, state, reason, time.monotonic() - self.begun, bool(hung))
 
     def _is_survived(self, status: int) -> bool:
         """Whether a command has died of a signal, as a shell does, and its program goes on.
@@ -199,6 +203,14 @@ class TrialProcess:
                 state = "interrupted"
             reason = record.get("reason") or reason
         return state, reason
+
+    def _hang(self) -> bool | None:
+        """Return whether a trial that was ended for a hang goes on; None: it did not hang."""
+        with contextlib.suppress(UsageError):
+            record = self.folder.read()
+            if hang_of(record) and record.get("attempts", 0) > self._attempts:
+                return goes_on(record)
+        return None
 
     def _attempts_now(self) -> int:
         with contextlib.suppress(UsageError):
