@@ -22,8 +22,13 @@ EXIT_INTERRUPTED = 75
 class UsageError(Exception):
     """Bad input: what was given, where, what is allowed, the nearest right spelling.
 
-    Entry points print the message on one line of standard error and exit with 2.
+    Entry points print the message on one line of standard error and exit with 2. It is one line
+    whatever names and values it repeats: what is no letter for a screen is shown as an escape.
     """
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return shown_line(super().__str__())
 
 
 class NothingBegun(UsageError):
@@ -32,6 +37,17 @@ class NothingBegun(UsageError):
 
 class TrialInterrupted(Exception):
     """A trial stopped on a signal after saving its state; starting it again goes on from there."""
+
+
+def shown_line(text: str) -> str:
+    """Return a text as one line that a terminal shows as it is: no control characters.
+
+    >>> shown_line("a\\nb")
+    'a\\\\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

@@ -218,9 +218,9 @@ def _requeued_since(slurm: Any) -> bool:
     job = slurm.get("job_id") if isinstance(slurm, Mapping) else None
     if job is None or job != os.environ.get("SLURM_JOB_ID"):
         return False
-    now, then = os.environ.get("SLURM_RESTART_COUNT", "0"), slurm.get("restart_count", "0")
     try:
-        return int(now) > int(then)
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        return restarts > int(slurm.get("restart_count") or 0)
     except (TypeError, ValueError):
         return False  # no number that Slurm has written
 

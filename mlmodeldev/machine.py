@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from mlmodeldev.errors import UsageError
 
 
 def keep_from_others() -> None:
@@ -83,6 +86,36 @@ def shorten_socket_paths() -> None:
             tempfile.tempdir = before
 
 
+def number_in(variables: Mapping[str, str], name: str, default: int) -> int:
+    """Return the whole number that a variable holds; the default where it is not set, or empty.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    text = variables.get(name, "").strip()
+    if not text:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise UsageError(f"{name}={text}: must be a whole number; unset it, or set it right")
+    return int(text)
+
+
+def seconds_in(name: str, default: float) -> float:
+    """Return the seconds that a variable of the environment holds; the default where it is not set.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    text = os.environ.get(name, "").strip()
+    try:
+        seconds = float(text or default)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise UsageError(f"{name}={text}: must be a number of seconds")
+    return seconds
+
+
 def cores() -> int:
     """Return the CPUs that this process may use: those of its Slurm task, and of its affinity.
 
@@ -90,7 +123,7 @@ def cores() -> int:
     more CPUs than its step, the affinity is the smaller one.
     """
     affinity = len(os.sched_getaffinity(0))
-    return min(int(os.environ.get("SLURM_CPUS_PER_TASK") or affinity), affinity)
+    return max(1, min(number_in(os.environ, "SLURM_CPUS_PER_TASK", affinity), affinity))
 
 
 def trial_resources(slots: int) -> list[dict[str, str]]:

@@ -26,6 +26,14 @@ SOURCES = (Path(), Path("src"))
 _MARK = Path("conf") / "config.yaml"
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; also of a name that is too long for one, or can be no name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def project_root() -> Path:
     """Return the project's folder.
 

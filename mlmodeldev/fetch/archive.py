@@ -143,6 +143,8 @@ def _zip_members(archive: Path, limits: Limits) -> Iterator[Member]:
         _check_total(archive, sum(entry.file_size for entry in entries), limits)
         for entry in entries:
             mode = entry.external_attr >> 16
+            if not entry.filename:
+                raise ArchiveError(f"{archive}: a member has no name")
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise ArchiveError(f"{archive}: {entry.filename!r} is a link or a device")
             if entry.flag_bits & 0x1:

@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlmodeldev.errors import UsageError, nearest
@@ -161,6 +162,14 @@ def _check_urls(urls: Sequence[str]) -> None:
                 f"Source.urls: {shown} is not an address: it must start with "
                 f"http://, https:// or file://{hint}"
             )
+
+
+def _scheme(url: Any) -> str:
+    """Return an address's scheme; empty where it is none, such as ``http://[::1``."""
+    try:
+        return urlsplit(url).scheme if isinstance(url, str) else ""
+    except ValueError:
+        return ""
 
 
 def _check_bytes(size: int | None) -> None:

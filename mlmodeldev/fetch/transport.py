@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 AGENT = f"mlmodeldev/{__version__}"
 _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 
 
 class Transient(Exception):
@@ -151,13 +151,15 @@ def _strong_validator(headers: Mapping[str, str]) -> str:
 
 
 def _content_length(response: requests.Response) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
+    return _size(response.headers.get("Content-Length", ""))
 
 
 def _total_of_416(response: requests.Response) -> int | None:
-    text = response.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(text) if text.isdigit() else None
+    return _size(response.headers.get("Content-Range", "").rpartition("/")[2])
+
+
+def _size(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def _retry_after(response: requests.Response) -> float | None:

@@ -39,7 +39,13 @@ from mlmodeldev.output import keep_going_without_output, open_streams
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.added_arguments import add_argument, argument_names, compose_groups
-from mlmodeldev.settings.conf_files import choices_of, conf_folders, file_of_choice, groups
+from mlmodeldev.settings.composition_errors import (
+    first_lines,
+    is_composition_error,
+    read_file,
+    unreadable,
+)
+from mlmodeldev.settings.conf_files import choices_of, file_of_choice, groups
 from mlmodeldev.settings.open_places import open_overrides
 from mlmodeldev.settings.renamed import current_overrides, current_target, warn_once
 
@@ -267,7 +273,7 @@ def _resolved(config: DictConfig, names: list[str]) -> tuple[Any, set[str]]:
             tied.add(str(error.full_key))
             OmegaConf.update(part, str(error.full_key), "???")
         except OmegaConfBaseException as error:
-            raise UsageError(_first_lines(error)) from None
+            raise UsageError(first_lines(error)) from None
 
 
 def unset_settings(
@@ -321,16 +327,6 @@ def _origin(key: str, overrides: list[str], choices: dict[str, Any]) -> str:
     return f"conf/{group}/{choice}.yaml" if choice else "command line"
 
 
-def is_composition_error(error: Exception) -> bool:
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    # Hydra tells of a group that is set to no name by a plain ValueError.
-    no_name = isinstance(error, ValueError) and str(error).startswith(_NO_NAME)
-    is_hydras = isinstance(error, HydraException | OmegaConfBaseException)
-    return no_name or is_hydras or bool(_unreadable(error))
-
-
 def translate(error: Exception, overrides: Sequence[str]) -> str:
     """Say Hydra's error in one line, with the nearest name that exists."""
     text = str(error)
@@ -340,26 +336,11 @@ def translate(error: Exception, overrides: Sequence[str]) -> str:
         return _unknown_choice(match[1])
     if text.startswith(_NO_NAME):
         return _no_choice(overrides)
-    if line := _unreadable(error):
+    if line := unreadable(error):
         return line
-    return f"{_first_lines(error)} [command line]"
-
-
-def _unreadable(error: Exception) -> str:
-    """Return where a file of settings is no YAML, and why; empty where the error is another.
-
-    The user's own code may read YAML as well, whose errors keep their traceback.
-    """
-    mark = getattr(error, "problem_mark", None)
-    file = Path(str(getattr(mark, "name", "")))
-    if mark is None or not any(file.is_relative_to(folder) for folder in conf_folders()):
-        return ""
-    problem = " ".join(str(getattr(error, "problem", None) or "is no YAML").split())
-    return f"{file}:{mark.line + 1}: {problem}"
-
-
-def _first_lines(error: Exception) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
+    file = read_file(error)
+    reason = first_lines(error) or type(error).__name__
+    return f"{file}{reason}" if file else f"{reason} [command line]"
 
 
 def _unknown_choice(path: str) -> str:
@@ -377,7 +358,10 @@ def _no_choice(overrides: Sequence[str]) -> str:
     from mlmodeldev.settings.overrides import parse_overrides
 
     given = {key: value for key, value in parse_overrides(overrides).items() if choices_of(key)}
-    key, value = next((k, v) for k, v in given.items() if not isinstance(v, str | list | dict))
+    wrong = ((k, v) for k, v in given.items() if not isinstance(v, str | list | dict))
+    key, value = next(wrong, (None, None))
+    if key is None:
+        return "a group of conf/ must be set to names of its files [command line]"
     return f"{key}={value}: must be one of {', '.join(choices_of(key))} [command line]"
 
 

@@ -56,7 +56,8 @@ def unset(overrides: Sequence[str] = ()) -> dict[str, str]:
 def _composed(overrides: Sequence[str]) -> tuple[Any, list[str]]:
     """Return what Hydra composes, and the overrides as it took them."""
     from mlmodeldev.settings.added_arguments import add_argument
-    from mlmodeldev.settings.command_line import is_composition_error, translate
+    from mlmodeldev.settings.command_line import translate
+    from mlmodeldev.settings.composition_errors import is_composition_error
     from mlmodeldev.settings.open_places import open_overrides
     from mlmodeldev.settings.renamed import current_overrides
 
@@ -94,7 +95,6 @@ def _compose(overrides: list[str]) -> DictConfig:
 def _set_values(config: DictConfig, values: Sequence[Override]) -> bool:
     """Set values in what the files gave; False where one does not fit, which Hydra words."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     try:
         for each in values:
@@ -104,7 +104,7 @@ def _set_values(config: DictConfig, values: Sequence[Override]) -> bool:
                 return False
             adds = each.is_add() or each.is_force_add()
             OmegaConf.update(config, key, value, merge=True, force_add=adds)
-    except OmegaConfBaseException:
+    except Exception:  # OmegaConf has many kinds
         return False
     return True
 
@@ -117,7 +117,7 @@ def _plain_values(overrides: Sequence[str]) -> list[Override] | None:
 
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException:
+    except (HydraException, ValueError):
         return None  # which says what is wrong
     plain = all(
         each.type is not OverrideType.DEL

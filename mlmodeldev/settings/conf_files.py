@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlmodeldev import conf
-from mlmodeldev.project import project_root
+from mlmodeldev.project import is_file, project_root
 
 LIBRARY_CONF = Path(conf.__path__[0])
 """The library's files of settings."""
@@ -41,7 +41,7 @@ def groups() -> set[str]:
 def file_of_choice(group: str, name: str | None) -> Path | None:
     """Return the file behind ``group=name``, if there is one."""
     files = (folder / group / f"{name}.yaml" for folder in conf_folders())
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if is_file(file)), None)
 
 
 def default_choice(group: str) -> str | None:

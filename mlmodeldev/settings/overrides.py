@@ -50,7 +50,7 @@ def parse_overrides(argv: Sequence[str]) -> dict[str, Any]:
     for item in argv:
         try:
             override = parser.parse_override(item)
-        except HydraException as error:
+        except (HydraException, ValueError) as error:  # the latter: a number of 5,000 digits
             raise UsageError(f"{item!r} is no override key=value: {_first_line(error)}") from None
         if override.is_sweep_override():
             raise UsageError(f"{item!r} gives several values; one trial needs one: quote the text")
@@ -205,7 +205,7 @@ def read_parameters(file: Path) -> dict[str, Any]:
     try:
         entries = yaml.safe_load(file.read_text()).items()
         return {name: entry["value"] for name, entry in entries if name != "wandb_version"}
-    except (OSError, yaml.YAMLError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError):
         raise UsageError(
             f"{FILE_VARIABLE}={file}: is no file of parameters that an agent has written"
         ) from None

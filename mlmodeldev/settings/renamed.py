@@ -132,7 +132,7 @@ def current_target(target: Any, root: Path) -> Any:
         target: such as ``model.TextClassifier``.
         root: the project's folder.
     """
-    if target not in CLASSES:
+    if not isinstance(target, str) or target not in CLASSES:
         return target
     module, _, name = target.rpartition(".")
     file = root / f"{module}.py"

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter
 
-from mlmodeldev.project import SOURCES
+from mlmodeldev.project import SOURCES, is_file
 
 _STRICT = ConfigDict(strict=True)
 _FAR = 8
@@ -212,7 +212,7 @@ def _evaluate(annotation: ast.expr | None, names: Mapping[str, Any]) -> Any:
 def _read(root: Path, module: str) -> _File | None:
     for path in (root / source / module.replace(".", "/") for source in SOURCES):
         for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
-            if module and file.is_file():
+            if module and is_file(file):
                 return _parse(file, file.stat().st_mtime_ns, module)
     return None
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.machine import keep_from_others
+from mlmodeldev.machine import keep_from_others, number_in
 from mlmodeldev.project import project_root
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.settings.overrides import to_overrides
@@ -192,7 +192,7 @@ def trial_start(served: ServedSweep, fixed: Sequence[str] = ()) -> Start | None:
     that is not ours runs as it says.
     """
     own = starter(served.invocation, served.call, fixed)
-    tasks = int(os.environ.get("SLURM_NTASKS") or 1)
+    tasks = number_in(os.environ, "SLURM_NTASKS", 1)
     if own or tasks == 1:
         return own
     program = str(project_root() / served.invocation.program)
@@ -245,7 +245,7 @@ def gpu_problem() -> str:
 def _leave_node(problem: str, begun: float) -> int:
     """Leave a broken machine to others: requeue elsewhere, a few times."""
     node, job = socket.gethostname(), own_task_name()
-    if job and int(os.environ.get("SLURM_RESTART_COUNT") or 0) < REQUEUES:
+    if job and number_in(os.environ, "SLURM_RESTART_COUNT", 0) < REQUEUES:
         update = ("update", f"JobId={job}", f"ExcNodeList={node}")
         done = run_command("scontrol", *update, seconds=120)
         if done.returncode:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrialInterrupted, UsageError
 from mlmodeldev.lease import LEASE_SECONDS, owned
+from mlmodeldev.machine import number_in
 from mlmodeldev.project import PROJECT_VARIABLE
 from mlmodeldev.slurm.epilog import KILL_SIGNALS, may_restart
 from mlmodeldev.slurm.query import JOB_IS_OVER, show_job, task_name
@@ -178,7 +179,7 @@ def _train_here(work: TrialTask) -> int:
     leave_agent()  # sbatch hands on what the submitting shell had
     os.environ.update(work.environment)
     share_cores()
-    rank = int(os.environ.get("SLURM_PROCID", "0"))
+    rank = number_in(os.environ, "SLURM_PROCID", 0)
     write_to(str(work.folder / ("log.txt" if not rank else f"log-{rank}.txt")))
     if rank == 0:
         _wait_for_lease(TrialFolder(work.folder))

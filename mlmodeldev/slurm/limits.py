@@ -140,7 +140,7 @@ def read_limits(cluster: Cluster) -> Limits:
 
 def _max_array(config: str) -> int:
     """Return how many tasks an array may have: MaxArraySize, or max_array_tasks below it."""
-    patterns = (r"(?m)^MaxArraySize\s*=\s*(\d+)", r"\bmax_array_tasks=(\d+)")
+    patterns = (r"(?m)^MaxArraySize\s*=\s*([0-9]{1,18})\b", r"\bmax_array_tasks=([0-9]{1,18})\b")
     sizes = [int(match[1]) for each in patterns if (match := re.search(each, config))]
     return max(1, min(sizes, default=1001))
 
@@ -151,6 +151,8 @@ def _max_array(config: str) -> int:
 def _partitions() -> Iterator[Partition]:
     # -a: they may be hidden, and take jobs all the same
     for entry in _records("scontrol", "-a", "-o", "show", "partition"):
+        if "PartitionName" not in entry:
+            continue  # a line of the site's own
         yield Partition(
             name=entry["PartitionName"],
             default=entry.get("Default") == "YES",
@@ -167,6 +169,8 @@ def _partitions() -> Iterator[Partition]:
 
 def _nodes() -> Iterator[Node]:
     for entry in _records("scontrol", "-a", "-o", "show", "node"):
+        if "NodeName" not in entry:
+            continue
         gpus = read_gres(entry.get("Gres", ""))
         features = entry.get("ActiveFeatures", "").removeprefix("(null)")
         yield Node(
@@ -174,8 +178,8 @@ def _nodes() -> Iterator[Node]:
             address=entry.get("NodeAddr", ""),
             partitions=frozenset(entry.get("Partitions", "").split(",")),
             # the effective ones: some may be kept for the system
-            cpus=_number(entry.get("CPUEfctv", "")) or int(entry.get("CPUTot", "0")),
-            memory=int(entry.get("RealMemory", "0"))
+            cpus=_number(entry.get("CPUEfctv", "")) or _number(entry.get("CPUTot", "")) or 0,
+            memory=(_number(entry.get("RealMemory", "")) or 0)
             - (_number(entry.get("MemSpecLimit", "")) or 0),
             gpus=sum(gpus.values()),
             gpu_types=frozenset(name for name in gpus if name),
@@ -185,7 +189,7 @@ def _nodes() -> Iterator[Node]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def read_gres(text: str) -> dict[str, int]:
@@ -266,7 +270,8 @@ def _gpus(limits: str) -> str:
 
 
 def _least(values: Iterable[str]) -> int | None:
-    return min((int(value) for value in values if value.isdigit()), default=None)
+    numbers = map(_number, values)
+    return min((number for number in numbers if number is not None), default=None)
 
 
 def _table(what: str, columns: tuple[str, ...], *where: str) -> list[dict[str, str]]:

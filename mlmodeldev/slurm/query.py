@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -195,12 +196,14 @@ def seconds_of(text: str) -> int | None:
     """Read Slurm's time, ``1-12:00:00``, ``5:00`` (minutes and seconds); None: no limit."""
     days, _, clock = text.rpartition("-")
     parts = clock.split(":")
-    if not all(part.isdigit() for part in parts):
+    if not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts) or len(parts) > 3:
         return None
     numbers = [int(part) for part in parts]
     if not days and len(numbers) < 3:
         numbers = [0, *numbers]
     hours, minutes, seconds = [*numbers, 0, 0][:3]
+    if days and not re.fullmatch(r"[0-9]{1,6}", days):
+        return None
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from mlmodeldev.atomic import write_text
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.query import Queued, array_of, queued_scripts, read_queue, task_name
 from mlmodeldev.synced import make_synced, sync_folder
+from mlmodeldev.trial.record_types import MOST_SECONDS
 
 FOLDER = ".jobs"
 SWEEP_COPY = "sweep.yaml"
@@ -33,7 +35,14 @@ SWEEP_COPY = "sweep.yaml"
 Tasks = list[list[str]]
 """The trials of each task of an array, by its index."""
 
-_OPTIONS = ("created", "gpus", "restarts_after_kill", "overrides", "count", "seed")
+_OPTIONS: dict[str, Any] = {
+    "created": int | float,
+    "gpus": int,
+    "restarts_after_kill": int,
+    "overrides": list,
+    "count": int | None,
+    "seed": int,
+}
 
 
 @dataclass
@@ -96,7 +105,11 @@ class Submission:
 
     @classmethod
     def read(cls, file: Path) -> Submission:
-        """Read one back; an array whose number only its jobs have noted is among the others."""
+        """Read one back; an array whose number only its jobs have noted is among the others.
+
+        Raises:
+            ValueError: it is none.
+        """
         content = _content(file)
         arrays = [(array["job"], array["tasks"]) for array in content["arrays"]]
         options = {key: content[key] for key in _OPTIONS if key in content}
@@ -104,7 +117,7 @@ class Submission:
         submission.intent = content.get("intent")
         submission.taken = bool(content.get("taken"))
         note = job_note(file.parent, len(arrays))
-        if submission.intent is not None and note.is_file() and (job := note.read_text().strip()):
+        if submission.intent is not None and (job := _noted(note)):
             submission.reattach(job)
         return submission
 
@@ -171,9 +184,50 @@ def _content(file: Path) -> dict[str, Any]:
     version = (status.st_ino, status.st_mtime_ns, status.st_size)
     last = _contents.get(file)
     if last is None or last[0] != version:
-        last = version, json.loads(file.read_text())
-        _contents[file] = last
+        try:
+            content = json.loads(file.read_text())
+        except RecursionError:
+            raise ValueError(f"{file}: is nested too deeply") from None
+        _check(content)
+        _contents[file] = last = version, content
     return last[1]
+
+
+def _check(content: Any) -> None:
+    """Raise `ValueError` where the content of a file is no submission's."""
+    if not isinstance(content, dict) or not all(_right_parts(content)):
+        raise ValueError("no submission")
+
+
+def _right_parts(content: Mapping[str, Any]) -> Iterator[bool]:
+    """Yield whether each part is as `Submission.save` writes it; the first that is not ends it."""
+    arrays, created = content.get("arrays"), content.get("created", 0.0)
+    yield isinstance(content.get("snapshot"), str) and isinstance(arrays, list)
+    for array in arrays or ():
+        yield isinstance(array, dict)
+        yield _is_job(array.get("job")) and _is_tasks(array.get("tasks"))
+    yield content.get("intent") is None or _is_tasks(content["intent"])
+    yield all(isinstance(content[n], kind) for n, kind in _OPTIONS.items() if n in content)
+    yield all(isinstance(each, str) for each in content.get("overrides", ()))
+    yield 0 <= created < MOST_SECONDS
+
+
+def _is_job(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[\w.+-]{1,50}", value, re.ASCII))
+
+
+def _is_tasks(value: Any) -> bool:
+    tasks = isinstance(value, list) and all(isinstance(task, list) for task in value)
+    return tasks and all(isinstance(trial, str) for task in value for trial in task)
+
+
+def _noted(note: Path) -> str:
+    """Return the number that an array's jobs have noted; empty: none."""
+    try:
+        job = note.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return job if _is_job(job) else ""
 
 
 def job_note(folder: Path, number: int) -> Path:

@@ -174,7 +174,7 @@ def job_number(output: str) -> str:
     >>> job_number("Welcome: see job 12 of 4\\n15786755;main")
     '15786755'
     """
-    for pattern in (r"(?m)^\s*(\d+)(?:;\S*)?\s*$", r"Submitted batch job (\d+)"):
+    for pattern in (r"(?m)^\s*([0-9]{1,18})(?:;\S*)?\s*$", r"Submitted batch job ([0-9]{1,18})\b"):
         if numbers := re.findall(pattern, output):
             return str(numbers[-1])
     return ""

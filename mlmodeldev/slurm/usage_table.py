@@ -71,9 +71,10 @@ class _Used:
     def __post_init__(self) -> None:
         usage = self.record.get("usage") or {}
         seconds = self.record.get("seconds")
+        spent, lasted = usage.get("cpu_seconds"), usage.get("seconds")
         self.figures = {
             "minutes": seconds / 60 if seconds else None,
-            "cores": usage["cpu_seconds"] / usage["seconds"] if usage.get("seconds") else None,
+            "cores": spent / lasted if lasted and spent is not None else None,
             "memory_gib": usage.get("memory_gib") or None,
             "gpu_memory_gib": usage.get("gpu_memory_gib"),
             "gpu_use": usage.get("gpu_use"),

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NoReturn
 
-from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.errors import UsageError, nearest, shown_line
 
 Keys = tuple[str | int, ...]
 
@@ -32,7 +32,7 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.key}: " if self.key else ""
-        return f"{self.file}:{self.line}: {self.severity}: {where}{self.message}"
+        return shown_line(f"{self.file}:{self.line}: {self.severity}: {where}{self.message}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as a mapping, for JSON."""

@@ -8,8 +8,8 @@ Example::
 
 Optuna's own file backend stops for good at a line that a crash or a full disk has torn. Here each
 access happens under a lock of the operating system, which is free again when its holder is killed;
-a torn end is cut off before anything is read or written after it, and a line that is no JSON, or
-that Optuna can make nothing of, is passed over by all readers alike.
+a torn end is cut off before anything is read or written after it, and a line that Optuna could not
+read, or can make nothing of, is passed over by all readers alike.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from mlmodeldev.lease import (
     new_owner,
     owner_record,
 )
+from mlmodeldev.sweep.journal_lines import parsed
 from mlmodeldev.synced import make_synced, sync_folder
 
 log = logging.getLogger(__name__)
@@ -231,7 +232,7 @@ class _File(BaseJournalBackend):
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # torn, and cut off before the next is written
-                begin, entry = self._offset, _parsed(line)
+                begin, entry = self._offset, parsed(line)
                 if entry is None and self._reads_early:
                     break  # it may be still on its way: whether it is damaged the lock will tell
                 self._offset += len(line)
@@ -240,14 +241,6 @@ class _File(BaseJournalBackend):
                 elif begin not in self._passed_over:
                     self._count += 1
                     yield begin, entry
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return entry if isinstance(entry, dict) and "op_code" in entry else None
 
 
 def _mend(file: Any) -> None:
@@ -260,7 +253,7 @@ def _mend(file: Any) -> None:
         return
     begin = _line_begin(file, size)
     file.seek(begin)
-    if _parsed(file.read()) is not None:
+    if parsed(file.read()) is not None:
         file.write(b"\n")  # whole but for its end
         return
     log.warning("%s: the torn last line is cut off", file.name)
@@ -314,7 +307,7 @@ class Leases:
             return True
         try:
             record = json.loads(self._file(name).read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
         return isinstance(record, dict) and believed(record)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.loggers.logger import DummyExperiment
 from pytorch_lightning.utilities import rank_zero_only
 
+from mlmodeldev.machine import seconds_in
 from mlmodeldev.tracking.clearml_offline import OfflineTask, forget_session
 from mlmodeldev.tracking.clearml_plots import histogram_plot, table_plot
 from mlmodeldev.tracking.clearml_server import (
@@ -166,7 +166,7 @@ class ClearmlTrialLogger(DeliveringLogger[Task]):
 
     @property
     def _pace(self) -> Pace:
-        finish = float(os.environ.get("CLEARML_FINISH_TIMEOUT") or FINISH_SECONDS)
+        finish = seconds_in("CLEARML_FINISH_TIMEOUT", FINISH_SECONDS)
         return Pace(
             GATHER_SECONDS, RETRY_SECONDS, OPEN_SECONDS, finish, LEAVE_SECONDS, MOST_WAITING
         )

@@ -10,7 +10,6 @@ Example::
 
 from __future__ import annotations
 
-import os
 import posixpath
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning.loggers.logger import DummyExperiment
 from pytorch_lightning.utilities import rank_zero_only
 
+from mlmodeldev.machine import seconds_in
 from mlmodeldev.tracking.delivery import AFTERWARDS, DeliveringLogger, Pace
 from mlmodeldev.tracking.mlflow_files import (
     Sending,
@@ -132,7 +132,7 @@ class MlflowTrialLogger(DeliveringLogger[TrialRun]):
 
     @property
     def _pace(self) -> Pace:
-        finish = float(os.environ.get("MLFLOW_FINISH_TIMEOUT") or FINISH_SECONDS)
+        finish = seconds_in("MLFLOW_FINISH_TIMEOUT", FINISH_SECONDS)
         return Pace(
             GATHER_SECONDS, RETRY_SECONDS, OPEN_SECONDS, finish, LEAVE_SECONDS, MOST_WAITING
         )

@@ -73,7 +73,7 @@ def key_for(address: str) -> str | None:
     try:
         # by host and port, as the client writes and looks it up
         entry = netrc.netrc(os.environ.get("NETRC")).authenticators(place)
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, ValueError, netrc.NetrcParseError):  # no text, no .netrc
         return None
     return entry[2] if entry and entry[2] else None
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.machine import home
+from mlmodeldev.machine import home, seconds_in
 from mlmodeldev.secrets import key_in_changes
 from mlmodeldev.tracking.metadata import description
 from mlmodeldev.tracking.wandb_api import host
@@ -75,7 +75,7 @@ def init_seconds() -> float:
 
     The client's own default is a minute and a half.
     """
-    return float(os.environ.get("WANDB_INIT_TIMEOUT") or _INIT_SECONDS)
+    return seconds_in("WANDB_INIT_TIMEOUT", _INIT_SECONDS)
 
 
 def git_metadata(record: dict[str, Any]) -> dict[str, Any]:

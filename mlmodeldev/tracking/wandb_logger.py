@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -25,6 +24,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from mlmodeldev.machine import seconds_in
 from mlmodeldev.tracking.background import BackgroundCalls
 from mlmodeldev.tracking.metadata import log_model
 from mlmodeldev.tracking.pictures import pass_over
@@ -233,7 +233,7 @@ class WandbTrialLogger(Logger):
 
 def _patience() -> float:
     """Return how many seconds the end of a trial may wait for the client."""
-    return float(os.environ.get("WANDB_FINISH_TIMEOUT") or 60)
+    return seconds_in("WANDB_FINISH_TIMEOUT", 60.0)
 
 
 def _pictures(media: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ Example::
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -108,6 +109,6 @@ def _number(variables: Mapping[str, str], name: str) -> int | None:
     text = variables.get(name)
     if not text:
         return None
-    if not text.strip().isdigit():
+    if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
         raise UsageError(f"{name}={text}: must be a number; {_ALONE}")
     return int(text)

@@ -13,7 +13,6 @@ import contextlib
 import importlib
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
@@ -95,7 +94,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         if needed <= set(state) and "_target_" in state["settings"].get("model", {}):
             return state
         reason = f"it must have {', '.join(sorted(needed))}"
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         reason = str(error)
     raise UsageError(f"{file}: is damaged ({reason}); start the trial again to write it anew")
 
@@ -104,7 +103,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     """Return our config.json; an empty one where the model has written its own, or none."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return config if isinstance(config, dict) and "arguments_not_stored" in config else {}
 
@@ -246,9 +245,12 @@ def _stored_tensors(folder: Path, name: str) -> dict[str, Any]:
         return {}
     try:
         stored: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{file}: can't be loaded ({str(error).splitlines()[0]})") from None
-    return {name: _as_given(value) for name, value in stored.items()}
+        return {name: _as_given(value) for name, value in stored.items()}
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds, for damaged bytes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{file}: can't be loaded ({reason})") from None
 
 
 def _as_given(value: Any) -> Any:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch import lock
-from mlmodeldev.machine import cores, shorten_socket_paths
+from mlmodeldev.machine import cores, number_in, shorten_socket_paths
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.command_line import SETTINGS_VARIABLE
 from mlmodeldev.training import srun
@@ -291,7 +291,7 @@ def _form_group(settings: Settings, world: World, is_placed: bool = True) -> Non
         index, world.has_own_gpus = choose_gpu(notes, world.rank, world.local_rank)
         torch.cuda.set_device(index)
     if "OMP_NUM_THREADS" in os.environ:
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        torch.set_num_threads(max(1, number_in(os.environ, "OMP_NUM_THREADS", cores())))
     store = dist.PrefixStore("mlmodeldev/group", world.store)
     dist.init_process_group(
         "nccl" if gpu else "gloo", store=store, rank=world.rank, world_size=world.size

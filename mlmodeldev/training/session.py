@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mlmodeldev.data.shared_memory import shared_memory_full
 from mlmodeldev.errors import EXIT_INTERRUPTED, NothingBegun, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
+from mlmodeldev.machine import number_in
 from mlmodeldev.output import output_may_be_lost
 from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
@@ -357,7 +358,7 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
     job, starts = slurm.get("job_id"), int(slurm.get("restart_count", "0"))
     if job is None or job != os.environ.get("SLURM_JOB_ID"):
         return
-    if starts <= int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+    if starts <= number_in(os.environ, "SLURM_RESTART_COUNT", 0):
         return  # another process of this very start, as in an allocation's shells
     print(f"{error}; standing still until Slurm ends this task", file=sys.stderr, flush=True)
     for number in signals.SIGNALS:

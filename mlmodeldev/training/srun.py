@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
+from mlmodeldev.machine import number_in
 from mlmodeldev.training.meeting import Wait, host_name, serve, try_to_connect
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def srun_rank(variables: Mapping[str, str] = os.environ) -> SrunRank | None:
     Raises:
         UsageError: the nodes have different numbers of tasks.
     """
-    size = int(variables.get("SLURM_STEP_NUM_TASKS") or "1")
-    if size == 1 or "SLURM_PROCID" not in variables:
+    size = number_in(variables, "SLURM_STEP_NUM_TASKS", 1)
+    if size <= 1 or not variables.get("SLURM_PROCID"):
         return None
     if "SLURM_PTY_PORT" in variables and _is_from_a_shell():
         print(f"srun --pty: training alone, not as one of {size} tasks", file=sys.stderr)
@@ -65,9 +66,15 @@ def srun_rank(variables: Mapping[str, str] = os.environ) -> SrunRank | None:
             f"srun started {'+'.join(map(str, counts))} tasks on {len(counts)} nodes: each node"
             " must have as many; give --ntasks-per-node"
         )
-    return SrunRank(
-        int(variables["SLURM_PROCID"]), size, int(variables["SLURM_LOCALID"]), counts[0]
-    )
+    rank = number_in(variables, "SLURM_PROCID", 0)
+    local_rank = number_in(variables, "SLURM_LOCALID", rank % counts[0])
+    if rank >= size or local_rank >= counts[0]:
+        raise UsageError(
+            f"SLURM_PROCID={rank} and SLURM_LOCALID={local_rank} don't fit {size} tasks,"
+            f" {counts[0]} on a node; were SLURM_STEP_NUM_TASKS or SLURM_STEP_TASKS_PER_NODE set by"
+            " hand?"
+        )
+    return SrunRank(rank, size, local_rank, counts[0])
 
 
 def _is_from_a_shell() -> bool:
@@ -79,7 +86,7 @@ def _tasks_per_node(text: str) -> list[int]:
     """Read Slurm's ``2(x3),1``: two tasks on each of three nodes, one on a fourth."""
     counts: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        match = re.fullmatch(r"([1-9]\d{0,6})(?:\(x(\d{1,6})\))?", part.strip(), re.ASCII)
         counts += [int(match[1])] * int(match[2] or 1) if match else []
     return counts or [1]
 

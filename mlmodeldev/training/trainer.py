@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.machine import number_in
 from mlmodeldev.training.checkpoint_io import AtomicCheckpointIO
 from mlmodeldev.training.ranks import World
 
@@ -187,7 +188,7 @@ class WorldEnvironment(ClusterEnvironment):
     @property
     def main_port(self) -> int:
         """Port of the first process."""
-        return int(os.environ.get("MASTER_PORT", "0"))
+        return number_in(os.environ, "MASTER_PORT", 0)
 
     @staticmethod
     def detect() -> bool:

@@ -41,6 +41,7 @@ OWNERS = ".wandb-runs"
 
 _LOCK_SECONDS = 60.0
 _ONLY_IN_WANDB = "wandb:"
+_TRIAL = r"(?!\.\.?/)[^/\0]+/(?!\.\.?$)[^/\0]+"
 
 
 class GivenRun(NamedTuple):
@@ -67,14 +68,25 @@ def leave_agent() -> None:
         os.environ.pop(name, None)
 
 
+def _names_a_file(run: str) -> bool:
+    try:
+        return bool(re.fullmatch(RUN_ID, run) and os.fsencode(run))
+    except UnicodeEncodeError:
+        return False
+
+
 def owner_of(runs_dir: Path, run: str) -> str | None:
     """Return the trial that a run belongs to, ``<sweep>/<trial>``; None: nobody's that is there."""
-    try:
-        owner = (runs_dir / OWNERS / run).read_text().strip()
-    except (OSError, UnicodeDecodeError):
+    if not _names_a_file(run):
         return None
-    there = owner.startswith(_ONLY_IN_WANDB) or (owner and (runs_dir / owner).is_dir())
-    return owner.removeprefix(_ONLY_IN_WANDB) if there else None
+    try:
+        owner = (runs_dir / OWNERS / run).read_text(encoding="utf-8").strip()
+        if owner.startswith(_ONLY_IN_WANDB):
+            return owner.removeprefix(_ONLY_IN_WANDB)
+        is_there = bool(re.fullmatch(_TRIAL, owner)) and (runs_dir / owner).is_dir()
+    except (OSError, ValueError):  # no text, or no name that a file may have
+        return None
+    return owner if is_there else None
 
 
 def take_run(folder: Path, run: str) -> bool:
@@ -88,7 +100,7 @@ def take_run(folder: Path, run: str) -> bool:
         UsageError: it can't be noted.
     """
     runs_dir, name = folder.parents[1], f"{folder.parent.name}/{folder.name}"
-    if not re.fullmatch(RUN_ID, run):
+    if not _names_a_file(run):
         return True  # W&B will refuse it by itself
     if (owner := owner_of(runs_dir, run)) is not None:
         return owner == name
@@ -120,7 +132,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 def give_run(runs_dir: Path, run: str, owner: str) -> None:
     """Note that a run is another trial's, of which only W&B knows."""
-    if re.fullmatch(RUN_ID, run):
+    if _names_a_file(run):
         (runs_dir / OWNERS).mkdir(parents=True, exist_ok=True)
         write_text(runs_dir / OWNERS / run, f"{_ONLY_IN_WANDB}{owner}")
 

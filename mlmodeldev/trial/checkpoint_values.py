@@ -89,7 +89,9 @@ def check_weights(path: Path) -> None:
         with _refusing(path), safe_open(path, framework="pt") as opened:
             opened.keys()
     else:
-        _weights(path, mapped=zipfile.is_zipfile(path))  # older files of torch's are no archives
+        with _refusing(path):
+            mapped = zipfile.is_zipfile(path)  # older files of torch's are no archives
+        _weights(path, mapped)
 
 
 def _weights(path: Path, mapped: bool) -> Mapping[str, Tensor]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.trial.record_types import parse_record, read_text, sound_record, unreadable
+from mlmodeldev.trial.record_types import loads, parse_record, read_text, sound_record, unreadable
 
 STEP = "trainer/global_step"
 """The axis of W&B's charts: optimizer steps."""
 
+_STEP_NUMBER = re.compile(r"[0-9]{1,15}").fullmatch
 TIME = "time/logged"
 """When a row was written, in seconds since 1970."""
 
@@ -89,8 +90,8 @@ def last_entry(folder: Path) -> dict[str, Any]:
 
 def _entries(folder: Path) -> list[dict[str, Any]]:
     try:
-        entries = json.loads((folder / "log.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        entries = loads((folder / "log.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return []
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
@@ -108,7 +109,7 @@ def _finite(values: Sequence[Any]) -> list[float]:
     for value in values:
         try:
             number = float(value)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError):  # the last: an integer of 400 digits
             continue
         if math.isfinite(number):
             numbers.append(number)
@@ -119,8 +120,23 @@ def _finite(values: Sequence[Any]) -> list[float]:
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
-    """Return the file's whole rows as numbers; ``step`` is one of them."""
-    return [{name: float(value) for name, value in row.items()} for row in read_text_rows(file)[1]]
+    """Return the file's whole rows as numbers, ``step`` among them; what is none is left out."""
+    return [_numbers(row) for row in read_text_rows(file)[1]]
+
+
+def _numbers(row: Mapping[str, str]) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in row.items()}
+    except ValueError:
+        return {name: float(value) for name, value in row.items() if _is_number(value)}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_text_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -134,7 +150,8 @@ def read_text_rows(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     complete = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(io.StringIO(complete))
     try:
-        rows = [{k: v for k, v in row.items() if v not in ("", None)} for row in reader]
+        # under None: cells that are more than there are columns
+        rows = [{k: v for k, v in row.items() if v not in ("", None) and k} for row in reader]
     except csv.Error:
         return [], []
-    return list(reader.fieldnames or []), [row for row in rows if row.get("step", "").isdecimal()]
+    return list(reader.fieldnames or []), [r for r in rows if _STEP_NUMBER(r.get("step", ""))]

@@ -17,8 +17,12 @@ from typing import Any
 DAMAGED = "damaged"
 """Entry of a record as it is read: what is wrong with it, in words. It is never in the file."""
 STATES = ("pending", "running", "interrupted", "done", "failed", "pruned")
+MOST_SECONDS = 1e11
+"""Of times and durations; some three thousand years."""
 _LONGEST = 40
 """Characters shown of a wrong value."""
+_MOST_NUMBER = 2**53
+"""Of whole numbers, which other readers of JSON take for floats."""
 
 Check = Callable[[Any], bool]
 
@@ -29,10 +33,25 @@ def parse_record(text: str) -> dict[str, Any] | None:
     Numbers of thousands of digits and brackets that are thousands deep are none of ours.
     """
     try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
+        record = loads(text)
+    except ValueError:
         return None
     return record if isinstance(record, dict) and record else None
+
+
+def loads(text: str) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: it is none, or nested more deeply than can be read.
+    """
+    try:
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # half a letter is JSON, and no file takes it
+            content = json.loads(json.dumps(content, ensure_ascii=False).encode("utf-8", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return content
 
 
 def read_text(file: Path) -> str:
@@ -74,20 +93,19 @@ def faults(record: Mapping[str, Any]) -> dict[str, str]:
     for name, (check, what) in _ENTRIES.items():
         value = record.get(name)
         if value is not None and not check(value):
-            shown = repr(value) if not _is_huge(value) else type(value).__name__
-            wrong[name] = f"{name} is {shown[:_LONGEST]}, not {what}"
+            wrong[name] = f"{name} is {repr(value)[:_LONGEST]}, not {what}"
     return wrong
 
 
 # --- checks
 
 
-def _is_huge(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30
-
-
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) < 300 and value.isprintable()
 
 
 def _is_flag(value: Any) -> bool:
@@ -95,18 +113,34 @@ def _is_flag(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return type(value) is int and 0 <= value <= _MOST_NUMBER
 
 
 def _is_number(value: Any) -> bool:
     """Whether it is one, or NaN: a metric may be."""
-    if _is_huge(value):
+    if isinstance(value, bool):
         return False
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= _MOST_NUMBER)
 
 
 def _is_finite(value: Any) -> bool:
     return _is_number(value) and math.isfinite(value)
+
+
+def _is_time(value: Any) -> bool:
+    return _is_finite(value) and 0 <= value < MOST_SECONDS
+
+
+def _is_place(value: Any) -> bool:
+    """Whether it is entity and project."""
+    return (
+        isinstance(value, list) and len(value) == 2 and all(v is None or _is_word(v) for v in value)
+    )
+
+
+def _is_path(value: Any) -> bool:
+    """Whether it is entity, project and run."""
+    return _is_word(value) and value.count("/") == 2
 
 
 def _is_object(value: Any) -> bool:
@@ -132,25 +166,29 @@ def _has(**checks: Check) -> Check:
     )
 
 
-_is_owner = _has(host=_is_text, pid=_is_count, started=_is_count, token=_is_text)
+_is_owner = _has(host=_is_word, pid=_is_count, started=_is_count, token=_is_word)
 _is_metric = _has(
-    name=_is_text, mode=lambda v: v in ("max", "min"), value=_is_number, epoch=_is_count
+    name=_is_word, mode=lambda v: v in ("max", "min"), value=_is_number, epoch=_is_count
 )
 _is_data = _has(inputs=_all(_is_text), dvc=_list_of(_is_object))
 
 _TEXT, _FLAG, _COUNT = (_is_text, "a text"), (_is_flag, "true or false"), (_is_count, "a number")
 _OBJECT = (_is_object, "an object")
-_TEXTS = (_all(_is_text), "an object of texts")
-_SECONDS = (_is_finite, "a number of seconds")
+_WORD = (_is_word, "a text of one line")
+_WORDS = (_all(_is_word), "an object of texts of one line")
+_SECONDS = (_is_time, "a number of seconds")
 
 _ENTRIES: dict[str, tuple[Check, str]] = {
     "state": (lambda value: value in STATES, f"one of {', '.join(STATES)}"),
-    **dict.fromkeys(("id", "sweep", "reason", "token", "sha", "source", "remote"), _TEXT),
-    **dict.fromkeys(("wandb_id", "wandb_sweep", "wandb_path"), _TEXT),
+    **dict.fromkeys(("reason", "remote"), _TEXT),
+    **dict.fromkeys(("id", "sweep", "token", "sha", "source"), _WORD),
+    **dict.fromkeys(("wandb_id", "wandb_sweep", "wandb_entity", "wandb_project"), _WORD),
+    "wandb_place": (_is_place, "entity and project"),
+    "wandb_path": (_is_path, "entity, project and run"),
     **dict.fromkeys(("dirty", "stopped", "uploaded"), _FLAG),
     **dict.fromkeys(("attempts", "epoch", "epochs", "step", "version"), _COUNT),
-    **dict.fromkeys(("created", "begun", "updated", "seconds"), _SECONDS),
-    **dict.fromkeys(("code", "slurm"), _TEXTS),
+    **dict.fromkeys(("created", "begun", "updated", "seconds", "lease"), _SECONDS),
+    **dict.fromkeys(("code", "slurm"), _WORDS),
     **dict.fromkeys(("overrides", "parent", "software"), _OBJECT),
     "owner": (_is_owner, "host, pid, started and token"),
     "metric": (_is_metric, "name, mode, value and epoch"),

@@ -62,6 +62,7 @@ TESTED_BY = {
     "docs/clearml.md": "tests/tracking",
     "docs/reproduce.md": "tests/training",
     "docs/public-modules.md": "benchmarks/public_modules",
+    "docs/reliability.md": "tests/fuzz",
 }
 """The test of each other page's commands: word for word, or what they do."""
 
