@@ -1,6 +1,6 @@
 """The same trials without any of it, in one pool here: what the disturbed ones are compared with.
 
-    python -m tests.chaos.calm tasks.json
+python -m tests.chaos.calm tasks.json
 """
 
 from __future__ import annotations

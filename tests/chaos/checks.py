@@ -8,6 +8,7 @@ Example::
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import time
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ def _check_ledger(found: Findings, ledger: Path) -> None:
             spans.setdefault(trial, []).append((begun[trial, pid], float(seconds)))
     for trial, pairs in spans.items():
         pairs.sort()
-        if any(b[0] < a[1] for a, b in zip(pairs, pairs[1:], strict=False)):
+        if any(b[0] < a[1] for a, b in itertools.pairwise(pairs)):
             found.doubled.append(f"{trial}: trained to its end by two at once: {pairs}")
 
 
