@@ -85,6 +85,7 @@ def run(seed: int, minutes: str = "3", kinds: Sequence[str] = (), keep: bool = F
         monkey = Monkey(scene, seed, kinds)
         try:
             submit_all(scene)
+            print(f"{time.monotonic() - begun:.0f} s: submitted", flush=True)
             monkey.run(lambda: all_done(scene))
             print(f"{time.monotonic() - begun:.0f} s: the monkey has done", flush=True)
             settle(scene)

@@ -10,20 +10,22 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mlmodeldev.data.loader import generator
 from mlmodeldev.data.module import ExactDataModule
 
 
 class Noisy:
-    """Points, each with noise drawn anew in each epoch."""
+    """Points, each with noise drawn anew in each epoch, from seed, epoch and index only."""
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = x, y
+    def __init__(self, x: Tensor, y: Tensor, seed: int) -> None:
+        self.x, self.y, self.seed = x, y, seed
 
     def __len__(self) -> int:
         return len(self.x)
 
     def __getitem__(self, item: Any) -> tuple[Tensor, Tensor]:
-        return self.x[item.index] + 0.1 * torch.randn(8), self.y[item.index]
+        noise = generator(self.seed, "noise", item.epoch, item.index).normal(0, 0.1, 8)
+        return self.x[item.index] + torch.from_numpy(noise).float(), self.y[item.index]
 
 
 class Points(ExactDataModule):
@@ -33,11 +35,11 @@ class Points(ExactDataModule):
     info = {"classes": 3, "labels": ["a", "b", "c"]}  # noqa: RUF012 - as users write it
 
     def setup(self, stage: str | None = None) -> None:
-        generator = torch.Generator().manual_seed(7)
-        x = torch.randn(64, 8, generator=generator)
-        y = (x @ torch.randn(8, 3, generator=generator)).argmax(1)
-        self.train_set = Noisy(x[:48], y[:48])
-        self.val_set = Noisy(x[48:], y[48:])
+        fixed = torch.Generator().manual_seed(7)
+        x = torch.randn(64, 8, generator=fixed)
+        y = (x @ torch.randn(8, 3, generator=fixed)).argmax(1)
+        self.train_set = Noisy(x[:48], y[:48], self.seed)
+        self.val_set = Noisy(x[48:], y[48:], self.seed)
 
 
 class Net(LightningModule):
