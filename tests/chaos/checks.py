@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.chaos.outcome import Outcome, outcome
 from tests.chaos.scene import Scene
-from tests.chaos.settle import unfinished
+from tests.chaos.user import unfinished
 
 _STRAY = re.compile(r"\.tmp|\.soft$|\.part$|\.filler$|~$")
 
@@ -49,7 +49,7 @@ def check(scene: Scene, calm: dict[str, dict[str, Outcome]]) -> Findings:
     for name, folder in scene.folders().items():
         _check_trials(found, folder, calm[name])
     for name, trials in unfinished(scene).items():
-        found.lost += [f"{name}/{trial}" for trial in trials]
+        found.lost += [f"{name}/{trial}: {state}" for trial, state in trials.items()]
     _check_runs(found, scene, calm["served"])
     _check_ledger(found, scene.ledger)
     _check_processes(found, scene)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from random import Random
 
 from tests.chaos.faults import Undo, fault
@@ -101,7 +100,4 @@ def launch_twice(scene: Scene, draw: Random, undo: Undo) -> str | None:
 def wait_for_launchers(scene: Scene) -> None:
     """Take up how the launchers ended that are still at it."""
     while scene.launchers:
-        process = scene.launchers.pop()
-        output, _ = process.communicate(timeout=600)
-        with contextlib.suppress(OSError), scene.printed.open("a") as file:
-            file.write(f"--- a launcher: exit status {process.returncode}\n{output}")
+        scene.keep(scene.launchers.pop())

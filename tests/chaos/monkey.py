@@ -42,14 +42,26 @@ def deck(seed: int, count: int, kinds: Sequence[str] = ()) -> list[str]:
 class Monkey:
     """Does it.
 
+    Args:
+        scene: to what.
+        seed: of the deck and of all draws.
+        kinds: names of the faults; none: all.
+        meanwhile: called again and again between the faults.
+
     Attributes:
         log: each action in words, with the second at which it came.
         counts: how often each kind was done.
         skipped: how many faults of the deck found nothing left to be done to.
     """
 
-    def __init__(self, scene: Scene, seed: int, kinds: Sequence[str] = ()) -> None:
-        self.scene, self.seed = scene, seed
+    def __init__(
+        self,
+        scene: Scene,
+        seed: int,
+        kinds: Sequence[str] = (),
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.scene, self.seed, self.meanwhile = scene, seed, meanwhile
         self.deck = deck(seed, scene.size.faults, kinds)
         self.log: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -86,6 +98,7 @@ class Monkey:
         deadline = time.monotonic() + seconds
         while (now := time.monotonic()) < deadline:
             self._undo_due(now)
+            self.meanwhile()
             time.sleep(0.1)
         self._undo_due(now)
 

@@ -20,8 +20,8 @@ from tests.chaos.calm import Calm
 from tests.chaos.checks import Findings, check
 from tests.chaos.monkey import Monkey
 from tests.chaos.scene import Scene
-from tests.chaos.settle import Stuck, all_done, settle, submit_all
 from tests.chaos.trials import SIZES
+from tests.chaos.user import Stuck, User, all_done
 
 
 @dataclass
@@ -82,13 +82,14 @@ def run(seed: int, minutes: str = "3", kinds: Sequence[str] = (), keep: bool = F
     print(f"seed {seed}, {report.trials} trials", flush=True)
     with Scene(size) as scene:
         calm = Calm(scene)
-        monkey = Monkey(scene, seed, kinds)
+        user = User(scene)
+        monkey = Monkey(scene, seed, kinds, meanwhile=user.look)
         try:
-            submit_all(scene)
+            user.submit_all()
             print(f"{time.monotonic() - begun:.0f} s: submitted", flush=True)
             monkey.run(lambda: all_done(scene))
             print(f"{time.monotonic() - begun:.0f} s: the monkey has done", flush=True)
-            settle(scene)
+            user.settle()
         except Stuck as error:
             report.trouble = str(error)
         except Exception:

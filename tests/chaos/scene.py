@@ -29,14 +29,14 @@ from tests.wandb.server import KEY, Server
 from tests.wandb.store import ENTITY
 from tests.wandb.sweeps import Sweep
 
-LEASE_SECONDS = 24
+LEASE_SECONDS = 15
 """Of the trials; it is 180 otherwise, for which a test can't wait."""
 DISK_MB = 300
 CLUSTER = """\
 defaults: [base, _self_]
 name: chaos
 launcher: slurm
-minutes: 6
+minutes: 3
 cpus_per_task: 2
 gpus_per_task: 0
 max_jobs: {jobs}
@@ -171,11 +171,12 @@ class Scene:
         output, _ = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
-    def keep(self, done: subprocess.CompletedProcess[str]) -> None:
-        """Keep what a command has printed, for a failure's report."""
+    def keep(self, process: subprocess.Popen[str]) -> None:
+        """Keep what a command that has ended has printed, for a failure's report."""
+        output, _ = process.communicate(timeout=600)
         with self.printed.open("a") as file:
-            words = " ".join(map(str, done.args))
-            file.write(f"--- {words}: exit status {done.returncode}\n{done.stdout}")
+            words = " ".join(map(str, process.args))  # type: ignore[arg-type]
+            file.write(f"--- {words}: exit status {process.returncode}\n{output}")
 
     def overrides(self, name: str) -> list[str]:
         """Return the settings of a sweep's trials."""
@@ -192,7 +193,7 @@ class Scene:
     def submit_agents(self, count: int) -> None:
         """Submit agents of the W&B sweep, as docs/wandb.md says."""
         job = self.cluster.run(
-            "sbatch", "--parsable", f"--array=1-{count}", "--cpus-per-task=2", "--time=6",
+            "sbatch", "--parsable", f"--array=1-{count}", "--cpus-per-task=2", "--time=10",
             f"--chdir={self.trials.project}", f"--output={self.folder}/agent-%a.log",
             self.trials.project / "slurm" / "agent.sh", f"{ENTITY}/chaos/{self.sweep.name}",
             f"--slots={self.size.slots}", *SETTINGS, *OURS_ONLY, *self.places,
@@ -220,6 +221,15 @@ class Scene:
         text = self.cluster.run("squeue", "-h", "-r", *states, "-o", "%i %T %P", check=False)
         rows = [line.split() for line in text.splitlines()]
         return sorted(r[0] for r in rows if len(r) == 3 and r[1] not in OVER and r[2] == "main")
+
+    def names_in_queue(self) -> set[str] | None:
+        """Return the names of the jobs that have not ended; None: Slurm does not answer."""
+        try:
+            text = self.cluster.run("squeue", "-h", "-t", "all", "-o", "%j %T")
+        except AssertionError:
+            return None
+        rows = [line.split() for line in text.splitlines()]
+        return {row[0] for row in rows if row[1] not in OVER}
 
     def processes(self, pattern: str) -> list[int]:
         """Return processes of the cluster's jobs whose command line matches, by start."""
