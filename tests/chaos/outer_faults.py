@@ -47,11 +47,18 @@ def odd_answers(scene: Scene, draw: Random, undo: Undo) -> str | None:
 def full_disk(scene: Scene, draw: Random, undo: Undo) -> str | None:
     seconds = draw.uniform(1, 5)
     filler = scene.runs / ".filler"
-    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
-        while True:
-            file.write(bytes(1 << 16))
+    with contextlib.suppress(OSError), filler.open("ab") as file:
+        for size in (1 << 26, 1 << 20, 1 << 14, 1 << 12):
+            _fill(file.fileno(), size)
     undo(seconds, lambda: filler.unlink(missing_ok=True))
     return f"for {seconds:.0f} s"
+
+
+def _fill(descriptor: int, size: int) -> None:
+    """Take pieces of a disk until none of this size is left."""
+    with contextlib.suppress(OSError):
+        while True:
+            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, size)
 
 
 @fault("clock jump")

@@ -24,14 +24,15 @@ from typing import Any
 
 from tests.chaos.trials import OURS_ONLY, ROOT, SETTINGS, Size, Trials, names, own_settings
 from tests.slurm import machine
-from tests.slurm.cluster import OVER, Cluster
+from tests.slurm.cluster import OVER, Cluster, Missing
 from tests.wandb.server import KEY, Server
 from tests.wandb.store import ENTITY
 from tests.wandb.sweeps import Sweep
 
+PREFIX = "mlmodeldev-chaos-"
 LEASE_SECONDS = 15
 """Of the trials; it is 180 otherwise, for which a test can't wait."""
-DISK_MB = 300
+DISK_MB = 1500
 CLUSTER = """\
 defaults: [base, _self_]
 name: chaos
@@ -62,7 +63,9 @@ class Scene:
 
     def __init__(self, size: Size) -> None:
         self.size = size
-        self.folder = Path(tempfile.mkdtemp(prefix="mlmodeldev-chaos-"))
+        remove_leftovers()
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        machine.own(self.folder)
         self.runs, self.clocks = self.folder / "runs", self.folder / "clocks"
         self.released = self.folder / "released"
         self.ledger = self.folder / "ledger.txt"
@@ -79,9 +82,9 @@ class Scene:
         self.runs.mkdir()
         self.clocks.mkdir()
         self.ledger.touch()
-        self._make_disk()
         with contextlib.ExitStack() as stack:
-            stack.callback(self._remove)
+            stack.callback(remove, self.folder)
+            self._make_disk()
             self.server = Server()
             stack.callback(self.server.close)
             self.cluster.start()
@@ -101,14 +104,13 @@ class Scene:
         image = self.folder / "disk"
         with image.open("wb") as file:
             file.truncate(DISK_MB << 20)
-        make = ("mkfs.ext4", "-q", "-m", "0", "-N", "40000", image)
-        subprocess.run(make, check=True)
-        subprocess.run(("mount", "-o", "loop", image, self.runs), check=True)
+        make = ("mkfs.ext4", "-q", "-m", "0", "-N", "100000", image)
+        for command in (make, ("mount", "-o", "loop", image, self.runs)):
+            try:
+                subprocess.run(command, check=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise Missing(f"a disk of the trials' own can't be had: {error}") from None
         (self.runs / "lost+found").rmdir()
-
-    def _remove(self) -> None:
-        subprocess.run(["umount", "--lazy", self.runs], check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write_profile(self) -> None:
         """Write what jobs have in their environment, and the cluster as the project sees it."""
@@ -260,6 +262,21 @@ class Scene:
         """Return what jobs and agents have printed."""
         files = [*self.folder.glob("agent-*.log"), *self.runs.glob("*/.jobs/*/*_log.out")]
         return "\n".join(f"--- {file}\n{_tail(file)}" for file in files)
+
+
+def remove(folder: Path) -> None:
+    """Unmount the disk of a scene and remove its folder."""
+    subprocess.run(["umount", "--lazy", folder / "runs"], check=False, capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers() -> None:
+    """Remove the scenes whose processes were killed; their clusters end by themselves."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/"):
+        with contextlib.suppress(OSError, ValueError):
+            owner = json.loads((folder / "owner.json").read_text())
+            if machine.start_ticks(owner["pid"]) != owner["started"]:
+                remove(folder)
 
 
 def _tail(file: Path) -> str:
