@@ -58,6 +58,7 @@ class Scene:
         launchers: commands of the user that are still at it.
         away: nodes that are down.
         removed: trials whose folder somebody has removed.
+        released_jobs: those that Slurm had held and the user let go.
         watchdog: whether a trial that hangs is found by the library itself.
     """
 
@@ -75,6 +76,7 @@ class Scene:
         self.launchers: list[subprocess.Popen[str]] = []
         self.away: set[str] = set()
         self.removed: set[str] = set()
+        self.released_jobs: list[str] = []
         self.watchdog = False
         self.printed = self.folder / "printed.txt"
 

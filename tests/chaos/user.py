@@ -1,6 +1,7 @@
 """What a user does meanwhile and afterwards, until every trial has ended.
 
-    submit, again; retry what failed; sbatch slurm/agent.sh, again; by hand what W&B gives up; sync
+    submit, again; retry what failed; scontrol release; sbatch slurm/agent.sh, again;
+    by hand what W&B gives up; sync
 
 Nothing here is timed by the clock: it goes on while anything moves, and is given up after many
 rounds, or when nothing at all has moved for minutes.
@@ -76,6 +77,7 @@ class User:
         if time.monotonic() - self._looked < 1:
             return
         self._looked = time.monotonic()
+        self._release_held()
         in_queue = self.scene.names_in_queue()
         for name, job in JOB_NAMES.items():
             if in_queue is None or job in in_queue or self._is_at_it(name):
@@ -83,6 +85,15 @@ class User:
             if left := unfinished(self.scene)[name]:
                 self.rounds[name] += 1
                 self._begin_again(name, left)
+
+    def _release_held(self) -> None:
+        """Let go what Slurm holds whose launch has failed, as ``status`` says to do."""
+        text = self.scene.cluster.run("squeue", "-h", "-r", "-t", "PD", "-o", "%i %r", check=False)
+        for line in text.splitlines():
+            job, _, reason = line.partition(" ")
+            if "held" in reason.lower():
+                self.scene.cluster.run("scontrol", "release", job, check=False)
+                self.scene.released_jobs.append(f"{job}: {reason}")
 
     def _is_at_it(self, name: str) -> bool:
         process = self._at_it.get(name)
