@@ -20,11 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", choices=SIZES, default="3", help="how many trials")
     parser.add_argument("--only", action="append", choices=sorted(FAULTS), help="these faults")
     parser.add_argument("--no-table", action="store_true", help="leave docs/reliability.md alone")
+    parser.add_argument("--watchdog", action="store_true", help="what hangs is left to the library")
     parser.add_argument("--keep", action="store_true", help="leave the folder, to look at")
     args = parser.parse_args(arguments)
     seed = random.randrange(10**6) if args.seed is None else args.seed
     try:
-        report = run(seed, args.minutes, args.only or (), keep=args.keep)
+        report = run(seed, args.minutes, args.only or (), args.keep, args.watchdog)
     except Missing as reason:
         print(f"make chaos: {reason}", file=sys.stderr)
         return 2

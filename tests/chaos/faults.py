@@ -42,13 +42,13 @@ def fault(name: str) -> Callable[[Fault], Fault]:
 
 def running_trials(scene: Scene) -> list[tuple[Path, int]]:
     """Return the folders of trials whose process lives, with the process."""
-    found = []
+    result = []
     for folder, record in scene.records():
         owner = record.get("owner") or {}
         pid = owner.get("pid")
         if record.get("state") == "running" and pid and start_ticks(pid) == owner.get("started"):
-            found.append((folder, int(pid)))
-    return found
+            result.append((folder, int(pid)))
+    return result
 
 
 def short(folder: Path) -> str:

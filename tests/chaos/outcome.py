@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+_STEP = re.compile(r"^checkpoints/step-\d+")
+"""Of the last two of a trial: which ones, its interruptions decide."""
 _ATTEMPT = re.compile(r"-\d+(?=\.(?:json|diff|zip)$)")
 _MAY_BE = {
     "traceback.txt", "log.txt", "changes.diff", "source.zip", "environment.json", "sync.json",
@@ -56,6 +58,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def files(folder: Path) -> frozenset[str]:
     """Return the names of the files in a trial's folder."""
-    found = {str(f.relative_to(folder)) for f in folder.rglob("*") if not f.is_dir()}
-    own = {_ATTEMPT.sub("", name) for name in found if not name.startswith("wandb/")}
+    result = {str(f.relative_to(folder)) for f in folder.rglob("*") if not f.is_dir()}
+    own = {
+        _STEP.sub("step", _ATTEMPT.sub("", name))
+        for name in result
+        if not name.startswith("wandb/")
+    }
     return frozenset(own - _MAY_BE)

@@ -67,7 +67,13 @@ class Report:
         return "\n".join([*parts, *self.findings.lines, again])
 
 
-def run(seed: int, minutes: str = "3", kinds: Sequence[str] = (), keep: bool = False) -> Report:
+def run(
+    seed: int,
+    minutes: str = "3",
+    kinds: Sequence[str] = (),
+    keep: bool = False,
+    watchdog: bool = False,
+) -> Report:
     """Run the trials while the monkey is at it.
 
     Args:
@@ -75,6 +81,7 @@ def run(seed: int, minutes: str = "3", kinds: Sequence[str] = (), keep: bool = F
         minutes: a key of `SIZES`.
         kinds: names of the faults; none: all.
         keep: copy the runs to /tmp/chaos-kept before all is removed.
+        watchdog: let a trial that hangs hang for good.
     """
     size = SIZES[minutes]
     report = Report(seed, minutes, size.ours + size.theirs + size.agents)
@@ -82,6 +89,7 @@ def run(seed: int, minutes: str = "3", kinds: Sequence[str] = (), keep: bool = F
     print(f"seed {seed}, {report.trials} trials", flush=True)
     with Scene(size) as scene:
         calm = Calm(scene)
+        scene.watchdog = watchdog
         user = User(scene)
         monkey = Monkey(scene, seed, kinds, meanwhile=user.look)
         try:
@@ -112,7 +120,7 @@ def details(scene: Scene) -> str:
     printed = scene.printed.read_text() if scene.printed.exists() else ""
     logs = [f"--- {f}\n{f.read_text(errors='replace')}" for f in scene.runs.glob("*/*/log.txt")]
     records = [f"--- {folder}: {record}" for folder, record in scene.records()]
-    return "\n".join([*logs, scene.logs(), printed, *records, scene.ledger.read_text()])
+    return "\n".join([*logs, scene.logs(), printed, *records, scene.spans.read_text()])
 
 
 def _keep(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""Where it all happens: a cluster, a W&B server, a small disk for the runs, clocks, a ledger.
+"""Where it all happens: a cluster, a W&B server, a small disk for the runs, clocks.
 
 Example::
 
@@ -59,7 +59,7 @@ class Scene:
         away: nodes that are down.
         removed: trials whose folder somebody has removed.
         released_jobs: those that Slurm had held and the user let go.
-        watchdog: whether a trial that hangs is found by the library itself.
+        watchdog: whether a trial that hangs is result by the library itself.
     """
 
     def __init__(self, size: Size) -> None:
@@ -69,7 +69,7 @@ class Scene:
         machine.own(self.folder)
         self.runs, self.clocks = self.folder / "runs", self.folder / "clocks"
         self.released = self.folder / "released"
-        self.ledger = self.folder / "ledger.txt"
+        self.spans = self.folder / "spans.txt"
         self.trials = Trials(self.folder, size)
         self.cluster = Cluster(nodes=4, grace=5, accounting=False)
         self.agent_jobs: list[str] = []
@@ -83,7 +83,7 @@ class Scene:
     def __enter__(self) -> Scene:
         self.runs.mkdir()
         self.clocks.mkdir()
-        self.ledger.touch()
+        self.spans.touch()
         with contextlib.ExitStack() as stack:
             stack.callback(remove, self.folder)
             self._make_disk()
@@ -112,7 +112,7 @@ class Scene:
                 subprocess.run(command, check=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 raise Missing(f"a disk of the trials' own can't be had: {error}") from None
-        (self.runs / "lost+found").rmdir()
+        (self.runs / "lost+result").rmdir()
 
     def _write_profile(self) -> None:
         """Write what jobs have in their environment, and the cluster as the project sees it."""
@@ -128,7 +128,7 @@ class Scene:
             "MLMODELDEV_PYTHON": sys.executable,
             "STEP_SECONDS": str(self.size.step_seconds),
             "RELEASE": str(self.released),
-            "LEDGER": str(self.ledger),
+            "SPANS": str(self.spans),
             "CHAOS_CLOCKS": str(self.clocks),
             "CHAOS_LEASE": str(LEASE_SECONDS),
             "WANDB_BASE_URL": self.server.url,
@@ -213,11 +213,11 @@ class Scene:
 
     def records(self) -> list[tuple[Path, dict[str, Any]]]:
         """Return the trials that have begun, with their records."""
-        found = []
+        result = []
         for file in sorted(self.runs.glob("*/*/trial.json")):
             with contextlib.suppress(OSError, ValueError):
-                found.append((file.parent, json.loads(file.read_text())))
-        return found
+                result.append((file.parent, json.loads(file.read_text())))
+        return result
 
     def queue(self, running: bool = False) -> list[str]:
         """Return the jobs that have not ended, or those that run, high ones left out."""
@@ -237,23 +237,23 @@ class Scene:
 
     def processes(self, pattern: str) -> list[int]:
         """Return processes of the cluster's jobs whose command line matches, by start."""
-        found = []
+        result = []
         for pid in machine.processes(self.cluster.folder):
             with contextlib.suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
                 if re.search(pattern, words):
-                    found.append((machine.start_ticks(pid) or 0, pid))
-        return [pid for _, pid in sorted(found)]
+                    result.append((machine.start_ticks(pid) or 0, pid))
+        return [pid for _, pid in sorted(result)]
 
     def job_processes(self) -> dict[int, str]:
         """Return the processes that jobs have started, with their command lines."""
-        found = {}
+        result = {}
         for pid in machine.processes(self.cluster.folder):
             with contextlib.suppress(OSError):
                 if b"\0SLURM_JOB_ID=" in Path(f"/proc/{pid}/environ").read_bytes():
                     words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-                    found[pid] = words.decode(errors="replace")[:200]
-        return found
+                    result[pid] = words.decode(errors="replace")[:200]
+        return result
 
     def calm_environment(self) -> dict[str, str]:
         """Return what the undisturbed trials have in their environment."""

@@ -36,11 +36,11 @@ def with_row(text: str, report: Report) -> str:
 
 def row_of(report: Report) -> str:
     """Return a run's row."""
-    found = report.findings
-    lost = f"{len(found.lost)}{' (did not come to its end)' if report.trouble else ''}"
+    findings = report.findings
+    lost = f"{len(findings.lost)}{' (did not come to its end)' if report.trouble else ''}"
     cells = (
         _name(report), report.trials, report.attempts, report.counts.total(), lost,
-        len(found.doubled), len(found.left), f"{report.seconds / 60:.1f}",
+        len(findings.doubled), len(findings.left), f"{report.seconds / 60:.1f}",
     )  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"
 

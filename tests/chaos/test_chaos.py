@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.checks import Findings, _check_ledger, _compare
+from tests.chaos.checks import Findings, _check_spans, _compare
 from tests.chaos.monkey import FAULTS, deck
 from tests.chaos.outcome import Outcome, outcome
 from tests.chaos.run import run
@@ -40,39 +40,39 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(folder: Path, wanted: Outcome) -> list[str]:
+def differences(folder: Path, wanted: Outcome) -> list[str]:
     findings = Findings()
     _compare(findings, "trial", outcome(folder), wanted)
     return [line.partition(":")[0] for line in findings.lines]
 
 
-def test_what_is_not_as_undisturbed_is_found(folder: Path) -> None:
+def test_the_checks_see_what_is_not_as_undisturbed(folder: Path) -> None:
     wanted = outcome(folder)
     table = folder / "metrics.csv"
-    assert found(folder, wanted) == []
+    assert differences(folder, wanted) == []
     table.write_text("\n".join([*ROWS[:2], "0,1,1.25,99", ""]))
-    assert found(folder, wanted) == [], "another time is no difference"
+    assert differences(folder, wanted) == [], "another time is no difference"
     table.write_text("\n".join([*ROWS, ROWS[-1], ""]))
-    assert found(folder, wanted) == ["doubled"]
+    assert differences(folder, wanted) == ["doubled"]
     table.write_text("\n".join([*ROWS[:2], ""]))
-    assert found(folder, wanted) == ["lost"]
+    assert differences(folder, wanted) == ["lost"]
     table.write_text("\n".join([*ROWS, ""]))
     (folder / "last" / "model.safetensors").write_bytes(b"others")
-    assert found(folder, wanted) == ["lost"]
+    assert differences(folder, wanted) == ["lost"]
     (folder / "last" / "model.safetensors").write_bytes(b"weights")
     (folder / ".trial.json.0a1b.tmp").touch()
-    assert found(folder, wanted) == ["left behind"]
+    assert differences(folder, wanted) == ["left behind"]
 
 
-def test_two_at_once_are_found_and_one_after_the_other_are_not(tmp_path: Path) -> None:
-    file = tmp_path / "ledger"
+def test_the_checks_see_two_at_once_and_let_one_after_the_other_be(tmp_path: Path) -> None:
+    file = tmp_path / "spans.txt"
     lines = ["a\tbegin\t1\t1.0", "a\tbegin\t2\t3.0", "a\tend\t2\t4.0", "b\tbegin\t3\t1.0"]
     file.write_text("\n".join(lines))
     findings = Findings()
-    _check_ledger(findings, file)
+    _check_spans(findings, file)
     assert findings.lines == [], "the first was killed"
     file.write_text("\n".join([*lines, "a\tend\t1\t5.0"]))
-    _check_ledger(findings, file)
+    _check_spans(findings, file)
     assert len(findings.doubled) == 1
 
 

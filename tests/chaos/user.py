@@ -77,7 +77,7 @@ class User:
         if time.monotonic() - self._looked < 1:
             return
         self._looked = time.monotonic()
-        self._release_held()
+        self._release_jobs()
         in_queue = self.scene.names_in_queue()
         for name, job in JOB_NAMES.items():
             if in_queue is None or job in in_queue or self._is_at_it(name):
@@ -86,7 +86,7 @@ class User:
                 self.rounds[name] += 1
                 self._begin_again(name, left)
 
-    def _release_held(self) -> None:
+    def _release_jobs(self) -> None:
         """Let go what Slurm holds whose launch has failed, as ``status`` says to do."""
         text = self.scene.cluster.run("squeue", "-h", "-r", "-t", "PD", "-o", "%i %r", check=False)
         for line in text.splitlines():
