@@ -58,10 +58,6 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def files(folder: Path) -> frozenset[str]:
     """Return the names of the files in a trial's folder."""
-    result = {str(f.relative_to(folder)) for f in folder.rglob("*") if not f.is_dir()}
-    own = {
-        _STEP.sub("step", _ATTEMPT.sub("", name))
-        for name in result
-        if not name.startswith("wandb/")
-    }
-    return frozenset(own - _MAY_BE)
+    relative = [str(f.relative_to(folder)) for f in folder.rglob("*") if not f.is_dir()]
+    own = [name for name in relative if not name.startswith("wandb/")]
+    return frozenset({_STEP.sub("step", _ATTEMPT.sub("", name)) for name in own} - _MAY_BE)

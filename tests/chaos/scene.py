@@ -112,7 +112,7 @@ class Scene:
                 subprocess.run(command, check=True)
             except (OSError, subprocess.CalledProcessError) as error:
                 raise Missing(f"a disk of the trials' own can't be had: {error}") from None
-        (self.runs / "lost+result").rmdir()
+        (self.runs / "lost+found").rmdir()
 
     def _write_profile(self) -> None:
         """Write what jobs have in their environment, and the cluster as the project sees it."""
