@@ -43,7 +43,13 @@ hypothesis_settings.load_profile("shared")
 
 # `make test` hands files to two processes (pytest-xdist); a long one must not come last.
 LONGEST = (
-    *("test_readme.py", "test_interrupts.py", "test_agent_sh.py", "test_resume.py"),
+    *(
+        "test_chaos.py",
+        "test_readme.py",
+        "test_interrupts.py",
+        "test_agent_sh.py",
+        "test_resume.py",
+    ),
     *("test_same_run.py", "test_jobs.py", "test_ranks.py", "test_wandb_doc.py"),
     *("test_bridge.py", "test_search.py", "test_agents.py", "test_search_here.py"),
     *("test_sweep_control.py", "test_outage.py", "test_sync.py", "test_commands.py"),
