@@ -24,11 +24,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from mlmodeldev.atomic import recover_folder
 from tests.conftest import ROOT, TrialResult, Trials
 from tests.reliability import after_power_cut, ext4_images, recorded_programs
 from tests.reliability.after_power_cut import Undisturbed, trial_problems
 from tests.reliability.disk import FORMS, Disk, after_cut, cleared
-from tests.reliability.recorded_programs import SBATCH, SMALL, Recorded, record, record_trial
+from tests.reliability.recorded_programs import (
+    RETURNED,
+    SBATCH,
+    SMALL,
+    Recorded,
+    record,
+    record_trial,
+)
 
 Look = Callable[[Path, int], list[str]]
 """Returns the problems of a folder after so many operations."""
@@ -75,6 +83,27 @@ def cut_everywhere(
                 problems = [each for each in problems if not each.endswith("is lost")]
             problems += _looked(disk, count, look, scratch, seen)
             figures.bad += [f"after {count} operations, {form}: {each}" for each in problems]
+    return figures
+
+
+def cut_replacing(recorded: Recorded, scratch: Path) -> Figures:
+    """Cut everywhere while a folder is replaced: it is whole, and no older than was promised."""
+    figures, returned = Figures(), 0
+    for count in range(recorded.count + 1):
+        figures.points += 1
+        if count and RETURNED in str(recorded.writes.operations[count - 1]):
+            returned += 1
+        for form in FORMS:
+            figures.states += 1
+            after_cut(recorded.writes, count, form).write(cleared(scratch))
+            recover_folder(scratch / "best")
+            found = after_power_cut.files_of(scratch / "best")
+            whole = [
+                {"weights": n * 1000, "deep/state": n * 100}
+                for n in (b"1", b"2", b"3")[max(0, returned - 1) :]
+            ]
+            if found not in [*whole, *([{}] if not returned else [])]:
+                figures.bad.append(f"after {count} operations, {form}: {sorted(found)}")
     return figures
 
 
@@ -251,6 +280,11 @@ def all_figures(scratch: Path, data: Path, seed: int) -> Iterator[tuple[str, Fig
         record_of = record(scratch / program.__name__, program)
         lost = program is recorded_programs.prepared
         yield name, cut_everywhere(record_of, look, place, may_be_lost=lost)
+    for name, program in (
+        ("a folder replaced at once", recorded_programs.replaced_at_once),
+        ("a folder replaced by renames", recorded_programs.replaced_by_renames),
+    ):
+        yield name, cut_replacing(record(scratch / program.__name__, program), place)
     if reason := ext4_images.missing():
         print(f"no ext4 images: {reason}", file=sys.stderr)
         return

@@ -93,6 +93,32 @@ def record_trial(scratch: Path, data: Path, *overrides: str) -> tuple[Recorded, 
     return _read(trials.runs, file, before), ended
 
 
+# --- a folder that is replaced
+
+RETURNED = ".returned-"
+"""Begins the name of what is made when a call has returned, with its number."""
+
+
+def replaced_at_once(folder: Path) -> None:
+    """Replace a folder three times."""
+    from mlmodeldev.atomic import replace_folder
+
+    for number in (1, 2, 3):
+        with replace_folder(folder / "best") as new:
+            (new / "deep").mkdir()
+            (new / "weights").write_text(f"{number}" * 1000)
+            (new / "deep" / "state").write_text(f"{number}" * 100)
+        (folder / f"{RETURNED}{number}").mkdir()
+
+
+def replaced_by_renames(folder: Path) -> None:
+    """Do so where the file system can't exchange two names."""
+    from mlmodeldev import atomic
+
+    atomic._exchange = lambda new, path: False
+    replaced_at_once(folder)
+
+
 # --- a submission
 
 SBATCH = ".sbatch"

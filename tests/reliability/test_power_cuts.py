@@ -18,6 +18,7 @@ from tests.reliability.disk import FORMS, Sync, after_cut
 from tests.reliability.power_cuts import (
     copies_in_flight,
     cut_everywhere,
+    cut_replacing,
     look_at_copies,
     look_at_journal,
     look_at_prepared,
@@ -88,6 +89,17 @@ def test_what_others_rely_on_is_whole_after_a_power_cut(program, look, tmp_path)
     recorded = record(tmp_path / "recorded", program)
     figures = cut_everywhere(recorded, look, tmp_path / "cut", may_be_lost=may_be_lost)
     assert figures.states == len(FORMS) * figures.points > 100
+    assert figures.bad == []
+
+
+@records
+@pytest.mark.parametrize(
+    "program", [recorded_programs.replaced_at_once, recorded_programs.replaced_by_renames]
+)
+def test_a_folder_that_is_replaced_is_whole_after_a_power_cut(program, tmp_path):
+    """The old or the new one, where folders can be exchanged at once and where they can't."""
+    figures = cut_replacing(record(tmp_path / "recorded", program), tmp_path / "cut")
+    assert figures.points > 20
     assert figures.bad == []
 
 
