@@ -64,7 +64,7 @@ def test_the_newest_job_of_a_trial_is_the_one_that_was_submitted_last(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b'[{"epoch": 1, "val', b"\xff\xfe", b"5", b'[{"step": 3}]'])
-def test_a_log_that_can_not_be_read_is_kept_aside_and_said(content, tmp_path, caplog):
+def test_a_log_that_can_not_be_read_is_kept_aside_with_a_warning(content, tmp_path, caplog):
     file = tmp_path / "log.json"
     file.write_bytes(content)
     assert EpochLog(file)._read() == []

@@ -108,7 +108,7 @@ class World:
         self.baton, self.ending = threading.Semaphore(0), False
         self.on_write: Callable[[Process, dict[str, Any]], None] = lambda process, record: None
         self.on_move: Callable[[Process], None] = lambda process: None
-        self._held: dict[tuple[int, str], tuple[Process, int]] = {}
+        self._taken: dict[tuple[int, str], tuple[Process, int]] = {}
         self._markers: dict[int, float] = {}
         self._patch = pytest.MonkeyPatch()
 
@@ -181,7 +181,7 @@ class World:
     def kill(self, process: Process) -> None:
         """End it as SIGKILL does: what it wrote stays, the kernel's locks are free."""
         process.state = "dead"
-        self._held = {k: v for k, v in self._held.items() if v[0] is not process}
+        self._taken = {k: v for k, v in self._taken.items() if v[0] is not process}
 
     def reboot(self, machine: int) -> None:
         """End all processes of a machine; process ids and starts begin anew."""
@@ -291,9 +291,9 @@ class World:
         own = process.machine.boot if self.locks == "flock of each machine" else ""
         key = os.fstat(number).st_ino, own
         if operation & fcntl.LOCK_UN:
-            if self._held.get(key, (None, 0))[1] == number:
-                self._held.pop(key)
-        elif self._held.setdefault(key, (process, number)) != (process, number):
+            if self._taken.get(key, (None, 0))[1] == number:
+                self._taken.pop(key)
+        elif self._taken.setdefault(key, (process, number)) != (process, number):
             raise BlockingIOError(errno.EWOULDBLOCK, "taken")
 
     # --- where a process may have to stop
