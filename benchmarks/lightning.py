@@ -53,7 +53,9 @@ def run(rounds: int = ROUNDS) -> Table:
     )
     for way, rows in times.items():
         steps, epochs = ([row[which] for row in rows] for which in (0, 1))
-        ratios = [f"{ratio(times, way, which):.3f}" for which in (0, 1)] if way != OURS else ["", ""]
+        ratios = (
+            [f"{ratio(times, way, which):.3f}" for which in (0, 1)] if way != OURS else ["", ""]
+        )
         has_epoch = way != LOOP
         table.add(
             way, *_spread(steps, 1000, 2), *(_spread(epochs, 1, 3) if has_epoch else ("", "")),
@@ -62,7 +64,9 @@ def run(rounds: int = ROUNDS) -> Table:
     table.goals += [
         Goal("a step of ours beside a bare Trainer's", ratio(times, BARE, 0), 1.02),
         Goal("an epoch of ours beside Lightning's defaults", ratio(times, DEFAULTS, 1), 1.0),
-        Goal("a step of ours over the loop's", 1000 * difference(times, OURS), STEP_LIMIT_MS, " ms"),
+        Goal(
+            "a step of ours over the loop's", 1000 * difference(times, OURS), STEP_LIMIT_MS, " ms"
+        ),
     ]
     return table
 
@@ -166,7 +170,7 @@ def measure(rounds: int) -> Times:
                 f"artefacts.data_dir={folder}/data",
             ]
         )
-        others = _Others(settings, turns, Path(folder))
+        others = _other_ways(settings, turns, Path(folder))
         with mock.patch.object(
             stack, "make_callbacks", lambda *a: [others, callback(turns, OURS), *make(*a)]
         ):
@@ -176,7 +180,7 @@ def measure(rounds: int) -> Times:
     return {name: times[1 : rounds + 1] for name, times in reversed(turns.seconds.items())}
 
 
-def _Others(settings: Any, turns: Turns, folder: Path) -> Any:  # noqa: N802 - makes a class's object
+def _other_ways(settings: Any, turns: Turns, folder: Path) -> Any:
     """Return a callback that starts the other ways, once our trainer has its data."""
     from pytorch_lightning import Callback, LightningModule, Trainer
 
