@@ -40,7 +40,7 @@ def run() -> Table:
 
 
 def _throughput(table: Table) -> None:
-    """Add examples a second of steps in fp32 and bf16, plain and compiled, by hand and by a Trainer."""
+    """Add examples a second in fp32 and bf16, plain and compiled, by hand and by a Trainer."""
     ways = {
         f"{kind}, {precision}{', compiled' if compiled else ''}": make(precision, compiled)
         for precision in ("32-true", "bf16-mixed")
