@@ -170,7 +170,7 @@ def measure(rounds: int) -> Times:
                 f"artefacts.data_dir={folder}/data",
             ]
         )
-        others = _Others(settings, turns, Path(folder))
+        others = _other_ways(settings, turns, Path(folder))
         with mock.patch.object(
             stack, "make_callbacks", lambda *a: [others, callback(turns, OURS), *make(*a)]
         ):
@@ -180,7 +180,7 @@ def measure(rounds: int) -> Times:
     return {name: times[1 : rounds + 1] for name, times in reversed(turns.seconds.items())}
 
 
-def _Others(settings: Any, turns: Turns, folder: Path) -> Any:
+def _other_ways(settings: Any, turns: Turns, folder: Path) -> Any:
     """Return a callback that starts the other ways, once our trainer has its data."""
     from pytorch_lightning import Callback, LightningModule, Trainer
 

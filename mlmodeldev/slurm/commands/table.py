@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.slurm.commands.plan_output import print_all
 from mlmodeldev.slurm.failed_starts import with_ends
 from mlmodeldev.slurm.older_code import older_code
 from mlmodeldev.slurm.plan import state
@@ -100,13 +102,11 @@ def print_trials(
     """
     entries, title, jobs = sweep_state.entries, sweep_state.sweep.name, jobs or {}
     if as_json:
-        print(f'{{\n "sweep": {json.dumps(title)},\n "trials": [', end="")
-        comma = ""
-        for entry in entries:  # one by one: of very many, all rows together fill the memory
-            row = _json_row(entry, jobs.get(entry.trial.id))
-            print(f"{comma}\n{json.dumps(row)}", end="")
-            comma = ","
-        print("\n ]\n}")
+        # one by one: of very many, all rows together fill the memory
+        rows = (json.dumps(_json_row(entry, jobs.get(entry.trial.id))) for entry in entries)
+        first = next(rows, "")
+        head = f'{{\n "sweep": {json.dumps(title)},\n "trials": [{first}'
+        print_all(itertools.chain([head], (f",\n{row}" for row in rows), ["]\n}\n"]))
     else:
         _print_table(entries, title, jobs)
     print_damaged(entries)
