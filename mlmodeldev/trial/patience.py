@@ -8,7 +8,7 @@ file system, swapping), none for six hours.
 Example::
 
     patience = Patience(60)
-    patience.tick(Phase.STEP, count=1, elapsed=1.0, at_work=lambda: Work.NONE)   # is it overdue?
+    patience.tick(Phase.STEP, count=1, elapsed=1.0, activity=lambda: Activity.NONE)  # overdue?
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HOOKS = {
 }
 
 
-class Work(enum.Enum):
+class Activity(enum.Enum):
     """What a trial's processes do."""
 
     NONE = enum.auto()
@@ -46,7 +46,7 @@ class Work(enum.Enum):
     BLOCKED = enum.auto()
 
 
-_WEIGHTS = {Work.NONE: 1.0, Work.COMPUTING: 0.1}
+_WEIGHTS = {Activity.NONE: 1.0, Activity.COMPUTING: 0.1}
 
 
 class Patience:
@@ -72,7 +72,7 @@ class Patience:
         phase: int,
         count: int,
         elapsed: float,
-        at_work: Callable[[], Work],
+        activity: Callable[[], Activity],
         expected: float = 0.0,
     ) -> bool:
         """Take note of where the trial is; return whether it has been there for too long.
@@ -80,7 +80,7 @@ class Patience:
         Args:
             phase, count: of the present beat.
             elapsed: since the tick before, as far as the watcher ran.
-            at_work: tells what the trial does; asked only where it takes longer than ever.
+            activity: tells what the trial does; asked only where it takes longer than ever.
             expected: seconds after which the phase ends by itself.
         """
         if (phase, count) != self._present:
@@ -92,11 +92,11 @@ class Patience:
         if self.lasted <= self.longest.get(phase, 0.0):
             self._counted = self.lasted
         else:
-            self._counted += elapsed * self._weight(at_work())
+            self._counted += elapsed * self._weight(activity())
         return self._counted > self.limit(phase, count, expected)
 
-    def _weight(self, work: Work) -> float:
-        return _WEIGHTS.get(work, 0.0 if self.lasted < BLOCKED_SECONDS else 1.0)
+    def _weight(self, activity: Activity) -> float:
+        return _WEIGHTS.get(activity, 0.0 if self.lasted < BLOCKED_SECONDS else 1.0)
 
     def limit(self, phase: int, count: int, expected: float = 0.0) -> float:
         """Return how many seconds a phase may take that has begun so many times."""

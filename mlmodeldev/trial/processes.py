@@ -5,7 +5,7 @@ Linux tells of them under /proc; nothing here is heavy to import.
 Example::
 
     processes = Processes(pid, without=os.getpid())
-    processes.work(elapsed=1.0)         # Work.NONE: nothing moves
+    processes.activity(elapsed=1.0)         # Activity.NONE: nothing moves
     processes.freeze()
     processes.kill()
 """
@@ -16,7 +16,7 @@ import contextlib
 import os
 import signal
 
-from mlmodeldev.trial.patience import Work
+from mlmodeldev.trial.patience import Activity
 
 _CPU_SHARE = 0.1
 _BYTES = 1 << 20
@@ -64,12 +64,12 @@ class Processes:
             fields = fields_of(read(f"/proc/{name}/stat")) if name.isdigit() else []
             if len(fields) > 1 and fields[0] not in "ZX":
                 children.setdefault(int(fields[1]), []).append(int(name))
-        found = [self.root]
-        for process in found:
-            found += [each for each in children.get(process, ()) if each != self.without]
-        return found
+        family = [self.root]
+        for process in family:
+            family += [each for each in children.get(process, ()) if each != self.without]
+        return family
 
-    def work(self, elapsed: float) -> Work:
+    def activity(self, elapsed: float) -> Activity:
         """Return what they have been doing since the call before, so many seconds ago."""
         blocked = runs = False
         cpu = moved = 0
@@ -84,11 +84,11 @@ class Processes:
         cpu_before, self._cpu = self._cpu, cpu
         moved_before, self._moved = self._moved, moved
         if blocked:
-            return Work.BLOCKED
+            return Activity.BLOCKED
         computed = cpu - cpu_before > _CPU_SHARE * elapsed * os.sysconf("SC_CLK_TCK")
         if cpu_before and (runs or computed or moved - moved_before > _BYTES):
-            return Work.COMPUTING
-        return Work.NONE
+            return Activity.COMPUTING
+        return Activity.NONE
 
     def freeze(self) -> None:
         """Stop all, so that none writes any more."""

@@ -59,8 +59,8 @@ class Watch:
         )
         job |= {"beats": self._beats, "memory": self._memory}
         assert self._process.stdin is not None
-        with self._process.stdin as told:
-            told.write(json.dumps(job).encode())
+        with self._process.stdin as stream:
+            stream.write(json.dumps(job).encode())
 
     def listen(self) -> None:
         """Take the signal upon which this process writes its stacks.

@@ -55,7 +55,7 @@ class Watchdog:
         self.votes = RankVotes(self.folder, self.attempt, self.rank, job["size"])
         self.tick_seconds = min(TICK_SECONDS, job["seconds"] / 20)
         self.stacks = ""
-        self._said = (0, 0)
+        self._reported = (0, 0)
         self._end = select.poll()
         with contextlib.suppress(OSError):  # it has ended by now
             self._end.register(os.pidfd_open(self.pid), select.POLLIN)
@@ -77,15 +77,20 @@ class Watchdog:
         phase, count = present(self.cells)
         expected = self.cells[EXPECTED + phase] / 1000
         overdue = self.patience.tick(
-            phase, count, elapsed, lambda: self.processes.work(elapsed), expected
+            phase, count, elapsed, lambda: self.processes.activity(elapsed), expected
         )
-        if self.votes.is_asked():
+        if self.votes.is_decided():
+            self.processes.freeze()
+            self.processes.kill()
+            self.votes.leave()
+            return True
+        if self.votes.is_open():
             self.votes.answer(overdue)
         if not overdue:
             self.votes.withdraw()
             self.stacks = ""
             return False
-        if self._said == (phase, count):
+        if self._reported == (phase, count):
             return False  # somebody sits at the terminal, and was told
         usual = max(self.patience.longest.get(phase, 0.0), expected)
         if count > 1:  # shorter times are not seen from here
@@ -111,7 +116,7 @@ class Watchdog:
             self._say(f"{hang.line(self.stacks)}; it has gone on since")
             return False
         if self.job["only_say"]:
-            self._said = beat
+            self._reported = beat
             self._say(f"{hang.line(self.stacks)}; Ctrl-C, or kill {self.pid}, ends it")
             return False
         self._end_trial(hang)
@@ -134,8 +139,10 @@ class Watchdog:
         except Exception as error:  # another attempt's, or a full disk: it hangs all the same
             line = f"{line}; not recorded: {error}"
         self._say(f"{line}; ended, the newest checkpoint counts")
-        self.votes.withdraw()
+        self.votes.decide()
         self.processes.kill()
+        self.votes.wait_for_others()
+        self.votes.withdraw()
 
     def _say(self, line: str) -> None:
         """Print a line where the trial prints, unless that is a pipe that nobody empties."""

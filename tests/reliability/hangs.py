@@ -43,7 +43,7 @@ class Case:
     more: tuple[str, ...] = ()
     began: float = 0.0
     hang: dict[str, Any] = field(default_factory=dict)
-    found: float = 0.0
+    ended: float = 0.0
 
 
 CASES = [
@@ -72,10 +72,12 @@ class Hangs:
             program = "tests/reliability/hanging_trainer.py"
             sweep.file.write_text(text.replace("tests/slurm/slow_trainer.py", program))
             planted = "" if case.name.startswith("calm") else case.name
-            variables = f"HANG={planted} HANG_NOTE={folder}/{case.name}.note OMP_NUM_THREADS=1"
+            variables = [f"HANG={planted}", f"HANG_NOTE={folder}/{case.name}.note"]
+            waits = [f"{name}_FINISH_TIMEOUT=5" for name in ("WANDB", "MLFLOW", "CLEARML")]
+            line = " ".join(["export OMP_NUM_THREADS=1", *variables, *waits])
             sweep.fixed = [
                 *(word for word in sweep.fixed if not word.startswith("cluster.setup=")),
-                f"cluster.setup=['export {variables} WANDB_FINISH_TIMEOUT=5 MLFLOW_FINISH_TIMEOUT=5 CLEARML_FINISH_TIMEOUT=5']",
+                f"cluster.setup=['{line}']",
                 "training.limit_val_batches=4",
             ]
             self.sweeps[case.name] = sweep
@@ -95,7 +97,7 @@ class Hangs:
             record = sweep.record(sweep.trials[0])
             note = self.folder / f"{case.name}.note"
             if not case.hang and record.get("hang") and note.exists():
-                case.found = time.time()
+                case.ended = time.time()
                 case.began, case.hang = float(note.read_text()), record["hang"]
                 print(f"{case.name}: {record['hang']}", flush=True)
             state = record.get("state")
@@ -118,7 +120,7 @@ class Hangs:
                 continue
             sweep = self.sweeps[case.name]
             trial = sweep.trials[0]
-            usual, after = case.hang["usual"], case.found - case.began
+            usual, after = case.hang["usual"], case.ended - case.began
             calm = digests["calm-ranks" if case.more == RANKS else "calm"]
             same = "the same" if digests[case.name] == calm else "OTHERS"
             starts = 1 + int(self.slurm.job(sweep.number(trial)).get("Restarts", "0"))

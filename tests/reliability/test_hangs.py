@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.trial.beats import Phase
-from mlmodeldev.trial.patience import START_SECONDS, Patience, Work
+from mlmodeldev.trial.patience import START_SECONDS, Activity, Patience
 from mlmodeldev.trial.rank_votes import RankVotes
 from tests.conftest import ROOT, TrialResult, Trials
 from tests.reliability.step_cost import microseconds_a_step
@@ -214,11 +214,13 @@ def test_a_trial_that_hung_ends_with_the_same_weights(
 # --- how long is too long
 
 
-def overdue_after(patience: Patience, phase: Phase, work: Work = Work.NONE, count: int = 9) -> int:
+def overdue_after(
+    patience: Patience, phase: Phase, activity: Activity = Activity.NONE, count: int = 9
+) -> int:
     """Return after how many seconds a phase is overdue."""
-    patience.tick(phase, count, 1.0, lambda: work)
+    patience.tick(phase, count, 1.0, lambda: activity)
     for second in range(1, 1_000_000):
-        if patience.tick(phase, count, 1.0, lambda: work):
+        if patience.tick(phase, count, 1.0, lambda: activity):
             return second
     raise AssertionError
 
@@ -227,21 +229,21 @@ def taught(seconds: int, phase: Phase) -> Patience:
     """Return the patience that has seen a phase last so long."""
     patience = Patience(60)
     for _ in range(seconds + 1):
-        patience.tick(phase, 8, 1.0, lambda: Work.NONE)
+        patience.tick(phase, 8, 1.0, lambda: Activity.NONE)
     return patience
 
 
 @pytest.mark.parametrize("usual", [0, 20, 400])
-def test_a_hang_is_found_within_three_times_the_usual_and_a_minute(usual: int) -> None:
-    found = overdue_after(taught(usual, Phase.STEP), Phase.STEP)
-    assert 3 * usual < found <= 3 * usual + 57  # two ticks and the stacks are to come
+def test_a_hang_is_seen_within_three_times_the_usual_and_a_minute(usual: int) -> None:
+    after = overdue_after(taught(usual, Phase.STEP), Phase.STEP)
+    assert 3 * usual < after <= 3 * usual + 57  # two ticks and the stacks are to come
 
 
 def test_what_computes_gets_ten_times_as_long_and_a_slow_disk_six_hours() -> None:
     idle = overdue_after(taught(10, Phase.STEP), Phase.STEP)
-    computing = overdue_after(taught(10, Phase.STEP), Phase.STEP, Work.COMPUTING)
+    computing = overdue_after(taught(10, Phase.STEP), Phase.STEP, Activity.COMPUTING)
     assert 8 * idle < computing < 10 * idle
-    blocked = overdue_after(taught(10, Phase.DATA), Phase.DATA, Work.BLOCKED)
+    blocked = overdue_after(taught(10, Phase.DATA), Phase.DATA, Activity.BLOCKED)
     assert 6 * 3600 <= blocked < 6.1 * 3600
 
 
@@ -272,15 +274,20 @@ def test_the_first_rank_asks_the_others(
     clock = [0.0]
     monkeypatch.setattr("mlmodeldev.trial.rank_votes.time.monotonic", lambda: clock[0])
     first, second = (RankVotes(tmp_path, 1, rank, 2) for rank in (0, 1))
-    assert not second.is_asked()
+    assert not second.is_open()
     decided = False
     for _ in range(20):
         clock[0] += 1.0
         decided = first.all_hang()
-        assert second.is_asked()
+        assert second.is_open()
         if answer is not None:
             second.answer(answer)
     assert decided is ends
+    assert not second.is_decided()
+    first.decide()
+    assert second.is_decided()
+    second.leave()
+    first.wait_for_others()
     first.withdraw()
-    assert not second.is_asked()
+    assert not second.is_open()
     assert list(tmp_path.iterdir()) == []
