@@ -26,6 +26,11 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from mlmodeldev.callbacks.logged_names import not_logged, own_names
+from mlmodeldev.callbacks.loop_state import (
+    mark_validation_due,
+    step_waiting_schedulers,
+    validates_now,
+)
 from mlmodeldev.callbacks.nonfinite import NonFinite
 from mlmodeldev.callbacks.soundness import NonFiniteWeights, save_sound
 from mlmodeldev.errors import TrialInterrupted, UsageError
@@ -152,7 +157,7 @@ class ResumeCheckpoint(Checkpoint):
         if 0 <= trainer.max_steps <= trainer.global_step and not trainer.should_stop:
             # Lightning validates before it ends where it was told to, not where steps run out
             self._steps_are_over = trainer.should_stop = True
-        due = _validates_now(trainer)
+        due = validates_now(trainer)
         if _must_end(trainer) and not self._prunes(trainer):
             self._take(trainer, validation_due=due)
             self._must_end = True
@@ -215,7 +220,7 @@ class ResumeCheckpoint(Checkpoint):
             self._write(trainer)
         if self._judged_at < trainer.current_epoch:
             self._judge_by_training(trainer)
-        _step_waiting_schedulers(trainer)
+        step_waiting_schedulers(trainer)
         self.stopping = trainer.should_stop and not self._steps_are_over
         self._take(trainer, epoch_over=True)
         if _must_end(trainer) and not self._prunes(trainer):
@@ -268,7 +273,7 @@ class ResumeCheckpoint(Checkpoint):
             answered()
         loops = trainer._checkpoint_connector._get_loops_state_dict()
         if validation_due:
-            _mark_validation_due(loops["fit_loop"])
+            mark_validation_due(loops["fit_loop"])
         self._pending = {"loops": loops, "epoch": trainer.current_epoch}
         self._epoch_over = epoch_over
 
@@ -361,48 +366,9 @@ class ResumeCheckpoint(Checkpoint):
             log.warning("the record lacks epoch %d until the next: %s", epoch + 1, error)
 
 
-def _validates_now(trainer: Trainer) -> bool:
-    """Whether a validation, or the epoch's end, follows on this batch."""
-    loop = trainer.fit_loop.epoch_loop
-    fetcher = trainer.fit_loop._data_fetcher
-    assert fetcher is not None
-    return loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher)
-
-
-def _step_waiting_schedulers(trainer: Trainer) -> None:
-    """Step the schedulers that wait for a metric before the epoch's checkpoint is written.
-
-    Lightning does it after, and not at all in the first epoch of a process that resumes; so what
-    was resumed had another learning rate. It passes over them where it "restarts".
-    """
-    loop = trainer.fit_loop
-    if loop.epoch_loop._num_ready_batches_reached():
-        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
-        loop._restarting = True
-
-
 def _must_end(trainer: Trainer) -> bool:
     """Whether any rank was signalled; all ranks must call this at the same place."""
     signalled = signals.requested() is not None or stop_noted()
     if trainer.world_size == 1:
         return signalled
     return trainer.strategy.reduce_boolean_decision(signalled, all=False)
-
-
-def _mark_validation_due(fit_loop: dict[str, Any]) -> None:
-    """Rewrite the loops' progress to "this batch is complete, its validation has just begun".
-
-    A checkpoint taken after an epoch's last batch otherwise looks to Lightning like a finished
-    epoch: it would skip the validation and the epoch's end. In the form written here it goes back
-    to the beginning of the validation (`_EvaluationLoop.restarted_mid_evaluation`).
-    """
-    for part in ("total", "current"):
-        progress = fit_loop["epoch_loop.batch_progress"][part]
-        progress["completed"] = progress["processed"]
-    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
-    done = validation["total"]["completed"]
-    validation["total"] = {
-        "ready": done + 1, "started": done + 1, "processed": done, "completed": done
-    }  # fmt: skip
-    validation["current"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-    validation["is_last_batch"] = False

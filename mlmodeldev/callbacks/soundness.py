@@ -146,7 +146,7 @@ def save_sound(
     Raises:
         NonFiniteWeights: the weights, their average or the optimizer's state are not finite.
     """
-    with trainer.profiler.profile("save_checkpoint"):
+    with trainer.profiler.profile("save_checkpoint"):  # type: ignore[attr-defined]
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only)
         if weights_only:
             for average in _averages(trainer):

@@ -29,7 +29,8 @@ from mlmodeldev.training.parent import Parent, find_parent, hand_down, has_chang
 from mlmodeldev.trial.checkpoint import newest_whole, recovery_checkpoints
 from mlmodeldev.trial.code import changed_files, code_digests
 from mlmodeldev.trial.collected import NOTE, refuse_without_checkpoints
-from mlmodeldev.trial.folder import TrialFolder, folder_of
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.place import folder_of
 from mlmodeldev.trial.provenance import changes, provenance
 from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.software import software, torch_difference

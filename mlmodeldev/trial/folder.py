@@ -35,17 +35,17 @@ from mlmodeldev.lease import (
     watch_owner,
 )
 from mlmodeldev.secrets import mask
-from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.synced import make_synced, sync_folder
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.agent_run import entries_of_run, given_run, owner_of
+from mlmodeldev.trial.agent_run import entries_of_run
 from mlmodeldev.trial.configuration import (
     MAY_CHANGE,
     MAY_CHANGE_IN_SWEEPS,
     first_difference,
 )
 from mlmodeldev.trial.fenced import take, write_fenced
+from mlmodeldev.trial.place import folder_of
 from mlmodeldev.trial.record_types import faults, parse_record, read_text
 
 if TYPE_CHECKING:
@@ -367,38 +367,3 @@ def _masked(name: str, value: Any) -> Any:
     """Return an entry without keys; a single word is a digest, unless it is a reason."""
     is_text = isinstance(value, str) and (" " in value or name == "reason")
     return mask(value) if is_text else value
-
-
-def folder_of(settings: Settings) -> Path:
-    """Return where the trial of these settings lies, or will lie."""
-    artefacts = settings.artefacts
-    sweep = Path(artefacts.runs_dir).expanduser().absolute() / artefacts.sweep
-    return sweep / artefacts.trial if artefacts.trial else own_path(sweep, settings.overrides)
-
-
-def own_path(sweep: Path, overrides: Mapping[str, Any], run: str | None = None) -> Path:
-    """Return where the trial of these overrides lies.
-
-    A W&B sweep may draw one point twice. While the first run of it is under way the second gets a
-    folder of its own; once it is done, its result is the second's too.
-
-    Args:
-        sweep: the sweep's folder.
-        overrides: what was asked.
-        run: id of the W&B run that an agent has given; None: the environment's, if any.
-    """
-    path = sweep / identity(overrides)
-    given = given_run()
-    run = run or (given.id if given else None)
-    if run is None:
-        return path
-    second = path.with_name(f"{path.name}-{run}")
-    owner = owner_of(sweep.parent, run)
-    if owner not in (None, *(f"{sweep.name}/{each.name}" for each in (path, second))):
-        return path  # the run is another trial's (`mlmodeldev.trial.agent_run`)
-    record = TrialFolder(path).read() if path.is_dir() else {}
-    other = record.get("wandb_id") not in (None, run) and record.get("state") not in _OVER
-    return second if second.is_dir() or other else path
-
-
-_OVER = ("done", "pruned")

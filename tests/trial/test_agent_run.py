@@ -18,7 +18,8 @@ from mlmodeldev.trial.agent_run import (
     take_run,
     without_agent,
 )
-from mlmodeldev.trial.folder import TrialFolder, own_path
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.place import own_path
 
 
 def folder(runs: Path, name: str) -> Path:
