@@ -7,7 +7,7 @@ LOCK ?= requirements.lock
 STAMP := $(VENV)/.installed$(if $(HASHES),-hashes)$(filter-out requirements.lock,$(LOCK))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint quick coverage shipped shipped-check lock bench slurm slurm-down test-slurm hooks conda \
+.PHONY: help venv demo test lint quick coverage shipped shipped-check lock bench chaos slurm slurm-down test-slurm hooks conda \
   .venv-dvc .venv-extras .venv-docs docs data-version test-dvc clean
 
 help:  ## say what there is
@@ -24,7 +24,7 @@ demo: venv  ## a small sweep of the bundled data: results, heat map, next comman
 
 test: venv .venv-dvc .venv-extras .venv-docs  ## the tests, in about 25 minutes on 2 cores (ALL=1: those of the project itself, too)
 	@$(BIN)/python -m tests.shipped run $(MAKE) --no-print-directory lint  # your own files: make lint
-	@bash tools/debian.sh slurm browser
+	@bash tools/debian.sh slurm browser postgresql
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(ALL),,-m "not project")
 
 lint: venv  ## ruff, mypy, and that imports run one way
@@ -79,6 +79,10 @@ data-version: venv .venv-dvc  ## version DATA=data/cola with DVC and push it (RE
 
 test-dvc: venv .venv-dvc  ## the tests that run DVC for real
 	@$(BIN)/python -m pytest tests/data/test_dvc.py tests/data/test_dvc_trials.py tests/data/test_dvc_stages.py
+
+chaos: venv  ## small trials on a test cluster while a monkey breaks things (SEED=7 MINUTES=3|10|full); writes docs/reliability.md
+	@bash tools/debian.sh slurm
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),3)
 
 slurm: venv  ## leave a Slurm of four nodes up to play with (root on Debian)
 	@$(BIN)/python -m tests.slurm up

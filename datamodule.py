@@ -125,7 +125,9 @@ class Digits(ExactDataModule):
         make_tokenizer(self.tokenizer_name, texts, vocab_size=128).save_pretrained(folder)
 
     def _read_prompts(self) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(self._tokenizer().folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            self._tokenizer().folder, trust_remote_code=False
+        )
         self.prompts = tokenize(self.tokenizer, self.captions())
 
 

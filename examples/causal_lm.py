@@ -170,7 +170,7 @@ class CausalLM(LightningModule):
         self, texts: Sequence[str], folder: Path, tokens: int, seed: int, temperature: float
     ) -> list[str]:
         """Return how each text goes on, by itself: other texts beside it change nothing."""
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return [self._continued(tokenizer, text, tokens, seed, temperature) for text in texts]
 
     def _continued(

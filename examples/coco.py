@@ -150,7 +150,9 @@ class CocoCaptions(CachedCoco):
 
     def setup(self, stage: str | None = None) -> None:
         images, tokens = self.cached_images(), self.cached_tokens()
-        self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            tokens.folder / "tokenizer", trust_remote_code=False
+        )
         self.records = self.read_records()
         corrupt = {int(number) for number in images.metadata["corrupt"]}
         whole = [number not in corrupt for number in range(len(self.records))]

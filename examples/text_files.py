@@ -80,7 +80,9 @@ class TextFiles(ExactDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         made = self._tokens()
-        self.tokenizer = AutoTokenizer.from_pretrained(made.folder / "tokenizer")
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            made.folder / "tokenizer", trust_remote_code=False
+        )
         self.end = end_of_text(self.tokenizer, self.tokenizer_name)
         tokens, ends = made.array("tokens"), made.array("ends")
         spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.synced import make_synced, sync_file, sync_folder, sync_tree
 
 TEMPORARY_SUFFIX = ".tmp"
 _REASONS = {
@@ -41,13 +42,12 @@ _REASONS = {
     errno.ENOENT: "the folder is gone, or can't be made",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "a part of the path is a file or a broken link, not a folder",
+    errno.ELOOP: "a link in the path leads back to itself",
     errno.ENAMETOOLONG: "the name is too long",
     errno.EFBIG: "the file-size limit is reached",
 }
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES}
 _NO_EXCHANGE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2  # linux/fs.h
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 @contextlib.contextmanager
@@ -114,9 +114,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = _temporary(path, path.suffix)
     with writing_to(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_synced(path.parent)
             yield temporary
-            _sync(temporary)
+            sync_file(temporary)
             _rename(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -200,7 +200,8 @@ def replace_folder(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     with writing_to(path):
         try:
-            temporary.mkdir(parents=True)
+            make_synced(path.parent)
+            temporary.mkdir()
             yield temporary
             sync_tree(temporary)
             exchange_folder(temporary, path)
@@ -336,8 +337,11 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def share(path: Path) -> None:
-    """Give ``path`` the permissions of the folder that it lies in (execute for folders only)."""
-    wanted = stat.S_IMODE(path.parent.stat().st_mode)
+    """Give ``path`` the permissions of the folder that it lies in (execute for folders only).
+
+    Not the right of everybody to write, which ``/tmp`` has.
+    """
+    wanted = stat.S_IMODE(path.parent.stat().st_mode) & ~(stat.S_IWOTH | stat.S_ISVTX)
     if not path.is_dir():
         wanted &= 0o666
     with contextlib.suppress(OSError):  # another's file, or a file system without permissions
@@ -352,49 +356,3 @@ def make_folder(path: Path) -> Path:
             path.mkdir()
             share(path)
     return path
-
-
-# --- to the disk
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut, where the file system can do that."""
-    try:
-        _sync(folder)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-
-
-def sync_tree(folder: Path) -> None:
-    """Write a folder's files and folders to the disk, one by one: for a few files."""
-    for place, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            file = Path(place, name)
-            if file.is_file() and not file.is_symlink():
-                _sync(file)
-        sync_folder(Path(place))
-
-
-def sync_file_system(path: Path) -> None:
-    """Flush everything written below ``path``: one call for a tree of a hundred thousand files.
-
-    ``syncfs(2)`` leaves other file systems alone; where libc lacks it, all are flushed.
-    """
-    import ctypes
-
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        ctypes.CDLL(None).syncfs(descriptor)
-    except (AttributeError, OSError):
-        os.sync()
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

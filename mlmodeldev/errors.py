@@ -31,6 +31,10 @@ class UsageError(Exception):
         return shown_line(super().__str__())
 
 
+class NothingBegun(UsageError):
+    """Bad input that was noticed when the trial had a folder, and nothing in it to keep."""
+
+
 class TrialInterrupted(Exception):
     """A trial stopped on a signal after saving its state; starting it again goes on from there."""
 

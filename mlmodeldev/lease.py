@@ -1,12 +1,14 @@
 """Who owns a trial, a worker's place, an agent's run or a download; and whether the owner lives.
 
-An owner is a process, named by host, PID namespace, process id, start and a random token. On this
-host and in this namespace it is alive while its process is. Of any other owner only its heartbeat
-tells: it writes a new time into its record every `HEARTBEAT_SECONDS`, and is dead once the record
-has not changed for `LEASE_SECONDS`, counted by the clock of the process that watches. The clocks of
-two machines are never compared, with one exception: who needs an answer at once (`owned`, as
+An owner is a process, named by host, its boot, PID namespace, process id, start and a random token.
+On this host, since the same boot and in this namespace, it is alive while its process is. Of any
+other owner only its heartbeat tells: it writes a new time into its record every
+`HEARTBEAT_SECONDS`, and is dead once the record has not changed for `LEASE_SECONDS`, counted by the
+clock of the process that watches, and only while it did watch: where a look comes late (a file
+server that was away, a machine asleep) the owner may have been kept from writing, too. The clocks
+of two machines are never compared, with one exception: who needs an answer at once (`owned`, as
 ``status`` does) and has not watched for long enough goes by the time in the record, and allows
-clocks to differ by `SKEW_SECONDS`.
+clocks to differ by `SKEW_SECONDS`. Who may wait asks `liveness` again instead.
 
 Two attempts of one trial are told apart by their tokens, which no new folder begins anew.
 
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 import time
@@ -56,6 +59,7 @@ def new_owner() -> dict[str, Any]:
         "pid": pid,
         "started": start_ticks(pid),
         "namespace": pid_namespace(),
+        "boot": boot_id(),
         "token": os.urandom(16).hex(),
     }
 
@@ -85,10 +89,23 @@ def owned(record: Mapping[str, Any]) -> bool:
     A process that asks again and again goes by what it has seen change meanwhile; one that asks
     for the first time goes by the time in the record, which `SKEW_SECONDS` are added to.
     """
-    if record.get("state") != "running":
-        return False
-    alive = _is_alive(record)
+    alive = liveness(record)
     return time.time() < _end_of(record) + SKEW_SECONDS if alive is None else alive
+
+
+def liveness(record: Mapping[str, Any]) -> bool | None:
+    """Return whether a live process, other than this one, owns what the record tells of.
+
+    None: not to be known yet, ask again. Each call is a look: what changes between two is alive.
+    """
+    return _is_alive(record) if record.get("state") == "running" else False
+
+
+def believed(record: Mapping[str, Any]) -> bool | None:
+    """Return the same, where a lease that is fresh by this machine's clock is taken for alive."""
+    alive = liveness(record)
+    fresh = 0 < _end_of(record) - time.time() <= LEASE_SECONDS
+    return True if alive is None and fresh else alive
 
 
 def watch_owner(read: Callable[[], Mapping[str, Any]], on_wait: Callable[[], None]) -> bool:
@@ -102,12 +119,9 @@ def watch_owner(read: Callable[[], Mapping[str, Any]], on_wait: Callable[[], Non
         on_wait: called before each pause; it may raise to give up.
     """
     while True:
-        record = read()
-        alive = _is_alive(record) if record.get("state") == "running" else False
+        alive = believed(read())
         if alive is not None:
             return alive
-        if 0 < _end_of(record) - time.time() <= LEASE_SECONDS:
-            return True
         on_wait()
         time.sleep(min(_POLL_SECONDS, LEASE_SECONDS / 10))
 
@@ -129,9 +143,15 @@ def _is_alive(record: Mapping[str, Any]) -> bool | None:
 
 
 def _is_here(owner: Mapping[str, Any]) -> bool:
-    """Whether the owner's process id means the same process here; older records lack namespaces."""
-    here = pid_namespace()
-    return owner.get("host") == socket.gethostname() and owner.get("namespace", here) == here
+    """Whether the owner's process id means the same process here.
+
+    Machines and containers may share a name, and all machines have the same first namespace. Older
+    records lack namespaces and boots.
+    """
+    if owner.get("host") != socket.gethostname():
+        return False
+    here = {"namespace": pid_namespace(), "boot": boot_id()}
+    return all(owner.get(name, value) == value for name, value in here.items())
 
 
 def _end_of(record: Mapping[str, Any]) -> float:
@@ -142,18 +162,29 @@ def _end_of(record: Mapping[str, Any]) -> float:
 
 
 class Watch:
-    """What can be said of an owner by looking at something that it changes while it lives."""
+    """What can be said of an owner by looking at something that it changes while it lives.
 
-    def __init__(self) -> None:
+    Args:
+        lease: seconds of silence after which it is dead; None: `LEASE_SECONDS`. A look that comes
+            more than half of it after the one before begins anew.
+    """
+
+    def __init__(self, lease: float | None = None) -> None:
+        self._lease = lease
         self._value: Any = None
         self._since: float | None = None
+        self._looked = float("-inf")
         self._renewed = False
 
     def silence(self, value: Any) -> float:
-        """Look; return for how many seconds of this process's clock it has been the same."""
+        """Look; return for how many seconds of this process's clock it was seen to be the same."""
         now = time.monotonic()
-        if self._since is None or value != self._value:
+        late = now - self._looked > (self._lease or LEASE_SECONDS) / 2
+        if late and value == self._value:
+            self._renewed = False
+        if self._since is None or value != self._value or late:
             self._value, self._since = value, now
+        self._looked = now
         return now - self._since
 
     def is_alive(self, lease: float) -> bool | None:
@@ -163,7 +194,7 @@ class Watch:
         """
         if self._since is not None and lease != self._value:
             self._renewed = lease > self._value
-        if self.silence(lease) >= LEASE_SECONDS:
+        if self.silence(lease) >= (self._lease or LEASE_SECONDS):
             return False
         return True if self._renewed else None
 
@@ -191,7 +222,7 @@ def _requeued_since(slurm: Any) -> bool:
         restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         return restarts > int(slurm.get("restart_count") or 0)
     except (TypeError, ValueError):
-        return False  # an odd number tells nothing
+        return False  # no number that Slurm has written
 
 
 # --- processes
@@ -225,6 +256,15 @@ def pid_namespace() -> int | None:
     """Return the number of this process's PID namespace; None where there are none."""
     try:
         return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return None
+
+
+@functools.cache
+def boot_id() -> str | None:
+    """Return what names this start of this machine among all; None where nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() or None
     except OSError:
         return None
 

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores, GPUs, ports; and how several trials share it.
+"""What this process may use of the machine: cores, GPUs, ports; and what it keeps from others.
 
 Example, four trials at once on 8 cores and 2 GPUs::
 
@@ -18,6 +18,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlmodeldev.errors import UsageError
+
+
+def keep_from_others() -> None:
+    """Let nothing that this process makes be writable for everybody, whatever the umask is.
+
+    Under umask 000 anybody on the cluster could change a trial's record, its checkpoints or the
+    copy of its code, and so run code as whoever starts the next trial.
+    """
+    os.umask(os.umask(0o077) | 0o002)
 
 
 def share_cores() -> None:

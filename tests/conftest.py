@@ -43,7 +43,13 @@ hypothesis_settings.load_profile("shared")
 
 # `make test` hands files to two processes (pytest-xdist); a long one must not come last.
 LONGEST = (
-    *("test_readme.py", "test_interrupts.py", "test_agent_sh.py", "test_resume.py"),
+    *(
+        "test_chaos.py",
+        "test_readme.py",
+        "test_interrupts.py",
+        "test_agent_sh.py",
+        "test_resume.py",
+    ),
     *("test_same_run.py", "test_jobs.py", "test_ranks.py", "test_wandb_doc.py"),
     *("test_bridge.py", "test_search.py", "test_agents.py", "test_search_here.py"),
     *("test_sweep_control.py", "test_outage.py", "test_sync.py", "test_commands.py"),
@@ -172,6 +178,7 @@ def in_fork(printed: Path | str, function: Callable[..., None], *args: Any) -> i
 
 def _call(printed: str, function: Callable[..., None], args: tuple[Any, ...]) -> None:
     from mlmodeldev.errors import TrialInterrupted, UsageError
+    from mlmodeldev.lease import LostLease
     from mlmodeldev.trial.signals import SIGNALS
 
     # A pool that was first to start the fork server has done it with signals blocked.
@@ -187,6 +194,9 @@ def _call(printed: str, function: Callable[..., None], args: tuple[Any, ...]) ->
         code = 2
     except TrialInterrupted:
         code = 75
+    except LostLease as error:
+        print(error, file=sys.stderr)
+        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     if code:

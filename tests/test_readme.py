@@ -119,6 +119,27 @@ def test_the_readme_runs_on_a_cluster(clone: Path, own_slurm: Cluster, tmp_path:
     assert shown["python slurm/SlurmTrain.py status"].count("done") >= 4
 
 
+@pytest.mark.project
+def test_each_promise_names_a_test_that_there_is() -> None:
+    """A file with tests in it, and the function where one is named."""
+    pages = [ROOT / "README.md", ROOT / "docs/security.md", ROOT / "docs/reliability.md"]
+    links = [
+        (page, *link)
+        for page in pages
+        for link in re.findall(r"\]\(((?:\.\./)?tests/[^)#]+\.py)(?:#(\w+))?\)", page.read_text())
+    ]
+    for page, link, name in links:
+        text = (page.parent / link).read_text()
+        functions = re.findall(r"(?m)^ *def (test_\w+)", text)
+        assert functions, f"{page.name}: {link} has no test"
+        assert not name or name in functions, f"{page.name}: {link} has no {name}"
+    assert len(links) >= 35
+    promises = (ROOT / "README.md").read_text().partition("shown by")[2].partition("## When")[0]
+    rows = [row for row in promises.splitlines() if row.startswith("| ") and "---" not in row]
+    assert len(rows) >= 8
+    assert all("](tests/" in row for row in rows), "a promise without its test"
+
+
 def test_links_of_the_readme_and_docs_lead_somewhere() -> None:
     for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\(([^)#]+)[^)]*\)", file.read_text()):

@@ -119,6 +119,21 @@ def test_each_job_ends_by_itself_and_may_only_read() -> None:
         assert "permissions" not in job, name
 
 
+def test_programs_of_others_are_of_one_version_and_get_no_key() -> None:
+    """A tag can be moved to other code; a commit can't."""
+    actions = [step for _, step in steps() if "uses" in step]
+    assert len(actions) >= 10
+    for step in actions:
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", step["uses"]), step
+        if step["uses"].startswith("actions/checkout@"):
+            assert step["with"] == {"persist-credentials": False}
+    named = re.findall(r"uses: actions/[\w-]+@\S+(  # v\d+\.\d+\.\d+)?\n", WORKFLOW.read_text())
+    assert len(named) == len(actions)
+    assert all(named), "a commit without its version"
+    assert "pull_request_target" not in WORKFLOW.read_text()
+    assert "secrets." not in WORKFLOW.read_text()
+
+
 def test_the_slurm_job_has_what_the_tests_ask_for() -> None:
     """A Debian, as root, that may give each node a host name; no Slurm is a failure there."""
     container = workflow()["jobs"]["slurm"]["container"]

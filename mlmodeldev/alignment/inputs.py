@@ -123,7 +123,7 @@ def _tokens(path: Path, name: str, model: nn.Module) -> dict[str, Tensor]:
 
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"{name} has no tokenizer for the text in {path}") from error
     coded: Any = tokenizer(lines, padding=True, truncation=True, return_tensors="pt")

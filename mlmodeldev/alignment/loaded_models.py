@@ -63,9 +63,13 @@ def read_model(name: str, whole: bool = False) -> tuple[nn.Module, list[str]]:
     try:
         with isolate_rng(), _quiet_transformers():
             if whole:
-                config = transformers.AutoConfig.from_pretrained(name)
-                kind = getattr(transformers, next(iter(config.architectures or ()), ""), kind)
-            model, info = kind.from_pretrained(name, output_loading_info=True)
+                config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+                named = getattr(transformers, next(iter(config.architectures or ()), ""), None)
+                if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+                    kind = named
+            model, info = kind.from_pretrained(
+                name, output_loading_info=True, trust_remote_code=False
+            )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"no model could be loaded from {name!r}: {reason}") from error

@@ -8,6 +8,7 @@ Example of an entry::
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from mlmodeldev.atomic import write_json
 from mlmodeldev.callbacks.figures import loss_of, rate_of
 from mlmodeldev.callbacks.of_ranks import gather, own_part
+
+log = logging.getLogger(__name__)
 
 
 class EpochLog(Checkpoint):
@@ -112,8 +115,16 @@ class EpochLog(Checkpoint):
         return total / count if count else None
 
     def _read(self) -> list[dict[str, Any]]:
+        """Return the entries so far; a file that can't be read is kept aside, and said."""
         try:
-            entries: list[dict[str, Any]] = json.loads(self.file.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            entries = json.loads(self.file.read_text(encoding="utf-8"))
+            if all(isinstance(e["epoch"], int) for e in entries):
+                return list(entries)
+        except FileNotFoundError:
             return []
-        return entries
+        except (ValueError, TypeError, LookupError, RecursionError):
+            pass
+        aside = self.file.with_name(f"{self.file.stem}-unreadable{self.file.suffix}")
+        self.file.replace(aside)
+        log.warning("%s can't be read; it begins anew, the former is %s", self.file, aside.name)
+        return []

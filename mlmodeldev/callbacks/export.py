@@ -26,6 +26,7 @@ from mlmodeldev.callbacks.onnx_check import CannotExport
 from mlmodeldev.callbacks.onnx_file import FILE as ONNX
 from mlmodeldev.callbacks.onnx_file import write_onnx
 from mlmodeldev.callbacks.resume import ResumeCheckpoint
+from mlmodeldev.callbacks.soundness import refuse_unsound
 from mlmodeldev.data.info import data_info
 from mlmodeldev.data.randomness import global_states, restore_globals
 from mlmodeldev.trial.checkpoint_values import read_checkpoint
@@ -58,16 +59,23 @@ class Export(Callback):
         self._onnx: dict[str, str] = {}
 
     def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write last/, and best/ where there are best weights; on the first process alone."""
+        """Write last/, and best/ where there are best weights; on the first process alone.
+
+        Raises:
+            NonFiniteWeights: weights are not finite.
+        """
         if not trainer.is_global_zero:
             return
         self.recovery.folder.check_owner()
+        usual = self.recovery.numbers.usual
+        refuse_unsound(pl_module, usual)
         done = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         self._write("last", trainer, pl_module, done)
         if Path(self.recovery.best_path).is_file():
             best = {"epoch": self.recovery.best_epoch + 1, "step": self.recovery.best_step}
             kept = {name: _copied(value) for name, value in pl_module.state_dict().items()}
             load_weights(pl_module, self.recovery.best_path)
+            refuse_unsound(pl_module, usual)
             self._write("best", trainer, pl_module, best)
             pl_module.load_state_dict(kept)
         if self._onnx:

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mlmodeldev.secrets import masked
+
 TOLERANCE = 1e-5
 """Of the difference to torch's outputs, times the largest of them where that is above one."""
 
@@ -102,4 +104,4 @@ def _line_of(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """Return an error's type and the first line of what it says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"[:300]
+    return masked(f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}", 300)

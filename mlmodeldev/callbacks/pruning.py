@@ -11,6 +11,8 @@ Example::
 from __future__ import annotations
 
 import math
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,20 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlmodeldev.callbacks.logged_names import nearest_metric
 from mlmodeldev.errors import UsageError
-from mlmodeldev.sweep.stopping import verdict
-from mlmodeldev.trial.record import history
+from mlmodeldev.sweep.stopping import bands, verdict
+from mlmodeldev.trial.record import history, read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.callback_schema import Pruning as PruningSettings
+
+
+@dataclass(frozen=True)
+class _Logged:
+    """What another trial has logged, the file's version then, and whether nothing can follow."""
+
+    version: tuple[int, int]
+    values: list[float]
+    is_final: bool
 
 
 class Pruning(Callback):
@@ -37,7 +48,7 @@ class Pruning(Callback):
         self.folder, self.settings = folder, settings
         self.reason: str | None = None
         self.values: list[float] = []
-        self._read: dict[Path, tuple[tuple[int, int], list[float]]] = {}
+        self._read: dict[str, _Logged] = {}
 
     @property
     def state_key(self) -> str:
@@ -74,24 +85,45 @@ class Pruning(Callback):
 
     def _judge(self) -> str | None:
         if self.settings.rule == "hyperband":
-            return verdict(self.settings, self.values, self._others(), self.settings.goal)
+            reached = [band for band in bands(self.settings) if band <= len(self.values)]
+            if not reached:
+                return None  # whatever the others have logged
+            others = self._others(reached[-1])
+            return verdict(self.settings, self.values, others, self.settings.goal)
         from mlmodeldev.sweep.optuna_rules import judge
 
         return judge(self.settings, self.values)
 
-    def _others(self) -> list[list[float]]:
-        """Return what the other trials have logged; a file is read again only if it changed."""
-        files = (f for f in self.folder.parent.glob("*/log.json") if f.parent != self.folder)
-        return [values for file in files if (values := self._values(file))]
+    def _others(self, band: int) -> list[list[float]]:
+        """Return what the other trials have logged, as far as this band.
 
-    def _values(self, file: Path) -> list[float]:
+        What was logged stays, so a trial's files are looked at no more once it has reached the
+        band, or has ended before it: each look is a question to the file server, and every trial of
+        the sweep asks about every other.
+        """
         try:
-            status = file.stat()
+            with os.scandir(self.folder.parent) as items:
+                names = [item.name for item in items if item.name[0] != "."]
+        except OSError:
+            return []
+        others = (self._values(name, band) for name in names if name != self.folder.name)
+        return [values for values in others if values]
+
+    def _values(self, name: str, band: int) -> list[float]:
+        cached = self._read.get(name)
+        if cached is not None and (cached.is_final or len(cached.values) >= band):
+            return cached.values
+        folder = self.folder.parent / name
+        try:
+            status = (folder / "log.json").stat()
         except OSError:
             return []
         version = (status.st_mtime_ns, status.st_size)
-        cached = self._read.get(file)
-        if cached is None or cached[0] != version:
-            cached = (version, history(file.parent, self.settings.metric))
-            self._read[file] = cached
-        return cached[1]
+        if cached is None or cached.version != version:
+            values, is_final = history(folder, self.settings.metric), False
+            if len(values) < band and read_record(folder).get("state") in ("done", "pruned"):
+                # once more, for it may have logged its last value in between
+                values, is_final = history(folder, self.settings.metric), True
+            cached = _Logged(version, values, is_final)
+            self._read[name] = cached
+        return cached.values

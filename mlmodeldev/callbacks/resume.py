@@ -16,6 +16,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -25,10 +26,19 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from mlmodeldev.callbacks.logged_names import not_logged, own_names
+from mlmodeldev.callbacks.loop_state import (
+    mark_validation_due,
+    step_waiting_schedulers,
+    validates_now,
+)
+from mlmodeldev.callbacks.nonfinite import NonFinite
+from mlmodeldev.callbacks.soundness import NonFiniteWeights, save_sound
 from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS
+from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.beats import Phase, during
 from mlmodeldev.trial.checkpoint import prune, step_path
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import epoch_value
@@ -50,6 +60,7 @@ class ResumeCheckpoint(Checkpoint):
         every_n_steps: optimizer steps between checkpoints beside those at each epoch's end.
         required: whether a trial without the metric is wrong. It need not be for one that never
             validates and whose settings don't name it.
+        numbers: decides what becomes of weights that are not finite, of which nothing is saved.
     """
 
     def __init__(
@@ -59,9 +70,11 @@ class ResumeCheckpoint(Checkpoint):
         mode: Literal["max", "min"],
         every_n_steps: int | None = None,
         required: bool = True,
+        numbers: NonFinite | None = None,
     ) -> None:
         self.folder, self.monitor, self.mode = folder, monitor, mode
         self.every_n_steps, self.required = every_n_steps, required
+        self.numbers = numbers or NonFinite("raise")
         self._judged_at = -1
         self._steps_are_over = self._epoch_over = False
         self.best_value: float | None = None
@@ -144,7 +157,7 @@ class ResumeCheckpoint(Checkpoint):
         if 0 <= trainer.max_steps <= trainer.global_step and not trainer.should_stop:
             # Lightning validates before it ends where it was told to, not where steps run out
             self._steps_are_over = trainer.should_stop = True
-        due = _validates_now(trainer)
+        due = validates_now(trainer)
         if _must_end(trainer) and not self._prunes(trainer):
             self._take(trainer, validation_due=due)
             self._must_end = True
@@ -207,7 +220,7 @@ class ResumeCheckpoint(Checkpoint):
             self._write(trainer)
         if self._judged_at < trainer.current_epoch:
             self._judge_by_training(trainer)
-        _step_waiting_schedulers(trainer)
+        step_waiting_schedulers(trainer)
         self.stopping = trainer.should_stop and not self._steps_are_over
         self._take(trainer, epoch_over=True)
         if _must_end(trainer) and not self._prunes(trainer):
@@ -222,12 +235,18 @@ class ResumeCheckpoint(Checkpoint):
         better = self.best_value is None or (
             value > self.best_value if self.mode == "max" else value < self.best_value
         )
-        if trainer.strategy.broadcast(better and not math.isnan(value)):
-            self.best_value, self.best_epoch = value, trainer.current_epoch
-            self.best_step = trainer.global_step
-            if trainer.is_global_zero:
-                self.folder.check_owner()
-            trainer.save_checkpoint(self.best_path, weights_only=True)
+        if not trainer.strategy.broadcast(better and math.isfinite(value)):
+            return
+        if trainer.is_global_zero:
+            self.folder.check_owner()
+        try:
+            with during(Phase.CHECKPOINT):
+                save_sound(trainer, self.best_path, self.numbers.usual, weights_only=True)
+        except NonFiniteWeights as error:
+            self.numbers.lose_weights(trainer, error)
+            return
+        self.best_value, self.best_epoch = value, trainer.current_epoch
+        self.best_step = trainer.global_step
 
     def _judge_by_training(self, trainer: Trainer) -> None:
         """Judge by what training has logged.
@@ -254,7 +273,7 @@ class ResumeCheckpoint(Checkpoint):
             answered()
         loops = trainer._checkpoint_connector._get_loops_state_dict()
         if validation_due:
-            _mark_validation_due(loops["fit_loop"])
+            mark_validation_due(loops["fit_loop"])
         self._pending = {"loops": loops, "epoch": trainer.current_epoch}
         self._epoch_over = epoch_over
 
@@ -262,17 +281,29 @@ class ResumeCheckpoint(Checkpoint):
         """Write the checkpoint that was taken, if any, and end if that was to be the last."""
         if self._pending is None:
             return
-        if trainer.is_global_zero:
-            self.folder.check_owner()
-        checkpoints = self.folder.path / "checkpoints"
-        trainer.save_checkpoint(step_path(checkpoints, trainer.global_step))
-        if trainer.is_global_zero:
-            prune(checkpoints)
-        if self._epoch_over:
-            self._record(trainer, self._pending["epoch"])
+        with during(Phase.CHECKPOINT):
+            self._save(trainer, self._pending)
         self._pending = None
         if self._must_end:
             self._end(trainer)
+
+    def _save(self, trainer: Trainer, pending: dict[str, Any]) -> None:
+        if trainer.is_global_zero:
+            self.folder.check_owner()
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsFile):
+                    logger.bring_to_disk()
+        checkpoints = self.folder.path / "checkpoints"
+        path, usual = step_path(checkpoints, trainer.global_step), self.numbers.usual
+        try:
+            save_sound(trainer, path, usual)
+        except NonFiniteWeights as error:
+            self.numbers.lose_weights(trainer, error)
+            save_sound(trainer, path, usual)
+        if trainer.is_global_zero:
+            prune(checkpoints)
+        if self._epoch_over:
+            self._record(trainer, pending["epoch"])
 
     def _end(self, trainer: Trainer) -> NoReturn:
         raise TrialInterrupted(
@@ -304,42 +335,35 @@ class ResumeCheckpoint(Checkpoint):
             self.folder.heartbeat()
         elif now - self._last_look > LOOK_SECONDS:
             self._last_look = now
-            self.folder.check_owner()
+            with contextlib.suppress(OSError):  # looked at again soon, and before each write
+                self.folder.check_owner()
 
     def _record(self, trainer: Trainer, epoch: int) -> None:
-        if trainer.is_global_zero:
+        """Put the epoch into the record; before the last, a lock or disk for a moment is no fault.
+
+        Raises:
+            UsageError: training is over, and the record can't be written.
+        """
+        if not trainer.is_global_zero:
+            return
+        metric = {
+            "name": self.monitor,
+            "mode": self.mode,
+            "value": self.best_value,
+            "epoch": self.best_epoch + 1,
+        }
+        try:
             self.folder.update(
                 epoch=epoch + 1,
                 epochs=trainer.max_epochs,
                 step=trainer.global_step,
                 stopped=self.stopping,
-                metric={
-                    "name": self.monitor,
-                    "mode": self.mode,
-                    "value": self.best_value,
-                    "epoch": self.best_epoch + 1,
-                },
+                metric=metric,
             )
-
-
-def _validates_now(trainer: Trainer) -> bool:
-    """Whether a validation, or the epoch's end, follows on this batch."""
-    loop = trainer.fit_loop.epoch_loop
-    fetcher = trainer.fit_loop._data_fetcher
-    assert fetcher is not None
-    return loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher)
-
-
-def _step_waiting_schedulers(trainer: Trainer) -> None:
-    """Step the schedulers that wait for a metric before the epoch's checkpoint is written.
-
-    Lightning does it after, and not at all in the first epoch of a process that resumes; so what
-    was resumed had another learning rate. It passes over them where it "restarts".
-    """
-    loop = trainer.fit_loop
-    if loop.epoch_loop._num_ready_batches_reached():
-        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
-        loop._restarting = True
+        except UsageError as error:
+            if trainer.should_stop or epoch + 1 == trainer.max_epochs:
+                raise
+            log.warning("the record lacks epoch %d until the next: %s", epoch + 1, error)
 
 
 def _must_end(trainer: Trainer) -> bool:
@@ -348,22 +372,3 @@ def _must_end(trainer: Trainer) -> bool:
     if trainer.world_size == 1:
         return signalled
     return trainer.strategy.reduce_boolean_decision(signalled, all=False)
-
-
-def _mark_validation_due(fit_loop: dict[str, Any]) -> None:
-    """Rewrite the loops' progress to "this batch is complete, its validation has just begun".
-
-    A checkpoint taken after an epoch's last batch otherwise looks to Lightning like a finished
-    epoch: it would skip the validation and the epoch's end. In the form written here it goes back
-    to the beginning of the validation (`_EvaluationLoop.restarted_mid_evaluation`).
-    """
-    for part in ("total", "current"):
-        progress = fit_loop["epoch_loop.batch_progress"][part]
-        progress["completed"] = progress["processed"]
-    validation = fit_loop["epoch_loop.val_loop.batch_progress"]
-    done = validation["total"]["completed"]
-    validation["total"] = {
-        "ready": done + 1, "started": done + 1, "processed": done, "completed": done
-    }  # fmt: skip
-    validation["current"] = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-    validation["is_last_batch"] = False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.callbacks import ProgressBar
 
+from mlmodeldev.callbacks.beats import Beats
 from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.example_inputs import ExampleInputs
 from mlmodeldev.callbacks.export import Export
@@ -26,11 +27,14 @@ from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.callbacks.throughput import Throughput
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.instantiation import instantiate
-from mlmodeldev.settings.lightning_names import of_the_other
+from mlmodeldev.settings.lightning_names import accept_both_names
+from mlmodeldev.settings.targets import check_kind
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.trial.folder import TrialFolder
+
+_CALLBACK = "a Lightning Callback"
 
 
 def make_callbacks(
@@ -48,17 +52,20 @@ def make_callbacks(
     """
     training, chosen = settings.training, settings.callbacks
     added = {name: _added(name, one) for name, one in chosen.added.items()}
+    numbers = NonFinite(training.nonfinite, folder.path / "checkpoints")
     recovery = ResumeCheckpoint(
         folder,
         training.monitor,
         training.mode,
         training.checkpoint_every_n_steps,
         required="training.monitor" in settings.overrides,
+        numbers=numbers,
     )
     stack: list[Callback] = [
+        Beats(),
         SeedSteps(training.seed),
         MetricStates(),
-        NonFinite(training.nonfinite),
+        numbers,
         EpochLog(folder.path / "log.json"),
         recovery,
     ]
@@ -86,12 +93,12 @@ def make_callbacks(
 
 def _added(name: str, chosen: Mapping[str, Any]) -> Callback:
     """Make a callback of the user's; its hooks are left alone."""
+    target = chosen["_target_"]
+    accept_both_names()
+    check_kind(f"callbacks.{name}", target, (Callback,), _CALLBACK)
     made = instantiate(f"callbacks.{name}", chosen)
-    if not isinstance(made, Callback):
-        target = chosen["_target_"]
-        raise UsageError(
-            f"callbacks.{name}._target_={target}: must be a Lightning Callback{of_the_other(made)}"
-        )
+    if not isinstance(made, Callback):  # a function that does not do what it says, `_partial_`
+        raise UsageError(f"callbacks.{name}._target_={target}: must be {_CALLBACK}")
     return made
 
 

@@ -10,7 +10,7 @@ The folder's name is a digest of the key: digests of the inputs, settings, and t
 function that makes it. So what other inputs or settings made can't be read by mistake, and an old
 trial still finds its own. One process makes it, with a name that appears when it is complete; the
 others wait. ``prepared.json`` in it holds the key, and size and SHA-256 of each file: a folder
-with a torn or missing file is made again.
+with a damaged or missing file is made again (`mlmodeldev.data.soundness`).
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ from mlmodeldev.atomic import (
     make_folder,
     publish,
     remove,
-    sync_file_system,
     write_shared,
     writing_to,
 )
+from mlmodeldev.data.soundness import damage, note_sound
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch.files import SIDE, free_bytes, human, remove_if_empty
 from mlmodeldev.fetch.lock import Claim, ClaimLost, one_worker
 from mlmodeldev.fetch.progress import LINE_SECONDS
 from mlmodeldev.fetch.verify import hash_file
 from mlmodeldev.machine import user_cache
+from mlmodeldev.synced import sync_file_system
 
 MARKER = "prepared.json"
 Make = Callable[[Path], Mapping[str, Any] | None]
@@ -129,14 +130,18 @@ def _make_or_wait(target: Path, key: Mapping[str, Any], make: Make) -> None:
 
 
 def open_cached(folder: Path, key: Mapping[str, Any]) -> CachedArrays | None:
-    """Return the folder's content if it is of this key and no file is missing or cut short."""
+    """Return the folder's content if it is of this key and no file is missing or damaged."""
     try:
         marker = json.loads((folder / MARKER).read_bytes())
         made = CachedArrays(folder, marker["key"], marker["facts"], marker["files"])
-        complete = all((folder / n).stat().st_size == f["bytes"] for n, f in made.files.items())
+        if made.key != _plain(key):
+            return None
+        problem = damage(folder, made.files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return made if complete and made.key == _plain(key) else None
+    if problem:
+        _logger.warning("%s/%s; it is made anew", folder, problem)
+    return None if problem else made
 
 
 def _make(target: Path, key: Mapping[str, Any], make: Make, claim: Claim) -> None:
@@ -154,6 +159,7 @@ def _make(target: Path, key: Mapping[str, Any], make: Make, claim: Claim) -> Non
             claim.check()
             remove(target)  # torn, or there would be nothing to make
             publish(staged, target)
+            note_sound(target, content["files"])
         finally:
             remove(staged)
 

@@ -17,10 +17,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from mlmodeldev.atomic import write_text
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.address import split_address
 from mlmodeldev.project import run_git
 from mlmodeldev.secrets import mask
 
@@ -184,7 +184,7 @@ def check_address(option: str, url: str) -> None:
     Raises:
         UsageError: naming the option, not the key.
     """
-    parts = urlsplit(url)
+    parts = split_address(url, option)
     if "://" in url and (
         parts.password or parts.query or (parts.scheme == "s3" and parts.username)
     ):

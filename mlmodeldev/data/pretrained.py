@@ -23,7 +23,8 @@ def pretrained(
         name: folder or Hub name.
         needs: what the data asks of the model's configuration, such as
             ``{"vocab_size": ("at least", 4000)}`` or ``{"image_size": ("exactly", 8)}``.
-        arguments: for ``from_pretrained``.
+        arguments: for ``from_pretrained``; code that lies beside the weights is not run unless
+            ``trust_remote_code=True`` is among them.
 
     Raises:
         UsageError: there is no such model, its files are damaged, it does not fit the data, or the
@@ -44,7 +45,7 @@ def _load(kind: Any, name: str, arguments: dict[str, Any]) -> Any:
     from safetensors import SafetensorError
 
     try:
-        return kind.from_pretrained(name, **arguments)
+        return kind.from_pretrained(name, **{"trust_remote_code": False, **arguments})
     except (OSError, ValueError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UsageError(

@@ -11,9 +11,11 @@ when it was made. ``auto`` never fails for want of room: it goes on with the sha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -70,11 +72,20 @@ def _automatic(source: CachedArrays) -> Path | None:
         return None
     if os.stat(name).st_dev == source.folder.stat().st_dev:  # noqa: PTH116
         return None
-    # A folder of our name in a shared /tmp may be another user's.
     folder = Path(name) / f"mlmodeldev-{os.getuid()}"
-    if folder.exists() and folder.stat().st_uid != os.getuid():
-        return None
-    return folder
+    return folder if _make_own(folder) else None
+
+
+def _make_own(folder: Path) -> bool:
+    """Make a folder that nobody else can write in; a shared /tmp may have another's of that name.
+
+    A link that somebody has put there leads to where they want it.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return is_own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _no_room(source: CachedArrays, folder: Path) -> str:

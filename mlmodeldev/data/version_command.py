@@ -20,6 +20,7 @@ from mlmodeldev.arguments import OneLineParser
 from mlmodeldev.data.dvc import Dvc, check_address, repository_of
 from mlmodeldev.data.tracked import Tracked
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
+from mlmodeldev.machine import keep_from_others
 from mlmodeldev.project import git_output, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments
 
@@ -30,6 +31,7 @@ _EXIT_CTRL_C = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer the command line; return the exit status."""
     guard_output()
+    keep_from_others()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         options = _parser().parse_args(given)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.atomic import write_json, write_text, writing_to
 from mlmodeldev.doctor.line import Line, Scope
 from mlmodeldev.errors import UsageError
-from mlmodeldev.secrets import clean_environment
+from mlmodeldev.secrets import clean_environment, masked
 from mlmodeldev.slurm.outer_job import sbatch_environment
 from mlmodeldev.slurm.query import read_queue, run_command, slurm_is_here
 from mlmodeldev.slurm.script import plain_script, python_words
@@ -167,5 +167,5 @@ def _without_answer(answer: Path, job: str) -> Line:
             " a file system that all nodes share?"
         )
         return Line("FAIL", what, "python slurm/SlurmTrain.py artefacts.runs_dir=DIR", "job")
-    what = f"job {job} ended without an answer: {printed[-1][:300]}"
+    what = f"job {job} ended without an answer: {masked(printed[-1], 300)}"
     return Line("FAIL", what, f"sacct -j {job} -o JobID,State,ExitCode,NodeList", "job")

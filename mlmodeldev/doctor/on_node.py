@@ -19,6 +19,7 @@ from mlmodeldev.doctor.job import ANSWER, REQUEST
 from mlmodeldev.doctor.line import Line, Scope
 from mlmodeldev.doctor.run import run_checks
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
+from mlmodeldev.secrets import masked
 from mlmodeldev.settings.composition import compose_settings
 
 
@@ -30,7 +31,7 @@ def main(place: Path) -> None:
         lines = list(_lines(request))
     except Exception as error:
         traceback.print_exc()
-        text = " ".join(str(error).split())[:300]
+        text = masked(" ".join(str(error).split()), 300)
         mend = "python slurm/SlurmTrain.py doctor --job"
         lines = [Line("FAIL", f"the node can't make the checks: {text}", mend, "job")]
     rows = [dataclasses.asdict(dataclasses.replace(line, where=where)) for line in lines]

@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError as StillWorking
 from mlmodeldev.doctor.checks import CHECKS
 from mlmodeldev.doctor.line import Check, Line, Scope, fail, warn
 from mlmodeldev.errors import UsageError
-from mlmodeldev.secrets import mask
+from mlmodeldev.secrets import mask, masked
 from mlmodeldev.tracking.bounded import in_background
 
 
@@ -53,7 +53,7 @@ def _lines(check: Check, scope: Scope) -> list[Line]:
         except UsageError as error:
             return [fail(" ".join(str(error).split()), "python slurm/SlurmTrain.py plan")]
         except Exception as error:
-            text = " ".join(str(error).split())[:200]
+            text = masked(" ".join(str(error).split()), 200)
             what = f"{check.name}: was not checked ({type(error).__name__}: {text})"
             return [warn(what, "python slurm/SlurmTrain.py doctor --json")]
 

@@ -128,7 +128,13 @@ def safe_path(archive: Path, name: str) -> PurePosixPath:
         or (path.parts and path.parts[0].endswith(":"))
     ):
         raise ArchiveError(f"{archive}: the member {name!r} would leave the folder")
+    if len(path.parts) > _DEEPEST:
+        raise ArchiveError(f"{archive}: {len(path.parts)} folders deep: {name[:40]!r}...")
     return path
+
+
+_DEEPEST = 200
+"""Folders in each other that a member may lie in; nothing that walks them has more patience."""
 
 
 def _zip_members(archive: Path, limits: Limits) -> Iterator[Member]:

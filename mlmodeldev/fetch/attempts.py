@@ -178,7 +178,7 @@ def _stream(job: DownloadJob, url: str, trial: bool) -> bool:
         offset=staging.size,
         stop=stop,
         validator=staging.validator if staging.is_from(url) else "",
-        headers=job.source.request_headers(),
+        headers=job.source.request_headers(url),
         timeout=job.timeout,
     ) as stream:
         if stream.offset != staging.size:

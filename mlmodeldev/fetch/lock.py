@@ -197,7 +197,7 @@ class _ForeignClaim:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._watch = Watch()
+        self._watch = Watch(LEASE_SECONDS)
 
     def expire(self) -> None:
         """Remove the file once it has not changed for ``LEASE_SECONDS``.

@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent / "manifests"
 MIRROR_VARIABLE = "MLMODELDEV_MIRROR"
 FOLDER_VARIABLE = "MLMODELDEV_MANIFESTS"
 _KEYS = ("title", "homepage", "licence", "files", "layout")
-_SOURCE_KEYS = ("urls", "name", "bytes", "sha256", "md5", "headers")
+_SOURCE_KEYS = ("urls", "name", "bytes", "sha256", "md5", "headers", "hosts")
 _FILE_KEYS = (*_SOURCE_KEYS, "unpack", "flatten", "max_bytes")
 
 _logger = logging.getLogger(__name__)
@@ -132,7 +132,8 @@ def _mirrored(manifest: Manifest) -> Manifest:
         source = entry.source
         own = [f"{base.rstrip('/')}/{manifest.name}/{quote(source.name)}" for base in bases]
         try:
-            # A name taken from the first address stays: files are found under it later.
+            # A name taken from the first address stays: files are found under it later; so do the
+            # hosts that get the headers.
             changed = dataclasses.replace(source, urls=[*own, *source.urls], name=source.name)
         except UsageError as error:
             raise UsageError(f"{MIRROR_VARIABLE}: {error}") from None

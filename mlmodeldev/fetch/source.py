@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.fetch.address import split_address
 
 SCHEMES = ("http", "https", "file")
 _DIGEST_LENGTH = {"sha256": 64, "md5": 32}
@@ -61,8 +62,11 @@ class Source:
         sha256: Hexadecimal digest in either case, if known.
         name: File name in the directory. Default: the last part of the first address.
         md5: Used only when no ``sha256`` is known; protects from damage, not from malice.
-        headers: Sent to the host of each address, not to where it redirects. ``${NAME}`` is
-            read from the environment at the time of the request.
+        headers: Sent to ``hosts`` alone, and not to where they redirect; never over plain http,
+            but for this machine itself. ``${NAME}`` is read from the environment at the time of
+            the request.
+        hosts: That get the headers, as ``host`` or ``host:port``. Default: that of the first
+            address; a mirror is somebody else.
         licence: Shown in tables; not used.
 
     Raises:
@@ -76,12 +80,15 @@ class Source:
     md5: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     licence: str = ""
+    hosts: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         urls = _addresses(self.urls)
         object.__setattr__(self, "urls", urls)
         _check_urls(urls)
         _check_bytes(self.bytes)
+        hosts = (self.hosts,) if isinstance(self.hosts, str) else tuple(self.hosts)
+        object.__setattr__(self, "hosts", _check_hosts(hosts) or first_host(urls))
         for algorithm in _DIGEST_LENGTH:
             digest = _clean_digest(algorithm, getattr(self, algorithm))
             object.__setattr__(self, algorithm, digest)
@@ -99,12 +106,14 @@ class Source:
         """The addresses without their secrets."""
         return [redact(url) for url in self.urls]
 
-    def request_headers(self) -> dict[str, str]:
-        """Return the headers with ``${NAME}`` filled in.
+    def request_headers(self, url: str) -> dict[str, str]:
+        """Return the headers for one address, with ``${NAME}`` filled in; none for another host.
 
         Raises:
             UsageError: A variable that is not set (the value of the header is not shown).
         """
+        if not (is_private(url) and {*_hosts_of(url)} & {*self.hosts}):
+            return {}
         return {key: _expand(key, value, self.name) for key, value in self.headers.items()}
 
 
@@ -116,11 +125,44 @@ def _addresses(urls: Any) -> tuple[Any, ...]:
     return tuple(urls)
 
 
+def is_private(url: str) -> bool:
+    """Whether nobody between here and there can read what is sent: https, or this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or parts.hostname in _THIS_MACHINE
+
+
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+
+
+def first_host(urls: Sequence[str]) -> tuple[str, ...]:
+    """Return the host of the first address that has one, with its port if the address has it."""
+    return next(((each[0],) for url in urls if (each := _hosts_of(url))), ())
+
+
+def _hosts_of(url: str) -> tuple[str, ...]:
+    """Return what a host may be called: ``host:port``, and ``host`` where the port is https's."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2].lower()
+    if not host:
+        return ()
+    plain = host.removesuffix(":443") if parts.scheme == "https" else host
+    return (plain, f"{plain}:443") if parts.scheme == "https" and ":" not in plain else (plain,)
+
+
+def _check_hosts(hosts: Sequence[str]) -> tuple[str, ...]:
+    for host in hosts:
+        if not isinstance(host, str) or not re.fullmatch(r"[\w.:\[\]-]+", host):
+            raise UsageError(
+                f"Source.hosts: {host!r} is no host: give its name alone, such as data.example.org"
+            )
+    return tuple(host.lower() for host in hosts)
+
+
 def _check_urls(urls: Sequence[str]) -> None:
     if not urls:
         raise UsageError("Source.urls is empty: give at least one address")
     for url in urls:
-        scheme = _scheme(url)
+        scheme = split_address(url, "Source.urls").scheme if isinstance(url, str) else ""
         if scheme not in SCHEMES:
             shown = redact(url) if scheme else repr(url)
             hint = nearest(scheme, SCHEMES) if scheme else ""

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlmodeldev import __version__
-from mlmodeldev.fetch.source import redact
+from mlmodeldev.fetch.source import is_private, redact
 
 if TYPE_CHECKING:
     import requests
@@ -139,7 +139,7 @@ class RangeLost(Transient):
 
 def _advice(status: int) -> str:
     if status in (401, 403):
-        return " (set Source.headers or ~/.netrc for this host)"
+        return " (set Source.headers or ~/.netrc for this host; they are sent over https alone)"
     return ""
 
 
@@ -186,7 +186,8 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 def _get(url: str, headers: Mapping[str, str], timeout: float) -> Iterator[requests.Response]:
     """A streamed GET. The session is kept: a second request saves the TLS handshake."""
     session = _session(os.getpid())
-    response = session.get(url, headers=dict(headers), stream=True, timeout=timeout)
+    auth = None if is_private(url) else _no_password
+    response = session.get(url, headers=dict(headers), stream=True, timeout=timeout, auth=auth)
     with response:
         yield response
 
@@ -201,6 +202,8 @@ def _session(_pid: int) -> requests.Session:
 
         def rebuild_auth(self, prepared_request: Any, response: Any) -> None:
             super().rebuild_auth(prepared_request, response)
+            if not is_private(prepared_request.url):  # requests takes .netrc's for the new host
+                prepared_request.headers.pop("Authorization", None)
             if self.should_strip_auth(response.request.url, prepared_request.url):
                 for name in list(prepared_request.headers):
                     if name.lower() not in _HARMLESS:
@@ -209,6 +212,11 @@ def _session(_pid: int) -> requests.Session:
     session = Session()
     session.headers["User-Agent"] = AGENT
     return session
+
+
+def _no_password(request: Any) -> Any:
+    """Send a request without the password that ``.netrc`` has for its host."""
+    return request
 
 
 _HARMLESS = frozenset(

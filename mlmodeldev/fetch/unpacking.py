@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mlmodeldev.atomic import make_folder, publish, remove, sync_file_system, write_shared
+from mlmodeldev.atomic import make_folder, publish, remove, write_shared
 from mlmodeldev.fetch.archive import (
     BROKEN,
     ArchiveError,
@@ -31,6 +31,7 @@ from mlmodeldev.fetch.archive import (
 )
 from mlmodeldev.fetch.files import SIDE, free_bytes, human, remove_if_empty
 from mlmodeldev.fetch.verify import recorded_digest
+from mlmodeldev.synced import sync_file_system
 
 MARKER = ".unpacked.json"
 """In the unpacked folder: which archive it came from, how many files and bytes."""

@@ -14,27 +14,35 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev import __version__
 from mlmodeldev.report import curves
 from mlmodeldev.report.head import head
 from mlmodeldev.report.importance import Point, importances
-from mlmodeldev.report.matrices import left_out, read_matrices
-from mlmodeldev.report.origin import Changes, failure, origin
+from mlmodeldev.report.matrices import read_matrices
+from mlmodeldev.report.origin import Changes, Failures, origin
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.sweep_watch import undrawn_trials
 from mlmodeldev.slurm.trial_entries import ENDED
 from mlmodeldev.slurm.usage_table import usage_table
 from mlmodeldev.sweep.results import collect
+from mlmodeldev.trial.record_types import DAMAGED
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.submission import TrialJob
     from mlmodeldev.slurm.sweep_state import SweepState
     from mlmodeldev.slurm.trial_entries import TrialEntry
+    from mlmodeldev.sweep.results import Results
 
 FORM = 1
 """Of the page's JSON."""
+MOST_TRIALS = 20_000
+"""So many trials are in the page; of more, the best and those that did not end well."""
+
+
+_QUIET = frozenset({*ENDED, "missing", "queued"})
 
 
 @dataclass(frozen=True)
@@ -63,17 +71,18 @@ def gather(
     metric, goal = metric_of(sweep_state)
     results = collect(sweep_state.entries, metric, goal)
     entries = {entry.trial.id: entry for entry in sweep_state.entries}
-    shown = []
+    every, failures = [], Failures(sweep_state)
     for row in results.rows:  # best first
         entry, job = entries[row["id"]], jobs.get(row["id"])
         now = state(entry, job)
-        wrong = failure(sweep_state, entry, job) if now in ("failed", "lost") else None
-        shown.append(Shown(entry, now, row, row[metric], wrong))
+        wrong = failures.of(entry, job) if now in ("failed", "lost") else None
+        every.append(Shown(entry, now, row, row[results.column], wrong))
+    shown = _some_of(every)
     folders = [each.entry.folder for each in shown if each.entry.record]
-    matrices = read_matrices(folders)
-    undrawn = undrawn_trials(sweep_state, len(shown), [each.value for each in shown])
+    matrices, without = read_matrices(folders)
+    undrawn = undrawn_trials(sweep_state, len(every), [each.value for each in every])
     used = usage_table(sweep_state)
-    changes, ended = Changes(), _finished(shown, sweep_state.sweep.definition.replicates)
+    changes, ended = Changes(), _finished(every, sweep_state.sweep.definition.replicates)
     return {
         "form": FORM,
         "library": __version__,
@@ -83,17 +92,37 @@ def gather(
         "goal": goal,
         "parameters": _parameters(shown),
         "replicates": list(sweep_state.sweep.definition.replicates),
-        "head": head(results, shown, sweep_state.base.cluster, undrawn or 0),
+        "head": head(results, every, sweep_state.base.cluster, undrawn or 0),
         "trials": [_trial(each, changes) for each in shown],
-        "points": [group.as_dict() for group in results.groups],
+        "trials_left_out": len(every) - len(shown),
+        "points": _points(results, shown),
         **_curves(shown, metric),
         "cka": matrices,
-        "cka_left_out": left_out(folders, matrices),
+        "cka_left_out": without,
         **_importance(ended, before or {}),
         "changes": changes.texts,
         "resources": used.content() if used else None,
         "origin": origin(sweep_state, [each.entry for each in shown]),
     }
+
+
+def _some_of(every: Sequence[Shown]) -> Sequence[Shown]:
+    """Return the trials of the page in their order, best first: all, or of very many some.
+
+    Those that run or did not end well are half of them at most; never begun ones come last.
+    """
+    if len(every) <= MOST_TRIALS:
+        return every
+    order = sorted(range(len(every)), key=lambda i: every[i].state in _QUIET)
+    kept = set(order[: MOST_TRIALS // 2])
+    kept |= set(islice((i for i in range(len(every)) if i not in kept), MOST_TRIALS - len(kept)))
+    return [every[i] for i in sorted(kept)]
+
+
+def _points(results: Results, shown: Sequence[Shown]) -> list[dict[str, Any]]:
+    """Return the points of which a trial is in the page."""
+    ids = {each.entry.trial.id for each in shown}
+    return [group.as_dict() for group in results.groups if not ids.isdisjoint(group.trials)]
 
 
 def metric_of(sweep_state: SweepState) -> tuple[str, str]:
@@ -139,6 +168,7 @@ def _trial(each: Shown, changes: Changes) -> dict[str, Any]:
         "code": record.get("code"),
         "changes": changes.number_of(entry.folder) if record else None,
         "failure": each.failure,
+        "damaged": record.get(DAMAGED),
     }
     return {name: value for name, value in values.items() if value not in (None, "", {})}
 
@@ -152,7 +182,8 @@ def _curves(shown: Sequence[Shown], metric: str) -> dict[str, Any]:
     first = sorted(begun, key=lambda each: each.state in ENDED)  # stable: best first among equals
     whole = {each.entry.trial.id for each in first[: curves.WHOLE_TRIALS // 2]}
     whole |= {each.entry.trial.id for each in begun[: curves.WHOLE_TRIALS]}
-    names = curves.column_names((e.entry.folder for e in _some(begun)), metric)
+    every = curves.column_names((e.entry.folder for e in _some(begun)), metric)
+    names = every[: curves.MOST_METRICS]
     points = curves.points_each(len(begun), len(names))
     read = {
         each.entry.trial.id: curves.as_plain(
@@ -164,8 +195,13 @@ def _curves(shown: Sequence[Shown], metric: str) -> dict[str, Any]:
         for each in begun
     }
     kept = {name: one for name, one in read.items() if one}
-    left = len(begun) - len(whole)
-    return {"metrics": names, "curves": kept, "curve_points": points, "curves_left_out": left}
+    return {
+        "metrics": names,
+        "metrics_left_out": len(every) - len(names),
+        "curves": kept,
+        "curve_points": points,
+        "curves_left_out": len(begun) - len(whole),
+    }
 
 
 def _some(begun: Sequence[Shown]) -> Iterable[Shown]:

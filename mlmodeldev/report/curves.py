@@ -22,6 +22,7 @@ MOST_POINTS, FEWEST_POINTS = 400, 20
 WHOLE_TRIALS = 200
 """So many trials, the best and the failed ones first, show every metric; the rest the sweep's."""
 MOST_METRICS = 24
+"""With curves; how many have none for want of room is said on the page."""
 _HIDDEN = ("cka/", "test/", "test_", "mutual_knn", TIME)
 """How columns begin that are no curves, or too many of them: heat maps show the layers."""
 
@@ -38,8 +39,7 @@ def column_names(folders: Iterable[Path], first: str) -> list[str]:
     for folder in folders:
         columns = read_text_rows(folder / "metrics.csv")[0]
         names |= dict.fromkeys(name for name in columns if _is_curve(name))
-    ordered = sorted(names, key=lambda name: (name != first, not name.startswith("val"), name))
-    return ordered[:MOST_METRICS]
+    return sorted(names, key=lambda name: (name != first, not name.startswith("val"), name))
 
 
 def _is_curve(name: str) -> bool:

@@ -3,7 +3,7 @@
 Example::
 
     origin(sweep_state, entries)["commits"]       # {"1a2b3c4": 24}
-    failure(sweep_state, entry, None)["lines"]    # the last lines that it printed
+    Failures(sweep_state).of(entry, None)["lines"]    # the last lines that it printed
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import hashlib
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.secrets import mask
-from mlmodeldev.slurm.commands.logs import job_logs
+from mlmodeldev.secrets import mask, masked
+from mlmodeldev.slurm.commands.logs import JobLogs
 
 if TYPE_CHECKING:
     from mlmodeldev.slurm.submission import TrialJob
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 LOG_LINES = 25
 _LOG_BYTES = 20_000
 MOST_LOGS = 50
+"""So many failed trials show their last words; the others' are in their folders."""
 _CHANGE_BYTES = 30_000
 MOST_CHANGES = 20
 
@@ -42,10 +44,10 @@ class Changes:
         file = folder / "changes.diff"
         try:
             with file.open("rb") as opened:
-                content = opened.read(_CHANGE_BYTES + 1)
+                content = opened.read(2 * _CHANGE_BYTES)  # a key across the end is seen whole
         except OSError:
             return None
-        text = mask(content[:_CHANGE_BYTES].decode(errors="replace"))
+        text = masked(content.decode(errors="replace"), _CHANGE_BYTES)
         text += "\n…\n" if len(content) > _CHANGE_BYTES else ""
         if not text.strip():
             return None
@@ -56,18 +58,35 @@ class Changes:
         return self.texts.index(text)
 
 
-def failure(sweep_state: SweepState, entry: TrialEntry, job: TrialJob | None) -> dict[str, Any]:
-    """Return why a trial failed: its reason, the last lines, and the file that has them all.
+class Failures:
+    """Why trials failed, one after the other: their jobs are gone through once, for all."""
 
-    The traceback says most, then what the trial printed, then what its job did.
-    """
-    reason = entry.record.get("reason") or (job.note if job else "") or "no reason recorded"
-    files = [entry.folder / "traceback.txt", entry.folder / "log.txt"]
-    for file in [*files, *job_logs(sweep_state, entry.trial.id)]:
-        lines = _last_lines(file)
-        if lines:
-            return {"reason": mask(str(reason)), "file": str(file), "lines": lines}
-    return {"reason": mask(str(reason))}
+    def __init__(self, sweep_state: SweepState) -> None:
+        self._sweep_state, self._shown = sweep_state, 0
+
+    @cached_property
+    def _jobs(self) -> JobLogs:
+        return JobLogs(self._sweep_state)
+
+    def of(self, entry: TrialEntry, job: TrialJob | None) -> dict[str, Any]:
+        """Return a trial's reason, its last lines, and the file that has them all.
+
+        The traceback says most, then what the trial printed, then what its job did. Only the first
+        `MOST_LOGS` trials have lines; of the others it is said that they are left out.
+        """
+        reason = entry.record.get("reason") or (job.note if job else "") or "no reason recorded"
+        why = {"reason": mask(str(reason))}
+        if self._shown == MOST_LOGS:
+            return {**why, "left_out": True}
+        for file in self._files(entry):
+            if lines := _last_lines(file):
+                self._shown += 1
+                return {**why, "file": str(file), "lines": lines}
+        return why
+
+    def _files(self, entry: TrialEntry) -> Iterator[Path]:
+        yield from (entry.folder / "traceback.txt", entry.folder / "log.txt")
+        yield from self._jobs.of(entry.trial.id)
 
 
 def _last_lines(file: Path) -> str:

@@ -21,6 +21,7 @@ from mlmodeldev.secrets.patterns import (
     find,
     guard_output,
     mask,
+    masked,
     without_keys,
 )
 from mlmodeldev.secrets.refusal import (
@@ -39,6 +40,7 @@ __all__ = [
     "key_in_changes",
     "key_is_left_out",
     "mask",
+    "masked",
     "open_netrc",
     "refuse_in_arguments",
     "refuse_in_text",

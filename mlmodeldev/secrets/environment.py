@@ -7,6 +7,8 @@ Example::
 
 from __future__ import annotations
 
+import base64
+import json
 import netrc
 import os
 import re
@@ -14,30 +16,85 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 _NAME = re.compile(
     r"(?:^|_)(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|JWT)(?:$|_)", re.IGNORECASE
 )
+_SURE = re.compile(
+    r"(?:API_?KEY|ACCESS_?KEY|SECRET_?KEY|AUTH_?KEY|PRIVATE_?KEY|SECRET|TOKEN|PASSWORD|PASSWD"
+    r"|PASSPHRASE|(?:^|_)PASS|[A-Z]_PWD|(?:^|_)JWT|(?:^|_)PAT)\d*$",
+    re.IGNORECASE,
+)
+"""Names that can't mean anything else: a short value or a plain word is a key, too."""
+_OF_PASSWORDS = re.compile(
+    r"(?:PASSWORD|PASSWD|PASSPHRASE|(?:^|_)PASS|[A-Z]_PWD)\d*$", re.IGNORECASE
+)
 _WORD = re.compile(r"[A-Za-z]+|[\d.]+")
+_NO_KEY = re.compile(
+    r"(?:true|false|none|null|auto|default|yes|no|on|off|basic|bearer|enabled|disabled)",
+    re.IGNORECASE,
+)
+_PROXY = re.compile(r"(?:https?|ftp|all|no)_proxy", re.IGNORECASE)
+_LOGIN = re.compile(r"[a-z][\w+.-]*://[^/\s:@]*:([^/\s@]+)@", re.IGNORECASE)
+"""The password in an address, as of a proxy or a database."""
 _SHORTEST = 8
 """Characters of a value that is masked: a shorter one would be found in ordinary words."""
+_SHORTEST_SURE, _SHORTEST_PASSWORD = 6, 4
+"""The same where the name leaves no question."""
 
 
 def secret_names(environment: Mapping[str, str]) -> list[str]:
     """Return the names of the variables that hold keys.
 
-    Their names say so (``..._KEY``, ``..._TOKEN``, ``..._SECRET``, ``..._PASSWORD``); paths,
-    single words and numbers are taken for none.
+    Their names say so (``..._KEY``, ``..._TOKEN``, ``..._SECRET``, ``..._PASSWORD``); paths, and
+    single words and numbers where the name may mean something else, are taken for none.
     """
     return [
-        name for name, value in environment.items() if _NAME.search(name) and _looks_random(value)
+        name
+        for name, value in environment.items()
+        if (kinds := _kinds(name)) and _is_key(kinds, value)
     ]
+
+
+@lru_cache(maxsize=4096)
+def _kinds(name: str) -> frozenset[str]:
+    """Return what a variable's name says of its value: ``sure``, ``password``, ``maybe``."""
+    patterns = {"sure": _SURE, "password": _OF_PASSWORDS, "maybe": _NAME}
+    return frozenset(kind for kind, pattern in patterns.items() if pattern.search(name))
+
+
+def _is_key(kinds: frozenset[str], value: str) -> bool:
+    is_sure = "sure" in kinds and _may_be_key("password" in kinds, value)
+    return is_sure or ("maybe" in kinds and _looks_random(value))
+
+
+def _may_be_key(is_password: bool, value: str) -> bool:
+    if is_path(value) or _NO_KEY.fullmatch(value) or (not is_password and re.search(r"\s", value)):
+        return False
+    return len(value) >= (_SHORTEST_PASSWORD if is_password else _SHORTEST_SURE)
 
 
 def _looks_random(value: str) -> bool:
     plain = _WORD.fullmatch(value) and len(value) < 20
-    path = value.startswith(("/", "~/", "./"))
-    return len(value) >= _SHORTEST and not plain and not path and not re.search(r"\s", value)
+    return (
+        len(value) >= _SHORTEST and not plain and not is_path(value) and not re.search(r"\s", value)
+    )
+
+
+def is_path(value: str) -> bool:
+    """Return whether a value names a file: where a key lies, not the key."""
+    if not value.startswith(("/", "~/", "./", "../")):
+        return False
+    # base64 may begin with a slash, too
+    longest = max(value.split("/"), key=len)
+    mixed = all(re.search(each, longest) for each in ("[a-z]", "[A-Z]", r"\d"))
+    return not (mixed and len(longest) >= 14 and re.fullmatch(r"[A-Za-z0-9+/=]+", value))
+
+
+def is_proxy(name: str) -> bool:
+    """Return whether a variable names a proxy: a job without it has no network."""
+    return bool(_PROXY.fullmatch(name))
 
 
 def warn_of_keys_left_out() -> None:
@@ -57,8 +114,31 @@ def key_is_left_out() -> bool:
 
 def secrets_here() -> dict[str, str]:
     """Return the keys of the environment and of ``.netrc``, and where each comes from."""
-    variables = {os.environ[name]: name for name in secret_names(os.environ)}
-    return {**_keys_of_netrc(_netrc_file()), **variables}
+    environment = dict(os.environ)  # each look at it decodes: this is done for all output
+    variables = {environment[name]: name for name in secret_names(environment)}
+    logins = {
+        match[1]: name
+        for name, value in environment.items()
+        if "://" in value and (match := _LOGIN.match(value)) and len(match[1]) >= _SHORTEST_PASSWORD
+    }
+    return {**logins, **_keys_of_netrc(_netrc_file()), **variables}
+
+
+@lru_cache(maxsize=256)
+def spellings(key: str) -> tuple[str, ...]:
+    """Return a key as it may stand in text: as it is, in JSON, in an address, in base64.
+
+    In base64, as of ``Authorization: Basic``, a part of what stands before it shares its first
+    letters, so that three beginnings are looked for.
+    """
+    forms = [key, json.dumps(key)[1:-1], quote(key, safe=""), quote_plus(key), repr(key)[1:-1]]
+    if len(key) >= _SHORTEST:
+        for before in range(3):
+            text = base64.b64encode(b"\0" * before + key.encode()).decode().rstrip("=")
+            whole = (before + len(key.encode())) // 3 * 4
+            core = text[0 if not before else before + 1 : whole]
+            forms += [core, core.replace("+", "-").replace("/", "_")]
+    return tuple(dict.fromkeys(form for form in forms if len(form) >= _SHORTEST_PASSWORD))
 
 
 def _netrc_file() -> Path:
@@ -83,7 +163,7 @@ def _read_netrc(file: str, changed: int) -> Mapping[str, str]:
     return {
         password: f"{host} in .netrc"
         for host, (_, _, password) in hosts.items()
-        if password and len(password) >= _SHORTEST
+        if password and len(password) >= _SHORTEST_PASSWORD
     }
 
 

@@ -2,7 +2,7 @@
 
 Hydra composes; this file validates what it composed and translates its errors. Exit status: 0
 done, 2 bad input, 75 interrupted, 1 anything else (with a traceback, for it is a defect or the
-user's own code).
+user's own code; of a trial that another process has taken over, a line).
 
 Example::
 
@@ -33,7 +33,9 @@ from mlmodeldev.errors import (
     drop_output,
     nearest,
 )
-from mlmodeldev.machine import share_cores
+from mlmodeldev.lease import LostLease
+from mlmodeldev.machine import keep_from_others, share_cores
+from mlmodeldev.output import keep_going_without_output, open_streams
 from mlmodeldev.project import PROJECT_VARIABLE, project_root
 from mlmodeldev.secrets import guard_output, refuse_in_arguments, refuse_in_values
 from mlmodeldev.settings.added_arguments import add_argument, argument_names, compose_groups
@@ -61,6 +63,14 @@ SETTINGS_VARIABLE = "MLMODELDEV_SETTINGS"
 """Holds the settings, as JSON, for a process that another process of the same trial starts."""
 
 
+_programs: list[str] = []
+
+
+def is_program() -> bool:
+    """Whether this process does nothing but train: it is trainer.py, no script that calls it."""
+    return bool(_programs)
+
+
 def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     """Call a ``hydra.main`` function and end the process with the status that fits.
 
@@ -68,7 +78,12 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
     calls ``train`` with them.
     """
     share_cores()
+    open_streams()
     guard_output()
+    keep_from_others()
+    _programs.append(sys.argv[0])
+    if not _WITHOUT_TRAINING & set(sys.argv[1:]):
+        keep_going_without_output()
     _let_help_list_groups()
     given = os.environ.pop(SETTINGS_VARIABLE, None)
     # Hydra then raises to us what it would print; its own way exits 1 for a typo.
@@ -82,7 +97,7 @@ def run(main: Callable[[], Any], train: Callable[[Settings], Any]) -> None:
             _compose_and_train(main)
         else:
             train(_from_json(given))
-    except (UsageError, TrialInterrupted) as error:
+    except (UsageError, TrialInterrupted, LostLease) as error:
         _exit(_status(error), str(error))
     except BrokenPipeError:
         if not _WITHOUT_TRAINING & set(sys.argv[1:]):
@@ -131,7 +146,7 @@ def call(train: Callable[[Settings], T], config: DictConfig) -> T:
     """
     try:
         return train(from_hydra(config))
-    except (UsageError, TrialInterrupted) as error:
+    except (UsageError, TrialInterrupted, LostLease) as error:
         if multiprocessing.parent_process() is not None:
             raise
         _exit(_status(error), str(error))
@@ -147,6 +162,8 @@ def _from_agent(arguments: list[str]) -> list[str]:
 
 
 def _status(error: Exception) -> int:
+    if isinstance(error, LostLease):
+        return 1  # nothing to correct, and nothing to come back for: another has the trial
     return EXIT_INTERRUPTED if isinstance(error, TrialInterrupted) else EXIT_BAD_INPUT
 
 

@@ -175,12 +175,14 @@ _MOST_KEPT = 50
 
 def _with(key: str, value: Any, among: tuple[str, ...]) -> dict[str, Any] | None:
     """Return the settings with one value replaced; None where Hydra must compose anew."""
-    defaults = copy.deepcopy(_settings(among))
     *path, leaf = key.split(".")
+    if not path:
+        return None  # it chooses a file, which the others may need
+    defaults = copy.deepcopy(_settings(among))
     node: Any = defaults
     for part in path:
         node = node.get(part) if isinstance(node, dict) else None
-    if not path or not isinstance(node, dict) or leaf not in node or "${" in str(value):
+    if not isinstance(node, dict) or leaf not in node or "${" in str(value):
         return None
     node[leaf] = defaults["overrides"][key] = value
     return defaults

@@ -135,24 +135,26 @@ def resolve_ties(flat: Mapping[str, Any]) -> dict[str, Any]:
     """
     resolved: dict[str, Any] = {}
     for key in flat:
-        _resolve(key, flat, resolved, ())
+        _resolve(key, flat, resolved)
     return {key: resolved[key] for key in flat}
 
 
-def _resolve(
-    key: str, flat: Mapping[str, Any], done: dict[str, Any], above: tuple[str, ...]
-) -> Any:
-    if key in done:
-        return done[key]
-    if key in above:
-        circle = " -> ".join([*above[above.index(key) :], key])
-        raise UsageError(f"tied parameters form a circle: {circle}")
-
-    def value_of(name: str) -> Any:
-        return _resolve(name, flat, done, (*above, key))
-
-    done[key] = _replace(flat[key], flat, value_of)
-    return done[key]
+def _resolve(key: str, flat: Mapping[str, Any], done: dict[str, Any]) -> None:
+    """Resolve a key and what it refers to; a chain may be longer than Python's stack."""
+    path = dict.fromkeys([key])
+    while path:
+        current = next(reversed(path))
+        waits_for = (n for n in _ordered_references(flat[current]) if n in flat and n not in done)
+        following = next(waits_for, None)
+        if following is None:
+            done[current] = _replace(flat[current], flat, done.__getitem__)
+            del path[current]
+        elif following in path:
+            keys = list(path)
+            circle = " -> ".join([*keys[keys.index(following) :], following])
+            raise UsageError(f"tied parameters form a circle: {circle}")
+        else:
+            path[following] = None
 
 
 def _replace(value: Any, flat: Mapping[str, Any], value_of: Callable[[str], Any]) -> Any:
@@ -169,10 +171,14 @@ def _replace(value: Any, flat: Mapping[str, Any], value_of: Callable[[str], Any]
 
 def references(value: Any) -> set[str]:
     """Return the keys that a value refers to: ``{"a"}`` for ``"${a}"``."""
+    return set(_ordered_references(value))
+
+
+def _ordered_references(value: Any) -> dict[str, None]:
     if isinstance(value, str):
-        return set(_REFERENCE.findall(value))
+        return dict.fromkeys(_REFERENCE.findall(value))
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return set().union(*(references(e) for e in inner if isinstance(e, str | list | dict)))
+    return {name: None for each in inner for name in _ordered_references(each)}
 
 
 def says_where(key: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.settings.targets import check_arguments
 
 INSTRUCTIONS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")
 """Keys that say how an object is made; all others are its arguments."""
@@ -53,7 +54,8 @@ def instantiate(place: str, value: Any) -> Any:
         value: plain; ``_convert_`` is ``all`` unless given: objects get plain lists and mappings.
 
     Raises:
-        UsageError: a target can't be imported, or does not take its arguments.
+        UsageError: a target can't be imported, does not take its arguments, or may run programs
+            (`mlmodeldev.settings.targets`).
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate as make
@@ -62,6 +64,7 @@ def instantiate(place: str, value: Any) -> Any:
     from mlmodeldev.settings.lightning_names import accept_both_names
 
     accept_both_names()
+    check_arguments(place, value)
     try:
         if isinstance(value, Mapping):
             return make(OmegaConf.create({"_convert_": "all", **value}))

@@ -44,9 +44,9 @@ def accept_both_names() -> None:
     sys.meta_path.insert(0, _Finder())
 
 
-def of_the_other(made: object) -> str:
-    """Return ``" of pytorch_lightning"`` with the cause, if an object is of the other package."""
-    if not any(kind.__module__.startswith("lightning.") for kind in type(made).__mro__):
+def of_the_other(made: type) -> str:
+    """Return ``" of pytorch_lightning"`` with the cause, if a class is of the other package."""
+    if not any(kind.__module__.startswith("lightning.") for kind in made.__mro__):
         return ""
     return " of pytorch_lightning; it is one of lightning.pytorch, imported too early"
 

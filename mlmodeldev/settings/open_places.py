@@ -11,14 +11,27 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from mlmodeldev.errors import UsageError
+
 _MAPPINGS = ("training.trainer", "cluster.sbatch")
 """Settings that are mappings with any names."""
 
 _CALLBACK = re.compile(r"callbacks\.([A-Za-z_]\w*)(\.[\w.]+)?", re.ASCII)
 
 
+_TOO_LONG = re.compile(r"[0-9][0-9_]{4000}")
+
+
 def open_overrides(overrides: Sequence[str]) -> list[str]:
-    """Return overrides of a command line, with Hydra's ``++`` where names are free."""
+    """Return overrides of a command line, with Hydra's ``++`` where names are free.
+
+    Raises:
+        UsageError: one holds a number that is longer than Python reads.
+    """
+    for item in overrides:
+        if _TOO_LONG.search(item):
+            key = item.partition("=")[0][:40]
+            raise UsageError(f"{key}: a number of more than 4,000 digits")
     return [f"++{item}" if _is_open(item) else item for item in overrides]
 
 

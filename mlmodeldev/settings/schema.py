@@ -134,6 +134,8 @@ class Training(Group):
     """torch.autograd's anomaly mode: slow, names the operation that made a NaN."""
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     """Lightning profiler; its report goes to the trial's folder."""
+    watchdog_seconds: Annotated[float, Field(ge=1)] | None = 60.0
+    """A step hangs after thrice its longest and so many seconds; null: nobody watches."""
     test: bool = True
     """Measure the best weights on the test set at the end."""
     trainer: TrainerArguments = {}

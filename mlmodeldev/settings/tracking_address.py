@@ -31,6 +31,10 @@ def tracking_address(text: str) -> str:
             f"{without_password(text)!r} is no address of MLflow 3{hint}; write {allowed} (it keeps"
             " no runs in plain folders any more)"
         )
+    try:
+        urlsplit(text)
+    except ValueError as error:
+        raise ValueError(f"{text.rpartition('@')[2]!r} is no address: {error}") from None
     if without_password(text) != text:
         raise ValueError(
             f"{without_password(text)!r} had a password in it; give that address by"

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.machine import number_in
+from mlmodeldev.machine import keep_from_others, number_in
 from mlmodeldev.project import project_root
+from mlmodeldev.secrets import guard_output
 from mlmodeldev.settings.overrides import to_overrides
 from mlmodeldev.slurm.agent_notes import keep_configuration, kept_configuration
 from mlmodeldev.slurm.agent_source import AgentSource
@@ -54,6 +55,8 @@ REQUEUES = 5
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run agents; return the exit status."""
     args = _parser().parse_intermixed_args(arguments)
+    guard_output()
+    keep_from_others()
     for variable, value in (("WANDB_ENTITY", args.entity), ("WANDB_PROJECT", args.project)):
         if value:
             os.environ[variable] = value

@@ -34,7 +34,8 @@ from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.sweep_commands import Command, values_of
 from mlmodeldev.tracking.wandb_api import NO_ANSWER, RemoteSweep
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
-from mlmodeldev.trial.folder import TrialFolder, own_path
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.place import own_path
 from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask, Wait
 
 _PLACES = ("artefacts.runs_dir", "artefacts.sweep", "artefacts.trial")

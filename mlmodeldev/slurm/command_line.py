@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
+from mlmodeldev.machine import keep_from_others
 from mlmodeldev.secrets import guard_output, refuse_in_arguments
 from mlmodeldev.trial.agent_run import leave_agent
 
@@ -62,6 +63,7 @@ def main(
     words = sys.argv[1:] if arguments is None else arguments
     commands = {**COMMANDS, **(others or {})}
     guard_output()
+    keep_from_others()
     leave_agent()  # trials are this command's, not an agent's that the shell had to do with
     try:
         refuse_in_arguments(words)

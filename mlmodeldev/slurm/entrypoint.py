@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import stat
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrialInterrupted, UsageError
 from mlmodeldev.lease import LEASE_SECONDS, owned
@@ -33,11 +34,25 @@ from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.task import WAIT, ListSource, TrialResult, TrialTask, Wait
 
 
+def _read_jobs(file: Path) -> Any:
+    """Return what submit has written for this job; a pickle, so nobody else may write there.
+
+    Raises:
+        UsageError: everybody may.
+    """
+    for place in (file, file.parent):
+        if place.stat().st_mode & stat.S_IWOTH:
+            raise UsageError(
+                f"{place}: everybody may write there, so its code is not run; chmod o-w"
+            )
+    with file.open("rb") as opened:
+        return pickle.load(opened)
+
+
 def main(file: Path) -> None:
     """Run this task's trials; never returns, the exit status is theirs."""
     signals.listen()
-    with file.open("rb") as opened:
-        jobs = pickle.load(opened)
+    jobs = _read_jobs(file)
     is_array = len(jobs) > 1
     if os.environ.get("SLURM_PROCID", "0") == "0":
         _note_job_number(file, is_array)

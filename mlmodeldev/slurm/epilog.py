@@ -30,7 +30,9 @@ from mlmodeldev.slurm.query import (
 from mlmodeldev.slurm.script import EXIT_REQUEUE, JOB_VARIABLE, SUBMISSION_VARIABLE
 from mlmodeldev.slurm.submission import Submission
 from mlmodeldev.slurm.trial_entries import ENDED
+from mlmodeldev.trial.checkpoint import recovery_checkpoints
 from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.hang import goes_on, hang_of
 from mlmodeldev.trial.record import read_record
 
 KILL_SIGNALS = (signal.SIGKILL, signal.SIGBUS, signal.SIGSEGV)
@@ -52,14 +54,22 @@ def main(status: int) -> int:
     job = own_task_name()
     if not job or status == 0:
         return status
-    if not (_wants_back(status) or _has_saved()):
+    if _hangs_for_good():
+        return 1
+    saved = _has_saved()
+    if not (saved or _wants_back(status)):
         _mark_failed(status)
         return status
+    return _bring_back(job, status, is_killed=status in _KILLED and not saved)
+
+
+def _bring_back(job: str, status: int, is_killed: bool) -> int:
+    """Requeue the job, if that is ours to do and it gets anywhere; return its exit status."""
     fields = _job_fields(job)
     print(f"trials ended with {status}; the job is {fields.get('JobState', 'unknown')}", flush=True)
     if not is_ours_to_requeue(fields):
         return status
-    if status not in _KILLED and _gave_up():
+    if not is_killed and _gave_up():
         return 1
     if _is_in_container():
         return EXIT_REQUEUE
@@ -124,9 +134,16 @@ def _has_saved() -> bool:
     """Return whether a trial of this start of the job has saved to go on later.
 
     srun may say otherwise: where another task's end is taken for this one's, the trial is told to
-    end, and srun's status is the other's.
+    end, and srun's status is the other's. One that hung was killed, and has its checkpoint.
     """
-    return "interrupted" in [record.get("state") for _, record in _own_trials()]
+    records = [record for _, record in _own_trials()]
+    return any(each.get("state") == "interrupted" or goes_on(each) for each in records)
+
+
+def _hangs_for_good() -> bool:
+    """Return whether a trial of this start was given up, as it hung again and again."""
+    records = [record for _, record in _own_trials()]
+    return len(records) == 1 and hang_of(records[0]) is not None and not goes_on(records[0])
 
 
 def _mark_failed(status: int) -> None:
@@ -216,7 +233,7 @@ def _progress(folder: Path) -> str:
     state = str(read_record(folder).get("state", ""))
     if state in ENDED or state == "failed":
         return state
-    return max((file.name for file in (folder / "checkpoints").glob("step-*.ckpt")), default="")
+    return next((file.name for file in recovery_checkpoints(folder / "checkpoints")), "")
 
 
 def _read_note(note: Path) -> dict[str, Any]:

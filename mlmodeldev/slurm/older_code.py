@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.project import project_root
 from mlmodeldev.slurm.trial_entries import ENDED
+from mlmodeldev.trial.checkpoint import recovery_checkpoints
 from mlmodeldev.trial.code import changed_files
 from mlmodeldev.trial.folder import TrialFolder
 
@@ -67,8 +68,9 @@ def print_interrupted(entries: Iterable[TrialEntry], policy: str) -> None:
     wait = [
         entry.trial.id
         for entry in entries
-        if entry.state not in ENDED
-        and any((entry.folder / "checkpoints").glob("step-*.ckpt"))
+        if entry.record  # of most there may be no folder
+        and entry.state not in ENDED
+        and recovery_checkpoints(entry.folder / "checkpoints")
         and older_code(entry)
     ]
     if wait:

@@ -12,6 +12,7 @@ Example::
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
@@ -25,24 +26,29 @@ from mlmodeldev.trial.provenance import SNAPSHOT_CHANGES, SNAPSHOT_FILE, provena
 from mlmodeldev.trial.software import LIBRARY, library_files
 from mlmodeldev.trial.source import code_files, differences
 
+log = logging.getLogger(__name__)
+
 FOLDER = ".snapshots"
 LARGEST = 100 * 2**20
 """Bytes of a copy at most; code is small, data belongs where git does not look."""
 
 
 def take_snapshot(root: Path, runs_dir: Path) -> Path:
-    """Copy the project's code and the library's, unless that copy is there already.
+    """Copy the project's code and the library's, unless that copy is there already, and whole.
 
-    Jobs import the copy's library, so that updating the installed one does not reach them.
+    Jobs import the copy's library, so that updating the installed one does not reach them. A copy
+    that is damaged, by a disk or by hand, is made anew: it would be taken for what its name says.
 
     Raises:
         UsageError: the files are too large, hold a key, or can't be written.
     """
     files = snapshot_files(root)
     target = runs_dir / FOLDER / digest_of(files)
-    if (target / SNAPSHOT_FILE).is_file():
+    if _is_whole(target, files):
         target.touch()  # in use again: `is_recent` keeps it until the jobs are submitted
         return target
+    if target.exists():
+        log.warning("%s: differs from the code that it was copied from; it is copied anew", target)
     check_files(files)
     with replace_folder(target) as folder:
         for name, file in files.items():
@@ -60,6 +66,16 @@ def take_snapshot(root: Path, runs_dir: Path) -> Path:
     return target
 
 
+def _is_whole(copy: Path, files: Collection[str]) -> bool:
+    """Whether a copy holds what its name is the digest of."""
+    if not (copy / SNAPSHOT_FILE).is_file():
+        return False
+    try:
+        return digest_of({name: copy / name for name in files}) == copy.name
+    except OSError:
+        return False
+
+
 def snapshot_files(root: Path) -> dict[str, Path]:
     """Return the files of a copy by their places in it: the project's, and the library's."""
     files = {name: root / name for name in code_files(root)}
@@ -72,11 +88,40 @@ def check_files(files: Mapping[str, Path]) -> int:
     """Return the bytes of a copy.
 
     Raises:
-        UsageError: the files are too large, or one holds a key.
+        UsageError: the files are too large, or one holds a key or leads to a place of keys.
     """
     size = _check_size(files)
+    _refuse_links_to_hidden(files)
     refuse_secrets(files.values())
     return size
+
+
+def _refuse_links_to_hidden(files: Mapping[str, Path]) -> None:
+    """Refuse a link that leads out of the project to a hidden place: keys and passwords lie there.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for name, path in files.items():
+        if not any(place.is_symlink() for place in (path, *_parents_in_project(name, path))):
+            continue
+        target = path.resolve()
+        root = _root_of(name, path).resolve()
+        if target.is_relative_to(root):
+            continue
+        if any(part.startswith(".") for part in target.parts):
+            raise UsageError(
+                f"{path}: is a link to {target}, a hidden place, where keys lie; jobs get no copy"
+                " of it: remove the link, put the file itself in its place, or let git ignore it"
+            )
+
+
+def _root_of(name: str, path: Path) -> Path:
+    return path.parents[len(Path(name).parts) - 1]
+
+
+def _parents_in_project(name: str, path: Path) -> list[Path]:
+    return list(path.parents[: len(Path(name).parts) - 1])
 
 
 def digest_of(files: Mapping[str, Path]) -> str:

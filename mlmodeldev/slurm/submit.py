@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mlmodeldev.atomic import atomic_write, write_text
 from mlmodeldev.errors import UsageError
-from mlmodeldev.secrets import clean_environment, warn_of_keys_left_out
+from mlmodeldev.secrets import clean_environment, masked, warn_of_keys_left_out
 from mlmodeldev.slurm.entrypoint import Job, SearchJob
 from mlmodeldev.slurm.local import trial_task
 from mlmodeldev.slurm.outer_job import left_out_choices, sbatch_environment
@@ -62,7 +61,8 @@ def launch(plan: Plan, root: Path, after: Sequence[str] = ()) -> Submission:
         seed=sweep_state.seed,
     )
     # what is edited later does not reach the jobs
-    shutil.copy2(sweep_state.file, submission.sweep_file)
+    with atomic_write(submission.sweep_file) as copy:
+        copy.write(sweep_state.file.read_bytes())
     start = sweep_state.starter(submission.snapshot)
     for tasks in plan.arrays:
         jobs = [_job(plan, task, submission, start) for task in tasks]
@@ -154,8 +154,9 @@ def _run_sbatch(script: Path, cluster: Cluster, submission: Submission) -> str:
     submission.note_taken()
     if job := queued_number(submission):
         return job
+    printed = masked(" ".join(done.stdout.split()), 200)
     raise UsageError(
-        f"sbatch has taken {script}, but says no number: {' '.join(done.stdout.split())[:200]!r};"
+        f"sbatch has taken {script}, but says no number: {printed!r};"
         " status and cancel find the jobs as soon as the queue shows them, submit leaves them alone"
     )
 

@@ -10,6 +10,7 @@ Example::
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +129,8 @@ def _queued_jobs(base: Path) -> dict[str, str]:
     if not slurm_is_here():
         return {}
     queued = {trial: task.job for trial, task in trial_jobs(base).items() if task.queued}
-    jobs = [*queued.values()]
-    return {trial: job for trial, job in queued.items() if jobs.count(job) == 1}
+    trials = Counter(queued.values())
+    return {trial: job for trial, job in queued.items() if trials[job] == 1}
 
 
 def _stop(trials: list[Path], jobs: dict[str, str]) -> list[str]:

@@ -14,7 +14,6 @@ import contextlib
 import gc
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.conf_files import default_choice
 from mlmodeldev.slurm.query import slurm_is_here
+from mlmodeldev.slurm.submission import submission_names
 from mlmodeldev.slurm.trial_entries import TrialEntry, reconcile
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class SweepState:
         entries: the declared trials, in the sweep's order.
         seed, count: of random draws, as asked for.
         user_overrides: as the user gave them, with the cluster's profile.
-        read_at: when all this was read.
+        submitted: names of the submissions that there were before all this was read.
         wandb_states: of the trials that W&B holds, where it was asked, by identity.
     """
 
@@ -59,7 +59,7 @@ class SweepState:
     seed: int = 0
     count: int | None = None
     user_overrides: list[str] = field(default_factory=list)
-    read_at: float = field(default_factory=time.time)
+    submitted: frozenset[str] = frozenset()
     wandb_states: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -152,6 +152,7 @@ def _without_collection() -> Iterator[None]:
 def _read(args: argparse.Namespace, lint: bool) -> SweepState:
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
+    from mlmodeldev.sweep.chosen_files import compose_beside
     from mlmodeldev.sweep.loading import pruning
     from mlmodeldev.sweep.monitor import MonitorChoice, sweep_monitor
 
@@ -161,7 +162,7 @@ def _read(args: argparse.Namespace, lint: bool) -> SweepState:
         raise UsageError(f"--count {args.count}: must be at least 1")
     user_overrides = fixed_overrides(args)
     # a typo is told before the sweep's mistakes are
-    before = compose_settings(user_overrides, partial=True)
+    before, beside = compose_beside(user_overrides, lambda: load(_sweep_file(args.sweep)))
     file = _sweep_file(args.sweep)
     sweep = load(file)
     if missing := sweep.invocation.missing:
@@ -170,14 +171,15 @@ def _read(args: argparse.Namespace, lint: bool) -> SweepState:
     if not sweep.invocation.is_foreign:
         monitor = sweep_monitor(sweep, user_overrides, before)
     overrides = [*pruning(sweep), *monitor.overrides, *user_overrides]
-    base = compose_settings(overrides, partial=True)  # the sweep sets the rest
+    base = compose_settings([*beside, *overrides], partial=True)  # the sweep sets the rest
     if lint:
-        _lint(sweep, overrides)
+        _lint(sweep, overrides, beside)
         if monitor.warning:
             print(f"warning: {monitor.warning}", file=sys.stderr)
+    submitted = submission_names(_sweep_folder(base, sweep))
     entries = list(reconcile(sweep, Path(base.artefacts.runs_dir), args.count, args.seed))
     sweep_state = SweepState(
-        file, sweep, base, overrides, entries, args.seed, args.count, user_overrides
+        *(file, sweep, base, overrides, entries, args.seed, args.count, user_overrides, submitted)
     )
     sweep_state.starter(project_root())  # which refuses what another program can't do
     return sweep_state
@@ -185,10 +187,10 @@ def _read(args: argparse.Namespace, lint: bool) -> SweepState:
 
 def read_sweep_folder(args: argparse.Namespace) -> Path:
     """Return the sweep's folder; its trials are not looked at."""
-    from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.sweep import load
+    from mlmodeldev.sweep.chosen_files import compose_beside
 
-    base = compose_settings(args.overrides, partial=True)
+    base, _ = compose_beside(args.overrides, lambda: load(_sweep_file(args.sweep)))
     return _sweep_folder(base, load(_sweep_file(args.sweep)))
 
 
@@ -231,15 +233,25 @@ def _sweep_file(name: str) -> Path:
     return file
 
 
-def _lint(sweep: Sweep, overrides: Sequence[str]) -> None:
-    """Print a sweep file's warnings, or raise its first error."""
+def _lint(sweep: Sweep, overrides: Sequence[str], beside: Sequence[str]) -> None:
+    """Print a sweep file's warnings, or raise its first error.
+
+    Args:
+        overrides: of every trial.
+        beside: choices of the sweep's that these need.
+    """
     from mlmodeldev.settings.composition import refusal, unset
+    from mlmodeldev.sweep.chosen_files import without
     from mlmodeldev.sweep.lint import check_loaded
 
-    def refused(key: str, value: object, beside: Sequence[str]) -> str | None:
-        return refusal(key, value, (*overrides, *beside))
+    def refused(key: str, value: object, chosen: Sequence[str]) -> str | None:
+        needed = without(beside, [*chosen, *overrides, key])
+        return refusal(key, value, (*needed, *overrides, *chosen))
 
-    problems = check_loaded(sweep, refused, unset=lambda beside: unset([*overrides, *beside]))
+    def lacks(chosen: Sequence[str]) -> dict[str, str]:
+        return unset([*without(beside, [*chosen, *overrides]), *overrides, *chosen])
+
+    problems = check_loaded(sweep, refused, unset=lacks)
     for problem in problems:
         if problem.severity == "error":
             raise UsageError(str(problem).replace(": error:", ":", 1))

@@ -27,6 +27,7 @@ from mlmodeldev.errors import (
     UsageError,
     drop_output,
 )
+from mlmodeldev.machine import keep_from_others
 from mlmodeldev.secrets import guard_output
 
 ACTIONS = {
@@ -46,6 +47,7 @@ _PROG = "mlmodeldev trial"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer the command line; return the exit status."""
     guard_output()
+    keep_from_others()
     try:
         args = _parser().parse_args(arguments)
         status = int(_attribute(args.action, f"run_{args.action}")(args))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ class TrialEntry:
     anew: bool = False
     ranked_by: Metric | None = None
     _record: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
+    _metric: Any = field(default=..., repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -60,6 +61,11 @@ class TrialEntry:
         if not self._record:
             self._record.append(read_record(self.folder))
         return self._record[0]
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether there may be files of it; many a declared trial was never begun."""
+        return self._record is not _NOTHING and not self.anew
 
     @property
     def state(self) -> str:
@@ -86,7 +92,11 @@ class TrialEntry:
 
         if self.ranked_by is None or not self.record:
             return self.record.get("metric")
-        return best_logged(self.record, self.folder, self.ranked_by.name, self.ranked_by.goal)
+        if self._metric is ...:  # it may take three files to tell
+            goal = self.ranked_by.goal
+            self._metric = best_logged(self.record, self.folder, self.ranked_by.name, goal)
+        result: dict[str, Any] | None = self._metric
+        return result
 
     @property
     def value(self) -> float | None:
@@ -171,23 +181,20 @@ def begun_trial(sweep: Sweep, folder: Path, record: Mapping[str, Any]) -> TrialE
     return TrialEntry(trial, folder.parent, ranked_by=sweep.definition.metric)
 
 
-def trial_folders(base: Path) -> list[Path]:
-    """Return the folders of a sweep that hold a trial, by name."""
+def trial_folders(base: Path, besides: Collection[str] = ()) -> list[Path]:
+    """Return the folders of a sweep that hold a trial, by name, but for some names."""
     try:
-        listed = sorted(os.scandir(base), key=lambda item: item.name)
+        with os.scandir(base) as items:
+            names = sorted(item.name for item in items if not item.name.startswith("."))
     except OSError:
         return []
-    return [
-        Path(item.path)
-        for item in listed
-        if not item.name.startswith(".") and Path(item.path, "trial.json").is_file()
-    ]
+    folders = (base / name for name in names if name not in besides)
+    return [folder for folder in folders if (folder / "trial.json").is_file()]
 
 
 def undeclared_folders(entries: Iterable[TrialEntry], base: Path) -> list[Path]:
     """Return the folders of trials that the sweep file no longer declares."""
-    names = {entry.trial.id for entry in entries}
-    return [folder for folder in trial_folders(base) if folder.name not in names]
+    return trial_folders(base, besides={entry.trial.id for entry in entries})
 
 
 def find_trial(entries: Sequence[TrialEntry], text: str) -> TrialEntry:

@@ -20,6 +20,7 @@ from mlmodeldev.lease import owned
 from mlmodeldev.tracking.clearml_sync import awaits_clearml
 from mlmodeldev.tracking.mlflow_sync import awaits_mlflow
 from mlmodeldev.tracking.upload import awaits_upload
+from mlmodeldev.trial.checkpoint import recovery_checkpoints
 from mlmodeldev.trial.collected import is_recovery_checkpoint
 from mlmodeldev.trial.folder import RECORD_VERSION
 from mlmodeldev.trial.record import read_record
@@ -235,7 +236,7 @@ def _checkpoints(trial: TrialSize, choice: Choice, sizes: Mapping[Path, int]) ->
     wanted = ["last", *(["best"] if (folder / "checkpoints" / "best.ckpt").is_file() else [])]
     exported = all((folder / name / _EXPORT).is_file() for name in wanted)
     keep = max(choice.keep, 0 if exported else 1)
-    paths = sorted((folder / "checkpoints").glob("step-*.ckpt"))
+    paths = recovery_checkpoints(folder / "checkpoints")[::-1]
     return [
         Drop(path, "checkpoints", sizes.get(path, 0)) for path in paths[: max(0, len(paths) - keep)]
     ]

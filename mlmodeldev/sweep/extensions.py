@@ -1,4 +1,4 @@
-"""What a sweep file says beyond W&B's format, under ``controller``: rules and replicates.
+"""What a sweep file says beyond W&B's format, under ``controller``: rules, replicates, a database.
 
 W&B's schema refuses keys that it does not know everywhere but there (`docs/sweeps.md`).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.sweep.document import Document, Keys
@@ -14,7 +15,9 @@ from mlmodeldev.sweep.expression import Expression
 from mlmodeldev.sweep.grid import count_of
 from mlmodeldev.sweep.parameters import Parameter
 
-_KEYS = ("type", "constraints", "conditions", "replicates")
+_KEYS = ("type", "constraints", "conditions", "replicates", "storage")
+SCHEME = "postgresql"
+"""Of the databases that keep a search's rows."""
 MAX_REPEATS = 10_000
 """A replicated parameter has at most so many values."""
 _LISTED = ("categorical", "constant", "int_uniform")
@@ -30,6 +33,26 @@ class Extensions:
     """A parameter is set only where its condition holds."""
     replicates: tuple[str, ...] = ()
     """Parameters whose values repeat every point, such as ``training.seed``."""
+    storage: str | None = None
+    """Where a search keeps its rows; None: in a journal in the sweep's folder."""
+
+
+def storage_problem(url: str) -> str | None:
+    """Return what is wrong with an address of a database, without showing it; None: nothing."""
+    parts = urlsplit(url)
+    name = parts.scheme.partition("+")[0]
+    if name in ("sqlite", "file", ""):
+        return (
+            "a file is what the search's journal is already, with a lock that works on network"
+            f" file systems, where SQLite's does not; a database is {SCHEME}://USER@HOST/NAME"
+        )
+    if name != SCHEME:
+        return f"{name!r}: only {SCHEME}://USER@HOST/NAME is"
+    if parts.password or any("password" in key.lower() for key, _ in parse_qsl(parts.query)):
+        return "holds a password; it belongs into ~/.pgpass or PGPASSWORD, where libpq looks"
+    if not parts.path.strip("/"):
+        return f"names no database: {SCHEME}://USER@HOST/NAME"
+    return None
 
 
 def parse_extensions(document: Document, parameters: list[Parameter]) -> Extensions:
@@ -43,6 +66,7 @@ def parse_extensions(document: Document, parameters: list[Parameter]) -> Extensi
         _constraints(data.get("constraints"), names, document),
         _conditions(data.get("conditions"), names, document),
         _replicates(data.get("replicates"), parameters, document),
+        _storage(document),
     )
     _refuse_rules_on_replicates(extensions, document)
     return extensions
@@ -96,6 +120,15 @@ def _replicates(value: Any, parameters: list[Parameter], document: Document) -> 
             message = f"{name} has more than {MAX_REPEATS} values to repeat each point by"
             document.error(keys, message)
     return tuple(dict.fromkeys(names))
+
+
+def _storage(document: Document) -> str | None:
+    keys: Keys = ("controller", "storage")
+    url = document.text(keys)
+    if url is not None and (problem := storage_problem(url)):
+        document.error(keys, problem)
+        return None
+    return url
 
 
 def _refuse_rules_on_replicates(extensions: Extensions, document: Document) -> None:

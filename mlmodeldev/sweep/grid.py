@@ -14,9 +14,10 @@ numbers in no order) are walked in the order written. Memory does not grow with 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +126,8 @@ def coarse_first(axes: Sequence[Axis]) -> Iterator[tuple[int, ...]]:
     for level in range(max((len(axis.levels) for axis in axes), default=0)):
         # Of the axes, `finest` is the first to stand exactly at this level: that parts the
         # points of a level into sets that do not overlap.
-        for finest, axis in enumerate(axes):
+        # At the coarsest that is the first axis: those before it would have no level at all.
+        for finest, axis in enumerate(axes[:1] if level == 0 else axes):
             if level < len(axis.levels):
                 yield from _product(
                     [_Span(_part(a.levels, level, i - finest)) for i, a in enumerate(axes)]
@@ -139,11 +141,35 @@ def _part(of: tuple[range, ...], level: int, side: int) -> tuple[range, ...]:
 
 
 def _product(spans: list[_Span]) -> Iterator[tuple[int, ...]]:
-    if all(len(span) <= _SMALL for span in spans):
-        # itertools.product holds each span in memory, which is why long ones go below.
-        yield from itertools.product(*spans)
-        return
-    head, *tail = spans
-    for index in head:
-        for rest in _product(tail):
-            yield (index, *rest)
+    """Yield as `itertools.product` does, which would hold long spans in memory."""
+    parts = _parts(spans)
+    chosen: list[tuple[int, ...]] = []
+    ahead = [parts[0]()]
+    while ahead:  # no recursion: there may be thousands of parts
+        piece = next(ahead[-1], None)
+        if piece is None:
+            ahead.pop()
+            del chosen[-1:]
+        elif len(ahead) == len(parts):
+            yield tuple(itertools.chain(*chosen, piece))
+        else:
+            chosen.append(piece)
+            ahead.append(parts[len(ahead)]())
+
+
+_Part = Callable[[], Iterator[tuple[int, ...]]]
+
+
+def _parts(spans: list[_Span]) -> list[_Part]:
+    """Return short spans that follow each other as one part, each long one as its own."""
+    parts: list[_Part] = []
+    for is_short, group in itertools.groupby(spans, lambda span: len(span) <= _SMALL):
+        if is_short:
+            parts.append(functools.partial(itertools.product, *group))
+        else:
+            parts += [functools.partial(_each, span) for span in group]
+    return parts
+
+
+def _each(span: _Span) -> Iterator[tuple[int, ...]]:
+    return ((index,) for index in span)

@@ -36,7 +36,7 @@ each with the line that says so."""
 MAX_POINTS = 300
 """So many points of a sweep are looked at for the choices that stand beside a key."""
 
-_CHOICE = re.compile(r"[^.]+|callbacks\.[^.]+|.+\._target_")
+CHOICE = re.compile(r"[^.]+|callbacks\.[^.]+|.+\._target_")
 """Keys on whose values it depends which other keys there are."""
 
 _TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
@@ -74,7 +74,7 @@ def check_settings(document: Document, definition: Definition, settings: Trainer
 def check_mandatory(document: Document, definition: Definition, unset: Unset) -> None:
     """Report a setting that is mandatory (``???``), and that some trial has no value for."""
     look = functools.cache(lambda *overrides: _lines(unset, overrides))
-    groups = {p.name: p for p in definition.parameters if _CHOICE.fullmatch(p.name)}
+    groups = {p.name: p for p in definition.parameters if CHOICE.fullmatch(p.name)}
     alone = [{}, *({name: v} for name, p in groups.items() for v in _sample(p))]
     if not any(look(*to_overrides(choice)) for choice in alone):
         return  # as nearly always, and points of thousands of parameters take their time
@@ -144,7 +144,7 @@ def _are_taken(values: Sequence[tuple[str, Any]], refusal: Refusal) -> bool:
 
 def _choices_beside(definition: Definition) -> dict[str, list[tuple[str, ...]]]:
     """Return for each key the choices beside it: of files (a group has no dot), of classes."""
-    groups = [p.name for p in definition.parameters if _CHOICE.fullmatch(p.name)]
+    groups = [p.name for p in definition.parameters if CHOICE.fullmatch(p.name)]
     choices: dict[str, dict[tuple[str, ...], None]] = {}
     for point in itertools.islice(points(definition), MAX_POINTS) if groups else ():
         chosen = {name: point[name] for name in groups if name in point}

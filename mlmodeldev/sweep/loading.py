@@ -221,13 +221,13 @@ def trial_arguments(
 
 
 def pruning(
-    sweep: Sweep, journal: Path | None = None, study: str | None = None, number: int | None = None
+    sweep: Sweep, journal: str | None = None, study: str | None = None, number: int | None = None
 ) -> list[str]:
     """Return the settings by which a trial stops itself early; none without early_terminate.
 
     Args:
         sweep: the sweep.
-        journal: of a search;
+        journal: of a search, its file or its database;
         study: its name in there, and
         number: the trial's number in it: what Optuna's own rules need.
     """
@@ -236,7 +236,7 @@ def pruning(
         return []
     settings = {"enabled": True, "metric": metric.name, "goal": metric.goal, **asdict(rule)}
     if journal is not None:
-        settings |= {"journal": str(journal), "study": study, "number": number}
+        settings |= {"journal": journal, "study": study, "number": number}
     return to_overrides(
         {f"callbacks.pruning.{key}": each for key, each in settings.items() if each is not None}
     )

@@ -18,6 +18,7 @@ import optuna
 from optuna.trial import TrialState
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.sweep.database import Database
 from mlmodeldev.sweep.journal import Journal
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def judge(settings: Pruning, values: Sequence[float]) -> str | None:
         )
     if not values:
         return None
-    journal = Journal(Path(settings.journal).parent)
+    journal = _journal(settings.journal, settings.study or "")
     with journal.lock:
         name, trial_id = _find(journal, settings)
         row = journal.storage.get_trial(trial_id)
@@ -55,12 +56,18 @@ def judge(settings: Pruning, values: Sequence[float]) -> str | None:
     return f"{settings.rule}: {values[-1]:.6g} after {len(values)} values is behind the others"
 
 
-def _find(journal: Journal, settings: Pruning) -> tuple[str, int]:
+def _journal(address: str, study: str) -> Journal | Database:
+    if "://" in address:
+        return Database(address, study.rpartition("-")[2])
+    return Journal(Path(address).parent)
+
+
+def _find(journal: Journal | Database, settings: Pruning) -> tuple[str, int]:
     """Return the name of the study in the journal, and the id of the trial's row."""
     name, number = settings.study, settings.number
     names = {study.study_name: study._study_id for study in journal.storage.get_all_studies()}
     if name not in names or name is None or number is None:
-        raise UsageError(f"{journal.path}: holds no search {name!r}")
+        raise UsageError(f"{journal.address}: holds no search {name!r}")
     row = journal.storage.get_trial_id_from_study_id_trial_number(names[name], number)
     return name, row
 

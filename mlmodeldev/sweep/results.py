@@ -30,6 +30,10 @@ from mlmodeldev.trial.record import best, best_entry, history, last_entry
 FORMATS = (".csv", ".parquet")
 PARAMETER = "parameter/"
 """Before the name of a parameter's column, where a fact or a result has that name."""
+METRIC = "metric/"
+"""Before the name of the metric's column, where a fact has that name."""
+FACTS = ("id", "name", "group", "state", "reason", "epoch", "attempts")
+"""Columns that each trial has beside the metric's."""
 _ENDED = ("done", "pruned")
 
 
@@ -42,6 +46,8 @@ class ResultEntry(Protocol):
     def folder(self) -> Path: ...
     @property
     def record(self) -> dict[str, Any]: ...
+    @property
+    def has_folder(self) -> bool: ...
     @property
     def state(self) -> str: ...
 
@@ -92,6 +98,11 @@ class Results:
     groups: list[Group]
 
     @property
+    def column(self) -> str:
+        """Name of the metric's column."""
+        return column_of(self.metric)
+
+    @property
     def failures(self) -> list[dict[str, Any]]:
         """Rows of trials that failed."""
         return [row for row in self.rows if row["state"] == "failed"]
@@ -115,6 +126,7 @@ def collect(entries: Iterable[ResultEntry], metric: str, goal: str) -> Results:
     def place(value: float | None) -> tuple[bool, float]:
         return value is None, sign * (value or 0.0)
 
+    column = column_of(metric)
     rows: list[dict[str, Any]] = []
     groups: dict[str, Group] = {}
     for entry in entries:
@@ -123,22 +135,29 @@ def collect(entries: Iterable[ResultEntry], metric: str, goal: str) -> Results:
         group = groups.setdefault(row["group"], Group(_point_name(entry.trial)))
         group.trials.append(row["id"])
         group.states[row["state"]] = group.states.get(row["state"], 0) + 1
-        if row["state"] in _ENDED and row[metric] is not None:
-            group.values.append(row[metric])
-    rows.sort(key=lambda row: place(row[metric]))
+        if row["state"] in _ENDED and row[column] is not None:
+            group.values.append(row[column])
+    rows.sort(key=lambda row: place(row[column]))
     return Results(metric, rows, sorted(groups.values(), key=lambda group: place(group.mean)))
+
+
+def column_of(metric: str) -> str:
+    """Return the name of a metric's column."""
+    return METRIC * (metric in FACTS) + metric
 
 
 def _row(entry: ResultEntry, metric: str, goal: str) -> dict[str, Any]:
     record = entry.record
-    logged = {k: v for k, v in last_entry(entry.folder).items() if k not in ("epoch", "step")}
+    last = last_entry(entry.folder) if entry.has_folder else {}
+    logged = {k: v for k, v in last.items() if k not in ("epoch", "step")}
+    best_one = best_logged(record, entry.folder, metric, goal) if entry.has_folder else None
     facts = {
         "id": entry.trial.id,
         "name": entry.trial.name,
         "group": entry.trial.group,
         "state": entry.state,
         "reason": record.get("reason"),
-        metric: (best_logged(record, entry.folder, metric, goal) or {}).get("value"),
+        column_of(metric): (best_one or {}).get("value"),
         "epoch": record.get("epoch"),
         "attempts": record.get("attempts", 0),
     }

@@ -12,6 +12,7 @@ checkpoint. ``optuna-dashboard RUNS/SWEEP/.search/journal.log`` shows the search
 from __future__ import annotations
 
 import argparse
+import bisect
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -20,8 +21,9 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.lease import owned
+from mlmodeldev.lease import believed
 from mlmodeldev.project import project_root
+from mlmodeldev.sweep.database import Database
 from mlmodeldev.sweep.journal import Journal, Leases
 from mlmodeldev.sweep.loading import Sweep, load, pruning, trial_arguments
 from mlmodeldev.sweep.monitor import MonitorChoice, sweep_monitor
@@ -37,6 +39,8 @@ FOLDER = ".search"
 """Beside the sweep's trials: journal, lock, the workers' leases."""
 MAX_DEATHS = 4
 """A trial that was killed so many times, or whose worker was, has failed; before, it goes on."""
+MAX_LOOKS = 64
+"""Of the other workers' trials so many are looked at before one is begun, in turn."""
 SIGKILLED = -9
 
 _OVER = {TrialState.COMPLETE, TrialState.PRUNED}
@@ -75,13 +79,18 @@ class SearchSource:
         self.base = runs_dir.expanduser().absolute() / sweep.folder
         caps = [c for c in (count, sweep.definition.run_cap) if c is not None]
         self.cap = min(caps, default=None)
-        self.journal = Journal(self.base / FOLDER)
+        url = sweep.definition.extensions.storage
+        folder = self.base / FOLDER
+        self.journal = Database.of_folder(url, folder) if url else Journal(folder)
         self.study = SearchStudy(self.journal, sweep)
         self.sampler = Sampler(sweep, seed, count)
         self.leases = Leases(self.base / FOLDER / "workers")
         self.mine: dict[str, FrozenTrial] = {}
+        self.is_watching = False  # an owner of whom it is not sure yet whether it lives
+        self._looked_at = -1  # the last number among the others' trials
         self.begun = datetime.now()
         self.leases.renew()
+        self.journal.catch_up()
         with self.journal.lock:
             if sweep.method == "bayes":
                 add_folder_trials(self.study, self.sampler, self.base)
@@ -89,13 +98,15 @@ class SearchSource:
     # --- what the pool calls
 
     def take(self) -> TrialTask | Wait | None:
+        self.journal.catch_up()
         with self.journal.lock:
+            self.is_watching = False
             rows = self.study.rows()
             row = self._left_behind(rows) or self._retried(rows) or self._new()
             if row is not None:
                 self.mine[row.user_attrs["id"]] = row
                 return self._task(row)
-            if self.mine or (self.linger and self._any_running()):
+            if self.mine or self.is_watching or (self.linger and self._any_running()):
                 return WAIT
             return None
 
@@ -133,10 +144,24 @@ class SearchSource:
         return deaths < MAX_DEATHS
 
     def _left_behind(self, rows: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        """Write how other workers' trials ended meanwhile; take one over that nobody runs."""
-        for row in rows:
-            running = row.state is TrialState.RUNNING and row.user_attrs["id"] not in self.mine
-            if running and self._take_over(row):
+        """Write how other workers' trials ended meanwhile; take one over that nobody runs.
+
+        Of many that somebody runs, the next `MAX_LOOKS` after those of the last time: a look reads
+        two files, while all other workers wait for the lock.
+        """
+        others = (row for row in rows if row.state is TrialState.RUNNING)
+        others = (row for row in others if row.user_attrs["id"] not in self.mine)
+        owned_rows: list[FrozenTrial] = []
+        for row in others:
+            if row.user_attrs["owner"] is not None:
+                owned_rows.append(row)
+            elif self._take_over(row):
+                return row
+        numbers = [row.number for row in owned_rows]
+        first = bisect.bisect_right(numbers, self._looked_at) % max(1, len(numbers))
+        for row in [*owned_rows[first:], *owned_rows[:first]][:MAX_LOOKS]:
+            self._looked_at = row.number
+            if self._take_over(row):
                 return row
         return None
 
@@ -146,7 +171,9 @@ class SearchSource:
         record = read_record(folder)
         state = record.get("state")
         # both are asked each time, so that both are watched from the first look on
-        if any([owned(record), self.leases.alive(row.user_attrs["owner"])]):
+        alive = [believed(record), self.leases.alive(row.user_attrs["owner"])]
+        if any(each is not False for each in alive):
+            self.is_watching |= True not in alive
             return False
         if state in ("done", "pruned"):
             self.study.finish(row, folder, state == "pruned")
@@ -205,7 +232,7 @@ class SearchSource:
     def _task(self, row: FrozenTrial) -> TrialTask:
         name = row.user_attrs["id"]
         folder = self.base / name
-        own = pruning(self.sweep, self.journal.path, self.study.name, row.number)
+        own = pruning(self.sweep, self.journal.address, self.study.name, row.number)
         overrides = trial_arguments(row.user_attrs["overrides"], folder, [*own, *self.fixed])
         print(f"{name}  {row.user_attrs['name']}  ...", flush=True)
         task = TrialTask(name, folder, overrides, self.program)
@@ -273,10 +300,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_worker(args: argparse.Namespace) -> int:
-    from mlmodeldev.settings.composition import compose_settings
+    from mlmodeldev.sweep.chosen_files import compose_beside
 
     sweep = load(args.sweep)
-    base = compose_settings(args.overrides, partial=True)
+    base, _ = compose_beside(args.overrides, lambda: sweep)
     monitor = MonitorChoice()
     if not args.root and not sweep.invocation.is_foreign:
         monitor = sweep_monitor(sweep, args.overrides, base)

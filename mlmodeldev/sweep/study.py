@@ -18,7 +18,8 @@ was lost or the space has changed (`add_folder_trials`), and of an earlier sweep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.identity import canonical_text, digest, identity
+from mlmodeldev.sweep.database import Database
 from mlmodeldev.sweep.journal import Journal
 from mlmodeldev.sweep.loading import Sweep
 from mlmodeldev.sweep.sampler import Proposal, Sampler
@@ -34,8 +36,6 @@ from mlmodeldev.trial.record import best, history, read_record
 
 FORM = 2
 """Of what stands in the journal (`mlmodeldev.sweep.sampler`): another one is another study."""
-MAX_CURVE = 20
-"""Values of a trial's curve that go into the journal, for `optuna-dashboard`."""
 IMPORTED = "prior"
 """Attribute of the rows that come from an earlier sweep: the folder of the trial."""
 
@@ -43,15 +43,15 @@ IMPORTED = "prior"
 class SearchStudy:
     """The rows of one sweep. Every call needs the journal's lock."""
 
-    def __init__(self, journal: Journal, sweep: Sweep) -> None:
+    def __init__(self, journal: Journal | Database, sweep: Sweep) -> None:
         self.journal, self.sweep = journal, sweep
         metric = sweep.definition.metric
         self.goal = metric.goal if metric else "minimize"
         self.metric = metric.name if metric else None
-        self.name = study_name(sweep)
+        self.name = journal.full_name(study_name(sweep))
 
     @property
-    def _storage(self) -> optuna.storages.JournalStorage:
+    def _storage(self) -> optuna.storages.BaseStorage:
         return self.journal.storage
 
     @property
@@ -131,7 +131,7 @@ class SearchStudy:
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         storage, number = self._storage, row._trial_id
         with self.journal.batch():
-            for step in _thinned(len(values)):
+            for step in _thinned(len(values), self.journal.curve_values):
                 storage.set_trial_intermediate_value(number, step, values[step - 1])
             # Without a metric there is nothing to search by, and Optuna wants some number.
             storage.set_trial_state_values(number, state, [0.0 if value is None else value])
@@ -159,20 +159,18 @@ def study_name(sweep: Sweep) -> str:
     )
 
 
-def _thinned(count: int) -> list[int]:
-    """Return steps from 1 to count, at most `MAX_CURVE`, the last among them."""
-    if count <= MAX_CURVE:
+def _thinned(count: int, most: int) -> list[int]:
+    """Return steps from 1 to count, at most so many, the last among them."""
+    if count <= most:
         return list(range(1, count + 1))
-    return [round((i + 1) * count / MAX_CURVE) for i in range(MAX_CURVE)]
+    return [round((i + 1) * count / most) for i in range(most)]
 
 
 def add_folder_trials(study: SearchStudy, sampler: Sampler, base: Path) -> int:
     """Write rows for this sweep's trials that the journal lacks; return how many."""
     listed = {row.user_attrs["id"] for row in study.rows()}
     added = 0
-    for folder, overrides in _trials(base):
-        if folder.name in listed:
-            continue
+    for folder, overrides in _trials(base, listed):
         point = {k: v for k, v in overrides.items() if k in sampler.space.keys}
         proposal = sampler.described(sampler.trial(point))
         if identity(point) == folder.name and _is_complete(proposal, sampler):
@@ -204,11 +202,18 @@ def import_trials(study: SearchStudy, sampler: Sampler, base: Path) -> int:
     return added
 
 
-def _trials(base: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for file in sorted(base.glob("*/trial.json")):
-        overrides = read_record(file.parent).get("overrides")
-        if isinstance(overrides, dict):
-            yield file.parent, overrides
+def _trials(base: Path, besides: Collection[str] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield a sweep's trials; of those that a worker knows already no file is looked at."""
+    try:
+        with os.scandir(base) as items:
+            names = sorted(item.name for item in items if not item.name.startswith("."))
+    except OSError:
+        return
+    for name in names:
+        if name not in besides:
+            overrides = read_record(base / name).get("overrides")
+            if isinstance(overrides, dict):
+                yield base / name, overrides
 
 
 def _is_complete(proposal: Proposal, sampler: Sampler) -> bool:

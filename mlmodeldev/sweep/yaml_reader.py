@@ -168,6 +168,7 @@ class _Builder:
         line = _line(node)
         try:
             value = self.scalars.construct_object(node)
+            str(value)  # an integer in another base may be longer than Python writes
         except (yaml.YAMLError, ValueError, OverflowError, TypeError):
             self.document.error(keys, f"{shown(node.value)} cannot be read as {_kind(node)}", line)
             return None

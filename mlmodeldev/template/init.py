@@ -21,9 +21,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlmodeldev.arguments import OneLineParser
-from mlmodeldev.atomic import sync_folder, writing_to
+from mlmodeldev.atomic import writing_to
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError
 from mlmodeldev.secrets import refuse_in_arguments
+from mlmodeldev.synced import sync_folder
 from mlmodeldev.template.origin import requirement
 from mlmodeldev.template.record import Record
 from mlmodeldev.template.source import TRACKERS, Answers, Template, load_template

@@ -18,8 +18,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlmodeldev.atomic import sync_folder, write_json, writing_to
+from mlmodeldev.atomic import write_json, writing_to
 from mlmodeldev.errors import UsageError
+from mlmodeldev.synced import sync_folder
 
 FOLDER = Path(".mlmodeldev")
 _INCOMING = FOLDER / "incoming"

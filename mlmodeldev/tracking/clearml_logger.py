@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -57,6 +58,10 @@ SIGN_SECONDS = 0.5
 """How long the end waits, twice, for a server that gives no sign of itself."""
 MOST_WAITING = 10_000
 """Rows kept in memory while the server is away; older ones are read from ``metrics.csv`` again."""
+
+
+_AWAY = re.compile(r"ConnectionError|Max retries exceeded|Timeout|Connection refused|not resolve")
+_HOST = re.compile(r"host='([^']*)'")
 
 
 class ClearmlTrialLogger(DeliveringLogger[Task]):
@@ -188,6 +193,16 @@ class ClearmlTrialLogger(DeliveringLogger[Task]):
             self._complete = False  # until the session is imported, or `sync` has sent all
         elif self._complete and state != "interrupted":
             forget_session(self.folder.path)
+
+    def _is_away(self, error: Exception) -> bool:
+        return bool(_AWAY.search(str(error)))
+
+    def _cause(self, error: Exception) -> str:
+        """Return what is the matter; the client shows urllib3's words of a server that is away."""
+        if not self._is_away(error):
+            return super()._cause(error)
+        host = _HOST.search(str(error))
+        return f"the server {host[1] if host else ''} does not answer".replace("  ", " ")
 
     def _wait(self, seconds: float) -> str:
         """Wait as long as the server gives a sign of itself; `sync` holds no trial up and waits."""

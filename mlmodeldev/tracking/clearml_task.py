@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.atomic import write_json
-from mlmodeldev.secrets import mask
+from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.clearml_content import (
     Event,
     file_key,
@@ -196,7 +196,7 @@ class TrialTask:
         tags = task_tags(self._settings, state)
         if tags != task_tags(self._settings):
             self.server.call("tasks", "edit", task=self.id, force=True, tags=tags)
-        reason = mask(str(self._folder.read().get("reason") or state))[:500]
+        reason = masked(str(self._folder.read().get("reason") or state), 500)
         action = _ENDS.get(state, "failed")
         call = self.server.call
         call("tasks", action, task=self.id, force=True, status_reason=reason, status_message=state)

@@ -31,7 +31,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from mlmodeldev.lease import LostLease
-from mlmodeldev.secrets import mask
+from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.background import BackgroundCalls
 from mlmodeldev.tracking.timed_rows import TimedRow, rows_of
 
@@ -136,6 +136,10 @@ class DeliveringLogger(Logger, Generic[R]):
     def _note_slow_start(self) -> None:
         """Do what there is to do where the run is not open when the start goes on."""
 
+    def _is_away(self, error: Exception) -> bool:
+        """Return whether an error says no more than that no server answers."""
+        return False
+
     def _cause(self, error: Exception) -> str:
         """Return what an error says is the matter."""
         return next(iter(str(error).strip().splitlines()), "")
@@ -190,7 +194,8 @@ class DeliveringLogger(Logger, Generic[R]):
 
     def warn(self, error: Exception) -> None:
         """Say once what the tracker is not able to do."""
-        self._warn(f"{type(error).__name__}: {self._cause(error)}")
+        cause = self._cause(error)
+        self._warn(cause if self._is_away(error) else f"{type(error).__name__}: {cause}")
 
     def _wait(self, seconds: float) -> str:
         """Wait for the thread; return why it is waited no longer, empty: all was sent."""
@@ -276,7 +281,7 @@ class DeliveringLogger(Logger, Generic[R]):
         if self._warned:
             return
         self._warned = True
-        text = mask(_PASSWORD.sub("//***@", reason))[:300]
+        text = masked(_PASSWORD.sub("//***@", reason), 300)
         print(
             f"{self.title}: does not take the trial's rows ({text}); {self._afterwards}",
             file=sys.stderr,

@@ -13,13 +13,13 @@ import socket
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers.logger import DummyExperiment, Logger
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.address import split_address
 from mlmodeldev.lease import LostLease
-from mlmodeldev.secrets import mask, warn_of_open_netrc
+from mlmodeldev.secrets import masked, warn_of_open_netrc
 from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_api import host, key_for
 
@@ -180,7 +180,7 @@ def _begin_again(settings: Settings, folder: TrialFolder, refusal: Exception) ->
 
 
 def _reason(error: Exception) -> str:
-    return mask(" ".join(str(error).split()))[:300]
+    return masked(" ".join(str(error).split()), 300)
 
 
 def _report_refusal(error: Exception, mode: str) -> None:
@@ -235,7 +235,7 @@ def wandb_mode(setting: str) -> str:
 def _what_is_missing(address: str) -> str:
     if not key_for(address):
         return "there is no key (WANDB_API_KEY or .netrc)"
-    parts = urlsplit(address)
+    parts = split_address(address, "WANDB_BASE_URL")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname or "", port), timeout=3).close()

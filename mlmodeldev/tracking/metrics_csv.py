@@ -125,8 +125,21 @@ class MetricsFile(Logger):
             _say_once("logger.log_image")
 
     @rank_zero_only
+    def bring_to_disk(self) -> None:
+        """Let the rows survive a power cut, before a checkpoint that counts on them does.
+
+        Raises:
+            UsageError: the disk takes no more.
+        """
+        if self._open is not None:
+            with writing_to(self.file):
+                os.fsync(self._open.fileno())
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Close the file."""
+        """Close the file; after a success its rows are on the disk."""
+        if status == "success":
+            self.bring_to_disk()
         self._close()
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

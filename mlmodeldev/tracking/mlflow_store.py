@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import ProcessLock
-from mlmodeldev.secrets import mask
+from mlmodeldev.secrets import masked
 from mlmodeldev.settings.tracking_address import tracking_address
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def database_file(uri: str) -> Path | None:
 
 def reason(error: Exception) -> str:
     """Return what is the matter in a line of at most 300 characters, passwords and keys masked."""
-    return mask(_PASSWORD.sub("//***@", f"{type(error).__name__}: {cause(error)}"))[:300]
+    return masked(_PASSWORD.sub("//***@", f"{type(error).__name__}: {cause(error)}"), 300)
 
 
 def cause(error: Exception) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 
 from mlmodeldev.arguments import OneLineParser
 from mlmodeldev.errors import EXIT_BAD_INPUT, UsageError, drop_output
+from mlmodeldev.machine import keep_from_others
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.tracking.registry import (
     REGISTRY_VARIABLE,
@@ -36,7 +37,7 @@ from mlmodeldev.tracking.registry import (
     promote,
     rollback,
 )
-from mlmodeldev.tracking.registry_place import is_folder
+from mlmodeldev.tracking.registry_place import is_folder, refuse_missing_folder
 
 _PROG = "mlmodeldev registry"
 _PLACES = "a folder, mlflow[:URI] or wandb[:PROJECT] (MLMODELDEV_REGISTRY, else RUNS/.registry)"
@@ -45,6 +46,7 @@ _PLACES = "a folder, mlflow[:URI] or wandb[:PROJECT] (MLMODELDEV_REGISTRY, else 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer the command line; return the exit status."""
     guard_output()
+    keep_from_others()
     try:
         options = _parser().parse_args(arguments)
         actions = {
@@ -102,6 +104,8 @@ def _runs_dir(options: argparse.Namespace) -> Path:
 
 def _registry(options: argparse.Namespace) -> Registry:
     place = options.registry or os.environ.get(REGISTRY_VARIABLE)
+    if place and is_folder(place) and options.action != "register":
+        refuse_missing_folder(place, "--registry" if options.registry else REGISTRY_VARIABLE)
     runs_dir = Path(place) if place and is_folder(place) else _runs_dir(options)
     return open_registry(runs_dir, place)
 

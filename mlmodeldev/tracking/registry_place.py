@@ -64,6 +64,19 @@ def registry_at(place: str, runs_dir: Path) -> Registry:
     return FolderRegistry(Path(place))
 
 
+def refuse_missing_folder(place: str, name: str) -> None:
+    """Refuse a folder that is not there, where nothing is to be put into it.
+
+    Raises:
+        UsageError: it is no folder, or no registry by its look.
+    """
+    _check_folder(place)
+    path = Path(place).expanduser()
+    if not path.is_dir():
+        there = [each.name for each in path.parent.glob("[!.]*") if each.is_dir()]
+        raise UsageError(f"{name} {place}: there is no such folder{nearest(path.name, there)}")
+
+
 def _check_folder(place: str) -> None:
     """Refuse an address, and a word that means another registry by its look.
 

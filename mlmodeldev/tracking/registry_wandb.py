@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.secrets import mask
+from mlmodeldev.secrets import mask, masked
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.registry import (
     CHALLENGER,
@@ -218,8 +218,8 @@ class WandbRegistry(RemoteRegistry):
         except (Unreachable, Refused) as error:
             raise UsageError(f"{self.place}: {mask(str(error))}") from None
         except Exception as error:  # of the client, which has many
-            text = " ".join(str(error).split())[:300]
-            raise UsageError(f"{self.place}: {mask(text) or type(error).__name__}") from None
+            text = masked(" ".join(str(error).split()), 300)
+            raise UsageError(f"{self.place}: {text or type(error).__name__}") from None
 
 
 def _number(link: Any) -> int:

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mlmodeldev.secrets import masked
+from mlmodeldev.tracking.served_values import refusal
 from mlmodeldev.trial.agent_run import RUN_ID
 
 
@@ -69,7 +71,7 @@ def read_commands(content: Any) -> tuple[list[Command], str]:
             commands.append(Command.model_validate(each))
         except ValidationError:
             what = each.get("type") if isinstance(each, dict) else each
-            odd = f"a command that can't be followed ({str(what)[:40]})"
+            odd = f"a command that can't be followed ({masked(str(what), 40)})"
     return commands, odd
 
 
@@ -84,7 +86,8 @@ def values_of(command: Command, parameters: Any) -> dict[str, Any]:
         parameters: of the sweep's configuration.
 
     Raises:
-        ValueError: the values have another shape, or one is missing of a run that is resumed.
+        ValueError: the values have another shape, one is missing of a run that is resumed, or one
+            is not for a server to set (`mlmodeldev.tracking.served_values`).
     """
     args = {} if command.args is None else command.args
     if not isinstance(args, dict):
@@ -96,7 +99,10 @@ def values_of(command: Command, parameters: Any) -> dict[str, Any]:
         entry = args[name]
         if not isinstance(entry, dict) or "value" not in entry:
             raise ValueError(f"the server gives no value of {name}")
-        values[name] = _declared(entry["value"], declared.get(name))
+        spec = declared.get(name)
+        values[name] = _declared(entry["value"], spec)
+        if reason := refusal(name, values[name], spec):
+            raise ValueError(reason)
     missing = [name for name in declared if name not in values]
     if missing and command.type == "resume":
         raise ValueError(f"the server gives no value of {missing[0]}")

@@ -27,7 +27,7 @@ from filelock import Timeout
 from mlmodeldev.atomic import write_json
 from mlmodeldev.errors import UsageError
 from mlmodeldev.lease import ProcessLock, owned
-from mlmodeldev.secrets import mask
+from mlmodeldev.secrets import mask, masked
 from mlmodeldev.tracking.metadata import read_yaml
 from mlmodeldev.tracking.wandb_api import answers
 from mlmodeldev.tracking.wandb_rows import RunWriter
@@ -171,7 +171,7 @@ class Syncer:
         except Timeout:
             status.note = "another sync has it in hand"
         except Exception as error:  # one trial's trouble is not the others'
-            status.note = mask(_words(error))
+            status.note = _words(error)
             self._trouble = not isinstance(error, UsageError)
             self._forget(folder)
         return status
@@ -276,7 +276,11 @@ def _mark_offline_files(folder: Path) -> None:
 
 def _words(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}"[:300]
+    return (
+        mask(text)
+        if isinstance(error, UsageError)
+        else masked(f"{type(error).__name__}: {text}", 300)
+    )
 
 
 def wait(seconds: float, until: Any) -> None:

@@ -21,11 +21,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.address import split_address
+from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.bounded import Unreachable, post_json
 from mlmodeldev.tracking.sweep_commands import Command, read_commands
 
@@ -68,10 +69,11 @@ def key_for(address: str) -> str | None:
     key = os.environ.get("WANDB_API_KEY")
     if key:
         return key
+    place = split_address(address, "WANDB_BASE_URL").netloc
     try:
         # by host and port, as the client writes and looks it up
-        entry = netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(address).netloc)
-    except (OSError, ValueError, netrc.NetrcParseError):  # no address, no text, no .netrc
+        entry = netrc.netrc(os.environ.get("NETRC")).authenticators(place)
+    except (OSError, ValueError, netrc.NetrcParseError):  # no text, no .netrc
         return None
     return entry[2] if entry and entry[2] else None
 
@@ -125,7 +127,7 @@ def _data(address: str, status: int, body: bytes) -> dict[str, Any]:
 def _messages(errors: Any) -> str:
     listed = errors if isinstance(errors, list) else [errors]
     messages = [each.get("message") if isinstance(each, dict) else each for each in listed]
-    return "; ".join(str(message)[:300] for message in messages[:3] if message)
+    return "; ".join(masked(str(message), 300) for message in messages[:3] if message)
 
 
 def answers(seconds: float = 5.0) -> bool:
@@ -142,6 +144,24 @@ def part(answer: Any, *names: str) -> Any:
     for name in names:
         answer = answer.get(name) if isinstance(answer, dict) else None
     return answer
+
+
+_LAST_ROW = """
+query RunLastRow($entity: String, $project: String, $run: String!) {
+  model(name: $project, entityName: $entity) { bucket(name: $run, missingOk: true) { historyTail } }
+}
+"""
+
+
+def last_row(entity: str, project: str, run: str) -> dict[str, Any]:
+    """Return the last row of a run's history; an empty one where the server does not say."""
+    names = {"entity": entity, "project": project, "run": run}
+    try:
+        tail = part(query_server(_LAST_ROW, names, seconds=5), "model", "bucket", "historyTail")
+        row = json.loads(json.loads(tail)[-1])
+    except (*NO_ANSWER, ValueError, TypeError, LookupError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 _SWEEP = """

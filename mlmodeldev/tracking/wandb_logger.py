@@ -194,7 +194,8 @@ class WandbTrialLogger(Logger):
             for key, value in {**self._extra, **_pictures(self._media)}.items():
                 self.run.summary[key] = value
             in_time = self._rows.finish(state, partial(self._send_extras, models))
-        return in_time and not self._lost
+        is_offline = bool(getattr(self.run, "offline", False))
+        return in_time and not self._lost and not is_offline  # sync uploads that
 
     def _send_extras(self, models: Sequence[Path]) -> None:
         """Send what the client asks the server about before it takes it."""

@@ -1,10 +1,11 @@
 """The rows of ``metrics.csv`` in a trial's W&B run: each once, whoever sends them.
 
-The number of a row in ``metrics.csv`` is its ``_step`` in W&B, and a run that is opened again says
-how many rows W&B has: only the rest is sent. A trial that comes back writes the same rows by the
-same steps, bit for bit, so what W&B has need not be sent anew. `RunRows` is this rule; the trial's
-own logger (`mlmodeldev.tracking.wandb_logger`) uses it, and so does `RunWriter`, which writes the
-files of a trial without a network from another process.
+A run that is opened again says how many rows W&B has, and which is the last of them: rows of later
+optimizer steps are sent. A trial that comes back writes the same rows by the same steps, bit for
+bit, so what W&B has need not be sent anew. Steps are compared, not the rows' numbers: a disk that
+has lost rows of ``metrics.csv`` would give later ones the numbers of those. `RunRows` is this rule;
+the trial's own logger (`mlmodeldev.tracking.wandb_logger`) uses it, and so does `RunWriter`, which
+writes the files of a trial without a network from another process.
 
 Example::
 
@@ -31,6 +32,7 @@ from mlmodeldev.tracking.metadata import (
     models_to_keep,
     stored_settings,
 )
+from mlmodeldev.tracking.wandb_api import last_row
 from mlmodeldev.tracking.wandb_init import git_metadata, init_seconds, prepare_environment
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.trial.record import STEP, TIME, read_record, read_rows
@@ -43,7 +45,7 @@ _EXIT = {None: 0, "done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}
 
 @dataclass(frozen=True)
 class Row:
-    """A row that W&B lacks: its number, its values, and the best value of the metric so far."""
+    """A row that W&B lacks: its number there, its values, the best value of the metric so far."""
 
     number: int
     values: dict[str, Any]
@@ -59,7 +61,7 @@ class RunRows:
         mode: whether ``max`` or ``min`` of it is better.
 
     Attributes:
-        count: rows numbered so far, which W&B has or will have.
+        count: rows of ``metrics.csv`` so far, which W&B has or will have.
         best: best value of the monitored metric in them.
     """
 
@@ -67,7 +69,9 @@ class RunRows:
         self.run, self.monitor, self.mode = run, monitor, mode
         self.count = 0
         self.best: float | None = None
-        self._there = int(getattr(run, "starting_step", 0) or 0)
+        self._there = self._next = int(getattr(run, "starting_step", 0) or 0)
+        self._last = _last_row(run) if self._there else {}
+        self._passed = False
 
     def define_metrics(self) -> None:
         """Let W&B draw every metric over the optimizer steps."""
@@ -80,10 +84,11 @@ class RunRows:
 
     def number(self, metrics: Mapping[str, Any], step: int) -> Row | None:
         """Give the next row its number; return it, or None where W&B has it already."""
-        number, self.count = self.count, self.count + 1
+        count, self.count = self.count, self.count + 1
         self._note_best(metrics)
-        if number < self._there:
+        if self._is_there(count, metrics, step):
             return None
+        number, self._next = self._next, self._next + 1
         values = {**metrics, STEP: step}
         written = values.pop(TIME, None)  # of rows that are sent later than they were written
         if written is not None:
@@ -114,11 +119,34 @@ class RunRows:
         self.run.finish(exit_code=_EXIT.get(state, 1))
         return not getattr(self.run, "_finish_timed_out", None)
 
+    def _is_there(self, count: int, metrics: Mapping[str, Any], step: int) -> bool:
+        """Whether W&B has a row; among several of its last row's step, those up to that one."""
+        last = self._last.get(STEP)
+        if last is None:  # the server did not say
+            return count < self._there
+        if step != last:
+            return bool(step < last)
+        there = count < self._there and not self._passed
+        self._passed = self._passed or _is_in(metrics, self._last)
+        return there
+
     def _note_best(self, metrics: Mapping[str, Any]) -> None:
         value = metrics.get(self.monitor)
         if value is not None and not math.isnan(value):
             better = max if self.mode == "max" else min
             self.best = float(value if self.best is None else better(self.best, value))
+
+
+def _last_row(run: Any) -> Mapping[str, Any]:
+    """Return the last row that W&B has of a run; an empty one where the server does not say."""
+    place = [getattr(run, name, None) for name in ("entity", "project", "id")]
+    return last_row(*map(str, place)) if all(place) else {}
+
+
+def _is_in(metrics: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a row of W&B has these values, as far as JSON can hold them."""
+    numbers = {k: v for k, v in metrics.items() if k != TIME and isinstance(v, int | float)}
+    return all(row.get(k) == v for k, v in numbers.items() if math.isfinite(v))
 
 
 def heat_maps(folder: Path, metrics: Mapping[str, float]) -> dict[str, str]:

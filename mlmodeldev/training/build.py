@@ -21,15 +21,17 @@ from mlmodeldev.data.plain import OfTheModel, take_over
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root, put_on_path
 from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
-from mlmodeldev.settings.lightning_names import accept_both_names, of_the_other
+from mlmodeldev.settings.lightning_names import accept_both_names
 from mlmodeldev.settings.own_optimizer import unused_setting
 from mlmodeldev.settings.renamed import with_old_names
+from mlmodeldev.settings.targets import check_kind
 from mlmodeldev.training.optimizer import attach
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
     from mlmodeldev.training.ranks import World
 
+_KINDS = {"data": LightningDataModule, "model": LightningModule}
 _PREPARE_SECONDS = 86400.0
 """20 GB of photographs take longer than the ten minutes that NCCL waits for a message."""
 
@@ -40,11 +42,7 @@ def datamodule(settings: Settings, world: World) -> LightningDataModule:
     Raises:
         UsageError: its class is no DataModule, or refuses its arguments.
     """
-    made = _construct("data", settings.data, {})
-    if not isinstance(made, LightningDataModule):
-        raise UsageError(
-            f"data._target_={settings.data['_target_']}: must be a LightningDataModule"
-        )
+    made: LightningDataModule = _construct("data", settings.data, {})
     if isinstance(made, OfTheModel):
         return made  # the model is not there yet
     if isinstance(made, ExactDataModule):
@@ -70,10 +68,7 @@ def model(settings: Settings, data: LightningDataModule) -> LightningModule:
     _check_complete(settings, target, data)
     # Weights depend on the seed and on nothing that was drawn before.
     seed_everything(key(settings.training.seed, "weights") % 2**32, verbose=False)
-    made = _construct("model", settings.model, data_info(data))
-    if not isinstance(made, LightningModule):
-        name = settings.model["_target_"]
-        raise UsageError(f"model._target_={name}: must be a LightningModule{of_the_other(made)}")
+    made: LightningModule = _construct("model", settings.model, data_info(data))
     attach(made, settings.optimizer)
     return made
 
@@ -132,6 +127,8 @@ def _locate(group: str, target: str) -> Any:
 
     accept_both_names()
     put_on_path(project_root())
+    kind = _KINDS[group]
+    check_kind(group, target, (kind,), f"a {kind.__name__}")
     try:
         return get_class(target)
     except (ImportError, ValueError) as error:

@@ -20,6 +20,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from mlmodeldev.atomic import atomic_write, writing_to
+from mlmodeldev.synced import make_synced
 from mlmodeldev.trial.checkpoint_values import read_checkpoint, without_code
 
 
@@ -36,7 +37,7 @@ class AtomicCheckpointIO(CheckpointIO):
         """
         path = Path(path)
         with writing_to(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_synced(path.parent)
             with atomic_write(path) as file:
                 try:
                     torch.save(without_code(checkpoint), _Streaming(file))  # type: ignore[arg-type]

@@ -19,10 +19,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.errors import NothingBegun, UsageError, nearest
+from mlmodeldev.fetch.address import split_address
 from mlmodeldev.lease import owned
 from mlmodeldev.tracking.registry import SCHEME, model_folder
 from mlmodeldev.training.parent import file_digest
@@ -120,7 +120,7 @@ def _is_reachable(address: str) -> bool:
     """Return whether a server takes a connection; of a proxy's it can't be said, so: yes."""
     if getproxies():
         return True
-    parts = urlsplit(address)
+    parts = split_address(address, "HF_ENDPOINT")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname or "", port), timeout=5).close()
@@ -277,12 +277,12 @@ def _check(
     if not fit.weights:
         has, wants = _few(list(source.weights)), _few(list(model.state_dict()))
         shapes = "" if not fit.wrong_shape else f"; {_shapes(fit)}"
-        raise UsageError(
+        raise NothingBegun(
             f"{given}: none of its {len(source.weights)} weights fits {kind}: it has"
             f" {has or 'none'}, the model {wants}{shapes}"
         )
     if strict and not fit.is_whole:
-        raise UsageError(f"{given}: {_summary(fit)} (training.init_strict=true)")
+        raise NothingBegun(f"{given}: {_summary(fit)} (training.init_strict=true)")
 
 
 def _summary(fit: WeightsFit) -> str:

@@ -115,7 +115,8 @@ def find_class(folder: Path, target: str) -> Any:
     """Return the class of an export, imported from its project.
 
     Raises:
-        UsageError: there is no such module or class; the line names the module and its file.
+        UsageError: there is no such module or class, or it is no model's; the line names the
+            module and its file.
     """
     root = _project(folder)
     if root is not None:
@@ -149,7 +150,12 @@ def find_class(folder: Path, target: str) -> Any:
             f"{folder}: its model is {target}, and {there} has no {attribute}"
             f"{nearest(attribute, vars(module))}"
         )
-    return getattr(module, attribute)
+    import pytorch_lightning
+
+    kind = getattr(module, attribute)
+    if not (isinstance(kind, type) and issubclass(kind, pytorch_lightning.LightningModule)):
+        raise UsageError(f"{folder}: its model is {target}, which must be a LightningModule")
+    return kind
 
 
 def _project(folder: Path) -> Path | None:

@@ -86,8 +86,16 @@ class Wait:
         time.sleep(_POLL_SECONDS)
 
 
-def serve(host: str, port: int) -> TCPStore:
+def serve(host: str, port: int, all_interfaces: bool = False) -> TCPStore:
     """Open the store of a trial, for its first process.
+
+    Anybody who reaches the store can write into it, so that of one machine's processes listens on
+    that machine alone; torch by itself listens on all interfaces.
+
+    Args:
+        host: under which this process is reached.
+        port: 0 for any.
+        all_interfaces: listen on all of them though the host is this machine's own name for itself.
 
     Raises:
         UsageError: the port can't be opened.
@@ -95,8 +103,15 @@ def serve(host: str, port: int) -> TCPStore:
     from torch.distributed import TCPStore
 
     try:
-        return TCPStore(host, port, None, is_master=True, wait_for_workers=False)
-    except RuntimeError as error:
+        if all_interfaces or host not in ("127.0.0.1", "localhost"):
+            return TCPStore(host, port, None, is_master=True, wait_for_workers=False)
+        listener = socket.create_server(("127.0.0.1", port))
+        own_port = listener.getsockname()[1]
+        return TCPStore(
+            "127.0.0.1", own_port, None, is_master=True, wait_for_workers=False,
+            master_listen_fd=listener.detach(),
+        )  # fmt: skip
+    except (RuntimeError, OSError) as error:
         reason = "in use" if "in use" in str(error) else str(error).splitlines()[0]
         raise UsageError(
             f"MASTER_PORT={port}: the first process can't open it on this machine ({reason})"

@@ -25,8 +25,8 @@ from mlmodeldev.lease import owned
 from mlmodeldev.settings.renamed import current_configuration
 from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.configuration import first_difference
-from mlmodeldev.trial.folder import folder_of
 from mlmodeldev.trial.named import trial_folder
+from mlmodeldev.trial.place import folder_of
 from mlmodeldev.trial.record import read_record
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mlmodeldev.callbacks.export import inference_of
 from mlmodeldev.errors import UsageError
+from mlmodeldev.secrets import masked
 
 TAKEN = "an example in a .pt, .npy or .json file (numbers, lists of them, or a mapping of such)"
 
@@ -86,7 +87,7 @@ def run_example(model: LightningModule, example: Any) -> Any:
     try:
         answer = model.predict_step(batch, 0) if way == "predict_step" else _forward(model, batch)
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = masked(" ".join(str(error).split()), 300)
         raise UsageError(
             f"{kind}: its {way} does not take this example ({type(error).__name__}: {reason})"
         ) from error

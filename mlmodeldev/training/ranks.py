@@ -136,7 +136,13 @@ def join(settings: Settings) -> World:
 
     Raises:
         UsageError: as many devices were asked for as there are not, or a strategy that can't be.
+        TrialInterrupted: a signal ended the wait for the others.
     """
+    with signals.answered():
+        return _join(settings)
+
+
+def _join(settings: Settings) -> World:
     forget_left_over()
     shorten_socket_paths()
     if signals.raise_if_requested not in lock.on_wait:

@@ -17,29 +17,34 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlmodeldev.data.shared_memory import shared_memory_full
-from mlmodeldev.data.versions import versions
-from mlmodeldev.errors import EXIT_INTERRUPTED, TrialInterrupted, UsageError
+from mlmodeldev.errors import EXIT_INTERRUPTED, NothingBegun, TrialInterrupted, UsageError
 from mlmodeldev.lease import LostLease
 from mlmodeldev.machine import number_in
+from mlmodeldev.output import output_may_be_lost
+from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
+from mlmodeldev.training.data_record import record_data
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
-from mlmodeldev.training.trial_start import best_value, open_trial
+from mlmodeldev.training.trial_start import best_value, forget, open_trial
 from mlmodeldev.trial import signals
+from mlmodeldev.trial.beats import Phase, beat, during, expect
 from mlmodeldev.trial.environment import keep_environment
 from mlmodeldev.trial.failure import forget_traceback, keep_traceback, shorten_tracebacks
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.unanswered import giving_up, seconds_to_answer
+from mlmodeldev.trial.watch import Watch, begin_watch
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 
     from mlmodeldev.callbacks.export import Export
+    from mlmodeldev.callbacks.nonfinite import NonFinite
     from mlmodeldev.callbacks.pruning import Pruning
     from mlmodeldev.callbacks.resume import ResumeCheckpoint
     from mlmodeldev.settings.schema import Settings
@@ -56,6 +61,7 @@ _MISFITS = {
     "loaded state dict contains a parameter group": "the optimizer's state of other parameters",
 }
 """What torch says of a checkpoint that does not fit, and in our words."""
+_FINISH_VARIABLES = tuple(f"{name}_FINISH_TIMEOUT" for name in ("WANDB", "MLFLOW", "CLEARML"))
 
 
 @dataclass
@@ -72,6 +78,8 @@ class Attempt:
         state: how the trial ended.
         pruned: why it was ended before its time; None if it was not.
         sampler: of what it uses, on the first process.
+        numbers: counts the steps that were left out.
+        watch: whether it hangs.
     """
 
     folder: TrialFolder
@@ -85,6 +93,8 @@ class Attempt:
     state: str = "running"
     pruned: str | None = None
     sampler: UsageSampler | None = None
+    numbers: NonFinite | None = None
+    watch: Watch | None = None
     data: LightningDataModule | None = None
     trackers: list[WandbTrialLogger | MlflowTrialLogger | ClearmlTrialLogger] = field(
         default_factory=list
@@ -114,6 +124,7 @@ class Attempt:
             keep_environment(self.folder.path, self.folder.attempt, self.world.size)
         if self.settings.artefacts.rehearsal and (self.checkpoint is None or self.inherits):
             self._rehearse(trainer, model, data)
+            self._listen()
         if self.checkpoint is None and self.settings.training.init_from:
             from mlmodeldev.training.initial_weights import initialise
 
@@ -122,6 +133,8 @@ class Attempt:
             tracker.note({"trial": trial_metadata(self.settings, self.folder.read())})
             tracker.keep_file(self.folder.path / CHANGES)
         watch_training(self.sampler, trainer, self.settings)
+        self.numbers = _numbers(trainer)
+        self.numbers.begins_anew = self.inherits
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
         except (RuntimeError, ValueError) as error:
@@ -136,8 +149,11 @@ class Attempt:
             raise UsageError(
                 f"{self.checkpoint}: holds {what} (was model.py changed?); {way}"
             ) from None
+        self.numbers.check_taken()
+        self._listen()
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)
-        _write_exports(trainer, model)
+        with during(Phase.EXPORT):
+            _write_exports(trainer, model)
 
     def give_up(self, name: str) -> NoReturn:
         """End this process without saving: a step that never ends has not answered a warning."""
@@ -151,6 +167,10 @@ class Attempt:
         for child in multiprocessing.active_children():
             child.kill()
         os._exit(EXIT_INTERRUPTED)
+
+    def _listen(self) -> None:
+        if self.watch is not None:
+            self.watch.listen()
 
     def _rehearse(
         self, trainer: Trainer, model: LightningModule, data: LightningDataModule
@@ -169,7 +189,7 @@ class Attempt:
             self.world,
             note,
             make_more=lambda path: [*make_cka(settings, path, model), *_examples(trainer)],
-            export=next((each.try_out for each in _exporters(trainer)), None),
+            export=next((_timed(each.try_out) for each in _exporters(trainer)), None),
         )
 
     def test(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
@@ -183,11 +203,13 @@ class Attempt:
         if self.pruned:
             return
 
+        beat(Phase.START)  # data of the test may have to be prepared
         best = self.folder.path / "checkpoints" / "best.ckpt"
         if self.settings.training.test and can_test(model, data):
             if best.is_file():
                 load_weights(model, best)
             results = trainer.test(model, datamodule=data, verbose=False)
+            self._listen()
             if self.world.is_rank_zero and results:
                 self.folder.update(test=dict(results[0]))
 
@@ -220,6 +242,16 @@ def _write_exports(trainer: Trainer, model: LightningModule) -> None:
         exporter.write(trainer, model)
 
 
+def _timed(export: Callable[..., None]) -> Callable[..., None]:
+    """Let the watcher learn how long an export takes."""
+
+    def call(*arguments: Any) -> None:
+        with during(Phase.EXPORT):
+            export(*arguments)
+
+    return call
+
+
 def _exporters(trainer: Trainer) -> list[Export]:
     from mlmodeldev.callbacks.export import Export
 
@@ -228,6 +260,12 @@ def _exporters(trainer: Trainer) -> list[Export]:
 
 def _examples(trainer: Trainer) -> list[Callback]:
     return [each.inputs for each in _exporters(trainer) if each.inputs is not None]
+
+
+def _numbers(trainer: Trainer) -> NonFinite:
+    from mlmodeldev.callbacks.nonfinite import NonFinite
+
+    return next(c for c in trainer.callbacks if isinstance(c, NonFinite))  # type: ignore[attr-defined]
 
 
 def _pruners(trainer: Trainer) -> list[Pruning | ResumeCheckpoint]:
@@ -252,8 +290,9 @@ def begin(settings: Settings, world: World) -> Iterator[Attempt]:
 
     What asked this trial to end asks no later one of the same process (a notebook's kernel).
     """
-    with signals.answered(), _attempt(settings, world) as attempt:
+    with signals.answered(), output_may_be_lost(), _attempt(settings, world) as attempt:
         yield attempt
+    signals.restore()
 
 
 @contextlib.contextmanager
@@ -263,6 +302,9 @@ def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
     folder.attempt, folder.token = start.pop("attempt"), start.pop("token")
     attempt = Attempt(folder, settings, world, **start)
     attempt.sampler = begin_sampling(folder, world)
+    if not attempt.done:
+        seconds = settings.training.watchdog_seconds
+        attempt.watch = begin_watch(folder, seconds, world.rank, world.size)
     shorten_tracebacks()
     if world.is_rank_zero and not attempt.done:
         forget_traceback(path)
@@ -273,15 +315,18 @@ def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
         _finish(attempt, "interrupted", str(error))
         raise
     except LostLease as error:
+        _end_watch(attempt)
         _step_aside(folder, error)
         raise
     except BaseException as error:
         line = shared_memory_full(error)
         reason = line or f"{type(error).__name__}: {error}"
         with contextlib.suppress(UsageError, LostLease):  # a full disk takes no record either
-            _finish(attempt, "failed", reason[:500])
+            _finish(attempt, "failed", masked(reason, 500))
         if isinstance(error, Exception) and not isinstance(error, UsageError):
             keep_traceback(error, path, world.rank)
+        if isinstance(error, NothingBegun) and world.is_rank_zero:
+            forget(folder, settings)
         if line:
             raise UsageError(line) from None
         raise
@@ -290,9 +335,17 @@ def _attempt(settings: Settings, world: World) -> Iterator[Attempt]:
             _finish(attempt, "pruned" if attempt.pruned else "done", attempt.pruned)
     finally:
         end_sampling(attempt.sampler)
+        beat(Phase.END)
         if attempt.data is not None:
             close(attempt.data)
         world.leave()
+        _end_watch(attempt)
+
+
+def _end_watch(attempt: Attempt) -> None:
+    if attempt.watch is not None:
+        attempt.watch.end()
+        attempt.watch = None
 
 
 def _step_aside(folder: TrialFolder, error: LostLease) -> None:
@@ -316,12 +369,22 @@ def _step_aside(folder: TrialFolder, error: LostLease) -> None:
 
 def _finish(attempt: Attempt, state: Any, reason: str | None) -> None:
     attempt.state = state
+    expect(Phase.FINISH, _finish_seconds(len(attempt.trackers)))
+    beat(Phase.FINISH)
     if attempt.world.is_rank_zero and attempt.folder.attempt:
-        attempt.folder.finish(state, reason)
+        left_out = attempt.numbers.left_out if attempt.numbers else {}
+        entries = {"skipped_steps": left_out} if left_out else {}
+        attempt.folder.finish(state, reason, **entries)
         attempt.best = best_value(attempt.folder.read())
         for tracker in attempt.trackers:
             models = models_to_keep(attempt.settings, attempt.folder.path, state, tracker.name)
             attempt.folder.update(**{tracker.uploaded_entry: tracker.end(state, models)})
+
+
+def _finish_seconds(trackers: int) -> float:
+    """Return how long the trackers may wait at the end, by their own limits."""
+    each = [float(os.environ.get(name) or 60) for name in _FINISH_VARIABLES]
+    return max(each) * max(1, trackers)
 
 
 def close(data: LightningDataModule) -> None:
@@ -330,49 +393,3 @@ def close(data: LightningDataModule) -> None:
 
     owner: Any = taken_over(data) or data
     owner.close()
-
-
-def record_data(
-    folder: TrialFolder, data: LightningDataModule, root: Path, policy: str, goes_on: bool
-) -> None:
-    """Write what data the trial uses into its record.
-
-    Args:
-        root: the data folder.
-        policy: ``refuse`` or ``warn``, when a trial that goes on began with other data.
-        goes_on: whether there is a checkpoint of the earlier data.
-
-    Raises:
-        UsageError: the data differ and ``policy`` is ``refuse``.
-    """
-    inputs: dict[str, str] = getattr(data, "inputs", {})
-    used: dict[str, Any] = {"inputs": dict(inputs), "dvc": versions(root / n for n in inputs)}
-    before: dict[str, Any] = folder.read().get("data") or {}
-    difference = _difference(before, used) if goes_on and before else ""
-    if difference and policy == "refuse":
-        raise UsageError(
-            f"{folder.path}: {difference}; restore the data (docs/data-versioning.md), go on with"
-            " the new ones by artefacts.changed_data=warn, or begin anew by artefacts.fresh=true"
-        )
-    if difference:
-        print(f"warning: {difference}; going on, as artefacts.changed_data=warn", file=sys.stderr)
-    for version in used["dvc"]:
-        if version["matches"] is False:
-            print(f"warning: the data are not those of {version['pointer']}", file=sys.stderr)
-    folder.update(data=used)
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Name the first input that differs, with the versions where there are some."""
-    old, new = before.get("inputs", {}), now["inputs"]
-    if sorted(old.values()) == sorted(new.values()):
-        return ""  # the same data, perhaps at another place
-    name = next((n for n in new if old.get(n) != new[n]), None) or next(iter(old))
-    text = f"{name}: the data have changed since this trial began"
-    was, now_is = (_version(record) for record in (before, now))
-    return f"{text} (version {was}, now {now_is})" if was != now_is else text
-
-
-def _version(record: Mapping[str, Any]) -> str:
-    names = ", ".join(f"{entry['pointer']} {entry['md5'][:8]}" for entry in record.get("dvc", ()))
-    return names or "not kept by DVC"

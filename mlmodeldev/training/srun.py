@@ -100,8 +100,9 @@ def open_store(place: SrunRank, runs_dir: Path) -> TCPStore:
     """
     file = runs_dir / ".meeting" / _step_name()
     if place.rank == 0:
-        token, host = os.urandom(16).hex(), host_name()
-        store = serve("127.0.0.1", 0)
+        is_one_node = place.size == place.local_size
+        token, host = os.urandom(16).hex(), "127.0.0.1" if is_one_node else host_name()
+        store = serve("127.0.0.1", 0, all_interfaces=not is_one_node)
         store.set(_TOKEN, token)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"host": host, "port": store.port, "token": token})

@@ -8,12 +8,13 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlmodeldev.atomic import write_text, writing_to
+from mlmodeldev.atomic import remove_at_once, write_text, writing_to
 from mlmodeldev.callbacks.onnx_packages import check_packages
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root
@@ -25,10 +26,11 @@ from mlmodeldev.tracking.upload import report
 from mlmodeldev.tracking.wandb_stop import STOP_NOTE
 from mlmodeldev.training.initial_weights import check_source
 from mlmodeldev.training.parent import Parent, find_parent, hand_down, has_changed
-from mlmodeldev.trial.checkpoint import newest_whole
+from mlmodeldev.trial.checkpoint import newest_whole, recovery_checkpoints
 from mlmodeldev.trial.code import changed_files, code_digests
 from mlmodeldev.trial.collected import NOTE, refuse_without_checkpoints
-from mlmodeldev.trial.folder import TrialFolder, folder_of
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.place import folder_of
 from mlmodeldev.trial.provenance import changes, provenance
 from mlmodeldev.trial.record import read_record
 from mlmodeldev.trial.software import software, torch_difference
@@ -117,6 +119,14 @@ def _forget_settings_of_no_step(settings: Settings) -> None:
         (path / "config.yaml").unlink(missing_ok=True)
 
 
+def forget(folder: TrialFolder, settings: Settings) -> None:
+    """Remove the folder of a first attempt by hand that was refused; a sweep keeps its failures."""
+    kept = any(folder.path.glob("checkpoints/*")) or (folder.path / "metrics.csv").exists()
+    if folder.attempt == 1 and not kept and settings.artefacts.sweep == BY_HAND:
+        with contextlib.suppress(OSError):
+            remove_at_once(folder.path)
+
+
 def best_value(record: Mapping[str, Any]) -> float | None:
     """Return a trial's best value of the monitored metric so far."""
     value = (record.get("metric") or {}).get("value")
@@ -184,7 +194,7 @@ def _lacks_exports(folder: Path, settings: Settings) -> bool:
 
 
 def _has_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("step-*.ckpt"))
+    return bool(recovery_checkpoints(folder / "checkpoints"))
 
 
 # --- changed code

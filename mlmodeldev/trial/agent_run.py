@@ -13,13 +13,16 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mlmodeldev.atomic import write_text, writing_to
+from mlmodeldev.errors import UsageError
+from mlmodeldev.lease import ProcessLock
 from mlmodeldev.settings.overrides import FILE_VARIABLE
 from mlmodeldev.trial.signals import STOP_NOTE_VARIABLE
 
@@ -36,6 +39,7 @@ RUN_ID = r"[^/\\#?%:\s.\x00-\x1f][^/\\#?%:\x00-\x1f]{0,127}"
 OWNERS = ".wandb-runs"
 """Folder beside the sweeps': which trial each given run belongs to."""
 
+_LOCK_SECONDS = 60.0
 _ONLY_IN_WANDB = "wandb:"
 _TRIAL = r"(?!\.\.?/)[^/\0]+/(?!\.\.?$)[^/\0]+"
 
@@ -98,20 +102,32 @@ def take_run(folder: Path, run: str) -> bool:
     runs_dir, name = folder.parents[1], f"{folder.parent.name}/{folder.name}"
     if not _names_a_file(run):
         return True  # W&B will refuse it by itself
-    owner = owner_of(runs_dir, run)
-    if owner is None:
-        file = runs_dir / OWNERS / run
-        with writing_to(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with file.open("x") as opened:  # one of two at once
-                    opened.write(name)
-                return True
-            except FileExistsError:
-                owner = owner_of(runs_dir, run)
-        if owner is None:  # of a trial that is gone
+    if (owner := owner_of(runs_dir, run)) is not None:
+        return owner == name
+    file = runs_dir / OWNERS / run
+    with writing_to(file), _lock(file.parent):  # one of two at once
+        owner = owner_of(runs_dir, run)
+        if owner is None:
             write_text(file, name)
     return owner in (None, name)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    from filelock import Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = ProcessLock(folder / ".lock", timeout=_LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"{lock.path}: another process has kept this lock for {_LOCK_SECONDS:.0f} s"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def give_run(runs_dir: Path, run: str, owner: str) -> None:
@@ -119,3 +135,24 @@ def give_run(runs_dir: Path, run: str, owner: str) -> None:
     if _names_a_file(run):
         (runs_dir / OWNERS).mkdir(parents=True, exist_ok=True)
         write_text(runs_dir / OWNERS / run, f"{_ONLY_IN_WANDB}{owner}")
+
+
+def entries_of_run(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the run that an agent gave, as entries of a trial's record, if it is this trial's.
+
+    Args:
+        path: the trial's folder.
+        record: what it has so far.
+    """
+    run = given_run()
+    if run is None:
+        return {}
+    if take_run(path, run.id):
+        return {"wandb_id": run.id, "wandb_sweep": run.sweep}
+    owner = owner_of(path.parents[1], run.id)
+    print(f"Weights & Biases: run {run.id} is that of trial {owner}; this one gets its own")
+    leave_agent()
+    place = {"wandb_place": [os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")]}
+    if record.get("wandb_id") == run.id:
+        return {**place, "wandb_id": None, "wandb_sweep": None}
+    return place

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 import zipfile
 from itertools import zip_longest
 from pathlib import Path
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 KEPT = 2
 """Recovery checkpoints kept: the newest, and the one before for when the newest is damaged."""
 
+_STEP = re.compile(r"step-([0-9]+)\.ckpt")
 _FOLDER = 0x10  # MS-DOS's attribute, in the zip format's directory
 
 
@@ -26,13 +28,23 @@ def step_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:010d}.ckpt"
 
 
+def recovery_checkpoints(folder: Path) -> list[Path]:
+    """Return the recovery checkpoints in a folder, the newest first.
+
+    Files alone, under the names that `step_path` gives: to open a pipe would wait for ever.
+    """
+    named = ((_STEP.fullmatch(path.name), path) for path in folder.glob("step-*.ckpt"))
+    steps = [(int(match[1]), path) for match, path in named if match and path.is_file()]
+    return [path for _, path in sorted(steps, reverse=True)]
+
+
 def newest_whole(folder: Path) -> Path | None:
     """Return the newest recovery checkpoint that is undamaged, saying so when one is passed over.
 
     A torn file lacks the directory at its end; a corrupted one fails the checksums that the zip
     format keeps of each member, or torch's reader, if it is the directory that is damaged.
     """
-    paths = sorted(folder.glob("step-*.ckpt"), reverse=True)
+    paths = recovery_checkpoints(folder)
     for path, before in zip_longest(paths, paths[1:]):
         if _is_whole(path):
             return path
@@ -59,5 +71,5 @@ def _is_whole(path: Path) -> bool:
 
 def prune(folder: Path, keep: int = KEPT) -> None:
     """Delete all but the newest recovery checkpoints."""
-    for path in sorted(folder.glob("step-*.ckpt"), reverse=True)[keep:]:
+    for path in recovery_checkpoints(folder)[keep:]:
         path.unlink(missing_ok=True)

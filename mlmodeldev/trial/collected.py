@@ -16,8 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.atomic import remove_at_once, sync_folder, write_json
+from mlmodeldev.atomic import remove_at_once, write_json
 from mlmodeldev.errors import UsageError
+from mlmodeldev.synced import sync_folder
+from mlmodeldev.trial.checkpoint import recovery_checkpoints
 from mlmodeldev.trial.folder import TrialFolder
 
 NOTE = "collected"
@@ -78,7 +80,7 @@ def refuse_without_checkpoints(folder: Path, record: Mapping[str, Any]) -> None:
         UsageError: the trial has no checkpoint, for `drop` has removed the last one.
     """
     note = record.get(NOTE)
-    if not note or any((folder / "checkpoints").glob("step-*.ckpt")):
+    if not note or recovery_checkpoints(folder / "checkpoints"):
         return
     day = time.strftime("%Y-%m-%d", time.localtime(float(note.get("at", 0))))
     raise UsageError(

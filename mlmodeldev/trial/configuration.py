@@ -40,6 +40,7 @@ MAY_CHANGE = (
     "training.profiler",
     "training.strategy",
     "training.test",
+    "training.watchdog_seconds",
 )
 
 MAY_CHANGE_IN_SWEEPS = (*MAY_CHANGE, "training.mode", "training.monitor")

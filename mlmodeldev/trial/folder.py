@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlmodeldev.atomic import remove_leftovers, write_json, write_text, writing_to
+from mlmodeldev.atomic import remove_leftovers, write_text, writing_to
 from mlmodeldev.errors import TrialInterrupted, UsageError
 from mlmodeldev.lease import (
     HEARTBEAT_SECONDS,
@@ -30,21 +29,24 @@ from mlmodeldev.lease import (
     LostLease,
     ProcessLock,
     lease_end,
+    liveness,
     owned,
     owner_record,
     watch_owner,
 )
 from mlmodeldev.secrets import mask
-from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.renamed import current_configuration
+from mlmodeldev.synced import make_synced, sync_folder
 from mlmodeldev.trial import signals
-from mlmodeldev.trial.agent_run import given_run, leave_agent, owner_of, take_run
+from mlmodeldev.trial.agent_run import entries_of_run
 from mlmodeldev.trial.configuration import (
     MAY_CHANGE,
     MAY_CHANGE_IN_SWEEPS,
     first_difference,
 )
-from mlmodeldev.trial.record_values import loads, usable
+from mlmodeldev.trial.fenced import take, write_fenced
+from mlmodeldev.trial.place import folder_of
+from mlmodeldev.trial.record_types import faults, parse_record, read_text
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -56,12 +58,20 @@ State = Literal["pending", "running", "interrupted", "done", "failed", "pruned"]
 LOCK_SECONDS = 60.0
 """How long to wait for the record's lock, which is held for the moment of a change."""
 
+OWNERS_LOCK_SECONDS = 10.0
+"""How long the trial's owner waits for it, before it writes without: who sleeps with the lock taken
+must not keep a heartbeat from being written."""
+
 RECORD_VERSION = 2
 """Of ``trial.json``: 2 has the owner's token; records without a version are read as before."""
 
 
 class TrialFolder:
     """The folder of one trial and its record.
+
+    Args:
+        path: the folder.
+        lock_seconds: to wait for the record's lock; None: `LOCK_SECONDS`.
 
     Attributes:
         path: ``<runs_dir>/<sweep>/<trial>``.
@@ -72,14 +82,15 @@ class TrialFolder:
             attempt's end: then it is called with True.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock_seconds: float | None = None) -> None:
         self.path = path
         self.id = path.name
         self.attempt, self.token = 0, ""
         self.measure: Callable[[bool], dict[str, Any]] = lambda _: {}
         self._renewed = time.monotonic()
         self._settings: dict[str, Any] = {}
-        self._lock = ProcessLock(path / ".record.lock", timeout=LOCK_SECONDS)
+        patience = LOCK_SECONDS if lock_seconds is None else lock_seconds
+        self._lock = ProcessLock(path / ".record.lock", timeout=patience)
 
     @classmethod
     def open(cls, settings: Settings) -> TrialFolder:
@@ -104,12 +115,13 @@ class TrialFolder:
     def move_aside(self) -> Path:
         """Give the folder a hidden name, ``.NAME.NUMBER``; refuse while a live process owns it."""
         self._wait_for_owner()
-        self._refuse_if_owned(self.read())
-        number = 1
-        while (aside := self.path.with_name(f".{self.path.name}.{number}")).exists():
-            number += 1
-        with writing_to(self.path):
+        with self._locked():
+            self._refuse_if_owned(self.read())
+            number = 1
+            while (aside := self.path.with_name(f".{self.path.name}.{number}")).exists():
+                number += 1
             self.path.rename(aside)
+            sync_folder(aside.parent)
         return aside
 
     def _prepare(self, settings: Settings) -> None:
@@ -117,7 +129,7 @@ class TrialFolder:
         import yaml
 
         with writing_to(self.path):
-            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            make_synced(self.path / "checkpoints")
         file = self.path / "config.yaml"
         wanted = settings.model_dump()
         if file.is_file():
@@ -153,15 +165,18 @@ class TrialFolder:
         """Return the record; an empty one where there is none yet."""
         file = self.path / "trial.json"
         try:
-            record: dict[str, Any] = loads(file.read_text(encoding="utf-8"))
+            record = parse_record(read_text(file))
         except FileNotFoundError:
             return {}
-        except ValueError:
-            record = {}
-        if not isinstance(record, dict) or not record:
+        if record is None:
             raise UsageError(
                 f"{file}: is no record of a trial; move it away, the trial goes on from its"
                 " checkpoints"
+            )
+        if wrong := faults(record):
+            raise UsageError(
+                f"{file}: {next(iter(wrong.values()))}; correct it, or move the file away: the"
+                " trial goes on from its checkpoints"
             )
         version = record.get("version", 1)
         if isinstance(version, int) and version > RECORD_VERSION:
@@ -169,7 +184,7 @@ class TrialFolder:
                 f"{file}: was written by a newer mlmodeldev (version {version} of the"
                 f" record, this one reads up to {RECORD_VERSION}); go on with that one"
             )
-        return usable(record)
+        return record
 
     def update(self, **changes: Any) -> dict[str, Any]:
         """Change some entries of the record; the file is replaced whole.
@@ -178,11 +193,17 @@ class TrialFolder:
             LostLease: another attempt owns the trial now.
         """
         with self._locked():
-            record = self.read()
-            changes = {name: _masked(value) for name, value in changes.items()}
-            record = {**record, **changes, "updated": time.time()}
-            write_json(self.path / "trial.json", record)
+            changes = {name: _masked(name, value) for name, value in changes.items()}
+            seen = self.read()
+            record = {**seen, **changes, "updated": time.time()}
+            write_fenced(self.path / "trial.json", record, lambda: self._check(seen))
             return record
+
+    def _check(self, seen: Mapping[str, Any]) -> None:
+        """Look whether this process may write still; one that is no owner changes what it saw."""
+        self.check_owner()
+        if not self.token and self.read() != seen:
+            raise UsageError(f"{self.path}: another process has changed the record meanwhile")
 
     @contextlib.contextmanager
     def unchanged(self, seen: Mapping[str, Any]) -> Iterator[bool]:
@@ -198,12 +219,16 @@ class TrialFolder:
         with writing_to(self.path):
             self.check_owner()  # before the lock, which would make a folder anew that is gone
             try:
-                self._lock.acquire()
+                self._lock.acquire(OWNERS_LOCK_SECONDS if self.token else LOCK_SECONDS)
             except Timeout:
-                raise UsageError(
-                    f"{self._lock.path}: another process has kept this lock for"
-                    f" {LOCK_SECONDS:.0f} s"
-                ) from None
+                if not self.token:
+                    raise UsageError(
+                        f"{self._lock.path}: another process has kept this lock for"
+                        f" {self._lock.timeout:.0f} s"
+                    ) from None
+                log.warning("%s: kept by another process; written without it", self._lock.path)
+                yield  # the owner needs no lock against those who would take over (`fenced`)
+                return
             try:
                 self.check_owner()
                 yield
@@ -227,32 +252,33 @@ class TrialFolder:
             self._wait_for_owner()
         with self._locked():
             record = self.read()
-            self._refuse_if_owned(record)
-            run = _agents_run(self.path, record)
+            self._refuse_if_owned(record, patient)
+            run = entries_of_run(self.path, record)
             remove_leftovers(self.path)
             remove_leftovers(self.path / "checkpoints")
             self._write_configuration()
             attempt = int(record.get("attempts", 0)) + 1
             ours = owner_record()
-            token = ours["owner"]["token"]
-            record = self.update(
-                **{
-                    "id": self.id,
-                    "version": RECORD_VERSION,
-                    "sweep": self.path.parent.name,
-                    **({} if "created" in record else {"created": time.time()}),
-                    "reason": None,
-                    "attempts": attempt,
-                    "token": token,
-                    "begun": time.time(),
-                    **ours,
-                    "uploaded": False,
-                    **run,
-                }
-            )
-            self.attempt, self.token = attempt, token
+            claimed = {
+                **record,
+                "id": self.id,
+                "version": RECORD_VERSION,
+                "sweep": self.path.parent.name,
+                **({} if "created" in record else {"created": time.time()}),
+                "reason": None,
+                "attempts": attempt,
+                "token": ours["owner"]["token"],
+                "begun": time.time(),
+                **ours,
+                "uploaded": False,
+                **run,
+                "updated": time.time(),
+            }
+            if not take(self.path / "trial.json", self.read, record, claimed):
+                raise UsageError(f"{self.path}: another process has begun this trial just now")
+            self.attempt, self.token = attempt, claimed["token"]
             self._renewed = time.monotonic()
-            return record
+            return claimed
 
     def heartbeat(self) -> None:
         """Renew the lease; what keeps it from being written is tried again until it runs out.
@@ -301,7 +327,7 @@ class TrialFolder:
             return
         with self._locked():
             record = self.read()
-            if record.get("state") in ("running", "pending") and not owned(record):
+            if record.get("state") in ("running", "pending") and liveness(record) is False:
                 self.update(state=state, reason=reason, owner=None, lease=None)
 
     def _wait_for_owner(self) -> None:
@@ -326,8 +352,9 @@ class TrialFolder:
 
         watch_owner(self.read, on_wait)
 
-    def _refuse_if_owned(self, record: Mapping[str, Any]) -> None:
-        if not owned(record):
+    def _refuse_if_owned(self, record: Mapping[str, Any], patient: bool = True) -> None:
+        """Refuse what a live process owns; who has been patient takes no doubtful one either."""
+        if (liveness(record) if patient else owned(record)) is False:
             return
         owner = record["owner"]
         raise UsageError(
@@ -336,56 +363,7 @@ class TrialFolder:
         )
 
 
-def _masked(value: Any) -> Any:
-    return mask(value) if isinstance(value, str) and " " in value else value
-
-
-def folder_of(settings: Settings) -> Path:
-    """Return where the trial of these settings lies, or will lie."""
-    artefacts = settings.artefacts
-    sweep = Path(artefacts.runs_dir).expanduser().absolute() / artefacts.sweep
-    return sweep / artefacts.trial if artefacts.trial else own_path(sweep, settings.overrides)
-
-
-def own_path(sweep: Path, overrides: Mapping[str, Any], run: str | None = None) -> Path:
-    """Return where the trial of these overrides lies.
-
-    A W&B sweep may draw one point twice. While the first run of it is under way the second gets a
-    folder of its own; once it is done, its result is the second's too.
-
-    Args:
-        sweep: the sweep's folder.
-        overrides: what was asked.
-        run: id of the W&B run that an agent has given; None: the environment's, if any.
-    """
-    path = sweep / identity(overrides)
-    given = given_run()
-    run = run or (given.id if given else None)
-    if run is None:
-        return path
-    second = path.with_name(f"{path.name}-{run}")
-    owner = owner_of(sweep.parent, run)
-    if owner not in (None, *(f"{sweep.name}/{each.name}" for each in (path, second))):
-        return path  # the run is another trial's (`mlmodeldev.trial.agent_run`)
-    record = TrialFolder(path).read() if path.is_dir() else {}
-    other = record.get("wandb_id") not in (None, run) and record.get("state") not in _OVER
-    return second if second.is_dir() or other else path
-
-
-_OVER = ("done", "pruned")
-
-
-def _agents_run(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the run that an agent gave, as entries of the record, if it is this trial's."""
-    run = given_run()
-    if run is None:
-        return {}
-    if take_run(path, run.id):
-        return {"wandb_id": run.id, "wandb_sweep": run.sweep}
-    owner = owner_of(path.parents[1], run.id)
-    print(f"Weights & Biases: run {run.id} is that of trial {owner}; this one gets its own")
-    leave_agent()
-    place = {"wandb_place": [os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")]}
-    if record.get("wandb_id") == run.id:
-        return {**place, "wandb_id": None, "wandb_sweep": None}
-    return place
+def _masked(name: str, value: Any) -> Any:
+    """Return an entry without keys; a single word is a digest, unless it is a reason."""
+    is_text = isinstance(value, str) and (" " in value or name == "reason")
+    return mask(value) if is_text else value

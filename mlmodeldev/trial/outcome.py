@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.trial.checkpoint import recovery_checkpoints
 from mlmodeldev.trial.comparison import Difference
 from mlmodeldev.trial.record import last_entry, read_record, read_text_rows
 
@@ -102,7 +103,7 @@ def _finals(folder: Path) -> dict[str, Any]:
 
 def _weights_of_both(a: Path, b: Path) -> Iterator[Path]:
     """Yield the files of weights that both have: checkpoints, else what was exported."""
-    newest = [max((f / "checkpoints").glob("step-*.ckpt"), default=None) for f in (a, b)]
+    newest = [next(iter(recovery_checkpoints(f / "checkpoints")), None) for f in (a, b)]
     candidates = [Path("checkpoints") / "best.ckpt"]
     if newest[0] and newest[1] and newest[0].name == newest[1].name:
         candidates.insert(0, Path("checkpoints") / newest[0].name)

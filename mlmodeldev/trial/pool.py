@@ -8,8 +8,8 @@ Example, inside of a Slurm job or on a laptop; enumeration::
 A trial is a fork of a process that has only imported (`mlmodeldev.trial.worker`), or a process
 of its own where it needs several processes (`mlmodeldev.trial.task`) or is a foreign program
 (`TrialTask.command`). What it does to itself, a crash or running out of memory, fails it alone. On
-SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C the running trials are asked once to save and end, nothing new
-is begun, and the status is 75.
+SIGTERM, SIGUSR1, SIGUSR2, SIGHUP or Ctrl-C the running trials are asked once to save and end,
+nothing new is begun, and the status is 75.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class _Pool:
         self.source, self.on_signal, self.root = source, on_signal, root
         self.free = deque(enumerate(environments))
         self.running: list[TrialProcess] = []
+        self.again: list[tuple[TrialTask, TrialResult]] = []  # hung, and go on from checkpoints
         self.received: list[int] = []
         self.states: dict[str, str] = {}  # of each trial that ended, as it ended last
 
@@ -109,7 +110,8 @@ class _Pool:
 
     def _run(self) -> None:
         more = True
-        while more or self.running:
+        while more or self.running or self.again:
+            self._begin_again()
             more = more and not self.received and self._fill()
             self._forward()
             waiting = more and bool(self.free)
@@ -132,6 +134,16 @@ class _Pool:
                 with contextlib.suppress(Exception):  # the source has failed once
                     self._report(running.work, ended)
 
+    def _begin_again(self) -> None:
+        """Begin those anew that hung; their source has not been told, for it they are under way."""
+        while self.again and self.free:
+            work, ended = self.again.pop()
+            if self.received:
+                self._report(work, ended)
+            else:
+                print(f"{work.id}  {ended.reason}; begun again", flush=True)
+                self._begin(work)
+
     def _fill(self) -> bool:
         return fill(self.source, lambda: bool(self.free) and not self.received, self._begin)
 
@@ -153,9 +165,12 @@ class _Pool:
         return any(running.sentinel is None for running in self.running)
 
     def _collect(self, seconds: float) -> None:
-        """Wait for one to end, and report all that have."""
+        """Wait for one to end, and report all that have; those that hung go on instead."""
         for running, ended in self._ended(seconds):
-            self._report(running.work, ended)
+            if ended.goes_on:
+                self.again.append((running.work, ended))
+            else:
+                self._report(running.work, ended)
 
     def _ended(self, seconds: float) -> Iterator[tuple[TrialProcess, TrialResult]]:
         """Wait for one to end, so long at most; yield all that have, each with its slot free."""
@@ -183,7 +198,11 @@ class _Pool:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._handle) for number in signals.SIGNALS}
+        before = {
+            number: signal.signal(number, self._handle)
+            for number in signals.SIGNALS
+            if not signals.is_ignored(number)
+        }
         try:
             yield
         finally:

@@ -21,8 +21,10 @@ from typing import Any
 from mlmodeldev.atomic import own_file
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.lease import HEARTBEAT_SECONDS, LostLease, owned, start_ticks
+from mlmodeldev.secrets import masked
 from mlmodeldev.trial.agent_run import without_agent
 from mlmodeldev.trial.folder import State, TrialFolder
+from mlmodeldev.trial.hang import goes_on, hang_of
 from mlmodeldev.trial.process_group import tell_orphans
 from mlmodeldev.trial.task import TrialResult, TrialTask
 from mlmodeldev.trial.worker import launch
@@ -147,7 +149,10 @@ class TrialProcess:
         if isinstance(self.process, ForkServerProcess):
             self.process.close()
         state, reason = self._outcome(status)
-        return TrialResult(status, state, reason, time.monotonic() - self.begun)
+        hung = self._hang()
+        if hung is not None:
+            status = EXIT_INTERRUPTED if hung else 1  # its kill is no kill from outside
+        return TrialResult(status, state, reason, time.monotonic() - self.begun, bool(hung))
 
     def _is_survived(self, status: int) -> bool:
         """Whether a command has died of a signal, as a shell does, and its program goes on.
@@ -199,6 +204,14 @@ class TrialProcess:
             reason = record.get("reason") or reason
         return state, reason
 
+    def _hang(self) -> bool | None:
+        """Return whether a trial that was ended for a hang goes on; None: it did not hang."""
+        with contextlib.suppress(UsageError):
+            record = self.folder.read()
+            if hang_of(record) and record.get("attempts", 0) > self._attempts:
+                return goes_on(record)
+        return None
+
     def _attempts_now(self) -> int:
         with contextlib.suppress(UsageError):
             return int(self.folder.read().get("attempts", 0))
@@ -242,11 +255,15 @@ def _start_command(
         )
 
 
+_LAST_BYTES = 100_000
+"""Longer than a line: of one that is cut the beginning of a key may be missing."""
+
+
 def _last_line(file: Path) -> str:
     try:
         with file.open("rb") as opened:
-            opened.seek(max(0, file.stat().st_size - 2000))
+            opened.seek(max(0, file.stat().st_size - _LAST_BYTES))
             lines = opened.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return lines[-1][:500] if lines else ""
+    return masked(lines[-1], 500) if lines else ""

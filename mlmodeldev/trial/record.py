@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.trial.record_values import loads, usable
+from mlmodeldev.trial.record_types import loads, parse_record, read_text, sound_record, unreadable
 
 STEP = "trainer/global_step"
 """The axis of W&B's charts: optimizer steps."""
@@ -27,15 +27,15 @@ TIME = "time/logged"
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of the trial in a folder; an empty one where none can be read.
+    """Return the record of the trial in a folder; an empty one where there is none.
 
-    An entry of another type than it should have is left out (`mlmodeldev.trial.record_values`).
+    Entries that are not what they may be are left out, and named under ``damaged``.
     """
     try:
-        record = loads((folder / "trial.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = parse_record(read_text(folder / "trial.json"))
+    except OSError:
         return {}
-    return usable(record) if isinstance(record, dict) else {}
+    return unreadable() if record is None else sound_record(record)
 
 
 # --- log.json: an entry an epoch

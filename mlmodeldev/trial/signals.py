@@ -1,7 +1,8 @@
 """The one owner of signals: a flag, read between batches.
 
-SIGUSR1 and SIGUSR2 (Slurm's early warning), SIGTERM (preemption, time limit, scancel) and SIGINT
-(Ctrl-C) only set the flag. A handler that saves would run in the middle of a collective
+SIGUSR1 and SIGUSR2 (Slurm's early warning), SIGTERM (preemption, time limit, scancel), SIGINT
+(Ctrl-C), SIGHUP (the terminal was closed; ignored under nohup) and SIGXCPU (the limit on CPU time)
+only set the flag. A handler that saves would run in the middle of a collective
 operation, on some ranks earlier than on others, and hang them all; so all ranks agree at the next
 batch boundary instead (see `callbacks/resume.py`).
 
@@ -19,14 +20,24 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from mlmodeldev.errors import TrialInterrupted
 
 STOP_NOTE_VARIABLE = "MLMODELDEV_STOP_NOTE"
 """Names the file by which an agent of ours tells its trial to stop for good."""
 
-SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGXCPU,
+)
 
+_former: dict[int, Any] = {}
+"""The handlers that `listen` has taken the place of."""
 _received: list[str] = []
 _stop: list[str] = []
 
@@ -44,9 +55,28 @@ def listen() -> None:
     """
     import threading
 
-    if threading.current_thread() is threading.main_thread():
-        for signum in SIGNALS:
-            signal.signal(signum, _note)
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for signum in SIGNALS:
+        if not is_ignored(signum):
+            handler = signal.signal(signum, _note)
+            _former.setdefault(signum, handler)
+
+
+def is_ignored(signum: int) -> bool:
+    """Whether a signal is to have no effect: that of a closed terminal, under nohup."""
+    return signum == signal.SIGHUP and signal.getsignal(signum) is signal.SIG_IGN
+
+
+def restore() -> None:
+    """Give the signals back to whom they were taken from: a script that goes on after a trial."""
+    from mlmodeldev.settings.command_line import is_program
+
+    if is_program() or multiprocessing.parent_process() is not None:
+        return
+    for signum, handler in _former.items():
+        signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+    _former.clear()
 
 
 def requested() -> str | None:
@@ -89,6 +119,7 @@ def answered() -> Iterator[None]:
     except BaseException:
         if multiprocessing.parent_process() is None:
             _received.clear()
+        restore()
         raise
     finally:
         _stop.clear()

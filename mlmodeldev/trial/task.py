@@ -62,12 +62,14 @@ class TrialResult:
         state: the trial's state after it: done, pruned, interrupted or failed.
         reason: why, in words; None if it is done.
         seconds: how long it ran.
+        goes_on: whether it was ended because it hung, and is to be started again at once.
     """
 
     status: int
     state: str
     reason: str | None
     seconds: float
+    goes_on: bool = False
 
 
 class Wait(enum.Enum):

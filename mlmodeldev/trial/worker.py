@@ -28,7 +28,8 @@ from pathlib import Path
 
 from mlmodeldev.atomic import own_file
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
-from mlmodeldev.machine import share_cores, shorten_socket_paths
+from mlmodeldev.machine import keep_from_others, share_cores, shorten_socket_paths
+from mlmodeldev.output import keep_going_without_output
 from mlmodeldev.project import PROJECT_VARIABLE, import_places
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.trial import signals
@@ -146,6 +147,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _run(program: str, overrides: list[str], log: str, environment: dict[str, str]) -> None:
     from mlmodeldev.errors import TrialInterrupted
+    from mlmodeldev.lease import LostLease
     from mlmodeldev.settings.composition import compose_settings
 
     os.setpgid(0, 0)
@@ -154,6 +156,7 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
     # Inherited from the server otherwise: loader workers would start servers of their own.
     multiprocessing.set_start_method("fork", force=True)
     write_to(log)
+    keep_going_without_output()
     _set_environment(environment)
     status = 0
     try:
@@ -164,6 +167,9 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
     except TrialInterrupted as error:
         print(f"{program}: {error}", file=sys.stderr)
         status = EXIT_INTERRUPTED
+    except LostLease as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        status = 1
     except BaseException as error:
         print_failure(type(error), error, error.__traceback__)
         status = 1
@@ -188,3 +194,4 @@ def write_to(log: str) -> None:
         os.dup2(descriptor, stream.fileno())
     os.close(descriptor)
     guard_output()
+    keep_from_others()

@@ -90,6 +90,7 @@ def test_skip_leaves_just_that_step_out(trials) -> None:
     assert done.code == 0
     assert done.output.count("step left out (1 so far)") == 1
     assert done.record["epoch"] == 2
+    assert done.record["skipped_steps"] == {"skip": 1}
     assert_finite(done)
 
 
@@ -107,12 +108,26 @@ def test_skip_leaves_out_the_whole_window_of_accumulation(trials) -> None:
     assert {float(state["step"]) for state in states.values()} == {3.0}
 
 
-def test_all_steps_skipped_changes_nothing(trials) -> None:
-    done = trials.run(*SMALL, "training.nonfinite=skip", patch=patches.never_finite)
-    assert done.code == 0
-    first = weights(done.folder / "checkpoints" / "best.ckpt")
-    assert all(torch.equal(value, first[name]) for name, value in weights(done.checkpoint).items())
-    assert_finite(done)
+def test_all_steps_skipped_is_a_failure_that_changes_nothing(trials) -> None:
+    ended = trials.run(*SMALL, "training.nonfinite=skip", patch=patches.never_finite)
+    assert ended.code == 1
+    assert ended.record["state"] == "failed"
+    assert "no step was taken (12 were left out)" in ended.record["reason"]
+    assert ended.record["skipped_steps"] == {"skip": 12}
+    first = weights(ended.folder / "checkpoints" / "best.ckpt")
+    assert all(torch.equal(value, first[name]) for name, value in weights(ended.checkpoint).items())
+    assert_finite(ended)
+    again = trials.run(*SMALL, "training.nonfinite=skip", patch=patches.never_finite)
+    assert (again.code, again.record["state"]) == (1, "failed")
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_first_step_that_makes_all_weights_nan_fails_and_saves_nothing(trials, policy) -> None:
+    ended = trials.run(*SMALL, f"training.nonfinite={policy}", "optimizer.lr=3e38")
+    assert (ended.code, ended.record["state"]) == (1, "failed")
+    assert "the weights are not finite (logit_scale, 50 in all) at step 1" in ended.record["reason"]
+    assert not list(ended.folder.glob("checkpoints/*"))
+    assert not list(ended.folder.glob("*/model.safetensors"))
 
 
 @pytest.mark.parametrize("policy", ["skip", "stop"])

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlmodeldev.data import cache, staging
+from mlmodeldev.data import cache, soundness, staging
 from mlmodeldev.data.staging import staged
-from mlmodeldev.data.versions import fingerprint
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.verify import hash_file
 
 KEY = {"input": "ab", "max_length": 48}
 made: list[Path] = []
@@ -88,13 +88,74 @@ def no_dict(folder):
     (folder / "prepared.json").write_text("[]")
 
 
-@pytest.mark.parametrize("damage", [cut, lose, tear_marker, other_key, no_dict])
+def flip(folder):
+    """Another byte at the same size, as a disk that loses a block leaves it."""
+    with (folder / "numbers.npy").open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\0" * 8)
+
+
+@pytest.mark.parametrize("damage", [cut, lose, tear_marker, other_key, no_dict, flip])
 def test_torn_or_stale_is_made_again(tmp_path, damage):
     damage(get(tmp_path).folder)
     cached = get(tmp_path)
     assert (cached.array("numbers") == np.arange(1000)).all()
     assert (cached.folder / "inner" / "text.txt").read_text() == "words"
     assert len(made) == 2
+
+
+def test_it_is_read_once_a_node_to_see_that_it_is_sound(tmp_path, monkeypatch):
+    """Notes lie in the node's memory: another process need not read, one after a restart does."""
+    read = []
+
+    def counted(path, algorithms):
+        read.append(path.name)
+        return hash_file(path, algorithms)
+
+    monkeypatch.setattr(soundness, "hash_file", counted)
+    notes = tmp_path / "memory"
+    notes.mkdir()
+    monkeypatch.setattr(soundness, "_MEMORY", notes)
+    monkeypatch.setattr(soundness, "_sound", set())
+    folder = get(tmp_path).folder
+    assert read == [], "who has made it has just computed the digests"
+    soundness._sound.clear()  # another process
+    get(tmp_path)
+    assert read == []
+    shutil.rmtree(next(notes.iterdir()))  # the node has started anew
+    soundness._sound.clear()
+    get(tmp_path)
+    get(tmp_path)
+    assert sorted(read) == ["numbers.npy", "text.txt"]
+    (folder / "numbers.npy").touch()
+    get(tmp_path)
+    assert len(read) == 4
+    assert len(made) == 1
+
+
+def test_of_more_than_can_be_read_each_time_the_headers_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(soundness, "LARGEST", 10)
+    folder = get(tmp_path).folder
+    flip(folder)
+    get(tmp_path)
+    assert len(made) == 1
+    with (folder / "numbers.npy").open("r+b") as file:
+        file.write(b"\0" * 128)
+    get(tmp_path)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("planted", ["link", "open to others"])
+def test_notes_that_others_could_have_written_are_not_believed(tmp_path, monkeypatch, planted):
+    monkeypatch.setattr(soundness, "_MEMORY", tmp_path)
+    folder = tmp_path / f"mlmodeldev-{os.getuid()}-sound"
+    if planted == "link":
+        (tmp_path / "hers").mkdir()
+        folder.symlink_to("hers")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    assert soundness._notes() is None
 
 
 def test_a_maker_that_fails_leaves_nothing(tmp_path):
@@ -297,53 +358,3 @@ def test_another_users_folder_is_left_alone(tmp_path, in_job, node, monkeypatch)
     me = os.getuid()
     monkeypatch.setattr(os, "getuid", iter([me, me + 1]).__next__)  # its name, then its owner
     assert staged(source, "auto") == source
-
-
-# --- which data it is
-
-
-def test_a_fingerprint_is_the_sha256_of_a_file(tmp_path):
-    file = tmp_path / "a.txt"
-    file.write_bytes(b"abc")
-    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
-    assert fingerprint(file) == digest
-    file.write_bytes(b"abd")
-    assert fingerprint(file) != digest
-
-
-def test_a_large_file_is_read_once(tmp_path, monkeypatch):
-    file = tmp_path / "large"
-    file.write_bytes(bytes(16_000_000))
-    first = fingerprint(file)
-    monkeypatch.setattr("mlmodeldev.data.versions.hash_file", None)
-    assert fingerprint(file) == first
-    os.utime(file, (1, 1))
-    with pytest.raises(TypeError):
-        fingerprint(file)
-
-
-def test_a_folder_differs_by_names_and_sizes(tmp_path):
-    def folder(files):
-        place = tmp_path / str(len(list(tmp_path.iterdir())))
-        for name, content in files.items():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_bytes(content)
-        return fingerprint(place)
-
-    first = folder({"a/x.jpg": b"12", "b.jpg": b""})
-    assert folder({"b.jpg": b"", "a/x.jpg": b"34"}) == first
-    assert folder({"a/x.jpg": b"123", "b.jpg": b""}) != first
-    assert folder({"a/y.jpg": b"12", "b.jpg": b""}) != first
-    with pytest.raises(UsageError, match="gone: No such file"):
-        fingerprint(tmp_path / "gone")
-
-
-def test_a_folder_of_many_files_differs_by_names(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlmodeldev.data.versions._MOST_SIZES", 2)
-    for name in ("a", "b", "c"):
-        (tmp_path / name).write_text("")
-    first = fingerprint(tmp_path)
-    (tmp_path / "c").write_text("longer")
-    assert fingerprint(tmp_path) == first
-    (tmp_path / "c").rename(tmp_path / "d")
-    assert fingerprint(tmp_path) != first

@@ -61,8 +61,8 @@ TESTED_BY = {
     "docs/mlflow.md": "tests/tracking",
     "docs/clearml.md": "tests/tracking",
     "docs/reproduce.md": "tests/training",
+    "docs/reliability.md": "tests/chaos",
     "docs/public-modules.md": "benchmarks/public_modules",
-    "docs/reliability.md": "tests/fuzz",
 }
 """The test of each other page's commands: word for word, or what they do."""
 

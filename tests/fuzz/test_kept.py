@@ -90,9 +90,11 @@ def test_a_record_with_a_value_of_another_type_is_still_shown(tmp_path: Path, na
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, LONG, "null", "\xff"])
-def test_a_record_that_is_none_is_empty(tmp_path: Path, text: str) -> None:
+def test_a_record_that_is_none_is_shown_as_damaged(tmp_path: Path, text: str) -> None:
     (tmp_path / "trial.json").write_bytes(text.encode("latin-1"))
-    assert read_record(tmp_path) == {}
+    record = read_record(tmp_path)
+    assert record.keys() == {"state", "reason", "damaged"}
+    assert record["state"] == "failed"
 
 
 def test_an_epoch_that_is_no_number_is_passed_over(tmp_path: Path) -> None:

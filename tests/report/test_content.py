@@ -173,10 +173,12 @@ def test_of_very_many_matrices_the_best_trials_stay(tmp_path: Path, monkeypatch)
     made.write()
     monkeypatch.setattr("mlmodeldev.report.matrices.ALL_CELLS", 250)  # two trials of 6 x 20 cells
     folders = [made.runs / trial.id for trial in made.trials]
-    assert list(read_matrices(folders)) == [folder.name for folder in folders[:2]]
+    read, without = read_matrices(folders)
+    assert list(read) == [folder.name for folder in folders[:2]]
     monkeypatch.setattr("mlmodeldev.report.matrices.CELLS_OF_TRIAL", 60)  # three epochs of six
-    (one,) = read_matrices(folders[:1]).values()
+    (one,) = read_matrices(folders[:1])[0].values()
     assert [frame["epoch"] for frame in one["towers"]["frames"]] == [1, 3, 6]
+    assert without == 1
 
 
 def test_a_torn_matrix_is_left_out(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_a_torn_matrix_is_left_out(tmp_path: Path) -> None:
     made.write()
     torn = made.runs / made.trials[0].id / "cka" / "towers" / "epoch-0003.npz"
     torn.write_bytes(torn.read_bytes()[:100])
-    (one,) = read_matrices([made.runs / made.trials[0].id]).values()
+    (one,) = read_matrices([made.runs / made.trials[0].id])[0].values()
     assert [frame["epoch"] for frame in one["towers"]["frames"]] == [1, 2, 4, 5, 6]
 
 
@@ -253,3 +255,19 @@ def test_status_renews_a_report_that_is_there(tmp_path: Path, capsys) -> None:
         assert slurm_train([action, *words]) == 0
         assert content_of(page)["head"]["states"] == {"done": 1, "interrupted": 1}
     assert str(page) in capsys.readouterr().out
+
+
+def test_of_very_many_trials_the_best_and_the_failed_stay(tmp_path: Path, monkeypatch) -> None:
+    made = MadeUpSweep(tmp_path, [0.001, 0.01, 0.1], [16, 32], [0, 1])
+    worst = min(made.trials, key=lambda trial: made.value(trial.overrides)).id
+    made.write(failed={worst})
+    monkeypatch.setattr("mlmodeldev.report.content.MOST_TRIALS", 4)
+    monkeypatch.setattr("mlmodeldev.report.origin.MOST_LOGS", 0)
+    content = content_of(made.report())
+    values = sorted((made.value(t.overrides) for t in made.trials if t.id != worst), reverse=True)
+    shown = content["trials"]
+    assert [t["value"] for t in shown if t["id"] != worst] == pytest.approx(values[:3])
+    (failed,) = [t for t in shown if t["id"] == worst]
+    assert failed["failure"] == {"reason": REASON, "left_out": True}
+    assert content["trials_left_out"] == 8
+    assert content["head"]["trials"] == 12

@@ -58,7 +58,7 @@ def test_a_matrix_that_is_none_is_left_out(tmp_path: Path, arrays: dict[str, Any
     place = tmp_path / "ab12cd34" / "cka" / "towers"
     place.mkdir(parents=True)
     np.savez(place / "epoch-0001.npz", **arrays)
-    assert read_matrices([tmp_path / "ab12cd34"]) == {}
+    assert read_matrices([tmp_path / "ab12cd34"])[0] == {}
 
 
 def test_a_value_that_is_not_finite_orders_nothing(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_hundreds_of_layers_keep_their_last_epoch_and_what_has_no_room_is_counte
                 columns=names,
                 epoch=np.array(epoch),
             )
-    read = read_matrices([folder])
+    read, _ = read_matrices([folder])
     epochs = {name: [f["epoch"] for f in one["frames"]] for name, one in read[folder.name].items()}
     assert epochs == {"large": [3], "small": [1, 2, 3]}
     assert left_out([folder], read) == 1

@@ -84,7 +84,8 @@ def test_a_bad_value_among_several_trials(trainer):
 def test_a_place_that_cannot_be_written_is_refused_before_anything_heavy(trainer, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "broken").symlink_to(tmp_path / "gone")
-    for place in ("file", "file/runs", "broken", "/sys/nowhere", "x" * 300):
+    (tmp_path / "circle").symlink_to("circle")
+    for place in ("file", "file/runs", "broken", "circle", "/sys/nowhere", "x" * 300):
         assert f"{place}/single/" in one_line(trainer(f"artefacts.runs_dir={place}"))
 
 

@@ -39,3 +39,25 @@ def test_the_library_is_copied_for_a_project_that_does_not_hold_it(tmp_path: Pat
     assert __version__ in done.stdout
     assert library_digest() in done.stdout
     assert take_snapshot(tmp_path / "project", tmp_path / "runs") == copy
+
+
+def test_a_copy_that_is_not_what_its_name_says_is_made_anew(tmp_path: Path) -> None:
+    """A job that finds an empty trainer.py trains nothing and ends well."""
+    project = tmp_path / "project"
+    (project / "mlmodeldev").mkdir(parents=True)
+    (project / "mlmodeldev" / "__init__.py").touch()
+    (project / "trainer.py").write_text("# mine")
+    (project / "trainer.py").chmod(0o755)
+    copy = take_snapshot(project, tmp_path / "runs")
+    made = copy.stat().st_ino
+    assert take_snapshot(project, tmp_path / "runs").stat().st_ino == made
+    for damage in (
+        lambda file: file.write_text(""),
+        lambda file: file.write_text("# hers"),
+        lambda file: file.chmod(0o644),
+        Path.unlink,
+    ):
+        damage(copy / "trainer.py")
+        assert take_snapshot(project, tmp_path / "runs") == copy
+        assert (copy / "trainer.py").read_text() == "# mine"
+        assert (copy / "trainer.py").stat().st_mode & 0o777 == 0o755

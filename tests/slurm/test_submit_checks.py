@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -126,6 +127,8 @@ def test_jobs_keep_the_code_that_they_were_submitted_with(sweep: SmallSweep) -> 
     assert json.loads(sweep.train("clean", "--json").stdout)["removed"] == []
     assert json.loads(sweep.train("cancel", "--json").stdout)["cancelled"] == first
     sweep.slurm.wait_for(lambda: not sweep.slurm.run("squeue", "-h"), 30, "an empty queue")
+    assert json.loads(sweep.train("clean", "--json").stdout)["removed"] == [], "it is young"
+    os.utime(copy, (0, 0))
     assert json.loads(sweep.train("clean", "--json").stdout)["removed"] == [copy.name]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from mlmodeldev.trial.agent_run import (
     AGENT_VARIABLES,
+    OWNERS,
     give_run,
     given_run,
     leave_agent,
@@ -17,7 +18,8 @@ from mlmodeldev.trial.agent_run import (
     take_run,
     without_agent,
 )
-from mlmodeldev.trial.folder import TrialFolder, own_path
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.place import own_path
 
 
 def folder(runs: Path, name: str) -> Path:
@@ -53,7 +55,12 @@ def _take(path: Path, answers) -> None:
     answers.put(take_run(path, "r1"))
 
 
-def test_of_many_at_once_one_takes_it(tmp_path: Path):
+@pytest.mark.parametrize("before", [None, "", "s/of-a-trial-that-is-gone"])
+def test_of_many_at_once_one_takes_it(tmp_path: Path, before: str | None):
+    """Also where a killed process has left an empty note, or the trial before was deleted."""
+    if before is not None:
+        (tmp_path / OWNERS).mkdir()
+        (tmp_path / OWNERS / "r1").write_text(before)
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
     each = [context.Process(target=_take, args=(folder(tmp_path, f"t{n}"), answers))

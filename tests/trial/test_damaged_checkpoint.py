@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 
 import pytest
@@ -45,6 +46,19 @@ def test_other_files_are_no_recovery_checkpoints(folder):
     torch.save(state(99), folder / "best.ckpt")
     torch.save(state(99), folder / ".step-0000000099.ckpt.host-1.tmp")
     assert newest_whole(folder) == step_path(folder, 20)
+
+
+def test_what_only_looks_like_a_checkpoint_is_left_alone(folder):
+    """A pipe (to open it would wait for ever), a folder, a link to nothing, names of no step."""
+    os.mkfifo(step_path(folder, 30))
+    step_path(folder, 40).mkdir()
+    step_path(folder, 50).symlink_to(folder / "nowhere")
+    for name in ("step-x.ckpt", "step-.ckpt", "step-12-13.ckpt", "step-\u0663.ckpt"):
+        torch.save(state(99), folder / name)
+    before = sorted(folder.iterdir())
+    assert newest_whole(folder) == step_path(folder, 20)
+    prune(folder, keep=1)
+    assert sorted({*before} - {*folder.iterdir()}) == [step_path(folder, 10)]
 
 
 def test_a_file_torn_at_any_place_is_passed_over(folder):

@@ -380,7 +380,7 @@ def test_an_older_versions_attempt_that_took_over_is_respected(folder):
 def test_a_heartbeat_that_can_not_be_written_is_tried_again(folder, monkeypatch, caplog):
     folder.claim()
     before = folder.read()
-    monkeypatch.setattr("mlmodeldev.trial.folder.write_json", full_disk)
+    monkeypatch.setattr("mlmodeldev.trial.folder.write_fenced", full_disk)
     folder.heartbeat()
     assert "no space left on the device" in caplog.text
     assert folder.read() == before

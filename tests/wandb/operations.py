@@ -159,6 +159,12 @@ def resume_status(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     return {"model": {**project_node(entity, project), "bucket": run_node(run) if run else None}}
 
 
+@answers("RunLastRow")
+def last_row(store: Store, given: dict[str, Any]) -> dict[str, Any]:
+    run = store.find(given["entity"], given["project"], given["run"])
+    return {"model": {"bucket": run_node(run) if run else None}}
+
+
 @answers("RunState", "RunStatus", "QueryRunInfo", "GetRunState", "RunStopped", "RunSettings")
 def run_state(store: Store, given: dict[str, Any]) -> dict[str, Any]:
     run = store.find(given.get("entity"), given.get("project"), given["run"])

@@ -14,6 +14,7 @@ from typing import Any
 
 from mlmodeldev import machine
 from mlmodeldev.doctor.line import Line, Scope, fail, ok, warn
+from mlmodeldev.secrets import masked
 
 TORCH_SECONDS = 90.0
 """How long torch may take to be imported and to look for GPUs; some file systems are slow."""
@@ -48,7 +49,9 @@ def torch(scope: Scope) -> Iterator[Line]:
         seen = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["no reason is given"])[-1]
-        yield fail(f"torch can't be imported: {last[:200]}", f"{sys.executable} -c 'import torch'")
+        yield fail(
+            f"torch can't be imported: {masked(last, 200)}", f"{sys.executable} -c 'import torch'"
+        )
         return
     yield from _gpus(scope, seen, done.stderr)
 
@@ -60,7 +63,7 @@ def _gpus(scope: Scope, seen: dict[str, Any], errors: str) -> Iterator[Line]:
         yield fail(what, "python slurm/SlurmTrain.py training.precision=32-true")
     broken = [gpu for gpu in seen["gpus"] if gpu["error"]]
     if broken:
-        what = f"{name} can't use {broken[0]['name']}: {broken[0]['error'][:160]}"
+        what = f"{name} can't use {broken[0]['name']}: {masked(broken[0]['error'], 160)}"
         yield fail(what, _install())
     elif seen["gpus"]:
         sizes = [f"{gpu['name']} ({gpu['bytes'] / 2**30:.0f} GiB)" for gpu in seen["gpus"]]

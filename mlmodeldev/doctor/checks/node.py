@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlmodeldev.doctor.line import Line, Scope, fail, ok
+from mlmodeldev.secrets import masked
 from mlmodeldev.slurm.query import run_command, show_job
 
 _SECONDS = 60.0
@@ -61,7 +62,9 @@ def srun(scope: Scope) -> Iterator[Line]:
         yield ok("srun starts a step here")
     else:
         why = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        yield fail(f"srun can't start a step: {why[:200]}", "srun --version; scontrol show config")
+        yield fail(
+            f"srun can't start a step: {masked(why, 200)}", "srun --version; scontrol show config"
+        )
 
 
 def signals(scope: Scope) -> Iterator[Line]:

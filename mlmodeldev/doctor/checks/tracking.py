@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 from mlmodeldev.doctor.checks.locks import skew_line
 from mlmodeldev.doctor.line import Line, Scope, fail, ok, warn
 from mlmodeldev.errors import UsageError
+from mlmodeldev.fetch.address import split_address
 from mlmodeldev.secrets import key_is_left_out, open_netrc
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.wandb_api import Refused, host, key_for, part, query_server
@@ -108,7 +108,7 @@ def server(scope: Scope) -> Iterator[Line]:
 
 def _is_reached(address: str) -> bool:
     """Return whether somebody listens there."""
-    parts = urlsplit(address)
+    parts = split_address(address, "WANDB_BASE_URL")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname or "", port), _SECONDS / 2).close()

@@ -56,6 +56,11 @@ report.curves = (() => {
     return [`step ${items[0] ? number(items[0].axisValue) : ""}`, ...lines, ...more].join("<br>");
   }
 
+  function metricsLeftOut() {
+    const count = content.metrics_left_out;
+    return count ? ` Of ${count} more ${count === 1 ? "metric" : "metrics"} this page has no curves for want of room; they are in the trials' metrics.csv.` : "";
+  }
+
   function option() {
     const metric = at("metric").value, weight = Number(at("smooth").value);
     const { there, shown } = trialsToDraw();
@@ -67,6 +72,7 @@ report.curves = (() => {
     at("curve-note").textContent = !there.length
       ? at("which").value === "chosen" ? "Tick trials in the table to see them here." : content.curves_left_out && at("metric").value !== content.metric ? "No curve of it in this page, which has those of some trials only." : "None of these trials has logged it."
       : `${shown.length} curves of at most ${content.curve_points} points${left && at("which").value !== "best" ? `; ${left} more are not drawn, filter the table` : ""}. Wheel or pinch: zoom. A gap is a value that is not finite.`;
+    at("curve-note").textContent += metricsLeftOut();
     return chartOption(series, { logX, logY, metric, legend: series.length <= 20 });
   }
 

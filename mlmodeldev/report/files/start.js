@@ -25,7 +25,8 @@
     const { head: facts } = content, states = facts.states;
     at("name").textContent = content.sweep;
     const made = new Date(content.made * 1000).toLocaleString();
-    at("subtitle").textContent = `${facts.trials} trials, ${content.goal === "maximize" ? "largest" : "smallest"} ${content.metric}; written ${made}`;
+    at("subtitle").textContent = `${facts.trials} trials, ${content.goal === "maximize" ? "largest" : "smallest"} ${content.metric}; written ${made}`
+      + (content.trials_left_out ? `. ${content.trials_left_out} of them are left out below, which shows the best and those that did not end well; collect writes all` : "");
     const ended = (states.done || 0) + (states.pruned || 0);
     const colours = { done: "good", pruned: "good", failed: "bad", lost: "bad", running: "wait", interrupted: "wait" };
     const parts = Object.entries(states).filter(([name]) => colours[name]).map(([name, count]) =>
@@ -51,7 +52,8 @@
     const kinds = new Map();
     for (const trial of failed) {
       const reason = trial.failure.reason;
-      kinds.set(reason, [...(kinds.get(reason) || []), trial]);
+      if (!kinds.has(reason)) kinds.set(reason, []);
+      kinds.get(reason).push(trial);
     }
     const list = [...kinds].sort((a, b) => b[1].length - a[1].length).map(([reason, trials]) =>
       element("div", {},
@@ -59,7 +61,7 @@
         ...trials.map((trial) => element("details", { open: kinds.size === 1 && trial === trials[0], ontoggle: toEnd },
           element("summary", {}, report.label(trial)),
           trial.failure.lines ? element("p", { class: "note" }, "The last lines of ", element("code", {}, trial.failure.file)) : null,
-          trial.failure.lines ? element("pre", { tabindex: "0" }, trial.failure.lines) : element("p", {}, "It has left no log.")))));
+          trial.failure.lines ? element("pre", { tabindex: "0" }, trial.failure.lines) : element("p", {}, trial.failure.left_out ? `The last lines of many are left out: slurm/SlurmTrain.py logs ${trial.id}` : "It has left no log.")))));
     at("failure-list").replaceChildren(...list);
   }
 

@@ -27,6 +27,7 @@ from mlmodeldev.slurm.submission import (
     FOLDER,
     live_arrays,
     search_workers,
+    submission_names,
     submissions,
 )
 from mlmodeldev.slurm.sweep_diff import print_changes, print_orphans
@@ -307,7 +308,7 @@ def _submit_lock(sweep_state: SweepState) -> Iterator[None]:
     busy = UsageError(f"{sweep_folder}: another command submits its trials; see status, try again")
     try:
         with ProcessLock(folder / ".lock", timeout=0):
-            if any(made.created > sweep_state.read_at for made in submissions(sweep_folder)):
+            if submission_names(sweep_folder) - sweep_state.submitted:
                 raise busy
             yield
     except Timeout:

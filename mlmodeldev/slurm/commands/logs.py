@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlmodeldev.slurm.trial_entries import TrialEntry
 
 EXIT_CTRL_C = 130
+_LOG = "_log.out"
 QUEUE_SECONDS = 5.0
 """Between two questions to squeue while a log is followed."""
 _NEXT = {"missing": "submit runs it", "running": "logs -f waits for it", "failed": "see retry"}
@@ -63,10 +65,40 @@ def run_logs(args: argparse.Namespace) -> int:
 
 def job_logs(sweep_state: SweepState, trial: str) -> Iterator[Path]:
     """Yield the logs of the jobs that ran a trial, newest first; a rank writes one each."""
-    for submission in reversed(submissions(sweep_state.folder)):
-        for task, trials in submission.tasks():
-            if trial in trials:
-                yield from sorted(submission.folder.glob(f"{task}_*_log.out"))
+    return JobLogs(sweep_state).of(trial)
+
+
+class JobLogs:
+    """The logs of a sweep's jobs, for many trials: its submissions are gone through once."""
+
+    def __init__(self, sweep_state: SweepState) -> None:
+        self._logs: dict[Path, dict[str, list[Path]]] = {}
+        self._jobs: dict[str, list[tuple[Path, str]]] = {}
+        for submission in reversed(submissions(sweep_state.folder)):
+            for task, trials in submission.tasks():
+                for trial in trials:
+                    self._jobs.setdefault(trial, []).append((submission.folder, task))
+
+    def of(self, trial: str) -> Iterator[Path]:
+        """Yield the logs of the jobs that ran a trial, newest first."""
+        for folder, task in self._jobs.get(trial, ()):
+            if folder not in self._logs:
+                self._logs[folder] = _logs_by_task(folder)
+            yield from self._logs[folder].get(task, ())
+
+
+def _logs_by_task(folder: Path) -> dict[str, list[Path]]:
+    """Return a submission's logs, ``1201_0_0_log.out``, by their tasks."""
+    logs: dict[str, list[Path]] = {}
+    try:
+        with os.scandir(folder) as items:
+            names = sorted(item.name for item in items if item.name.endswith(_LOG))
+    except OSError:
+        return {}
+    for name in names:
+        task = name.removesuffix(_LOG).rpartition("_")[0]
+        logs.setdefault(task, []).append(folder / name)
+    return logs
 
 
 def follow_log(sweep_state: SweepState, entry: TrialEntry, printed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -10,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlmodeldev.errors import UsageError
+from mlmodeldev.slurm.commands.plan_output import print_all
 from mlmodeldev.slurm.failed_starts import with_ends
 from mlmodeldev.slurm.older_code import older_code
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.submission import FOLDER, trial_jobs
 from mlmodeldev.slurm.trial_entries import ENDED
+from mlmodeldev.trial.record_types import DAMAGED
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -76,6 +79,17 @@ def print_notes(jobs: Jobs) -> None:
         print(f"and {len(notes) - NOTES} more; status --json has all", file=sys.stderr)
 
 
+def print_damaged(entries: Sequence[TrialEntry]) -> None:
+    """Say which records are not as they were written: a few of them, on standard error."""
+    damaged = [entry for entry in entries if DAMAGED in entry.record]
+    for entry in damaged[:NOTES]:
+        print(
+            f"{entry.folder / 'trial.json'}: damaged: {entry.record[DAMAGED][0]}", file=sys.stderr
+        )
+    if len(damaged) > NOTES:
+        print(f"and {len(damaged) - NOTES} more damaged records", file=sys.stderr)
+
+
 def print_trials(
     sweep_state: SweepState,
     as_json: bool,
@@ -88,10 +102,14 @@ def print_trials(
     """
     entries, title, jobs = sweep_state.entries, sweep_state.sweep.name, jobs or {}
     if as_json:
-        rows = [_json_row(entry, jobs.get(entry.trial.id)) for entry in entries]
-        print(json.dumps({"sweep": title, "trials": rows}, indent=1))
+        # one by one: of very many, all rows together fill the memory
+        rows = (json.dumps(_json_row(entry, jobs.get(entry.trial.id))) for entry in entries)
+        first = next(rows, "")
+        head = f'{{\n "sweep": {json.dumps(title)},\n "trials": [{first}'
+        print_all(itertools.chain([head], (f",\n{row}" for row in rows), ["]\n}\n"]))
     else:
         _print_table(entries, title, jobs)
+    print_damaged(entries)
 
 
 def ranked(entries: Sequence[TrialEntry]) -> list[TrialEntry]:

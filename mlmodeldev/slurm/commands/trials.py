@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.commands import call_hook
-from mlmodeldev.slurm.commands.table import print_trials, read_jobs
+from mlmodeldev.slurm.commands.table import print_damaged, print_trials, read_jobs
 from mlmodeldev.slurm.commands.watch import add_watch_option, watch_seconds, watch_sweep
 from mlmodeldev.slurm.query import run_command
 from mlmodeldev.slurm.submission import (
@@ -76,20 +76,30 @@ def run_collect(args: argparse.Namespace) -> int:
         name, goal = metric.name, metric.goal
     results = collect(sweep_state.entries, name, goal)
     file = Path(args.out) if args.out else sweep_state.folder / "results.csv"
+    written, unwritten = False, ""
     if args.out or sweep_state.folder.is_dir():
-        write_rows(results, file)
+        try:
+            write_rows(results, file)
+            written = True
+        except UsageError as error:
+            if args.out:  # what was asked for by name
+                raise
+            unwritten = str(error)
     call_hook(args, "look_after", sweep_state)
     title, used = sweep_state.sweep.name, usage_table(sweep_state)
     if args.json:
         resources = {"resources": used.as_dict()} if used else {}
         shown = {"sweep": title, **results.as_dict(), **resources}
         print(json.dumps(shown, indent=1, default=str))
-        return 0
-    print_results(results, title)
-    if used:
-        print_usage(used)
-    if file.is_file():
-        print(f"rows: {file}")
+    else:
+        print_results(results, title)
+        if used:
+            print_usage(used)
+        if written:
+            print(f"rows: {file}")
+    print_damaged(sweep_state.entries)
+    if unwritten:
+        print(f"the rows were not written: {unwritten} (--out FILE)", file=sys.stderr)
     return 0
 
 
@@ -138,14 +148,18 @@ def add_clean_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_clean(args: argparse.Namespace) -> int:
-    """Remove them, for all sweeps of the runs folder."""
-    from mlmodeldev.slurm.snapshot import remove_unused
+    """Remove them, for all sweeps of the runs folder; the young ones are about to be used."""
+    from mlmodeldev.slurm import snapshot
+    from mlmodeldev.slurm.trial_sizes import is_recent
 
     runs = read_sweep_state(args, lint=False).folder.parent
-    used = set()
+    used = {folder for folder in (runs / snapshot.FOLDER).glob("*") if is_recent(folder)}
     for sweep in [folder.parent for folder in runs.glob(f"*/{FOLDER}")]:
         live = set(live_arrays(sweep))
-        used |= {s.snapshot for s in submissions(sweep) if live & {job for job, _ in s.arrays}}
-    names = [folder.name for folder in remove_unused(runs, used)]
+        for made in submissions(sweep):
+            # what sbatch has not answered yet may be in the queue by now
+            if made.intent is not None or live & {job for job, _ in made.arrays}:
+                used.add(runs / snapshot.FOLDER / made.snapshot.name)
+    names = [folder.name for folder in snapshot.remove_unused(runs, used)]
     print(json.dumps({"removed": names}) if args.json else f"removed: {' '.join(names) or '-'}")
     return 0

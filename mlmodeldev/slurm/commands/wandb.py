@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ FOLLOW_SECONDS = 5.0
 
 def add_sync_options(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="artefacts.runs_dir=DIR")
     parser.add_argument("--runs-dir", metavar="DIR", help="default: artefacts.runs_dir")
     parser.add_argument("--sweep", metavar="NAME", help="only this one: its folder or file")
     parser.add_argument("--follow", action="store_true", help="go on until the trials have ended")
@@ -61,7 +63,7 @@ def run_sync(args: argparse.Namespace) -> int:
     from mlmodeldev.tracking.upload import Syncer, trials_to_upload
     from mlmodeldev.tracking.wandb_api import Refused, query_server
 
-    runs_dir = _sync_runs_dir(args.runs_dir)
+    runs_dir = _sync_runs_dir(args.runs_dir, args.overrides)
     sweep = _sweep_name(args.sweep, runs_dir)
     used = [tracker for tracker in (MLFLOW, CLEARML) if is_used(tracker, runs_dir, sweep)]
     if used:
@@ -87,14 +89,14 @@ def run_sync(args: argparse.Namespace) -> int:
     return 0 if all(status.up or _left_to_another(status) for status in statuses) else 1
 
 
-def _sync_runs_dir(option: str | None) -> Path:
+def _sync_runs_dir(option: str | None, overrides: Sequence[str]) -> Path:
     from mlmodeldev.settings.composition import compose_settings
 
-    path = Path(option or compose_settings(partial=True).artefacts.runs_dir).expanduser()
-    if option and not path.is_dir():
-        raise UsageError(
-            f"--runs-dir {option}: there is no such folder; artefacts.runs_dir names the trials'"
-        )
+    chosen = compose_settings(overrides, partial=True).artefacts.runs_dir
+    path = Path(option or chosen).expanduser()
+    if (option or overrides) and not path.is_dir():
+        given = f"--runs-dir {option}" if option else f"artefacts.runs_dir={chosen}"
+        raise UsageError(f"{given}: there is no such folder; artefacts.runs_dir names the trials'")
     return path
 
 

@@ -162,7 +162,7 @@ class DualEncoder(LightningModule):
     def load(cls, folder: Path, arguments: Mapping[str, Any]) -> DualEncoder:
         """Load what `export` wrote; ``arguments`` are those that the model was made with."""
         model = cls(**{**arguments, "image": None, "text": None})
-        pair = VisionTextDualEncoderModel.from_pretrained(folder)
+        pair = VisionTextDualEncoderModel.from_pretrained(folder, trust_remote_code=False)
         model.image, model.text = pair.vision_model, pair.text_model
         model.image_projection, model.text_projection = pair.visual_projection, pair.text_projection
         model.logit_scale = pair.logit_scale
@@ -179,7 +179,7 @@ class DualEncoder(LightningModule):
         if not names:
             raise UsageError("this model knows no classes: give candidate captions by --text")
         captions = [[text] for text in texts] or info["captions"]
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         flat = [caption for group in captions for caption in group]
         longest = self.text.config.max_position_embeddings
         tokens = tokenizer(

@@ -138,7 +138,9 @@ class Sentences(CachedSentences):
 
     def setup(self, stage: str | None = None) -> None:
         tokens = self.cached_tokens()
-        self.tokenizer = AutoTokenizer.from_pretrained(tokens.folder / "tokenizer")
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            tokens.folder / "tokenizer", trust_remote_code=False
+        )
         names = ("input_ids", "attention_mask", "label")
         training, dev = (
             {name: tokens.array(f"{part}_{name}") for name in names} for part in ("train", "dev")

@@ -101,7 +101,7 @@ class TextClassifier(LightningModule):
         """Return for each text the probability of each class."""
         if images or not texts:
             raise UsageError("this model labels texts: give one or more, and no images")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokens = tokenizer(
             list(texts),
             padding=True,

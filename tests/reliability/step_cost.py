@@ -1,0 +1,58 @@
+"""What the watch costs a step: the two hooks of `Beats`, as Lightning calls them.
+
+``python -m tests.reliability.step_cost`` prints microseconds of CPU time a training step, the least
+of many blocks, with and without the callback in turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.call import _call_callback_hooks
+
+from mlmodeldev.callbacks.beats import Beats
+from mlmodeldev.callbacks.stack import _drop_idle_hooks
+
+_BLOCKS, _STEPS = 60, 500
+
+
+def microseconds_a_step() -> float:
+    """Return how much CPU time the callback adds to a step."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    trainers = [_trainer([]), _trainer([Beats()])]
+    least = [float("inf")] * 2
+    for block in range(2 * _BLOCKS):
+        which = block % 2
+        least[which] = min(least[which], _block(trainers[which]))
+    return 1e6 * (least[1] - least[0]) / _STEPS
+
+
+def _trainer(callbacks: list[Callback]) -> Trainer:
+    for callback in callbacks:
+        _drop_idle_hooks(callback)
+    trainer = Trainer(
+        callbacks=callbacks,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.strategy.connect(LightningModule())
+    return trainer
+
+
+def _block(trainer: Trainer) -> float:
+    batch = torch.zeros(1)
+    begun = time.process_time()
+    for number in range(_STEPS):
+        _call_callback_hooks(trainer, "on_train_batch_start", batch, number)
+        _call_callback_hooks(trainer, "on_train_batch_end", None, batch, number)
+    return time.process_time() - begun
+
+
+if __name__ == "__main__":
+    print(f"{microseconds_a_step():.2f} microseconds a step")
