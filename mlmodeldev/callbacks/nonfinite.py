@@ -19,10 +19,10 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from mlmodeldev.callbacks.soundness import (
     NonFiniteWeights,
+    describe,
     go_back,
     gradient_norm,
     not_numbers,
-    describe,
     unsound,
 )
 
