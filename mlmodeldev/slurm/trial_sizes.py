@@ -24,6 +24,7 @@ from mlmodeldev.trial.checkpoint import recovery_checkpoints
 from mlmodeldev.trial.collected import is_recovery_checkpoint
 from mlmodeldev.trial.folder import RECORD_VERSION
 from mlmodeldev.trial.record import read_record
+from mlmodeldev.trial.record_types import DAMAGED
 
 PARTS = ("best", "last", "checkpoints", "wandb", "leftovers", "rest")
 """Of a trial: best/ and best.ckpt; last/; checkpoints with optimizer states; W&B's own files; what
@@ -197,6 +198,8 @@ def _why_kept(
 
 def _why_going_on(record: Mapping[str, Any]) -> str:
     """Return why a trial has not ended, or may not have; empty: it has."""
+    if DAMAGED in record:
+        return f"has a damaged record: {record[DAMAGED][0]}"
     state, version = record.get("state"), record.get("version", 1)
     if not record:
         return "has a record that can't be read"

@@ -290,7 +290,7 @@ class TrialFolder:
         try:
             self.update(lease=lease_end(), **self.measure(False))
             self._renewed = time.monotonic()
-        except UsageError as error:
+        except (UsageError, OSError) as error:
             if time.monotonic() - self._renewed > LEASE_SECONDS - 2 * HEARTBEAT_SECONDS:
                 raise
             log.warning("the lease was not renewed, it is tried again: %s", error)

@@ -21,7 +21,7 @@ from mlmodeldev.trial.beats import Phase
 TIMES = 3
 """A phase may take so many times its longest so far, and an attempt after a hang so many times
 what the hang took: what was no hang gets past it."""
-SHARE = 0.9
+SHARE = 0.8
 """Of the seconds that are added; the rest is for looking."""
 UNSEEN = 30
 """So many times the seconds for what this attempt has not seen yet, and for hooks at the ends of

@@ -97,7 +97,8 @@ class Hangs:
             record = sweep.record(sweep.trials[0])
             note = self.folder / f"{case.name}.note"
             if not case.hang and record.get("hang") and note.exists():
-                case.ended = time.time()
+                at_once = record.get("attempts") == 1
+                case.ended = record["updated"] if at_once else time.time()
                 case.began, case.hang = float(note.read_text()), record["hang"]
                 print(f"{case.name}: {record['hang']}", flush=True)
             state = record.get("state")
