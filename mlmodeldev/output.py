@@ -52,7 +52,10 @@ def output_may_be_lost() -> Iterator[None]:
         yield
     finally:
         for stream in wrapped:
-            stream.write, stream.flush = stream.write.wrapped, stream.flush.wrapped
+            for name in ("write", "flush"):
+                method = getattr(stream, name)
+                if hasattr(method, "wrapped"):  # else others, such as W&B's client, came after us
+                    setattr(stream, name, method.wrapped)
 
 
 def _wrap(stream: Any) -> bool:

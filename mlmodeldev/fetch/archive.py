@@ -45,8 +45,8 @@ BROKEN = (
 _LARGEST_RATIO = 200
 _ALWAYS_ALLOWED = 1 << 30
 _MOST_MEMBERS = 5_000_000
-_EMPTY_ZIP = 22
-"""Bytes of a zip without members: its end record (APPNOTE.TXT, 4.3.16)."""
+_END_RECORD = 22
+"""Bytes of a zip's end record without its comment (APPNOTE.TXT, 4.3.16)."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,7 @@ _DEEPEST = 200
 def _zip_members(archive: Path, limits: Limits) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         entries = file.infolist()
-        if not entries and archive.stat().st_size > _EMPTY_ZIP:
-            raise ArchiveError(f"{archive}: broken (its index is empty, and the file is not)")
+        _check_count(archive, len(file.comment), len(entries))
         _check_total(archive, sum(entry.file_size for entry in entries), limits)
         for entry in entries:
             mode = entry.external_attr >> 16
@@ -162,6 +161,22 @@ def _zip_members(archive: Path, limits: Limits) -> Iterator[Member]:
                 yield Member(path, None)
             else:
                 yield Member(path, partial(file.open, entry), executable)
+
+
+def _check_count(archive: Path, comment: int, count: int) -> None:
+    """Refuse a zip whose index has not as many members as its end record says, or none at all.
+
+    zipfile reads the index by its size alone, and takes a damaged size for a shorter index. The
+    record's number has 16 bits: larger archives tell it elsewhere, or its remainder.
+    """
+    size = archive.stat().st_size
+    with archive.open("rb") as file:
+        file.seek(size - _END_RECORD - comment)
+        (stated,) = struct.unpack_from("<H", file.read(_END_RECORD), 10)
+    if stated not in (count % 2**16, 2**16 - 1) or (not count and size > _END_RECORD + comment):
+        raise ArchiveError(
+            f"{archive}: broken (its index has {count} members, its end says {stated})"
+        )
 
 
 def _tar_members(archive: Path, limits: Limits) -> Iterator[Member]:

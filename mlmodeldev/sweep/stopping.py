@@ -33,21 +33,27 @@ class Rule(Protocol):
     def strict(self) -> bool: ...
 
 
+_MOST_VALUES = 10**15
+"""More than any trial logs: bands beyond it are none."""
+
+
 def bands(rule: Rule) -> list[int]:
     """Return the numbers of logged values after which trials are compared, in rising order.
 
     From ``max_iter`` they are counted down, ``s`` of them; from ``min_iter`` up.
     """
     if rule.max_iter is not None:
-        falling, band = [], float(rule.max_iter)
+        falling, band = [], float(min(rule.max_iter, _MOST_VALUES))
         for _ in range(int(rule.s or 0)):
             band /= rule.eta
             if band < 1:
                 break
             falling.append(int(band))
         return sorted(falling)
-    rising, band = [], float(rule.min_iter or 1)
+    rising, band = [], float(min(rule.min_iter or 1, _MOST_VALUES))
     for _ in range(MAX_BANDS):
+        if band > _MOST_VALUES:
+            break
         rising.append(int(band))
         band *= rule.eta
     return rising

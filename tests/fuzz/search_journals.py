@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -38,7 +39,10 @@ def _journal_text() -> tuple[bytes, ...]:
                 if number:
                     journal.storage.set_trial_intermediate_value(made, 1, 0.5)
                     journal.storage.set_trial_state_values(made, TrialState.COMPLETE, [0.5])
-        return tuple(journal.path.read_bytes().splitlines(keepends=True))
+        text = journal.path.read_text()
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+", "2026-01-02T03:04:05.000006", text)
+    text = re.sub(r'"worker_id":"[^"]+"', '"worker_id":"w-1"', text)  # the same in each process
+    return tuple(text.encode().splitlines(keepends=True))
 
 
 def make_journal(rng: Random) -> bytes:
@@ -81,7 +85,8 @@ def check_journal(given: bytes, folder: Path) -> None:
         other = Journal(folder)
         other.lock = journal.lock
         rows = other.storage.get_all_trials(other.study("odd", "maximize"))
-        assert len(rows) == before + 1
+        torn = not given.endswith(b"\n")  # a last line that is whole but for its end counts then
+        assert len(rows) - before in ((1, 2) if torn else (1,))
         assert rows[-1].user_attrs["id"] == "new"
 
 

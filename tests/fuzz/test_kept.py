@@ -213,3 +213,13 @@ def test_rows_of_accounting_without_a_state_or_with_odd_sizes_are_read() -> None
     ends = read_accounting(f"1| |0:0|1..5G|x\n2|FAILED|1:0|{'9' * 400}P|\n", ["1", "2"])
     assert (ends["1"].state, ends["1"].requested, ends["2"].requested) == ("", 0.0, 0.0)
     assert ends["2"].sentence("2")
+
+
+@pytest.mark.parametrize("rule", [f"max_iter: {'9' * 400}, s: 2", "min_iter: 3, eta: 1.0e+10"])
+def test_bands_of_early_stopping_that_no_trial_reaches_are_none(rule: str) -> None:
+    from mlmodeldev.sweep.stopping import bands
+
+    text = SWEEP + f"early_terminate: {{type: hyperband, {rule}}}\n"
+    early = loads(text).definition.early_terminate
+    assert early is not None
+    assert max(bands(early)) <= 10**15

@@ -125,3 +125,21 @@ def test_a_manifest_that_can_not_be_read_is_refused(tmp_path: Path, text: str) -
 
     (tmp_path / "odd.yaml").write_text(text)
     refusal(load, tmp_path / "odd.yaml")
+
+
+def test_a_zip_whose_index_is_cut_short_is_not_unpacked_in_part(tmp_path: Path) -> None:
+    from mlmodeldev.fetch.unpacking import unpack
+
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as made:
+        made.writestr("x", b"content")
+        made.writestr("y", b"more")
+    data = bytearray(out.getvalue())
+    first = data.index(b"PK\1\2")
+    second = data.index(b"PK\1\2", first + 1)
+    del data[second : data.index(b"PK\5\6")]
+    data[-10:-6] = (second - first).to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(bytes(data))
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.namelist() == ["x"], "as Python's zipfile has it"
+    refusal(unpack, tmp_path / "a.zip", tmp_path / "out")
