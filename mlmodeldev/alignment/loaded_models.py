@@ -65,10 +65,8 @@ def read_model(name: str, whole: bool = False) -> tuple[nn.Module, list[str]]:
             if whole:
                 config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
                 named = getattr(transformers, next(iter(config.architectures or ()), ""), None)
-                is_model = isinstance(named, type)
-                kind = (
-                    named if is_model and issubclass(named, transformers.PreTrainedModel) else kind
-                )
+                if transformers.PreTrainedModel in getattr(named, "__mro__", ()):
+                    kind = named
             model, info = kind.from_pretrained(
                 name, output_loading_info=True, trust_remote_code=False
             )
