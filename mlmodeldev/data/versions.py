@@ -70,7 +70,7 @@ def _read(pointer: Path) -> list[dict[str, Any]]:
         content = yaml.safe_load(pointer.read_text("utf-8"))
         folder = pointer.parent / content.get("wdir", ".")
         outs = [(folder / out["path"], str(out["md5"])) for out in content["outs"]]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError):
         return []  # not DVC's, or in the middle of a merge
     root = run_git(pointer.parent, "rev-parse", "--show-toplevel")
     name = str(pointer.relative_to(root)) if root else str(pointer)

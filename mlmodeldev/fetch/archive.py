@@ -45,6 +45,8 @@ BROKEN = (
 _LARGEST_RATIO = 200
 _ALWAYS_ALLOWED = 1 << 30
 _MOST_MEMBERS = 5_000_000
+_EMPTY_ZIP = 22
+"""Bytes of a zip without members: its end record (APPNOTE.TXT, 4.3.16)."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ _DEEPEST = 200
 def _zip_members(archive: Path, limits: Limits) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         entries = file.infolist()
+        if not entries and archive.stat().st_size > _EMPTY_ZIP:
+            raise ArchiveError(f"{archive}: broken (its index is empty, and the file is not)")
         _check_total(archive, sum(entry.file_size for entry in entries), limits)
         for entry in entries:
             mode = entry.external_attr >> 16

@@ -211,7 +211,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path}: a manifest is a mapping with the keys {', '.join(_KEYS)}")
@@ -223,6 +223,9 @@ def _parse(name: str, path: Path, content: dict[str, Any]) -> Manifest:
     files = content["files"]
     if not isinstance(files, list) or not files:
         raise UsageError(f"{path}: files must be a list with at least one entry")
+    layout = content.get("layout") or ()
+    if not isinstance(layout, list | tuple):
+        raise UsageError(f"{path}: layout must be a list of paths")
     licence = str(content.get("licence", ""))
     return Manifest(
         name=name,
@@ -230,7 +233,7 @@ def _parse(name: str, path: Path, content: dict[str, Any]) -> Manifest:
         homepage=str(content.get("homepage", "")),
         licence=licence,
         entries=tuple(_entry(path, item, licence) for item in files),
-        layout=tuple(_inside(path, item) for item in content.get("layout") or ()),
+        layout=tuple(_inside(path, item) for item in layout),
     )
 
 
@@ -240,6 +243,14 @@ def _entry(path: Path, item: Any, licence: str) -> ManifestEntry:
             f"{path}: each of files is a mapping with the keys {', '.join(_FILE_KEYS)}"
         )
     _check_keys(path, item, _FILE_KEYS, needed="urls")
+    headers = item.get("headers", {})
+    texts = isinstance(headers, dict) and all(
+        isinstance(each, str) for pair in headers.items() for each in pair
+    )
+    if not texts:
+        raise UsageError(f"{path}: headers must be a mapping of names to texts")
+    if not isinstance(item.get("max_bytes"), int | None):
+        raise UsageError(f"{path}: max_bytes={item['max_bytes']!r} is no number of bytes")
     arguments = {key: item[key] for key in _SOURCE_KEYS if key in item}
     try:
         source = Source(**arguments, licence=licence)

@@ -83,7 +83,7 @@ class Source:
     hosts: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        urls = (self.urls,) if isinstance(self.urls, str) else tuple(self.urls)
+        urls = _addresses(self.urls)
         object.__setattr__(self, "urls", urls)
         _check_urls(urls)
         _check_bytes(self.bytes)
@@ -115,6 +115,14 @@ class Source:
         if not (is_private(url) and {*_hosts_of(url)} & {*self.hosts}):
             return {}
         return {key: _expand(key, value, self.name) for key, value in self.headers.items()}
+
+
+def _addresses(urls: Any) -> tuple[Any, ...]:
+    if isinstance(urls, str):
+        return (urls,)
+    if not isinstance(urls, Sequence):
+        raise UsageError(f"Source.urls: {urls!r} is no list of addresses")
+    return tuple(urls)
 
 
 def is_private(url: str) -> bool:

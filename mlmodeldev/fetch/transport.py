@@ -187,7 +187,12 @@ def _get(url: str, headers: Mapping[str, str], timeout: float) -> Iterator[reque
     """A streamed GET. The session is kept: a second request saves the TLS handshake."""
     session = _session(os.getpid())
     auth = None if is_private(url) else _no_password
-    response = session.get(url, headers=dict(headers), stream=True, timeout=timeout, auth=auth)
+    try:
+        response = session.get(url, headers=dict(headers), stream=True, timeout=timeout, auth=auth)
+    except ValueError as error:  # what requests raises itself is one as well, and told by its class
+        if isinstance(error, OSError):
+            raise
+        raise Refused("it redirects to what is no address") from None
     with response:
         yield response
 

@@ -45,11 +45,17 @@ def file_of_choice(group: str, name: str | None) -> Path | None:
 
 
 def default_choice(group: str) -> str | None:
-    """Return the file of a group that ``conf/config.yaml`` chooses; None: it chooses none."""
+    """Return the file of a group that ``conf/config.yaml`` chooses; None: it chooses none.
+
+    So also where the file can't be read: what composes settings says why.
+    """
     import yaml
 
-    config = yaml.safe_load((conf_folders()[0] / "config.yaml").read_text(encoding="utf-8"))
-    chosen = [entry for entry in config.get("defaults", []) if isinstance(entry, dict)]
+    try:
+        config = yaml.safe_load((conf_folders()[0] / "config.yaml").read_text(encoding="utf-8"))
+        chosen = [entry for entry in config.get("defaults", []) if isinstance(entry, dict)]
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, yaml.YAMLError):
+        return None
     return next((entry[group] for entry in chosen if group in entry), None)
 
 

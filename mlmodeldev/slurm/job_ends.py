@@ -112,7 +112,8 @@ def read_accounting(text: str, jobs: Collection[str]) -> dict[str, JobEnd]:
         if job not in jobs:
             continue
         before = ends.get(job, JobEnd(""))
-        state = before.state if step else fields[1].split()[0].rstrip("+")  # "CANCELLED by 0"
+        word = next(iter(fields[1].split()), "")  # "CANCELLED by 0"
+        state = before.state if step else word.rstrip("+")
         code = before.exit_code if step else fields[2]
         requested = max(before.requested, _gib(fields[3].rstrip("nc")))
         ends[job] = JobEnd(state, code, requested, max(before.used, _gib(fields[4])))
@@ -121,5 +122,5 @@ def read_accounting(text: str, jobs: Collection[str]) -> dict[str, JobEnd]:
 
 def _gib(text: str) -> float:
     """Read Slurm's ``1992294K``."""
-    match = re.fullmatch(r"([\d.]+)([KMGTP]?)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]*)?)([KMGTP]?)", text.strip())
     return round(float(match[1]) * _UNITS[match[2]] / 2**30, 2) if match else 0.0

@@ -240,5 +240,5 @@ def read_yaml(file: Path) -> Any:
 
     try:
         return yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"is no YAML: {error}") from None

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from mlmodeldev.errors import UsageError
+from mlmodeldev.errors import UsageError, shown_line
 from mlmodeldev.fetch.address import split_address
 from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.bounded import Unreachable, post_json
@@ -127,7 +127,8 @@ def _data(address: str, status: int, body: bytes) -> dict[str, Any]:
 def _messages(errors: Any) -> str:
     listed = errors if isinstance(errors, list) else [errors]
     messages = [each.get("message") if isinstance(each, dict) else each for each in listed]
-    return "; ".join(masked(str(message), 300) for message in messages[:3] if message)
+    texts = [" ".join(masked(str(message), 300).split()) for message in messages[:3] if message]
+    return shown_line("; ".join(text for text in texts if text))
 
 
 def answers(seconds: float = 5.0) -> bool:

@@ -246,9 +246,7 @@ def _stored_tensors(folder: Path, name: str) -> dict[str, Any]:
     try:
         stored: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         return {name: _as_given(value) for name, value in stored.items()}
-    except MemoryError:
-        raise
-    except Exception as error:  # of many kinds, for damaged bytes
+    except Exception as error:  # of many kinds for damaged bytes, which may claim to be huge
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UsageError(f"{file}: can't be loaded ({reason})") from None
 

@@ -157,7 +157,7 @@ def stored_settings(folder: Path, model: Collection[str] = ()) -> dict[str, Any]
     file = folder / "config.yaml"
     try:
         stored = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{file}: can't be read ({str(error).splitlines()[0]})") from None
     if not isinstance(stored, dict):
         raise UsageError(f"{file}: is no configuration")

@@ -51,10 +51,8 @@ def read_example(text: str) -> Any:
         return torch.from_numpy(numpy.load(path, allow_pickle=False))
     except FileNotFoundError:
         raise UsageError(f"{text}: no such file") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # of many kinds, for damaged bytes
-        reason = (str(error).splitlines() or ["empty"])[0]
+    except Exception as error:  # of many kinds for damaged bytes, which may claim to be huge
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{text}: can't be read ({reason})") from None
 
 

@@ -83,7 +83,7 @@ def read_trial(folder: Path) -> Trial:
         raise UsageError(f"{folder}: is no trial's folder (it has no trial.json){hint}")
     try:
         settings = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{folder / 'config.yaml'}: can't be read: {reason}") from None
     if not isinstance(settings, dict):

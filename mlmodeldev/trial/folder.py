@@ -135,7 +135,7 @@ class TrialFolder:
         if file.is_file():
             try:
                 stored = yaml.safe_load(file.read_text())
-            except (yaml.YAMLError, UnicodeDecodeError):
+            except (yaml.YAMLError, ValueError, RecursionError):
                 raise UsageError(
                     f"{file}: is no configuration; artefacts.fresh=true begins anew"
                 ) from None

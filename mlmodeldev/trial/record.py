@@ -21,7 +21,7 @@ from mlmodeldev.trial.record_types import loads, parse_record, read_text, sound_
 STEP = "trainer/global_step"
 """The axis of W&B's charts: optimizer steps."""
 
-_STEP_NUMBER = re.compile(r"[0-9]{1,15}").fullmatch
+_STEP_NUMBER = re.compile(r"0*[0-9]{1,15}").fullmatch
 TIME = "time/logged"
 """When a row was written, in seconds since 1970."""
 

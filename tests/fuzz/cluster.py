@@ -90,6 +90,7 @@ def make_output(rng: Random) -> tuple[str, dict[str, str], int]:
             texts[name] = spoiled_text(rng, texts[name], _TOKENS)
         else:
             texts[name] = spoiled_bytes(rng, texts[name].encode()).decode("utf-8", "replace")
+    texts = {name: text.replace("\ud800", "?") for name, text in texts.items()}
     return question, texts, rng.choice((0, 0, 0, 0, 0, 0, 1, 127))
 
 
@@ -111,7 +112,7 @@ def answering(texts: dict[str, str], status: int) -> Any:
             )
         elif name == "sacctmgr" and "assoc" in words:
             name = "sacctmgr assoc"
-        text = texts.get(name, "").replace("\ud800", "?")
+        text = texts.get(name, "")
         return subprocess.CompletedProcess(
             command, status, "" if status else text, text if status else ""
         )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -169,49 +167,6 @@ def test_a_note_that_names_no_trial_gives_a_run_to_nobody(tmp_path: Path, note: 
     assert owner_of(tmp_path, "x7") is None
 
 
-def test_a_zip_of_several_disks_is_refused_as_weights(tmp_path: Path) -> None:
-    from mlmodeldev.trial.checkpoint_values import check_weights
-
-    file = tmp_path / "x.ckpt"
-    locator = b"PK\x06\x07" + (0).to_bytes(4, "little") + (0).to_bytes(8, "little") + b"\2\0\0\0"
-    file.write_bytes(bytes(64) + locator + b"PK\x05\x06" + bytes(18))
-    refusal(check_weights, file)
-
-
-def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
-    from mlmodeldev.fetch.unpacking import unpack
-
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as made:
-        made.writestr("x", b"content")
-    file = tmp_path / "a.zip"
-    # the name's length is 0 in both headers, and the letter is taken for an extra field of none
-    data = bytearray(out.getvalue().replace(b"x", b""))
-    at = data.index(b"PK\1\2")
-    data[26:28], data[at + 28 : at + 30] = b"\0\0", b"\0\0"
-    end = data.index(b"PK\5\6")
-    data[end + 12 : end + 20] = (end - at).to_bytes(4, "little") + at.to_bytes(4, "little")
-    file.write_bytes(bytes(data))
-    refusal(unpack, file, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("content", [b"\x80\x02]q\x00.", b"\x93NUMPY\x01\x00\x10\x00{'descr': (\n"])
-@pytest.mark.parametrize("suffix", [".pt", ".npy"])
-def test_a_damaged_example_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
-    from mlmodeldev.training.predict_example import read_example
-
-    file = tmp_path / f"x{suffix}"
-    file.write_bytes(content)
-    refusal(read_example, str(file))
-
-
-def test_an_address_that_is_none_is_refused() -> None:
-    from mlmodeldev.fetch.source import Source
-
-    refusal(lambda: Source(["http://[::1"]))
-
-
 @pytest.mark.parametrize(
     "variables",
     [
@@ -250,3 +205,11 @@ def test_lines_of_a_site_are_no_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(node.name, node.cpus, node.memory) for node in read.nodes] == [("n1", 0, 0)]
     assert read.partitions["p"].minutes is None
     assert submit.job_number("١٢\n") == ""
+
+
+def test_rows_of_accounting_without_a_state_or_with_odd_sizes_are_read() -> None:
+    from mlmodeldev.slurm.job_ends import read_accounting
+
+    ends = read_accounting(f"1| |0:0|1..5G|x\n2|FAILED|1:0|{'9' * 400}P|\n", ["1", "2"])
+    assert (ends["1"].state, ends["1"].requested, ends["2"].requested) == ("", 0.0, 0.0)
+    assert ends["2"].sentence("2")
