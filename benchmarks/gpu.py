@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.table import Goal, Table
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS, ROUNDS, WARM_UP = 20, 7, 5
+STEPS, ROUNDS, FIRST_STEPS = 20, 7, 5
 SLOTS, TRIALS = 4, 8
 NO_GPU = "No GPU was lent to the machine that this was last run on: nothing is measured."
 QUICK = ("logger=csv", "callbacks.cka.enabled=false", "training.max_epochs=3")
@@ -48,7 +48,7 @@ def _throughput(table: Table) -> None:
         for kind, make in (("loop", plain_step), ("Trainer", trainer_steps))
     }
     for epoch in ways.values():
-        epoch(WARM_UP)
+        epoch(FIRST_STEPS)
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, epoch in ways.items():

@@ -99,14 +99,14 @@ def turn(source: Any) -> tuple[float, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         begun = time.process_time()
         task = source.take()
-        asked = time.process_time()
+        taken_at = time.process_time()
         assert isinstance(task, TrialTask), task
         task.folder.mkdir(parents=True, exist_ok=True)
         log = [{"epoch": e + 1, METRIC: math.tanh(e)} for e in range(EPOCHS)]
         (task.folder / "log.json").write_text(json.dumps(log))
         again = time.process_time()
         source.report(task, TrialResult(0, "done", None, 1.0))
-    return asked - begun, time.process_time() - again
+    return taken_at - begun, time.process_time() - again
 
 
 def main(folder: str, trials: str, running: str) -> int:
@@ -126,8 +126,8 @@ def main(folder: str, trials: str, running: str) -> int:
     journal = source.journal.path.stat().st_size
     result = {
         "start": start,
-        "take": statistics.median(asked for asked, _ in turns),
-        "report": statistics.median(told for _, told in turns),
+        "take": statistics.median(take for take, _ in turns),
+        "report": statistics.median(report for _, report in turns),
         "calls": counts.total // TURNS,
         "journal_mb": round(journal / 1e6, 1),
         "mib": taken(counts, begun)["mib"],

@@ -65,7 +65,7 @@ def read_model(name: str, whole: bool = False) -> tuple[nn.Module, list[str]]:
             if whole:
                 config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
                 named = getattr(transformers, next(iter(config.architectures or ()), ""), None)
-                if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+                if transformers.PreTrainedModel in getattr(named, "__mro__", ()):
                     kind = named
             model, info = kind.from_pretrained(
                 name, output_loading_info=True, trust_remote_code=False

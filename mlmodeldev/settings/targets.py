@@ -88,12 +88,12 @@ def check_kind(place: str, target: Any, kinds: tuple[type, ...], what: str) -> N
     Raises:
         UsageError: naming the place.
     """
-    found = _found(target)
-    if found is None:
+    located = _located(target)
+    if located is None:
         return
-    made = found if isinstance(found, type) else _returned(found)
+    made = located if isinstance(located, type) else _returned(located)
     if not (isinstance(made, type) and issubclass(made, kinds)):
-        hint = "" if isinstance(found, type) or not callable(found) else _HINT
+        hint = "" if isinstance(located, type) or not callable(located) else _HINT
         other = of_the_other(made) if isinstance(made, type) else ""
         raise UsageError(f"{place}._target_={target}: must be {what}{other}{hint}")
 
@@ -120,7 +120,7 @@ def check_arguments(place: str, value: Any) -> None:
                     _check_harmless(inner, name)
 
 
-def _found(target: Any) -> Any:
+def _located(target: Any) -> Any:
     """Return what a dotted name stands for; its module is imported, nothing is called.
 
     None where there is no such thing: whoever makes the object says so, in its own words.
@@ -148,21 +148,21 @@ def _check_harmless(place: str, target: Any) -> None:
 
     ``torch.os.system`` is Python's own by another way.
     """
-    found = None if _runs_code(str(target)) else _found(target)
-    if _runs_code(str(target)) or (found is not None and _runs_code(_own_name(found))):
+    located = None if _runs_code(str(target)) else _located(target)
+    if _runs_code(str(target)) or (located is not None and _runs_code(_own_name(located))):
         raise UsageError(
             f"{place}._target_={target}: may run programs or code, which settings can't do;"
             " call it in a class or function of your own"
         )
 
 
-def _own_name(found: Any) -> str:
-    if inspect.ismodule(found):
-        return f"{found.__name__}.*"
-    owner = getattr(found, "__self__", None)  # of a method of a class, such as Path.home
+def _own_name(located: Any) -> str:
+    if inspect.ismodule(located):
+        return f"{located.__name__}.*"
+    owner = getattr(located, "__self__", None)  # of a method of a class, such as Path.home
     if isinstance(owner, type):
         return f"{owner.__module__}.{owner.__qualname__}"
-    kind = found if hasattr(found, "__qualname__") else type(found)
+    kind = located if hasattr(located, "__qualname__") else type(located)
     module = getattr(kind, "__module__", None) or "builtins"
     return f"{module}.{kind.__qualname__}"
 

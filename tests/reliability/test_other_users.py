@@ -91,14 +91,14 @@ def in_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-class Elsewhere:
+class OtherDisk:
     """Stands in for data on another disk."""
 
     folder = Path("/proc")
 
 
 def test_staged_data_lie_in_a_folder_of_ones_own(in_job: Path, open_to_all: None) -> None:
-    source: object = Elsewhere()
+    source: object = OtherDisk()
     folder = _automatic(source)  # type: ignore[arg-type]
     assert folder == in_job / f"mlmodeldev-{os.getuid()}"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -117,7 +117,7 @@ def test_what_others_have_planted_there_is_not_used(in_job: Path, planted: str) 
     else:
         name.mkdir()
         name.chmod(0o777 if planted == "open to all" else 0o770)
-    source: object = Elsewhere()
+    source: object = OtherDisk()
     assert _automatic(source) is None  # type: ignore[arg-type]
     assert list(victim.iterdir()) == []
 
@@ -127,7 +127,7 @@ def test_anothers_folder_of_that_name_is_not_used(in_job: Path) -> None:
     name = in_job / f"mlmodeldev-{os.getuid()}"
     name.mkdir(mode=0o700)
     os.chown(name, 12345, 12345)
-    source: object = Elsewhere()
+    source: object = OtherDisk()
     assert _automatic(source) is None  # type: ignore[arg-type]
 
 

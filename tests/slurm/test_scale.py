@@ -84,7 +84,7 @@ def test_early_stopping_looks_at_a_trial_once_a_band(tmp_path):
     (short / "log.json").write_text(json.dumps([{"epoch": 1, "m": 9.0}]))
     (short / "trial.json").write_text('{"state": "done"}')
     (tmp_path / "own").mkdir()
-    callback, asked = Pruning(tmp_path / "own", rule), []
+    callback, questions = Pruning(tmp_path / "own", rule), []
     trainer = SimpleNamespace(
         state=SimpleNamespace(fn="fit"), callback_metrics={}, is_global_zero=True,
         strategy=SimpleNamespace(broadcast=lambda reason: reason), should_stop=False,
@@ -94,9 +94,9 @@ def test_early_stopping_looks_at_a_trial_once_a_band(tmp_path):
         trainer.callback_metrics["m"] = value
         with counted_calls(tmp_path) as counts:
             callback.on_validation_end(trainer, None)
-        asked.append(counts.total)
+        questions.append(counts.total)
         others = [*values.values(), [9.0]]
         assert callback.reason == verdict(rule, own[:epoch], others, "maximize")
-    assert asked[0] == 0, "before the first band there is nothing to compare"
-    assert 50 < asked[1] <= 110
-    assert asked[2:] == [1, 1], "the folder is listed, for new trials"
+    assert questions[0] == 0, "before the first band there is nothing to compare"
+    assert 50 < questions[1] <= 110
+    assert questions[2:] == [1, 1], "the folder is listed, for new trials"

@@ -48,13 +48,13 @@ def rows(hunt):
     """What the database has of a search."""
     worker = begin(hunt)
     with worker.journal.lock:
-        found = worker.study.rows()
+        result = worker.study.rows()
     worker.close()
-    return found
+    return result
 
 
 @needs_server
-def test_workers_die_and_nothing_is_lost_doubled_or_told(hunt):
+def test_workers_die_and_nothing_is_lost_doubled_or_printed(hunt):
     slow = {"EPOCHS": "6", "SECONDS_EACH": "0.05"}
     workers = [hunt.start("--linger", **slow) for _ in range(2)]
     folder, pid = hunt.running()

@@ -25,12 +25,13 @@ def test_sweep_files_have_no_error(text, write):
 
 
 def test_the_numbers_given_are_right(write):
-    first, chosen, tied, ruled = (
+    first, chosen, tied, ruled, stored = (
         load(write(text, f"{i}.yaml")) for i, text in enumerate(blocks("yaml"))
     )
     assert (first.count(), chosen.count()) == (12, 3)
     assert [t.overrides["model.decoder_width"] for t in tied.trials()] == [32, 64]
     assert ruled.count() == len(list(ruled.trials())) == 21
+    assert stored.definition.extensions.storage == "postgresql://lab@db.example/searches"
 
 
 @pytest.mark.parametrize("code", blocks("python"))
