@@ -11,8 +11,6 @@ All is read from the trials' folders, nothing from a tracker.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections import defaultdict
@@ -25,7 +23,7 @@ from mlmodeldev.atomic import atomic_path, write_text
 from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.sweep.monitor import MODES
 from mlmodeldev.sweep.naming import Trial
-from mlmodeldev.trial.record import best, best_entry, history, last_entry
+from mlmodeldev.trial.record import best, best_entry, csv_rows, history, last_entry
 
 FORMATS = (".csv", ".parquet")
 PARAMETER = "parameter/"
@@ -213,11 +211,8 @@ def write_rows(results: Results, file: Path) -> None:
         raise UsageError(f"{file}: unknown ending {file.suffix!r}{hint} (allowed: {allowed})")
     columns = list(dict.fromkeys(name for row in results.rows for name in row))
     if file.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(results.rows)
-        write_text(file, text.getvalue())
+        header = {name: name for name in columns}
+        write_text(file, csv_rows([header, *results.rows], columns))
         return
     _write_parquet(results.rows, columns, file)
 

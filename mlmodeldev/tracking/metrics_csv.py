@@ -17,9 +17,7 @@ open, which the later attempt has replaced: they are never seen.
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
-import io
 import logging
 import os
 import time
@@ -32,7 +30,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from mlmodeldev.atomic import write_text, writing_to
-from mlmodeldev.trial.record import TIME, read_text_rows
+from mlmodeldev.trial.record import TIME, csv_rows, read_text_rows
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +114,7 @@ class MetricsFile(Logger):
             return
         assert self._open is not None
         with writing_to(self.file):
-            self._open.write(_lines([row], self._columns))
+            self._open.write(csv_rows([row], self._columns))
             self._open.flush()
 
     def log_image(self, key: str, images: Sequence[Any], *args: Any, **kwargs: Any) -> None:
@@ -157,8 +155,8 @@ class MetricsFile(Logger):
     def _write_all(self, rows: list[dict[str, str]]) -> None:
         self._close()
         if self._columns:
-            header = _lines([{name: name for name in self._columns}], self._columns)
-            write_text(self.file, header + _lines(rows, self._columns))
+            header = csv_rows([{name: name for name in self._columns}], self._columns)
+            write_text(self.file, header + csv_rows(rows, self._columns))
             with writing_to(self.file):
                 self._open = self.file.open("a", encoding="utf-8")
 
@@ -172,10 +170,3 @@ class MetricsFile(Logger):
 def _text(value: Any) -> str:
     number = value.item() if hasattr(value, "item") else value
     return repr(number) if isinstance(number, float) else str(number)
-
-
-def _lines(rows: list[dict[str, str]], columns: list[str]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
-    writer.writerows(rows)
-    return text.getvalue()

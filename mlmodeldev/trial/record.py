@@ -12,7 +12,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,31 @@ def _finite(values: Sequence[Any]) -> list[float]:
         if math.isfinite(number):
             numbers.append(number)
     return numbers
+
+
+# --- tables as CSV
+
+
+def csv_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Return rows as CSV whose lines end by a newline; any text in them is read back as it was.
+
+    Python's writer puts a cell in quotes where it holds a character of its own line end, but not
+    where it holds the other one: a carriage return, which ends a line all the same.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(_Unix(text), columns, restval="", lineterminator="\r\n")
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class _Unix:
+    """Takes lines that end as DOS has it."""
+
+    def __init__(self, text: io.StringIO) -> None:
+        self._text = text
+
+    def write(self, line: str) -> int:
+        return self._text.write(f"{line[:-2]}\n")
 
 
 # --- metrics.csv: a row a step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -223,3 +224,15 @@ def test_bands_of_early_stopping_that_no_trial_reaches_are_none(rule: str) -> No
     early = loads(text).definition.early_terminate
     assert early is not None
     assert max(bands(early)) <= 10**15
+
+
+def test_a_carriage_return_in_a_table_is_read_back() -> None:
+    import csv
+
+    from mlmodeldev.trial.record import csv_rows
+
+    rows = [{"a\rb": "1\r2", "c": 'x,"\n'}, {"a\rb": "", "c": "y"}]
+    header = {name: name for name in rows[0]}
+    text = csv_rows([header, *rows], list(header))
+    assert text.count("\r\n") == 0
+    assert list(csv.DictReader(io.StringIO(text, newline=""))) == rows
