@@ -11,6 +11,7 @@ read as a person sees it: see `decoding`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,7 +56,8 @@ def _read(path: Path, size: int, channels: int, crop: bool) -> Any:
 
     try:
         # Not by its name: Pillow would map an uncompressed TIFF, in which it turns it wrongly.
-        with path.open("rb") as file, Image.open(file) as image:
+        # From memory: a file's reader makes a buffer as large as a damaged length says.
+        with io.BytesIO(path.read_bytes()) as file, Image.open(file) as image:
             if channels == 3 and crop:
                 image.draft("RGB", (size, size))  # a JPEG is decoded at 1/2 to 1/8: much faster
             seen = as_seen(image, channels)

@@ -210,6 +210,8 @@ def _evaluate(annotation: ast.expr | None, names: Mapping[str, Any]) -> Any:
 
 
 def _read(root: Path, module: str) -> _File | None:
+    if not all(part.isidentifier() for part in module.split(".")):
+        return None  # no module, and a path that leads anywhere
     for path in (root / source / module.replace(".", "/") for source in SOURCES):
         for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
             if module and is_file(file):

@@ -36,6 +36,8 @@ def refusal(function, *args) -> str:
         [f"optimizer.lr={LONG}"],
         [f"training.max_epochs={LONG}"],
         ["model._target_=[1,2]"],
+        ["model._target_='/.x'"],
+        ["model._target_='../x.y'"],
         ["model=1.5"],
         ["data=b\na"],
         [f"model={'x' * 300}"],

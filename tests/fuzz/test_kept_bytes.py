@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import zipfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mlmodeldev.errors import UsageError
 from tests.fuzz.test_kept import LONG, refusal
 
 
@@ -143,3 +145,25 @@ def test_a_zip_whose_index_is_cut_short_is_not_unpacked_in_part(tmp_path: Path) 
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         assert archive.namelist() == ["x"], "as Python's zipfile has it"
     refusal(unpack, tmp_path / "a.zip", tmp_path / "out")
+
+
+def test_a_length_in_an_image_that_is_damaged_takes_no_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    from PIL import Image
+
+    from mlmodeldev.data.images import read_image
+
+    out = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(out, "PNG")
+    data = bytearray(out.getvalue())
+    at = data.index(b"IDAT")
+    data[at - 4 : at] = (0x60000000).to_bytes(4, "big")
+    (tmp_path / "x.png").write_bytes(bytes(data))
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(UsageError):
+            read_image(tmp_path / "x.png", 8, 1, 0.0, 1.0)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
