@@ -36,8 +36,6 @@ def refusal(function, *args) -> str:
         [f"optimizer.lr={LONG}"],
         [f"training.max_epochs={LONG}"],
         ["model._target_=[1,2]"],
-        ["model._target_='/.x'"],
-        ["model._target_='../x.y'"],
         ["model=1.5"],
         ["data=b\na"],
         [f"model={'x' * 300}"],
@@ -46,6 +44,14 @@ def refusal(function, *args) -> str:
 )
 def test_overrides_are_refused_in_a_line(words: list[str]) -> None:
     refusal(compose_settings, words)
+
+
+@pytest.mark.parametrize("target", ["/.x", "../x.y", f"{'x' * 300}.y", ".", "a..b"])
+def test_a_class_of_no_module_is_looked_for_nowhere(target: str) -> None:
+    from mlmodeldev.project import project_root
+    from mlmodeldev.settings.source import read_class
+
+    assert read_class(project_root(), target.rpartition(".")[0], "X") is None
 
 
 def test_a_number_too_long_to_read_is_no_override() -> None:
