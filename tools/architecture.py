@@ -42,7 +42,7 @@ COLUMNS = {
     "trial": 0.3, "settings": 0.5, "fetch": 0.8, "secrets": 0.68,
 }  # fmt: skip
 """Where in its row a room is drawn, so that few arrows pass behind a box."""
-PRIMITIVES = {"errors", "project", "atomic", "synced", "lease", "machine"}
+PRIMITIVES = {"errors", "project", "atomic", "synced", "lease", "machine", "output"}
 
 
 def rooms() -> list[list[str]]:
