@@ -71,9 +71,9 @@ class Size:
 
 
 SIZES = {
-    "3": Size(12, 4, 3, jobs=1, faults=18, slots=4, pause=(1.0, 3.0)),
-    "10": Size(60, 20, 12, jobs=2, faults=72, step_seconds=0.5),
-    "full": Size(200, 60, 40, jobs=3, faults=288, step_seconds=0.5),
+    "3": Size(12, 4, 3, jobs=1, faults=18, slots=4, pause=(1.0, 3.0), step_seconds=1.5),
+    "10": Size(60, 20, 12, jobs=2, faults=72, step_seconds=1.5),
+    "full": Size(200, 60, 40, jobs=3, faults=288, step_seconds=1.5),
 }
 """By the word after ``--minutes``."""
 
