@@ -6,7 +6,6 @@ Each function returns what does not hold, in words; nothing: all is well.
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_text_rows
 
-logging.getLogger("mlmodeldev").setLevel(logging.ERROR)
 EXPORTS = ("best", "last")
 CODE = ("conf/config.yaml", "mlmodeldev/__init__.py", "trainer.py")
 """Of the project that is submitted."""

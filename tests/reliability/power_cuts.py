@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import random
 import shutil
@@ -304,6 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--print", action="store_true", help="to the terminal only")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
+    logging.getLogger("mlmodeldev").setLevel(logging.ERROR)  # what was damaged, by the thousand
     rows, bad = [_HEAD], 0
     with tempfile.TemporaryDirectory() as scratch:
         for name, figures in all_figures(Path(scratch), Path(scratch, "data"), chosen.seed):

@@ -198,5 +198,7 @@ def sync(runs: Path, entrances: list) -> None:
         function(*arguments)
     from mlmodeldev.slurm.commands.wandb import run_sync
 
-    args = argparse.Namespace(runs_dir=str(runs), sweep=None, follow=False, json=False)
+    args = argparse.Namespace(
+        runs_dir=str(runs), overrides=[], sweep=None, follow=False, json=False
+    )
     raise SystemExit(run_sync(args))
