@@ -21,7 +21,7 @@ LONG = 600.0
 def plays() -> Iterator[list[Play]]:
     made: list[Play] = []
     yield made
-    for play in made:
+    for play in reversed(made):  # the last has replaced what the first had replaced
         play.close()
 
 
