@@ -269,5 +269,6 @@ def test_the_repository_speaks_of_the_product_alone() -> None:
         file = ROOT / name
         if file.suffix in BINARY or name == "tests/test_packaging.py":
             continue
-        result = machine.search(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        result = machine.search(re.sub(r"uses: [\w/-]+@[0-9a-f]{40}", "", text))  # a pinned action
         assert not result, f"{name}: {result and result[0]}"

@@ -98,13 +98,13 @@ def cut_replacing(recorded: Recorded, scratch: Path) -> Figures:
             figures.states += 1
             after_cut(recorded.writes, count, form).write(cleared(scratch))
             recover_folder(scratch / "best")
-            found = after_power_cut.files_of(scratch / "best")
+            content = after_power_cut.files_of(scratch / "best")
             whole = [
                 {"weights": n * 1000, "deep/state": n * 100}
                 for n in (b"1", b"2", b"3")[max(0, returned - 1) :]
             ]
-            if found not in [*whole, *([{}] if not returned else [])]:
-                figures.bad.append(f"after {count} operations, {form}: {sorted(found)}")
+            if content not in [*whole, *([{}] if not returned else [])]:
+                figures.bad.append(f"after {count} operations, {form}: {sorted(content)}")
     return figures
 
 

@@ -159,7 +159,7 @@ def plain_lines(key: str) -> dict[str, str]:
         "YAML": f"logger:\n  value: {key}\n  mode: offline",
         "a traceback": textwrap.dedent(f"""\
             Traceback (most recent call last):
-              File "/home/me/project/model.py", line 12, in setup
+              File "/scratch/me/project/model.py", line 12, in setup
                 client = connect("{key}")
             ValueError: refused: '{key}'"""),
         "an argument": f"python train.py --login={key} optimizer.lr=0.1",

@@ -33,7 +33,7 @@ from tests.secrets.corpus import (
     provider_keys,
 )
 
-DRAWS = 8
+DRAWS = 3
 """Keys of each provider."""
 PROVIDERS = list(provider_keys(Maker(0)))
 NAMES = list(named_keys(Maker(0)))

@@ -10,7 +10,6 @@ import pwd
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -21,11 +20,7 @@ OPTIONS = "-c fsync=off -c max_connections=20 -c shared_buffers=16MB -c listen_a
 
 def missing() -> str:
     """Return what is not there to run one; empty: all is."""
-    if str(PACKAGES) not in sys.path:
-        sys.path.append(str(PACKAGES))
-    try:
-        import psycopg  # noqa: F401
-    except ImportError:
+    if not (PACKAGES / "psycopg").is_dir():
         return "no psycopg: make .venv-extras"
     if not _programs():
         return "no PostgreSQL: tools/debian.sh postgresql, as root"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 
 import pytest
 
@@ -20,6 +21,12 @@ from tests.sweep.searching import SWEEP, Hunt, family
 from tests.sweep.test_search import begin, drive, succeed
 
 needs_server = pytest.mark.skipif(bool(postgresql.missing()), reason=postgresql.missing())
+
+
+@pytest.fixture(autouse=True)
+def _psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its packages, behind the locked ones, for these tests alone."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(postgresql.PACKAGES)])
 
 
 @pytest.fixture(scope="module")

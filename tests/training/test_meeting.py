@@ -47,8 +47,8 @@ def test_all_that_come_know_of_each_other() -> None:
     assert notes == [[{"host": "n0"}, {"host": "n1"}, {"host": "n2"}]] * 3
 
 
-def listening() -> list[str]:
-    """Return the addresses on which this process listens, as the kernel writes them."""
+def listening() -> dict[str, str]:
+    """Return the addresses on which this process listens, as the kernel writes them, by socket."""
     links = (Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd"))  # noqa: PTH208
     own = {str(link.readlink()) for link in links if link.is_symlink()}
     rows = [
@@ -56,16 +56,23 @@ def listening() -> list[str]:
         for name in ("tcp", "tcp6")
         for line in Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]
     ]
-    return [
-        row[1].partition(":")[0] for row in rows if f"socket:[{row[9]}]" in own if row[3] == "0A"
-    ]
+    return {
+        row[9]: row[1].partition(":")[0]
+        for row in rows
+        if f"socket:[{row[9]}]" in own and row[3] == "0A"
+    }
+
+
+def listening_since(before: dict[str, str]) -> list[str]:
+    """Return the addresses of the sockets that were opened since."""
+    return [address for number, address in listening().items() if number not in before]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_of_one_machines_processes_the_store_listens_on_that_machine_alone(host: str) -> None:
     before = listening()
     store = serve(host, 0)
-    assert [each for each in listening() if each not in before] == ["0100007F"]
+    assert listening_since(before) == ["0100007F"]
     with pytest.raises(UsageError, match=r"the first process can't open it .*in use"):
         serve(host, store.port)
 
@@ -80,7 +87,7 @@ def test_of_several_nodes_it_listens_on_all_interfaces(tmp_path: Path) -> None:
         (file,) = (tmp_path / ".meeting").glob("*.json")
         address = json.loads(file.read_text())
         assert (address["host"], address["port"]) == (host, store.port)
-        assert [each for each in listening() if each not in before] == [listens]
+        assert listening_since(before) == [listens]
 
 
 def test_who_is_missing_is_named_and_the_wait_ends(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,7 @@ def test_torn_weights_are_reported_in_one_line(tmp_path):
 def test_an_error_without_words_is_named_by_its_kind():
     class Silent:
         @classmethod
-        def from_pretrained(cls, name):
+        def from_pretrained(cls, name, **options):
             raise OSError
 
     with pytest.raises(UsageError, match="as Silent: OSError"):
