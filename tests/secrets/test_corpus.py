@@ -161,12 +161,12 @@ ENVIRONMENT = {
     "CLEARML_API_SECRET_KEY": "short1",
 }
 NO_KEYS = {
-    "PWD": "/home/me/work",
+    "PWD": "/scratch/me/work",
     "SORT_KEY": "accuracy",
     "MAX_TOKEN": "4096",
     "TOKENIZERS_PARALLELISM": "false",
     "SSH_KEY": "~/.ssh/id_rsa",
-    "HF_TOKEN_PATH": "/home/me/.cache/token",
+    "HF_TOKEN_PATH": "/scratch/me/.cache/token",
     "AUTH_TOKEN": "bearer",
     "WANDB_SECRET": "none",
     "COLORTERM": "truecolor",
@@ -232,7 +232,7 @@ ORDINARY = [
     "password: ask your admin",
     "cross_attention_key_projection_layer.weight torch.Size([64, 64])",
     "task-classification-of-sentences-v2 sk-learn-contrib-imbalanced-learn",
-    "SSH_AUTH_SOCK=/tmp/ssh-abc/agent.1 PWD=/home/me/project",
+    "SSH_AUTH_SOCK=/tmp/ssh-abc/agent.1 PWD=/scratch/me/project",
     "git@github.com:org/project.git  https://github.com/org/project.git",
     "https://example.org/a?page=3&sort=key&code=ok  user@example.org wrote",
     "http://localhost:5000/#/experiments/3/runs/0123456789abcdef0123456789abcdef",
