@@ -24,7 +24,7 @@ demo: venv  ## a small sweep of the bundled data: results, heat map, next comman
 
 test: venv .venv-dvc .venv-extras .venv-docs  ## the tests, in about 25 minutes on 2 cores (ALL=1: those of the project itself, too)
 	@$(BIN)/python -m tests.shipped run $(MAKE) --no-print-directory lint  # your own files: make lint
-	@bash tools/debian.sh slurm browser postgresql
+	@bash tools/debian.sh slurm browser postgresql strace
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(ALL),,-m "not project")
 
 lint: venv  ## ruff, mypy, and that imports run one way

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# Install from Debian's packages what the tests run, where root may: tools/debian.sh [slurm] [browser] [postgresql]
+# Install from Debian's packages what the tests run, where root may: tools/debian.sh [slurm] [browser] [postgresql] [strace]
 # Does nothing where it is there, or where it can't be had (the tests then say so themselves).
 set -euo pipefail
 # slurm-wlm-emulator, munge and mariadb-server bring more than is needed; these do
 slurm=(slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core)
 browser=(chromium fonts-dejavu-core)
 postgresql=(postgresql)
+strace=(strace)
 packages=()
 for set in "$@"; do
   case $set in
     slurm) packages+=("${slurm[@]}") ;;
     browser) packages+=("${browser[@]}") ;;
     postgresql) packages+=("${postgresql[@]}") ;;
-    *) echo "tools/debian.sh: $set: no such set (slurm, browser, postgresql)" >&2; exit 2 ;;
+    strace) packages+=("${strace[@]}") ;;
+    *) echo "tools/debian.sh: $set: no such set (slurm, browser, postgresql, strace)" >&2; exit 2 ;;
   esac
 done
 missing=()

@@ -37,7 +37,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASC
 
 
 class Transient(Exception):
-    """It may work later or elsewhere: a reset, a timeout, a busy server.
+    """It may work later, or from another address: a reset, a timeout, a busy server.
 
     ``retry_after`` is what the server asked for, in seconds.
     """

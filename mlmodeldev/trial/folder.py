@@ -173,16 +173,16 @@ class TrialFolder:
                 f"{file}: is no record of a trial; move it away, the trial goes on from its"
                 " checkpoints"
             )
-        if wrong := faults(record):
-            raise UsageError(
-                f"{file}: {next(iter(wrong.values()))}; correct it, or move the file away: the"
-                " trial goes on from its checkpoints"
-            )
         version = record.get("version", 1)
         if isinstance(version, int) and version > RECORD_VERSION:
             raise UsageError(
                 f"{file}: was written by a newer mlmodeldev (version {version} of the"
                 f" record, this one reads up to {RECORD_VERSION}); go on with that one"
+            )
+        if wrong := faults(record):
+            raise UsageError(
+                f"{file}: {next(iter(wrong.values()))}; correct it, or move the file away: the"
+                " trial goes on from its checkpoints"
             )
         return record
 

@@ -175,20 +175,19 @@ _is_data = _has(inputs=_all(_is_text), dvc=_list_of(_is_object))
 _TEXT, _FLAG, _COUNT = (_is_text, "a text"), (_is_flag, "true or false"), (_is_count, "a number")
 _OBJECT = (_is_object, "an object")
 _WORD = (_is_word, "a text of one line")
-_WORDS = (_all(_is_word), "an object of texts of one line")
+_TEXTS = (_all(_is_text), "an object of texts")
 _SECONDS = (_is_time, "a number of seconds")
 
 _ENTRIES: dict[str, tuple[Check, str]] = {
     "state": (lambda value: value in STATES, f"one of {', '.join(STATES)}"),
-    **dict.fromkeys(("reason", "remote"), _TEXT),
-    **dict.fromkeys(("id", "sweep", "token", "sha", "source"), _WORD),
-    **dict.fromkeys(("wandb_id", "wandb_sweep", "wandb_entity", "wandb_project"), _WORD),
+    **dict.fromkeys(("reason", "remote", "wandb_sweep", "wandb_entity", "wandb_project"), _TEXT),
+    **dict.fromkeys(("id", "sweep", "token", "sha", "source", "wandb_id"), _WORD),
     "wandb_place": (_is_place, "entity and project"),
     "wandb_path": (_is_path, "entity, project and run"),
     **dict.fromkeys(("dirty", "stopped", "uploaded"), _FLAG),
     **dict.fromkeys(("attempts", "epoch", "epochs", "step", "version"), _COUNT),
     **dict.fromkeys(("created", "begun", "updated", "seconds", "lease"), _SECONDS),
-    **dict.fromkeys(("code", "slurm"), _WORDS),
+    **dict.fromkeys(("code", "slurm"), _TEXTS),
     **dict.fromkeys(("overrides", "parent", "software"), _OBJECT),
     "owner": (_is_owner, "host, pid, started and token"),
     "metric": (_is_metric, "name, mode, value and epoch"),

@@ -12,11 +12,12 @@ import pytest
 from mlmodeldev.atomic import write_text
 from mlmodeldev.cli import slurm_train
 from mlmodeldev.errors import UsageError
+from mlmodeldev.lease import owner_record
 from mlmodeldev.report import curves
 from mlmodeldev.sweep import results
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import history, read_record, read_text_rows
-from mlmodeldev.trial.record_types import DAMAGED
+from mlmodeldev.trial.record_types import DAMAGED, faults
 from tests.report.made_up import MadeUpSweep, content_of
 
 ODD: list[Any] = [
@@ -173,3 +174,11 @@ def test_numbers_of_thousands_of_digits_and_deep_brackets_are_no_metric(tmp_path
         assert history(tmp_path, "loss") == []
     write_text(tmp_path / "log.json", json.dumps([{"epoch": 1, "loss": 10**4000}]))
     assert history(tmp_path, "loss") == []
+
+
+def test_what_the_product_writes_is_never_taken_for_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's list of a thousand nodes, a variable that is there and empty."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", ",".join(f"node{n}" for n in range(0, 2000, 2)))
+    monkeypatch.setenv("SLURM_JOB_ACCOUNT", "")
+    assert faults({**owner_record(), "wandb_sweep": "", "token": "ab"}) == {}
