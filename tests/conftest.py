@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -244,6 +244,31 @@ def dying(function: Any, number: int, call: int) -> Any:
         return function(*args, **kwargs)
 
     return wrapped
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """Fail the test that leaves its process changed, not a later one that happens to mind."""
+    before = _surroundings()
+    yield
+    after = _surroundings()
+    for name in set(before) | set(after):
+        if name == "working directory":
+            os.chdir(before[name])
+        elif name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
+    changed = {n for n in set(before) | set(after) if before.get(n) != after.get(n)}
+    assert not changed, f"the test left these changed: {sorted(changed)}"
+
+
+def _surroundings() -> dict[str, str]:
+    """What the product goes by: its variables and the cluster's, and the working directory."""
+    prefixes = ("MLMODELDEV_", "SLURM_", "SUBMITIT_")
+    variables = {n: v for n, v in os.environ.items() if n.startswith(prefixes)}
+    variables.pop("MLMODELDEV_PRELOAD", None)  # for the fork server, which stays, too
+    return {**variables, "working directory": str(Path.cwd())}
 
 
 @pytest.fixture(scope="session")

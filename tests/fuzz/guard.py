@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlmodeldev.project import PROJECT_VARIABLE
+
 SECONDS = 10
 """Of computing that one input may take; a hundred times what the slowest takes."""
 REAL_SECONDS = 120
@@ -106,7 +108,8 @@ def watched(folder: Path, real: bool = False) -> Iterator[None]:
         sys.addaudithook(_hook)
         _is_hooked = True
     before, temporary = Path.cwd(), tempfile.tempdir
-    os.environ.setdefault("MLMODELDEV_PROJECT", str(ROOT))
+    project = os.environ.get(PROJECT_VARIABLE)
+    os.environ[PROJECT_VARIABLE] = project or str(ROOT)
     _import_what_keeps_caches()
     former = signal.signal(signal.SIGVTALRM, _late)
     former_real = signal.signal(signal.SIGALRM, _late) if real else None
@@ -128,6 +131,8 @@ def watched(folder: Path, real: bool = False) -> Iterator[None]:
             signal.signal(signal.SIGALRM, former_real)
         os.chdir(before)
         tempfile.tempdir = temporary
+        if project is None:
+            del os.environ[PROJECT_VARIABLE]
     if _Watch.breaches:
         raise Breach(_Watch.breaches[0])
 
