@@ -1,9 +1,9 @@
 """What keys look like that carry a mark of who gave them out.
 
-The marks are those that the providers publish so that scanners find their keys; the table was
-compared with the rules of gitleaks and detect-secrets. A form here is a key wherever it stands,
-so it is refused in code and settings and masked in output; what only its surroundings make a key
-is in `mlmodeldev.secrets.surroundings`.
+The marks are those that the providers publish so that scanners find their keys; that no rule of
+detect-secrets finds what this table does not, a test checks. A form here is a key wherever it
+stands, so it is refused in code and settings and masked in output; what only its surroundings
+make a key is in `mlmodeldev.secrets.surroundings`.
 
 Example::
 
@@ -32,7 +32,8 @@ _PLAIN = {
     "New Relic key": ("NRAK- NRJS- NRII- NRSP-", 15),
     "Doppler token": ("dp.pt. dp.st. dp.sa. dp.ct.", 30),
     "Shopify token": ("shpat_ shpca_ shppa_ shpss_", 30),
-    "Artifactory key": ("AKC cmVmd", 50),
+    "Artifactory key": ("AKC", 10),
+    "Artifactory token": ("cmVmd", 50),
     "Supabase token": ("sbp_", 30),
     "Netlify token": ("nfp_", 30),
     "DVC Studio token": ("isat_", 30),
@@ -52,7 +53,7 @@ _WIDE = {
     "Google key": ("AIza ya29. GOCSPX-", 20),
     "GitHub token": ("ghp_ gho_ ghu_ ghs_ ghr_ github_pat_", 36),
     "GitLab token": (
-        "glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glagent- gloas- GR1348941",
+        "glpat- gldt- glrt- glcbt- glptt- glft- glsoat- glagent- gloas- glimt- glffct- GR1348941",
         20,
     ),
     "Slack token": ("xoxb- xoxp- xoxa- xoxe- xoxo- xoxr- xoxs- xapp- xoxe.", 10),
@@ -98,7 +99,8 @@ _FORMS: tuple[tuple[str, str, str], ...] = (
     ("Discord webhook", "webhooks", r"discord(?:app)?\.com/api/webhooks/\d+/[\w-]{50,}"),
     ("Discord token", ".", r"\b[MNO][\w-]{23,26}\.[\w-]{6}\.[\w-]{27,38}(?![\w-])"),
     ("Telegram token", ":|%3a", r"\b[0-9]{8,10}:[A-Za-z0-9_-]{35}(?![\w-])"),
-    ("Twilio key", "sk", r"\bSK[0-9a-z]{32}\b"),
+    ("Twilio key", "sk|ac", r"\b(?:SK|AC)[0-9a-z]{32}\b"),
+    ("SoftLayer key", "softlayer", r"softlayer\.com/soap/v3(?:\.1)?/[a-z0-9]{64}"),
     ("Mailgun key", "key-", r"\bkey-[0-9a-f]{32}\b"),
     ("Mailchimp key", "-us", r"\b[0-9a-z]{32}-us\d{1,2}\b"),
     ("Airtable token", "pat", r"\bpat[A-Za-z0-9]{14}\.[0-9a-f]{64}\b"),

@@ -17,14 +17,14 @@ from mlmodeldev.secrets.environment import is_path
 
 SIGNS = (
     *("key", "token", "secret", "pass", "pwd", "credential", "auth", "cookie", "signature"),
-    *("bearer", "basic ", "sig=", "@", "akia", "asia"),
+    *("bearer", "basic ", "sig=", "@", "akia", "asia", "aws", "pw"),
 )
 """In lower case: without one of them there is nothing here to be found."""
 
 _Q = r"\\*[\"'`]?"
-_TO = rf"{_Q}\s*(?:=>|:=|=|:)\s*(?:[brf]?)(?P<quote>{_Q})"
+_TO = rf"{_Q}\]?\s*(?:=>|:=|=|:)\s*(?:[brf]?)(?P<quote>{_Q})"
 _PASSWORD = re.compile(
-    rf"(?i)(?P<name>[\w.-]*(?:password|passwd|passphrase|passwort|pass|pwd)){_TO}"
+    rf"(?i)(?P<name>[\w.-]*(?:password|passwd|passphrase|passwort|pass|pwd|pw)){_TO}"
     r"(?P<value>[^\s\"'`,;&\\)\]}<>]{3,})"
 )
 _KEY = re.compile(
@@ -41,7 +41,7 @@ _OPTION = re.compile(
 )
 _HEADER = re.compile(
     r"(?i)(?P<name>\b(?:proxy-)?authorization|\bx-(?:[a-z]+-)*(?:key|token|auth)|\b(?:set-)?cookie)"
-    rf"{_Q}\s*[:=]\s*{_Q}(?:(?:basic|bearer|token|apikey|digest|negotiate)\s+)?"
+    rf"{_Q}\]?\s*[:=]\s*{_Q}(?:(?:basic|bearer|token|apikey|digest|negotiate)\s+)?"
     r"(?P<value>[^\s\"'`,\\{}()<>]{6,})"
 )
 _SCHEME = re.compile(
@@ -59,6 +59,7 @@ _NETRC = re.compile(
     r"\s+(?P<value>\S+)"
 )
 _NETRC_LINE = re.compile(r"^\s*(?P<name>password)\s+(?P<value>[^\s=:]+)\s*$")
+_AWS = re.compile(r"(?i)aws.{0,20}[\"'][A-Za-z0-9/+]{40}[\"']")
 _BESIDE_AWS = re.compile(r"(?<![A-Za-z0-9/+=])(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])")
 
 _OF_LANGUAGE = re.compile(
@@ -82,7 +83,7 @@ def beside(line: str) -> Iterator[tuple[str, int, int]]:
                 if is_key(match):
                     yield _named(match)
     yield from _logins(line)
-    if "AKIA" in line or "ASIA" in line:
+    if "AKIA" in line or "ASIA" in line or _AWS.search(line):
         for match in _BESIDE_AWS.finditer(line):
             if _is_mixed(match["value"]):
                 yield "AWS secret key", *match.span("value")
