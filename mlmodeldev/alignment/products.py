@@ -20,8 +20,8 @@ _SHIFT_SAMPLES = 16
 """So many samples' mean is taken off before the product."""
 _COLUMNS_AT_ONCE = 8192
 """Products of so many columns add up in their own type."""
-_BANDS_FROM = 32
-"""Rows from which on, on a processor, bands beat one product of the whole."""
+_NARROW = 1024
+"""Columns up to which a call costs as much as the work that smaller bands save."""
 
 Part = tuple[Tensor, Tensor, Tensor]
 """Some rows of a symmetric product, up to and over its diagonal, and the two factors."""
@@ -37,9 +37,9 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
     device = rows.device
     size = _CHUNK_BYTES.get(device.type, _CHUNK_BYTES_DEVICE)
     width = min(d, max(256, size // (n * dtype.itemsize)))
-    bands = _bands(n, device.type)
-    total = torch.zeros(n, n, dtype=torch.float64, device=device)
-    product = torch.zeros(n, n, dtype=dtype, device=device)
+    bands = _bands(n, width, device.type)
+    total: Tensor | None = None
+    product = torch.empty(n, n, dtype=dtype, device=device)
     # Rows a power of two apart would fall on the same lines of the cache, and push each other out.
     buffer = torch.empty(n, width + _PADDING, dtype=dtype, device=device)
     step = max(1, n // _SHIFT_SAMPLES)
@@ -56,10 +56,9 @@ def sum_over_columns(rows: Tensor, dtype: torch.dtype) -> Tensor:
         _multiply(parts, add=columns > 0)
         columns += width
         if columns >= _COLUMNS_AT_ONCE:
-            total.add_(product)
-            columns = 0
-    if columns:
-        total.add_(product)
+            total, columns = _sum(total, product), 0
+    if columns or total is None:
+        total = _sum(total, product)
     for top, end in bands[1:]:
         total[:top, top:end] = total[top:end, :top].T
     return total
@@ -79,12 +78,22 @@ def feature_moments(rows: Tensor) -> Tensor:
     return moments
 
 
-def _bands(n: int, device: str) -> list[tuple[int, int]]:
-    """Return the rows of each part of a product; one part where the whole is better."""
-    if device != "cpu" or n < _BANDS_FROM:
+def _sum(total: Tensor | None, product: Tensor) -> Tensor:
+    return product.to(torch.float64, copy=True) if total is None else total.add_(product)
+
+
+def _bands(n: int, width: int, device: str) -> list[tuple[int, int]]:
+    """Return the rows of each part of a product; one part where the whole is better.
+
+    Smaller bands save more of the half above the diagonal, and are multiplied less well
+    (measured for 32 to 512 rows, one thread of a processor).
+    """
+    if device != "cpu":
         return [(0, n)]
-    band = 16 * max(1, min(n // 128, 8))  # whole steps of BLAS's kernels; most of half is saved
-    starts = [0, *range(band, n, band)]
+    band = 32 if n < 192 and width > _NARROW else 64 if n < 512 else 128
+    if n < 3 * band // 2:
+        return [(0, n)]
+    starts = list(range(0, n, band))
     return list(zip(starts, [*starts[1:], n], strict=True))
 
 

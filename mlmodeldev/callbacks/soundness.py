@@ -44,12 +44,27 @@ def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor | None:
 
     It is not finite either where only squares overflow, as they would in Adam's second moment.
     """
-    gradients = (p.grad for group in optimizer.param_groups for p in group["params"])
-    local = [each for grad in gradients if grad is not None for each in _local(grad)]
+    of_all = (p.grad for group in optimizer.param_groups for p in group["params"])
+    gradients = [each for each in of_all if each is not None]
+    if gradients and all(map(_is_plain, gradients)):  # every step pays for this
+        with torch.no_grad():
+            norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            return norm
+    local = [each for grad in gradients for each in _local(grad)]
     halves = [each for each in local if each.dtype == torch.float16]
     if halves:  # whose norm has no room where they have
         return largest(local)
     return get_total_norm(local) if local else None
+
+
+def _is_plain(gradient: Tensor) -> bool:
+    """Whether it is of the usual kind, on the usual device."""
+    return (
+        type(gradient) is Tensor
+        and gradient.is_cpu
+        and gradient.dtype is torch.float32
+        and gradient.layout is torch.strided
+    )
 
 
 def _local(tensor: Tensor) -> Iterator[Tensor]:

@@ -78,10 +78,15 @@ def test_the_trainer_ends_well_though_nobody_reads_it(tmp_path: Path, data_dir: 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU])
 def test_a_closed_terminal_and_a_used_up_limit_let_the_trial_save(trials: Trials, number) -> None:
-    ended = trials.run(*TINY, signal_at=(number, 6))
+    ended = trials.run(*TINY, signal_at=(number, 6), patch=_as_in_a_terminal)
     assert (ended.code, ended.record["state"]) == (75, "interrupted")
     assert signal.Signals(number).name in ended.record["reason"]
     assert ended.checkpoint.name == "step-0000000006.ckpt"
+
+
+def _as_in_a_terminal() -> None:
+    """The tests themselves may be run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def test_under_nohup_a_closed_terminal_is_nothing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -32,11 +33,13 @@ class Terminal:
         self.modes = termios.tcgetattr(self.slave)
         self.text = ""
         environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS")}
+        former = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be under nohup
         self.process = subprocess.Popen(
             [sys.executable, "slurm/SlurmTrain.py", "status", "--watch", "1", *words],
             cwd=ROOT, env={**environment, "TERM": "xterm-256color"},
             stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True,
         )  # fmt: skip
+        signal.signal(signal.SIGHUP, former)
 
     def read_until(self, text: str) -> None:
         deadline = time.monotonic() + 60

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.conftest import TrialResult, Trials
+
 SMALL = (
     "logger=csv",
     "training.max_epochs=3",
@@ -62,6 +64,14 @@ def assert_same(disturbed, undisturbed) -> None:
         assert (disturbed.folder / file).read_bytes() == (undisturbed.folder / file).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(shared_trials: Trials) -> TrialResult:
+    """The trial of `SMALL` that nothing happens to."""
+    ended = shared_trials.run(*SMALL, name="whole")
+    assert ended.code == 0, ended.output
+    return ended
+
+
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
 def test_killed_at_any_step(trials, setup) -> None:
     undisturbed = trials.run(*SMALL, *setup, name="whole")
@@ -77,10 +87,10 @@ def test_killed_at_any_step(trials, setup) -> None:
         assert_same(resumed, undisturbed)
 
 
-def test_killed_in_the_first_step(trials) -> None:
+def test_killed_in_the_first_step(trials, undisturbed) -> None:
     trials.run(*SMALL, kill_at=1)
     ended = trials.run(*SMALL)
-    assert_same(ended, trials.run(*SMALL, name="whole"))
+    assert_same(ended, undisturbed)
 
 
 def test_a_resumed_trial_is_the_same_run_in_wandb(trials) -> None:
@@ -95,18 +105,31 @@ def test_a_resumed_trial_is_the_same_run_in_wandb(trials) -> None:
     assert all(folder.name.endswith(identifier) for folder in offline)
 
 
-def test_killed_in_validation(trials) -> None:
-    undisturbed = trials.run(*SMALL, name="whole")
+def test_killed_in_validation(trials, undisturbed) -> None:
     for kill_at in (1, 2, 3):
         name = f"killed-{kill_at}"
         trials.run(*SMALL, kill_at=kill_at, during="validation_step", name=name)
         assert_same(trials.run(*SMALL, name=name), undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT])
-def test_signalled(trials, number) -> None:
-    undisturbed = trials.run(*SMALL, name="whole")
-    for call, during in ((3, "training_step"), (7, "training_step"), (2, "validation_step")):
+IN_EPOCH, AT_ITS_END, IN_VALIDATION = (
+    (3, "training_step"),
+    (7, "training_step"),
+    (2, "validation_step"),
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "places"),
+    [
+        (signal.SIGTERM, [IN_EPOCH, AT_ITS_END, IN_VALIDATION]),
+        (signal.SIGUSR1, [IN_EPOCH]),
+        (signal.SIGUSR2, [AT_ITS_END]),
+        (signal.SIGINT, [IN_VALIDATION]),
+    ],
+)
+def test_signalled(trials, undisturbed, number, places) -> None:
+    for call, during in places:
         name = f"{during}-{call}"
         stopped = trials.run(*SMALL, signal_at=(number, call), during=during, name=name)
         assert stopped.code == 75
