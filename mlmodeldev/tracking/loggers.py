@@ -120,7 +120,8 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
     warn_of_open_netrc()
     from mlmodeldev.tracking.wandb_init import open_run
     from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
-    from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
+    from mlmodeldev.tracking.wandb_stop import STOP_NOTE
+    from mlmodeldev.trial import signals
 
     online = wandb_mode(chosen.mode) == "online"
     run: Any = None
@@ -134,7 +135,7 @@ def _wandb(chosen: WandbLogger, settings: Settings, folder: TrialFolder) -> Logg
             if not online:
                 _report_refusal(error, chosen.mode)
     if not online:  # `sync` and `bridge` hear from W&B what this trial can't
-        os.environ.setdefault(NOTE_VARIABLE, str(folder.path / STOP_NOTE))
+        signals.set_stop_note(str(folder.path / STOP_NOTE))
         try:
             run = open_run(settings, folder, offline=True)
         except (UsageError, LostLease):  # of the trial's own folder

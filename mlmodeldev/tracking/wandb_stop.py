@@ -10,7 +10,6 @@ Example::
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -41,7 +40,7 @@ def stop_noted() -> bool:
     """Return whether anyone asked for the end for good; cheap enough for every step."""
     if signals.stopped_by() is not None:
         return True
-    note = os.environ.get(NOTE_VARIABLE)
+    note = signals.stop_note()
     if note is None or time.monotonic() - _last_look[0] < LOOK_SECONDS:
         return False
     _last_look[0] = time.monotonic()
@@ -56,7 +55,7 @@ def stop_wanted() -> str | None:
 
 
 def _is_stopped() -> bool:
-    note = os.environ.get(NOTE_VARIABLE)
+    note = signals.stop_note()
     if note is not None:
         return Path(note).exists()
     client = sys.modules.get("wandb")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -40,6 +41,8 @@ _former: dict[int, Any] = {}
 """The handlers that `listen` has taken the place of."""
 _received: list[str] = []
 _stop: list[str] = []
+_own_note: list[str] = []
+"""The file that a trial without an agent looks for."""
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
@@ -106,6 +109,17 @@ def stopped_by() -> str | None:
     return _stop[0] if _stop else None
 
 
+def set_stop_note(file: str) -> None:
+    """Set the file whose being there ends this trial for good, if no agent has named another."""
+    _own_note[:] = [file]
+
+
+def stop_note() -> str | None:
+    """Return the file whose being there ends this trial for good; None: there is none."""
+    own = _own_note[0] if _own_note else None
+    return os.environ.get(STOP_NOTE_VARIABLE, own)
+
+
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
     """Drop what one trial was asked once it has ended, so that a later one begins undisturbed.
@@ -123,9 +137,11 @@ def answered() -> Iterator[None]:
         raise
     finally:
         _stop.clear()
+        _own_note.clear()
 
 
 def forget() -> None:
     """Drop what was received, for a process that goes on to train another model."""
     _received.clear()
     _stop.clear()
+    _own_note.clear()

@@ -18,6 +18,8 @@ from mlmodeldev.alignment.hsic import gram
 from mlmodeldev.alignment.of_ranks import Part, copied, join
 from tests.alignment.test_ddp import free_port
 
+pytestmark = pytest.mark.project
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     *("logger=csv", "training.accelerator=cpu", "training.precision=64-true"),

@@ -13,9 +13,10 @@ import pytest
 from tests.callbacks import onnx_models
 from tests.conftest import TrialResult, Trials, in_fork
 
-pytestmark = pytest.mark.skipif(
-    not onnx_models.PACKAGES.is_dir(), reason="no ONNX; make .venv-extras"
-)
+pytestmark = [
+    pytest.mark.project,
+    pytest.mark.skipif(not onnx_models.PACKAGES.is_dir(), reason="no ONNX; make .venv-extras"),
+]
 
 SMALL = (
     "logger=csv",

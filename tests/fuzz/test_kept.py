@@ -18,6 +18,8 @@ from mlmodeldev.sweep.results import collect, write_rows
 from mlmodeldev.trial.record import best_entry, read_record, read_rows
 from tests.fuzz.state_files import JOBS, LOG, RECORD, SWEEP
 
+pytestmark = pytest.mark.project
+
 LONG = "9" * 5000
 
 

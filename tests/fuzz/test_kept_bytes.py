@@ -13,6 +13,8 @@ import pytest
 from mlmodeldev.errors import UsageError
 from tests.fuzz.test_kept import LONG, refusal
 
+pytestmark = pytest.mark.project
+
 
 def test_a_zip_of_several_disks_is_refused_as_weights(tmp_path: Path) -> None:
     from mlmodeldev.trial.checkpoint_values import check_weights

@@ -15,6 +15,8 @@ from tests.fuzz.registry import TARGETS
 from tests.fuzz.run import folder_in_memory, in_process, made
 from tests.fuzz.target import Target
 
+pytestmark = pytest.mark.project
+
 EXAMPLES = {"settings": 10, "files of settings": 4, "sweep files": 20}
 """Inputs of a target here; of most `MANY`."""
 MANY = 50

@@ -29,6 +29,8 @@ from tests.reliability.power_cuts import (
 from tests.reliability.promises import Promises
 from tests.reliability.recorded_programs import GROWING, Recorded, record, record_trial
 
+pytestmark = pytest.mark.project
+
 records = pytest.mark.skipif(bool(recorded_writes.missing()), reason=recorded_writes.missing())
 
 

@@ -13,6 +13,8 @@ from detect_secrets.plugins.base import RegexBasedDetector
 from mlmodeldev.secrets import mask
 from tests.secrets.of_pattern import draw
 
+pytestmark = pytest.mark.project
+
 LEFT_OUT = {
     "Public IP (ipv4)": "no secret; a log of a cluster is full of them",
     "JSON Web Token": "must decode; test_corpus.py has such",

@@ -10,7 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
+
+pytestmark = pytest.mark.project
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "settings.md").read_text()

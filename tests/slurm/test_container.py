@@ -16,6 +16,7 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.sweeps import SmallSweep
 
 pytestmark = [
+    pytest.mark.project,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(os.geteuid() != 0, reason="changes root"),

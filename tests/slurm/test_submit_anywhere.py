@@ -104,6 +104,7 @@ def test_a_plain_job_trusts_no_array_numbers(
     for name, value in OUTER.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MLMODELDEV_PROJECT", raising=False)
+    monkeypatch.delitem(sys.modules, "trainer", raising=False)  # whose folder would be the project
     monkeypatch.setattr("mlmodeldev.trial.signals.listen", lambda: None)
     entrypoint.main(tasks)
     assert (submission.folder / "tasks-0.job").read_text() == "77"

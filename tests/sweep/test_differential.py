@@ -6,13 +6,16 @@ them; both are recorded (`make_corpus_points.py`, `corpus_place.py`). Five shape
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlmodeldev.settings.identity import flatten, identity, resolve_ties
-from tests.sweep.corpus_place import VARIABLES, make_place, points, recorded, run_agent, shapes
+from tests.sweep.corpus_place import VARIABLES, Row, make_place, points, recorded, run_agent, shapes
 from tests.sweep.differential import Shape, by_identity, cells, comparable, table, written_table
 from tests.wandb.server import Server
 
@@ -121,13 +124,25 @@ def test_the_table_of_the_page_is_of_today(place: Path, tmp_path: Path):
     assert table(rows) == written_table()
 
 
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[Row]]]]:
+    """The real agents of all shapes at once: most of their time they wait."""
+    with ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
+        begun = {}
+        for name in LIVE:
+            server = Server()
+            stack.callback(server.close)
+            folder = make_place(tmp_path_factory.mktemp("live"))
+            begun[name] = pool.submit(run_agent, server, folder, name)
+        yield begun
+        wait(begun.values())
+
+
 @pytest.mark.slow
 @pytest.mark.project
 @pytest.mark.parametrize("name", LIVE)
-def test_the_real_agent_still_calls_what_was_recorded(name: str, tmp_path: Path):
-    server = Server()
-    try:
-        assert run_agent(server, make_place(tmp_path), name) == recorded()[name]
-    finally:
-        server.close()
+def test_the_real_agent_still_calls_what_was_recorded(
+    name: str, agents: dict[str, Future[list[Row]]]
+) -> None:
+    assert agents[name].result() == recorded()[name]
     assert comparable(recorded()[name][0])

@@ -15,6 +15,8 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep import check, loads
 from mlmodeldev.sweep.parameters import FIELDS
 
+pytestmark = pytest.mark.project
+
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 ROOT = Path(__file__).parents[2]

@@ -18,6 +18,8 @@ from mlmodeldev.template.adopt_find import find_classes
 from mlmodeldev.template.adopt_rehearsal import choose_monitor
 from mlmodeldev.template.adopt_sweep import parameters, sweep_text
 
+pytestmark = pytest.mark.project
+
 NET = """
 import torch
 from pytorch_lightning import LightningModule

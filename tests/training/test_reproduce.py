@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.chdir(made.root)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("MLMODELDEV_PROJECT", raising=False)
+    monkeypatch.delitem(sys.modules, "trainer", raising=False)  # whose folder would be the project
     return made
 
 

@@ -64,6 +64,7 @@ def trial(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> Path
         opened.extractall(beside)
     monkeypatch.chdir(project.root)
     monkeypatch.delenv("MLMODELDEV_PROJECT", raising=False)
+    monkeypatch.delitem(sys.modules, "trainer", raising=False)  # whose folder would be the project
     folder = project.train("a", beside=beside)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     recorded = json.loads((folder / "environment.json").read_text())["packages"]

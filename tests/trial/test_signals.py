@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +127,49 @@ def test_after_an_interruption_the_same_process_trains_on(tmp_path, data_dir):
     assert in_fork(printed, _interrupted_then_again, settings) == 0, printed.read_text()
     record = json.loads((tmp_path / "runs" / "single" / "mine" / "trial.json").read_text())
     assert (record["state"], record["attempts"]) == ("done", 2)
+
+
+def test_what_stopped_one_trial_stops_no_later_one_of_the_process(tmp_path, data_dir):
+    """As in a notebook: `sync` or `bridge` left its note in the first trial's folder."""
+    printed = tmp_path / "printed"
+    assert in_fork(printed, _train_two, str(tmp_path / "runs"), str(data_dir)) == 0, (
+        printed.read_text()
+    )
+    first, second = (
+        json.loads((tmp_path / "runs" / "single" / name / "trial.json").read_text())
+        for name in ("first", "second")
+    )
+    assert (first["state"], first["reason"]) == ("pruned", "ended early by W&B")
+    assert (second["state"], second["reason"]) == ("done", None)
+
+
+def _train_two(runs: str, data: str) -> None:
+    import torch
+
+    import trainer
+    from mlmodeldev.tracking import wandb_stop
+
+    torch.set_num_threads(1)
+    wandb_stop.LOOK_SECONDS = 0.0
+    places = (f"artefacts.runs_dir={runs}", f"artefacts.data_dir={data}")
+    for name in ("first", "second"):
+        settings = compose_settings([
+            *(*places, f"artefacts.trial={name}", "artefacts.rehearsal=false"),
+            *( "logger.wandb.mode=offline", "callbacks=none"),
+            *("training.max_epochs=2", "training.limit_train_batches=2", "training.test=false"),
+        ])  # fmt: skip
+        if name == "first":
+            _touch_in_validation(Path(runs, "single", name, wandb_stop.STOP_NOTE))
+        trainer.train(settings)
+
+
+def _touch_in_validation(note: Path) -> None:
+    from model import DualEncoder
+
+    former = DualEncoder.on_validation_epoch_start
+
+    def touch(self: DualEncoder) -> None:
+        note.touch()
+        former(self)
+
+    DualEncoder.on_validation_epoch_start = touch

@@ -194,6 +194,7 @@ def test_every_interruption_brings_the_same_trial_back(client: Client, own_slurm
     assert KEY not in log
 
 
+@pytest.mark.project
 def test_a_trial_of_two_nodes_comes_back_on_all_ranks(client: Client, own_slurm: Cluster):
     """The same sweep twice, once undisturbed: one run each, of four ranks, with equal weights."""
     parameters = {"optimizer.lr": {"values": [0.01]}, "training.max_epochs": {"value": 8}}

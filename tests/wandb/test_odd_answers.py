@@ -19,7 +19,7 @@ from tests.wandb.server import Server
 from tests.wandb.store import ENTITY
 from tests.wandb.sweeps import Sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.project]
 
 HEARTBEAT = [
     *("status 401", "status 403", "status 500", "status 429", "404 page", "html", "nothing"),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.wandb.conftest import Client, steps_are_whole
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.project]
 
 ENDLESS = ("training.max_epochs=2000", "artefacts.trial=long")
 

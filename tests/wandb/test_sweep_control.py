@@ -14,7 +14,7 @@ import pytest
 from tests.wandb.conftest import ROOT, Client, steps_are_whole
 from tests.wandb.server import KEY
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.project, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 SYNC = ("python", str(ROOT / "slurm" / "SlurmTrain.py"), "sync")
