@@ -18,7 +18,7 @@ import atexit
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -244,8 +244,20 @@ def _start_others(settings: Settings, count: int) -> World:
             )
         )
     atexit.register(end, world.children)
-    os.environ.update(environment, RANK="0", LOCAL_RANK="0")
+    own = {**environment, "RANK": "0", "LOCAL_RANK": "0"}
+    former = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    world.shutdown = lambda: _put_back(former)
     return world
+
+
+def _put_back(variables: Mapping[str, str | None]) -> None:
+    """Undo what was set: a process's next training starts processes of its own."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _check_devices(settings: Settings, count: int) -> None:

@@ -138,7 +138,8 @@ class User:
         }
         seed = names(scene.trials.files["served"])[folder.name]
         words = [*scene.places, f"artefacts.sweep={scene.sweep.name}", "model=ours", "data=ours"]
-        words += [f"training.seed={seed}", *SETTINGS, *OURS_ONLY]
+        # what the agents were given beside the sweep is no part of the trial's identity: name it
+        words += [f"training.seed={seed}", f"artefacts.trial={folder.name}", *SETTINGS, *OURS_ONLY]
         process: subprocess.Popen[str] = scene.start(
             [sys.executable, scene.trials.project / "trainer.py", *words], run
         )

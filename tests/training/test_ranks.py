@@ -87,6 +87,24 @@ def test_two_processes_compute_what_one_does(one, tmp_path, launcher, overrides)
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
+def test_one_process_trains_two_such_trials_one_after_the_other(tmp_path) -> None:
+    """As a script or a notebook that calls ``train`` twice does."""
+    process = start(
+        (),
+        "training.devices=2",
+        "training.seed=1,2",
+        "-m",
+        folder=tmp_path,
+        name="seed-${training.seed}",
+    )
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    for name in ("seed-1", "seed-2"):
+        assert (
+            json.loads((tmp_path / "single" / name / "trial.json").read_text())["state"] == "done"
+        )
+
+
 def test_requested_two_and_got_one_is_an_error(tmp_path) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1")
     code, output, _ = run(launcher, "training.devices=2", folder=tmp_path, name="x")
