@@ -106,14 +106,26 @@ class User:
         return False
 
     def _begin_again(self, name: str, left: dict[str, str]) -> None:
-        failed = [trial for trial, state in left.items() if state == "failed"]
         if name != "served":
-            self._at_it[name] = self.scene.start_train("retry" if failed else "submit", name)
-        elif failed:
-            self._at_it[name] = self._by_hand(self.scene.folders()["served"] / failed[0])
+            command = "retry" if "failed" in left.values() else "submit"
+            self._at_it[name] = self.scene.start_train(command, name)
+        elif lone := self._handed_out_by_nobody(left):
+            self._at_it[name] = self._by_hand(self.scene.folders()["served"] / lone[0])
         else:
             self._hand_out_again()
             self.scene.submit_agents(1)
+
+    def _handed_out_by_nobody(self, left: dict[str, str]) -> list[str]:
+        """Return what W&B gives to no agent: what failed, and what has begun without its server."""
+        scene = self.scene
+        with scene.server.store.lock:
+            on_server = {run.name for run in scene.sweep.runs if run.starts}
+        runs = {folder.name: record.get("wandb_id") for folder, record in scene.records()}
+        return [
+            trial
+            for trial, state in left.items()
+            if state == "failed" or (state != "missing" and runs.get(trial) not in on_server)
+        ]
 
     def _hand_out_again(self) -> None:
         """Let the server hand out again what it gave to an agent that died before it began it."""
