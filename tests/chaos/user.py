@@ -55,7 +55,7 @@ class User:
     """Somebody who looks again and again, and begins anew what has no job and is not done.
 
     Attributes:
-        rounds: how often each sweep was begun anew, or a trial brought back by hand.
+        rounds: how often each sweep was begun anew.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -83,6 +83,7 @@ class User:
             if in_queue is None or job in in_queue or self._is_at_it(name):
                 continue
             if left := unfinished(self.scene)[name]:
+                self.rounds[name] += 1
                 self._begin_again(name, left)
 
     def _release_jobs(self) -> None:
@@ -105,31 +106,14 @@ class User:
         return False
 
     def _begin_again(self, name: str, left: dict[str, str]) -> None:
-        lone = self._handed_out_by_nobody(left) if name == "served" else []
-        self.rounds[f"{name}/{lone[0]}" if lone else name] += 1
+        failed = [trial for trial, state in left.items() if state == "failed"]
         if name != "served":
-            command = "retry" if "failed" in left.values() else "submit"
-            self._at_it[name] = self.scene.start_train(command, name)
-        elif lone:
-            self._at_it[name] = self._by_hand(self.scene.folders()["served"] / lone[0])
+            self._at_it[name] = self.scene.start_train("retry" if failed else "submit", name)
+        elif failed:
+            self._at_it[name] = self._by_hand(self.scene.folders()["served"] / failed[0])
         else:
             self._hand_out_again()
             self.scene.submit_agents(1)
-
-    def _handed_out_by_nobody(self, left: dict[str, str]) -> list[str]:
-        """Return what W&B gives to no agent: what failed, or was killed with its agent.
-
-        Another agent takes the latter over after a quarter of an hour, for which we do not wait.
-        """
-        scene = self.scene
-        with scene.server.store.lock:
-            waiting = set(scene.sweep.preempted)
-        runs = {folder.name: record.get("wandb_id") for folder, record in scene.records()}
-        return [
-            trial
-            for trial, state in left.items()
-            if state == "failed" or (state != "missing" and runs.get(trial) not in waiting)
-        ]
 
     def _hand_out_again(self) -> None:
         """Let the server hand out again what it gave to an agent that died before it began it."""
