@@ -28,8 +28,12 @@ def newest() -> tuple[str, int, int]:
 
 def choices_of(group: str) -> list[str]:
     """Return the files of a group, such as ``model``: what may be chosen."""
-    files = (file for folder in conf_folders() for file in (folder / group).glob("*.yaml"))
-    return sorted({file.stem for file in files})
+    try:
+        return sorted(
+            {file.stem for folder in conf_folders() for file in (folder / group).glob("*.yaml")}
+        )
+    except (OSError, ValueError):  # no folder can have this name
+        return []
 
 
 def groups() -> set[str]:

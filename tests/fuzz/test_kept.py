@@ -41,6 +41,7 @@ def refusal(function, *args) -> str:
         ["model=1.5"],
         ["data=b\na"],
         [f"model={'x' * 300}"],
+        ["logger@x=1e-3", f"{'x' * 300}=1"],
         ["debug=0", "logger=csv"],
     ],
 )
