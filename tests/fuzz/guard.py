@@ -131,8 +131,9 @@ def watched(folder: Path, real: bool = False) -> Iterator[None]:
             signal.signal(signal.SIGALRM, former_real)
         os.chdir(before)
         tempfile.tempdir = temporary
-        if project is None:
-            del os.environ[PROJECT_VARIABLE]
+        del os.environ[PROJECT_VARIABLE]
+        if project is not None:
+            os.environ[PROJECT_VARIABLE] = project
     if _Watch.breaches:
         raise Breach(_Watch.breaches[0])
 
