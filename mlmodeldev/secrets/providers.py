@@ -1,9 +1,9 @@
 """What keys look like that carry a mark of who gave them out.
 
-The marks are those that the providers publish so that scanners find their keys; that no rule of
-detect-secrets finds what this table does not, a test checks. A form here is a key wherever it
-stands, so it is refused in code and settings and masked in output; what only its surroundings
-make a key is in `mlmodeldev.secrets.surroundings`.
+The marks are those that the providers publish so that scanners find their keys; a test makes keys
+by the rules of detect-secrets, and says which of the rules are not followed. A form here is a key
+wherever it stands, so it is refused in code and settings and masked in output; what only its
+surroundings make a key is in `mlmodeldev.secrets.surroundings`.
 
 Example::
 
@@ -32,8 +32,7 @@ _PLAIN = {
     "New Relic key": ("NRAK- NRJS- NRII- NRSP-", 15),
     "Doppler token": ("dp.pt. dp.st. dp.sa. dp.ct.", 30),
     "Shopify token": ("shpat_ shpca_ shppa_ shpss_", 30),
-    "Artifactory key": ("AKC", 10),
-    "Artifactory token": ("cmVmd", 50),
+    "Artifactory key": ("AKC cmVmd", 50),
     "Supabase token": ("sbp_", 30),
     "Netlify token": ("nfp_", 30),
     "DVC Studio token": ("isat_", 30),

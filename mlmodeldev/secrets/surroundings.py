@@ -17,14 +17,14 @@ from mlmodeldev.secrets.environment import is_path
 
 SIGNS = (
     *("key", "token", "secret", "pass", "pwd", "credential", "auth", "cookie", "signature"),
-    *("bearer", "basic ", "sig=", "@", "akia", "asia", "aws", "pw"),
+    *("bearer", "basic ", "sig=", "@", "akia", "asia", "aws"),
 )
 """In lower case: without one of them there is nothing here to be found."""
 
 _Q = r"\\*[\"'`]?"
 _TO = rf"{_Q}\]?\s*(?:=>|:=|=|:)\s*(?:[brf]?)(?P<quote>{_Q})"
 _PASSWORD = re.compile(
-    rf"(?i)(?P<name>[\w.-]*(?:password|passwd|passphrase|passwort|pass|pwd|pw)){_TO}"
+    rf"(?i)(?P<name>[\w.-]*(?:password|passwd|passphrase|passwort|pass|pwd)){_TO}"
     r"(?P<value>[^\s\"'`,;&\\)\]}<>]{3,})"
 )
 _KEY = re.compile(

@@ -15,6 +15,7 @@ Example::
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import subprocess
 import sys
@@ -167,7 +168,10 @@ def _join(settings: Settings) -> World:
         return World()
     else:
         world = _start_others(settings, int(devices))
-        _form_group(settings, world)
+        with contextlib.ExitStack() as undo:
+            undo.callback(world.shutdown or (lambda: None))
+            _form_group(settings, world)
+            undo.pop_all()
     return world
 
 
@@ -244,9 +248,9 @@ def _start_others(settings: Settings, count: int) -> World:
             )
         )
     atexit.register(end, world.children)
-    own = {**environment, "RANK": "0", "LOCAL_RANK": "0"}
-    former = {name: os.environ.get(name) for name in own}
-    os.environ.update(own)
+    environment |= {"RANK": "0", "LOCAL_RANK": "0"}
+    former = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     world.shutdown = lambda: _put_back(former)
     return world
 

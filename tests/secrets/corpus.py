@@ -87,6 +87,7 @@ def provider_keys(maker: Maker) -> dict[str, str]:
         "Mailgun": f"key-{m(HEX, 32)}",
         "Mailchimp": f"{m(HEX, 32)}-us12",
         "Twilio": f"SK{m(HEX, 32)}",
+        "Artifactory": f"AKC{m(LETTERS, 69)}a1",
         "npm": f"npm_{m(LETTERS, 36)}",
         "PyPI": f"pypi-AgEIcHlwaS5vcmc{m(URL, 150)}",
         "DigitalOcean": f"dop_v1_{m(HEX, 64)}",

@@ -245,6 +245,7 @@ ORDINARY = [
     "passing 12 tests; 3 passed; bypass=True; compass: north; pass: 12.5, pass_through: linear",
     "signature: (x: Tensor, y: Tensor) -> Tensor",
     '"vision_model.embeddings.cls_token": "574ee98374a3ba87", "pad_token_id": 50256123456',
+    "AKCDogBreeds2019 conv_pw=relu6 kernel['size'] = 'large7x7'",
     "the token is missing; secret: required; credentials: invalid",
 ]
 
