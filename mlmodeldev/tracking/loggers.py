@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning.loggers.logger import DummyExperiment, Logger
@@ -22,8 +22,11 @@ from mlmodeldev.lease import LostLease
 from mlmodeldev.secrets import masked, warn_of_open_netrc
 from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_api import host, key_for
+from mlmodeldev.trial.checkpoint import taken_at
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlmodeldev.settings.schema import Settings, WandbLogger
     from mlmodeldev.trial.folder import TrialFolder
 
@@ -56,6 +59,29 @@ def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) ->
         loggers.append(_clearml(settings, folder) if first else SilentLogger("clearml"))
     rows = MetricsFile(folder.path / "metrics.csv", check_owner=folder.check_owner)
     return [*loggers, rows]
+
+
+def resume_loggers(loggers: Sequence[Any], step: int, checkpoint: Path | None) -> None:
+    """Let loggers go on where a checkpoint was taken.
+
+    The trackers read ``metrics.csv``, so that comes first.
+
+    Args:
+        loggers: of the Trainer.
+        step: optimizer steps that were trained.
+        checkpoint: where the trial goes on from; None: it begins.
+    """
+    from mlmodeldev.tracking.tensorboard import TensorBoardFiles
+
+    at = taken_at(checkpoint) if checkpoint else {}
+    for logger in loggers:
+        if isinstance(logger, MetricsFile):
+            logger.resume_from(step, at.get("rows"))
+    for logger in loggers:
+        if isinstance(logger, TensorBoardFiles):
+            logger.resume_from(step, bool(at.get("validation_due")))
+        elif hasattr(logger, "resume_from") and not isinstance(logger, MetricsFile):
+            logger.resume_from(step)
 
 
 class SilentLogger(Logger):

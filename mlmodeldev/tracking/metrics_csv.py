@@ -7,7 +7,7 @@ was written, so that W&B can show it though it is uploaded later.
 Example::
 
     logger = MetricsFile(folder / "metrics.csv")
-    logger.resume_from(step=120)          # rows of steps 120 and later are dropped
+    logger.resume_from(step=120, rows=13)   # later rows, and those of step 120 on, are dropped
 
 Where two attempts are alive at once (Slurm gave a node up whose processes live on), the earlier one
 keeps writing for the moment until it looks who owns the trial. Its rows go to the file that it has
@@ -65,6 +65,9 @@ class MetricsFile(Logger):
         clock: seconds since 1970.
         check_owner: raises where the trial belongs to another attempt; called before the file is
             written anew, and where it was replaced by someone else.
+
+    Attributes:
+        rows: how many the file has.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class MetricsFile(Logger):
     ) -> None:
         super().__init__()
         self.file, self.clock, self.check_owner = file, clock, check_owner
+        self.rows = 0
         self._columns: list[str] = []
         self._open: IO[str] | None = None
 
@@ -95,10 +99,16 @@ class MetricsFile(Logger):
         return _NumbersOnly(self.file)
 
     @rank_zero_only
-    def resume_from(self, step: int) -> None:
-        """Keep the rows of steps before ``step``; drop a torn last line."""
-        self._columns, rows = read_text_rows(self.file)
-        self._write_all([row for row in rows if int(row["step"]) < step])
+    def resume_from(self, step: int, rows: int | None = None) -> None:
+        """Keep the rows of steps before ``step``; drop a torn last line.
+
+        Args:
+            step: optimizer steps that were trained; the rows of later ones come again.
+            rows: how many there were then. A validation after the last step, which comes again,
+                has a row of that step too. None: of a checkpoint that does not say.
+        """
+        self._columns, written = read_text_rows(self.file)
+        self._write_all([row for row in written[:rows] if int(row["step"]) < step])
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -116,6 +126,7 @@ class MetricsFile(Logger):
         with writing_to(self.file):
             self._open.write(csv_rows([row], self._columns))
             self._open.flush()
+        self.rows += 1
 
     def log_image(self, key: str, images: Sequence[Any], *args: Any, **kwargs: Any) -> None:
         """Pass pictures over; those that are files need no other place."""
@@ -159,6 +170,7 @@ class MetricsFile(Logger):
             write_text(self.file, header + csv_rows(rows, self._columns))
             with writing_to(self.file):
                 self._open = self.file.open("a", encoding="utf-8")
+        self.rows = len(rows)
 
     def _close(self) -> None:
         if self._open is not None:

@@ -56,17 +56,22 @@ class TensorBoardFiles(TensorBoardLogger):
         return DummyExperiment()
 
     @rank_zero_only
-    def resume_from(self, step: int) -> None:
+    def resume_from(self, step: int, validation_due: bool = False) -> None:
         """Let the file that is about to be begun replace earlier rows of ``step`` and later.
 
-        Where there is no file yet, the rows of ``metrics.csv`` before ``step`` are written.
+        Where there is no file yet, the rows of ``metrics.csv`` before ``step`` are written. Where a
+        validation of the last step comes again, all from the last row on is replaced, for its
+        pictures have the step of that; the rows are those of ``metrics.csv`` again.
         """
-        self._kwargs["purge_step"] = step
+        kept = self._rows(step)
+        last = kept[-1][0] if kept and validation_due else step
+        self._kwargs["purge_step"] = last
         self._step = step
         with self._guarded():
             begun = any(Path(self.log_dir).glob("events.*"))
-            if not begun:
-                self._write_missing(step)
+            for at, values in kept:
+                if not begun or at >= last:
+                    super().log_metrics(values, at)
             settings = self.folder / "config.yaml"
             if settings.is_file() and (step > 0 or not begun):
                 text = textwrap.indent(settings.read_text(encoding="utf-8"), "    ")
@@ -111,12 +116,15 @@ class TensorBoardFiles(TensorBoardLogger):
             pixels = np.asarray(as_picture(image).convert("RGB"))
             self.experiment.add_image(name, pixels, step, dataformats="HWC")
 
-    def _write_missing(self, before: int) -> None:
-        for values in read_rows(self.folder / "metrics.csv"):
-            step = int(values.pop("step"))
-            values.pop(TIME, None)
-            if step < before:
-                super().log_metrics(values, step)
+    def _rows(self, before: int) -> list[tuple[int, dict[str, float]]]:
+        """Return the rows of ``metrics.csv`` before a step, each with its step."""
+        rows = read_rows(self.folder / "metrics.csv")
+        written = [(int(row["step"]), row) for row in rows]
+        return [
+            (step, {k: v for k, v in row.items() if k not in ("step", TIME)})
+            for step, row in written
+            if step < before
+        ]
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -28,6 +28,7 @@ from mlmodeldev.lease import LostLease
 from mlmodeldev.machine import number_in
 from mlmodeldev.output import output_may_be_lost
 from mlmodeldev.secrets import masked
+from mlmodeldev.tracking.loggers import resume_loggers
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.data_record import record_data
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
@@ -104,11 +105,8 @@ class Attempt:
         """Train from the checkpoint or from the beginning."""
         from mlmodeldev.training.model_kind import log_what_is_left_out
 
-        for logger in trainer.loggers:
-            if hasattr(logger, "resume_from"):
-                logger.resume_from(self.step)
-            if hasattr(logger, "end"):
-                self.trackers.append(logger)  # type: ignore[arg-type]
+        resume_loggers(trainer.loggers, self.step, self.checkpoint)
+        self.trackers += [each for each in trainer.loggers if hasattr(each, "end")]  # type: ignore[misc]
         if signals.requested():
             raise TrialInterrupted(f"interrupted by {signals.requested()} before training began")
         self.data = data

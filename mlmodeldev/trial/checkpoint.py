@@ -11,13 +11,19 @@ import logging
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 KEPT = 2
 """Recovery checkpoints kept: the newest, and the one before for when the newest is damaged."""
+
+AT = "mlmodeldev"
+"""Key of a recovery checkpoint: how many ``rows`` metrics.csv had, and whether a validation of the
+weights in it is yet to come (``validation_due``)."""
 
 _STEP = re.compile(r"step-([0-9]+)\.ckpt")
 _FOLDER = 0x10  # MS-DOS's attribute, in the zip format's directory
@@ -50,6 +56,17 @@ def newest_whole(folder: Path) -> Path | None:
             return path
         log.warning("%s is damaged; trying %s", path, before or "from the beginning")
     return None
+
+
+def taken_at(path: Path) -> Mapping[str, Any]:
+    """Return what a recovery checkpoint says under `AT`; nothing of one of an earlier version."""
+    from mlmodeldev.trial.checkpoint_values import read_checkpoint
+
+    try:
+        place = read_checkpoint(path, map_location="meta", mapped=True).get(AT)
+    except Exception:  # resuming from it will say what is the matter
+        return {}
+    return place if isinstance(place, Mapping) else {}
 
 
 def _is_whole(path: Path) -> bool:

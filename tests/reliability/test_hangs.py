@@ -258,8 +258,10 @@ def test_what_was_ended_once_gets_past_it_if_it_was_no_hang() -> None:
     assert overdue_after(patience, Phase.STEP) == 211
 
 
-def test_a_step_costs_less_than_ten_microseconds() -> None:
-    assert microseconds_a_step() < 10
+def test_a_step_costs_less_than_two_empty_callbacks() -> None:
+    """Of which one takes 5 microseconds on a quiet machine, so less than 10 there."""
+    empty, beats = microseconds_a_step()
+    assert beats < 2 * empty
 
 
 # --- several ranks

@@ -116,6 +116,22 @@ def test_a_resumed_trial_drops_what_it_will_write_again(logger, file):
     assert file.read_text() == whole
 
 
+def test_a_validation_that_comes_again_has_its_row_once(logger, file):
+    """The rows of steps 0, 1, 2 were there, and the validation of the weights of three steps."""
+    whole = file.read_text()
+    again = metrics_file(file)
+    again.resume_from(3, rows=3)
+    assert [row.get("train/loss") for row in rows(file)] == ["1.0", "0.5", str(1 / 3)]
+    assert again.rows == 3
+    again.log_metrics({"val/accuracy": 0.5, "epoch": 0}, 2)
+    assert again.rows == 4
+    for step in (3, 4):
+        again.log_metrics({"train/loss": 1.0 / (step + 1), "epoch": 0}, step)
+    assert file.read_text() == whole
+    again.log_metrics({"a/new": 2.5}, 9)
+    assert again.rows == len(rows(file)) == 7
+
+
 def test_resuming_past_the_end_keeps_all(logger, file):
     whole = file.read_text()
     metrics_file(file).resume_from(100)

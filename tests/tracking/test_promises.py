@@ -76,6 +76,7 @@ class Runner:
         kill_at: int | None = None,
         stop_at: int | None = None,
         end: str = "done",
+        killed: bool = False,
         broken: Tracker | None = None,
     ) -> TrialResult:
         """Run a trial with the trackers of a choice, one of them broken."""
@@ -88,7 +89,9 @@ class Runner:
             name=name,
             kill_at=kill_at,
             signal_at=(signal.SIGTERM, stop_at) if stop_at else None,
-            patch=partial(prepare, [each for each in entrances if each], kill_at, end),
+            patch=partial(
+                prepare, [e for e in entrances if e], kill_at, "killed" if killed else end
+            ),
         )
 
 
@@ -156,6 +159,24 @@ def test_a_killed_and_stopped_trial_is_whole_in_the_end(
     for tracker in chosen:
         is_whole(tracker, tracker.read(ended.folder), ended.folder)
         tracker.check_more(ended.folder)
+
+
+def test_a_validation_that_comes_again_is_shown_once(
+    runner: Runner, undisturbed: TrialResult
+) -> None:
+    """A signal on an epoch's last step; a kill after its validation; the validation again."""
+    stopped = runner.run(*ALL, stop_at=6, end="again")
+    assert stopped.code == EXIT_INTERRUPTED, stopped.output
+    killed = runner.run(*ALL, end="again", killed=True)
+    assert killed.code == -signal.SIGKILL, killed.output
+    for tracker in runner.trackers.values():
+        shown = tracker.read(killed.folder)
+        validations = shown.metrics.get("val/accuracy", [])
+        assert [step for step, _ in validations] == [5], tracker.name
+    ended = runner.run(*ALL, end="again")
+    is_unharmed(ended, undisturbed)
+    for tracker in runner.trackers.values():
+        is_whole(tracker, tracker.read(ended.folder), ended.folder)
 
 
 @pytest.mark.parametrize("state", ["failed", "pruned"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from mlmodeldev.errors import EXIT_INTERRUPTED
 from mlmodeldev.trial.checkpoint_values import read_checkpoint
 from tests.conftest import ROOT, TrialResult, dying, in_fork
 
@@ -43,9 +45,13 @@ COMMON = [
 
 
 def run_classes(
-    model: dict[str, Any], data: dict[str, Any], overrides: list[str], at: tuple[str, int] | None
+    model: dict[str, Any],
+    data: dict[str, Any],
+    overrides: list[str],
+    at: tuple[str, int] | None,
+    number: int,
 ) -> None:
-    """Train a model on data, each by ``_target_``; die in the call of a method of the model."""
+    """Train a model on data, each by ``_target_``; a signal comes in a call of a model's method."""
     from hydra import compose, initialize_config_dir
     from hydra.utils import get_class
     from omegaconf import OmegaConf
@@ -56,10 +62,10 @@ def run_classes(
 
     torch.set_num_threads(1)
     if at and at[0] == "prune":  # called when a checkpoint has just been written
-        resume.prune = dying(resume.prune, 9, at[1])
+        resume.prune = dying(resume.prune, number, at[1])
     elif at:
         kind, (method, call) = get_class(model["_target_"]), at
-        setattr(kind, method, dying(getattr(kind, method), 9, call))
+        setattr(kind, method, dying(getattr(kind, method), number, call))
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose(
             "config", overrides=[f"++{o}" if "trainer=" in o else o for o in overrides]
@@ -76,7 +82,12 @@ Run = Callable[..., TrialResult]
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     def start(
-        case: str, name: str, *more: str, at: tuple[str, int] | None = None, **data: Any
+        case: str,
+        name: str,
+        *more: str,
+        at: tuple[str, int] | None = None,
+        number: int = signal.SIGKILL,
+        **data: Any,
     ) -> TrialResult:
         model, kind, own = CASES[case]
         place = [f"artefacts.runs_dir={tmp_path}", f"artefacts.trial={name}"]
@@ -84,9 +95,8 @@ def run(tmp_path: Path) -> Run:
         target = {"_target_": kind if "." in kind else f"{classes}.{kind}", **data}
         printed = tmp_path / f"{name}.txt"
         overrides = [*COMMON, "artefacts.rehearsal=false", *place, *own, *more]
-        code = in_fork(
-            printed, run_classes, {"_target_": f"{classes}.{model}"}, target, overrides, at
-        )
+        model = {"_target_": f"{classes}.{model}"}
+        code = in_fork(printed, run_classes, model, target, overrides, at, int(number))
         return TrialResult(code, tmp_path / "single" / name, printed.read_text())
 
     return start
@@ -134,6 +144,21 @@ def test_killed_between_epochs_or_after_a_checkpoint(run: Run) -> None:
         again = run("everything", name)
         assert again.code == 0, again.output
         assert outcome(again) == expected, at
+
+
+@pytest.mark.parametrize("case", ["everything", "validates within the epoch"])
+def test_a_validation_that_comes_again_has_one_row(case: str, run: Run) -> None:
+    """A signal where a validation is due; killed after it; back to before the validation."""
+    seldom = "training.checkpoint_every_n_steps=100"
+    expected = outcome(run(case, "whole", seldom))
+    last, end = (5, "on_train_epoch_end") if case == "everything" else (2, "training_step")
+    stopped = run(case, "mine", seldom, at=("training_step", last), number=signal.SIGTERM)
+    assert stopped.code == EXIT_INTERRUPTED, stopped.output
+    for _ in range(2):  # the second time the row is there already
+        assert run(case, "mine", seldom, at=(end, 1)).code == -signal.SIGKILL
+    again = run(case, "mine", seldom)
+    assert again.code == 0, again.output
+    assert outcome(again) == expected
 
 
 def test_two_ranks_compute_their_metrics_together(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ def prepare(entrances: list[Entrance], kill_at: int | None, end: str) -> None:
     Args:
         entrances: of the trackers.
         kill_at: number of the call of ``training_step`` in which it will be killed.
-        end: ``done``, or how the trial is to end in its first validation: failed, pruned.
+        end: ``done``, or how the trial is to end in its first validation: failed, pruned; or
+            killed, after its first validation and before the checkpoint that follows.
     """
     import model
 
@@ -38,6 +40,8 @@ def prepare(entrances: list[Entrance], kill_at: int | None, end: str) -> None:
             ends(self)
 
     model.DualEncoder.on_validation_epoch_end = draw_and_end  # type: ignore[method-assign]
+    if end == "killed":
+        model.DualEncoder.on_train_epoch_end = kill  # type: ignore[method-assign]
     if kill_at is not None:
         _wait_before(kill_at)
 
@@ -72,14 +76,24 @@ def _wait_before(call: int) -> None:
         nonlocal calls
         calls += 1
         if calls == call:
-            for logger in self.trainer.loggers:
-                if hasattr(logger, "_background"):
-                    logger._background.drain(60)
-            for wait in before_kill:
-                wait(self.trainer)
+            _send_all(self.trainer)
         return step(self, batch, batch_idx)
 
     model.DualEncoder.training_step = wait_and_step  # type: ignore[method-assign]
+
+
+def kill(module: Any) -> None:
+    """Kill this process, after the trackers have sent all they have."""
+    _send_all(module.trainer)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _send_all(trainer: Any) -> None:
+    for logger in trainer.loggers:
+        if hasattr(logger, "_background"):
+            logger._background.drain(60)
+    for wait in before_kill:
+        wait(trainer)
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -112,7 +112,7 @@ def wait_for_rows(trainer: Any) -> None:
         with urllib.request.urlopen(os.environ["WANDB_BASE_URL"], timeout=20) as answer:
             runs = json.loads(answer.read())["runs"]
         summary = next(run[2] for path, run in runs.items() if path.endswith(logger.version))
-        return int(summary.get("trainer/global_step", -1)) >= trainer.global_step - 1
+        return int(summary.get("_step", -1)) >= logger._rows._next - 1
 
     until(sent)
 
