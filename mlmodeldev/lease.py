@@ -8,7 +8,8 @@ clock of the process that watches, and only while it did watch: where a look com
 server that was away, a machine asleep) the owner may have been kept from writing, too. The clocks
 of two machines are never compared, with one exception: who needs an answer at once (`owned`, as
 ``status`` does) and has not watched for long enough goes by the time in the record, and allows
-clocks to differ by `SKEW_SECONDS`. Who may wait asks `liveness` again instead.
+clocks to differ by `SKEW_SECONDS`; or by the age of the file that holds it, which the file server's
+clock tells to all. Who may wait asks `liveness` again instead.
 
 Two attempts of one trial are told apart by their tokens, which no new folder begins anew.
 
@@ -83,14 +84,24 @@ def lease_end() -> float:
     return time.time() + LEASE_SECONDS
 
 
-def owned(record: Mapping[str, Any]) -> bool:
+def owned(record: Mapping[str, Any], file: Path | None = None) -> bool:
     """Return at once whether a live process, other than this one, owns what the record tells of.
 
     A process that asks again and again goes by what it has seen change meanwhile; one that asks
     for the first time goes by the time in the record, which `SKEW_SECONDS` are added to.
+
+    Args:
+        record: as `owner_record` makes it.
+        file: that holds the record, in a folder that may be written to: its age decides in place of
+            the time in the record.
     """
     alive = liveness(record)
-    return time.time() < _end_of(record) + SKEW_SECONDS if alive is None else alive
+    if alive is not None:
+        return alive
+    if file is not None:
+        age = seconds_since_written(file)
+        return age is None or age < LEASE_SECONDS
+    return time.time() < _end_of(record) + SKEW_SECONDS
 
 
 def liveness(record: Mapping[str, Any]) -> bool | None:
@@ -351,12 +362,20 @@ def _soft_lock(path: Path, timeout: float) -> BaseFileLock:
 
 
 def _seems_silent(path: Path) -> bool:
-    """Whether a file has not been touched for a lease, by the clock of its file system."""
+    seconds = seconds_since_written(path)
+    return seconds is not None and seconds >= _LOCK_LEASE_SECONDS
+
+
+def seconds_since_written(path: Path) -> float | None:
+    """Return how old a file's content is by its file system's clock, which all machines share.
+
+    None: the file is not there, or nothing can be written beside it.
+    """
     probe = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
     with contextlib.suppress(OSError):
         try:
             probe.touch()
-            return probe.stat().st_mtime - path.stat().st_mtime >= _LOCK_LEASE_SECONDS
+            return probe.stat().st_mtime - path.stat().st_mtime
         finally:
             probe.unlink(missing_ok=True)
-    return False
+    return None

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmodeldev.atomic import write_json
-from mlmodeldev.lease import new_owner, owned, owner_record
+from mlmodeldev.lease import new_owner, owned, owner_record, seconds_since_written
 from mlmodeldev.trial.agent_run import RUN_ID
 
 RESERVED_SECONDS = 900.0
@@ -96,7 +96,7 @@ class AgentNotes:
         for file, note in self.records():
             if note["run"] != run or file == self._file(run):
                 continue
-            if owned(note) or not _left(note):
+            if owned(note, file) or not _left(file, note):
                 return False
             file.unlink(missing_ok=True)
         return True
@@ -113,7 +113,7 @@ class AgentNotes:
                 if note["run"] in self._active:
                     continue
                 mine = self.job is not None and note.get("job") == self.job
-                free = (mine or _left(note)) and not _live(note, mine)
+                free = (mine or _left(file, note)) and not _live(file, note, mine)
                 if mine == own and free:
                     own_note = AgentNote(str(note["run"]), dict(note["params"]))
                     if self._rename(file, own_note):
@@ -151,14 +151,11 @@ def _is_note(note: Any) -> bool:
     return named and isinstance(params, dict) and isinstance(updated, int | float)
 
 
-def _live(note: dict[str, Any], mine: bool) -> bool:
+def _live(file: Path, note: dict[str, Any], mine: bool) -> bool:
     # the same job is here again: its former self is gone, whatever the lease says
-    return not mine and owned(note)
+    return not mine and owned(note, file)
 
 
-def _left(note: dict[str, Any]) -> bool:
-    """Whether nobody will come back: without a job at once, else after a while.
-
-    The time was written by another machine's clock; it is off by less than what is waited for.
-    """
-    return not note.get("job") or time.time() - float(note["updated"]) > RESERVED_SECONDS
+def _left(file: Path, note: dict[str, Any]) -> bool:
+    """Whether nobody will come back: without a job at once, else after a while."""
+    return not note.get("job") or (seconds_since_written(file) or 0) > RESERVED_SECONDS

@@ -13,13 +13,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from tests.chaos.cluster_faults import wait_for_launchers
 from tests.chaos.scene import Scene
 from tests.chaos.trials import OURS_ONLY, SETTINGS, names
-from tests.wandb.store import ENTITY
+from tests.wandb.store import ENTITY, Run
 
 ROUNDS = 8
 """How often each sweep is begun anew once nothing disturbs it any more, at most."""
@@ -109,8 +108,8 @@ class User:
         failed = [trial for trial, state in left.items() if state == "failed"]
         if name != "served":
             self._at_it[name] = self.scene.start_train("retry" if failed else "submit", name)
-        elif failed:
-            self._at_it[name] = self._by_hand(self.scene.folders()["served"] / failed[0])
+        elif failed or (failed := self._removed_and_failed(left)):
+            self._at_it[name] = self._by_hand(failed[0])
         else:
             self._hand_out_again()
             self.scene.submit_agents(1)
@@ -126,20 +125,36 @@ class User:
             if scene.sweep.preempted:
                 scene.sweep.state = "RUNNING"
 
-    def _by_hand(self, folder: Path) -> subprocess.Popen[str]:
+    def _removed_and_failed(self, left: dict[str, str]) -> list[str]:
+        """Return trials without a folder whose run has failed at the server."""
+        failed = {seed for seed, run in self._runs().items() if run.state == "failed"}
+        seeds = names(self.scene.trials.files["served"])
+        return [
+            trial
+            for trial, state in left.items()
+            if (state, seeds[trial] in failed) == ("missing", True)
+        ]
+
+    def _runs(self) -> dict[int, Run]:
+        """Return the server's runs by their seeds."""
+        sweep = self.scene.sweep
+        with self.scene.server.store.lock:
+            return {sweep.given[run.name]["training.seed"]: run for run in sweep.runs}
+
+    def _by_hand(self, trial: str) -> subprocess.Popen[str]:
         """Go on with a trial whose run W&B hands out no more, as docs/wandb.md says."""
         scene = self.scene
+        seed = names(scene.trials.files["served"])[trial]
         run = {
-            "WANDB_RUN_ID": dict(scene.records())[folder]["wandb_id"],
+            "WANDB_RUN_ID": self._runs()[seed].name,
             "WANDB_SWEEP_ID": scene.sweep.name,
             "WANDB_PROJECT": "chaos",
             "WANDB_ENTITY": ENTITY,
             "WANDB_RESUME": "allow",
         }
-        seed = names(scene.trials.files["served"])[folder.name]
         words = [*scene.places, f"artefacts.sweep={scene.sweep.name}", "model=ours", "data=ours"]
         # what the agents were given beside the sweep is no part of the trial's identity: name it
-        words += [f"training.seed={seed}", f"artefacts.trial={folder.name}", *SETTINGS, *OURS_ONLY]
+        words += [f"training.seed={seed}", f"artefacts.trial={trial}", *SETTINGS, *OURS_ONLY]
         process: subprocess.Popen[str] = scene.start(
             [sys.executable, scene.trials.project / "trainer.py", *words], run
         )

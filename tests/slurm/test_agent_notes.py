@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -20,12 +21,15 @@ from mlmodeldev.trial.task import TrialResult
 NOTE = AgentNote("run1", {"optimizer.lr": 0.1})
 
 
-def age(sweep: Path, minutes: float) -> None:
-    """Make the one note older, and its lease end."""
+def age(sweep: Path, minutes: float, hours_ahead: float = 0) -> None:
+    """Make the one note older; its writer's clock was ahead."""
     (file,) = (sweep / ".agents").glob("*.json")
-    note = json.loads(file.read_text())
-    note |= {"updated": time.time() - 60 * minutes, "lease": None}
+    note, written = json.loads(file.read_text()), time.time() - 60 * minutes
+    for name in ("updated", "lease"):
+        if note[name] is not None:
+            note[name] += written - time.time() + 3600 * hours_ahead
     file.write_text(json.dumps(note))
+    os.utime(file, (written, written))
 
 
 def test_a_job_that_comes_back_takes_its_own_trial_at_once(tmp_path: Path):
@@ -42,6 +46,18 @@ def test_others_take_it_after_a_quarter_of_an_hour(tmp_path: Path, minutes, take
     assert AgentNotes(tmp_path, "4712").take_over() == taken
     if taken:
         assert AgentNotes(tmp_path, "4713").take_over() is None, "one other"
+
+
+@pytest.mark.parametrize("hours_ahead", [-2, 2])
+def test_a_killed_agents_note_is_free_in_time_whatever_its_clock(
+    tmp_path: Path, hours_ahead: float
+) -> None:
+    agent = AgentNotes(tmp_path, "4711")
+    agent._owner["host"] = "node17"
+    for minutes, taken in ((14, None), (16, NOTE)):
+        agent.write(NOTE)
+        age(tmp_path, minutes, hours_ahead)
+        assert AgentNotes(tmp_path, "4712").take_over() == taken
 
 
 def test_without_a_job_nobody_comes_back(tmp_path: Path):
