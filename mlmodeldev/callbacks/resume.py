@@ -39,7 +39,7 @@ from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_stop import stop_noted, stop_wanted
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.beats import Phase, during
-from mlmodeldev.trial.checkpoint import AT, prune, step_path
+from mlmodeldev.trial.checkpoint import LOGGED, prune, step_path
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import epoch_value
 from mlmodeldev.trial.unanswered import answered
@@ -274,8 +274,8 @@ class ResumeCheckpoint(Checkpoint):
         loops = trainer._checkpoint_connector._get_loops_state_dict()
         if validation_due:
             mark_validation_due(loops["fit_loop"])
-        at = {"validation_due": validation_due}
-        self._pending = {"loops": loops, "epoch": trainer.current_epoch, AT: at}
+        logged = {"validation_due": validation_due}
+        self._pending = {"loops": loops, "epoch": trainer.current_epoch, LOGGED: logged}
         self._epoch_over = epoch_over
 
     def _write(self, trainer: Trainer) -> None:
@@ -294,7 +294,7 @@ class ResumeCheckpoint(Checkpoint):
             for logger in trainer.loggers:
                 if isinstance(logger, MetricsFile):
                     logger.bring_to_disk()
-                    pending[AT]["rows"] = logger.rows
+                    pending[LOGGED]["rows"] = logger.rows
         checkpoints = self.folder.path / "checkpoints"
         path, usual = step_path(checkpoints, trainer.global_step), self.numbers.usual
         try:

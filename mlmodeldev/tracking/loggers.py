@@ -22,7 +22,7 @@ from mlmodeldev.lease import LostLease
 from mlmodeldev.secrets import masked, warn_of_open_netrc
 from mlmodeldev.tracking.metrics_csv import MetricsFile
 from mlmodeldev.tracking.wandb_api import host, key_for
-from mlmodeldev.trial.checkpoint import taken_at
+from mlmodeldev.trial.checkpoint import Logged, logged_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,13 +73,13 @@ def resume_loggers(loggers: Sequence[Any], step: int, checkpoint: Path | None) -
     """
     from mlmodeldev.tracking.tensorboard import TensorBoardFiles
 
-    at = taken_at(checkpoint) if checkpoint else {}
+    logged = logged_at(checkpoint) if checkpoint else Logged()
     for logger in loggers:
         if isinstance(logger, MetricsFile):
-            logger.resume_from(step, at.get("rows"))
+            logger.resume_from(step, logged.rows)
     for logger in loggers:
         if isinstance(logger, TensorBoardFiles):
-            logger.resume_from(step, bool(at.get("validation_due")))
+            logger.resume_from(step, logged.validation_due)
         elif hasattr(logger, "resume_from") and not isinstance(logger, MetricsFile):
             logger.resume_from(step)
 

@@ -11,19 +11,17 @@ import logging
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
 KEPT = 2
 """Recovery checkpoints kept: the newest, and the one before for when the newest is damaged."""
 
-AT = "mlmodeldev"
-"""Key of a recovery checkpoint: how many ``rows`` metrics.csv had, and whether a validation of the
-weights in it is yet to come (``validation_due``)."""
+LOGGED = "mlmodeldev"
+"""Key of a recovery checkpoint, of what `Logged` holds."""
 
 _STEP = re.compile(r"step-([0-9]+)\.ckpt")
 _FOLDER = 0x10  # MS-DOS's attribute, in the zip format's directory
@@ -58,15 +56,29 @@ def newest_whole(folder: Path) -> Path | None:
     return None
 
 
-def taken_at(path: Path) -> Mapping[str, Any]:
-    """Return what a recovery checkpoint says under `AT`; nothing of one of an earlier version."""
+class Logged(NamedTuple):
+    """How far the loggers were when a recovery checkpoint was taken.
+
+    Attributes:
+        rows: that metrics.csv had; None: of a checkpoint of an earlier version.
+        validation_due: whether a validation of the weights in it was yet to come.
+    """
+
+    rows: int | None = None
+    validation_due: bool = False
+
+
+def logged_at(path: Path) -> Logged:
+    """Return what a recovery checkpoint says under `LOGGED`."""
     from mlmodeldev.trial.checkpoint_values import read_checkpoint
 
     try:
-        place = read_checkpoint(path, map_location="meta", mapped=True).get(AT)
-    except Exception:  # resuming from it will say what is the matter
-        return {}
-    return place if isinstance(place, Mapping) else {}
+        logged = read_checkpoint(path, map_location="meta", mapped=True)[LOGGED]
+        rows, validation_due = logged.get("rows"), logged.get("validation_due")
+    except Exception:  # resuming from it will say what is the matter, if anything is
+        return Logged()
+    counted = isinstance(rows, int) and rows >= 0
+    return Logged(rows if counted else None, validation_due is True)
 
 
 def _is_whole(path: Path) -> bool:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
-from mlmodeldev.trial.checkpoint import newest_whole, prune, step_path
+from mlmodeldev.trial.checkpoint import (
+    LOGGED,
+    Logged,
+    logged_at,
+    newest_whole,
+    prune,
+    step_path,
+)
 
 
 def state(step: int) -> dict:
@@ -163,3 +171,24 @@ def test_a_trial_goes_on_from_the_one_before_and_ends_the_same(trials):
     for name, weight in theirs["state_dict"].items():
         assert ours["state_dict"][name].equal(weight), name
     assert resumed.rows == whole.rows
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({LOGGED: {"rows": 7, "validation_due": True}}, Logged(7, True)),
+        ({LOGGED: {"rows": 0, "validation_due": False}}, Logged(0)),
+        ({}, Logged()),
+        ({LOGGED: {"rows": -1, "validation_due": "yes"}}, Logged()),
+        ({LOGGED: {"rows": "7"}}, Logged()),
+        ({LOGGED: [7]}, Logged()),
+        (None, Logged()),
+    ],
+)
+def test_how_far_the_loggers_were(content: object, expected: Logged, tmp_path: Path) -> None:
+    """An earlier version's checkpoint, and an odd one, do not say: its step alone decides."""
+    path = step_path(tmp_path, 7)
+    torch.save(content, path)
+    assert logged_at(path) == expected
+    path.write_bytes(path.read_bytes()[:100])
+    assert logged_at(path) == Logged()
