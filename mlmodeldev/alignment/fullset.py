@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from mlmodeldev.alignment import hsic
+from mlmodeldev.alignment.double_precision import WideMetric, on_wide_device
 from mlmodeldev.alignment.feature_sampling import LOST, check_feature_correction, corrected
 from mlmodeldev.alignment.hsic import full_precision
 from mlmodeldev.alignment.metric import layer_names, one_of
@@ -34,7 +34,7 @@ from mlmodeldev.errors import UsageError, nearest
 MAX_BYTES = 2 * 2**30
 
 
-class FullSetCKA(Metric):
+class FullSetCKA(WideMetric):
     """Linear CKA of all pairs of layers over all samples seen, exact whatever the batches.
 
     Args:
@@ -99,7 +99,7 @@ class FullSetCKA(Metric):
     def _rows(self, features: Mapping[str, Tensor], name: str) -> Tensor:
         if name not in features:
             raise UsageError(f"no features for layer {name!r}{nearest(name, features)}")
-        return features[name].detach().flatten(1).to(torch.float64)
+        return on_wide_device(features[name].detach()).flatten(1).to(torch.float64)
 
     def _add(self, x: Tensor, widths: list[int]) -> None:
         size = x.shape[1] + len(widths) + 1

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mlmodeldev.alignment import products
+from mlmodeldev.alignment.double_precision import on_wide_device
 from mlmodeldev.errors import UsageError
 
 KERNELS = ("linear", "rbf")
@@ -84,10 +85,10 @@ def gram(
             f"{tuple(features.shape)}"
         )
     if not len(features):
-        empty = features.new_zeros(0, dtype=torch.float64)
+        empty = on_wide_device(features).new_zeros(0, dtype=torch.float64)
         nothing = empty.new_zeros(3) if moments else None
         return Gram(empty, empty.sum(), 0.0, matrix=empty.new_zeros(0, 0), moments=nothing)
-    rows = as_rows(features.detach())
+    rows = as_rows(on_wide_device(features.detach()))
     with full_precision(rows.device):
         few = rows.shape[1] < rows.shape[0]
         linear = _from_few_features(rows) if few else _from_many_features(rows)

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
 
 from mlmodeldev.alignment import hsic
+from mlmodeldev.alignment.double_precision import WideMetric
 from mlmodeldev.alignment.feature_sampling import LOST, check_feature_correction, corrected_self
 from mlmodeldev.alignment.hsic import KERNELS, Gram, check_sigma, gram
 from mlmodeldev.alignment.neighbours import check_measures, measure
@@ -39,7 +39,7 @@ from mlmodeldev.errors import UsageError, nearest
 WEIGHTINGS = ("pairs", "samples", "equal")
 
 
-class CKA(Metric):
+class CKA(WideMetric):
     """Centred kernel alignment of every layer of `layers_a` with every layer of `layers_b`.
 
     Args:

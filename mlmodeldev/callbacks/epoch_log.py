@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from mlmodeldev.callbacks.figures import loss_of, rate_of
 from mlmodeldev.callbacks.of_ranks import gather, own_part
 
 log = logging.getLogger(__name__)
+
+_MOST_LOSSES = 256
+"""Losses kept on the device until they are added up: to look at each would make it wait."""
 
 
 class EpochLog(Checkpoint):
@@ -36,7 +40,8 @@ class EpochLog(Checkpoint):
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._sums: torch.Tensor | None = None  # of the losses; of how many they are
+        self._sums: torch.Tensor | None = None  # of the losses; of how many they are; float64
+        self._losses: list[torch.Tensor] = []
         self._loaded: Any = None
         self._trainer: Trainer | None = None
         self._validated = False
@@ -49,8 +54,9 @@ class EpochLog(Checkpoint):
         return "EpochLog"
 
     def state_dict(self) -> dict[str, Any]:
+        self._add_up()
         return {
-            "sums": gather(self._trainer, None if self._sums is None else self._sums.cpu()),
+            "sums": gather(self._trainer, self._sums),
             "validated": self._validated,
             "of_validation": sorted(self._of_validation),
         }
@@ -66,7 +72,7 @@ class EpochLog(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         sums, self._loaded = own_part(trainer, self._loaded), None
         if sums is not None:
-            self._sums = sums.to(pl_module.device)
+            self._sums = sums.cpu()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -74,11 +80,21 @@ class EpochLog(Checkpoint):
         loss = loss_of(outputs)
         if loss is None:
             return
-        if self._sums is None:
-            self._sums = torch.zeros(2, dtype=torch.float64, device=pl_module.device)
-        loss = loss.reshape(())
-        self._sums[0] += loss.nan_to_num(0.0, 0.0, 0.0)  # skipped: see `NonFinite`
-        self._sums[1] += loss.isfinite()
+        self._losses.append(loss.clone())  # a graph's next replay takes the place of it
+        if len(self._losses) >= _MOST_LOSSES:
+            self._add_up()
+
+    def _add_up(self) -> None:
+        """Add the losses up one by one: so the sum is the same wherever a checkpoint comes."""
+        if not self._losses:
+            return
+        total, count = (0.0, 0.0) if self._sums is None else self._sums.tolist()
+        for loss in self._losses:
+            value = float(loss)
+            if math.isfinite(value):  # others are skipped: see `NonFinite`
+                total, count = total + value, count + 1
+        self._losses.clear()
+        self._sums = torch.tensor([total, count], dtype=torch.float64)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before = set(trainer.callback_metrics)
@@ -109,9 +125,12 @@ class EpochLog(Checkpoint):
         self._sums, self._validated = None, False
 
     def _mean(self, trainer: Trainer) -> float | None:
+        self._add_up()
         if self._sums is None:
             return None
-        total, count = trainer.strategy.reduce(self._sums, reduce_op="sum").tolist()
+        alone = trainer.world_size == 1  # on a device that may have no double precision
+        sums = self._sums if alone else self._sums.to(trainer.strategy.root_device)
+        total, count = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         return total / count if count else None
 
     def _read(self) -> list[dict[str, Any]]:

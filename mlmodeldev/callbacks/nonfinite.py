@@ -24,6 +24,7 @@ from mlmodeldev.callbacks.soundness import (
     gradient_norm,
     not_numbers,
     unsound,
+    widest,
 )
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,8 @@ class NonFinite(Callback):
 
     def _fold(self, trainer: Trainer, module: LightningModule) -> None:
         """Make one of many losses: a sum is finite only if all are."""
-        self._losses = [torch.stack(self._losses).double().sum()]
+        losses = torch.stack(self._losses)
+        self._losses = [losses.to(widest(losses.device)).sum()]
         if module.automatic_optimization or _all_finite(self._losses):
             return
         self._losses.clear()

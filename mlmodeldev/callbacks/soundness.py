@@ -79,6 +79,11 @@ def _local(tensor: Tensor) -> Iterator[Tensor]:
         yield here
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """Return the device's floating-point type of most digits; Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Return whether all values are numbers; waits for the device once."""
     most = largest(tensors)
