@@ -38,6 +38,8 @@ _OF_SIGNALS = {
     for status in (-number, 128 + number)
 }
 """How a command ends that dies of a request to save: of itself, or as a shell says it."""
+_RECORDED = {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED, "failed": 1}
+"""Exit status by the state that a trial has recorded of itself."""
 _STATES: dict[int, State] = {
     0: "done",
     EXIT_INTERRUPTED: "interrupted",
@@ -174,9 +176,8 @@ class TrialProcess:
         if self._ticks is not None and start_ticks(self.process.pid or 0) == self._ticks:
             self.sentinel = None  # the server was killed, the trial goes on: ask for it instead
             return None
-        return {"done": 0, "pruned": 0, "interrupted": EXIT_INTERRUPTED}.get(
-            self._recorded_state(), 1
-        )
+        # what has recorded nothing was killed with the server, and nobody knows its exit status
+        return _RECORDED.get(self._recorded_state(), -signal.SIGKILL)
 
     def _recorded_state(self) -> str:
         with contextlib.suppress(UsageError):

@@ -108,7 +108,7 @@ class User:
         failed = [trial for trial, state in left.items() if state == "failed"]
         if name != "served":
             self._at_it[name] = self.scene.start_train("retry" if failed else "submit", name)
-        elif failed or (failed := self._removed_and_failed(left)):
+        elif failed or (failed := self._removed(left)):
             self._at_it[name] = self._by_hand(failed[0])
         else:
             self._hand_out_again()
@@ -117,23 +117,22 @@ class User:
     def _hand_out_again(self) -> None:
         """Let the server hand out again what it gave to an agent that died before it began it."""
         scene = self.scene
-        has_trial = {record.get("wandb_id") for _, record in scene.records()}
+        begun = {r.get("wandb_id") for _, r in scene.records() if r.get("attempts")}
         with scene.server.store.lock:
             for run in scene.sweep.runs:
-                if not run.starts and run.name not in has_trial:
+                if not run.starts and run.name not in begun:
                     scene.sweep.give_back(run)
             if scene.sweep.preempted:
                 scene.sweep.state = "RUNNING"
 
-    def _removed_and_failed(self, left: dict[str, str]) -> list[str]:
-        """Return trials without a folder whose run has failed at the server."""
-        failed = {seed for seed, run in self._runs().items() if run.state == "failed"}
+    def _removed(self, left: dict[str, str]) -> list[str]:
+        """Return trials that have begun, whose folder is gone, and that no agent comes back to."""
+        notes = (self.scene.folders()["served"] / ".agents").glob("*.json")
+        noted = {note.name.split(".")[-2] for note in notes}
+        runs = {s: r for s, r in self._runs().items() if r.starts and r.name not in noted}
+        gone = {s for s, run in runs.items() if run.state != "preempted"}
         seeds = names(self.scene.trials.files["served"])
-        return [
-            trial
-            for trial, state in left.items()
-            if (state, seeds[trial] in failed) == ("missing", True)
-        ]
+        return [t for t, state in left.items() if state == "missing" and seeds[t] in gone]
 
     def _runs(self) -> dict[int, Run]:
         """Return the server's runs by their seeds."""

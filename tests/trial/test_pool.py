@@ -177,10 +177,14 @@ def _family(pid: int) -> list[int]:
     return [pid, *(one for child in listed for one in _family(int(child)))]
 
 
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_a_killed_server_takes_no_trial_with_it(tmp_path):
     pool = Pool(tmp_path, 2, ["long", "long", "good"])
     pids = [pool.wait_for(name)["pid"] for name in ("t0", "t1")]
-    server = int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    server = _parent(pids[0])
     assert server != pool.process.pid
     os.kill(server, signal.SIGKILL)
     os.kill(pids[0], signal.SIGTERM)
@@ -189,6 +193,18 @@ def test_a_killed_server_takes_no_trial_with_it(tmp_path):
     status, results = pool.end()
     assert status == 75
     assert [results[name][1] for name in ("t0", "t1", "t2")] == ["interrupted", "failed", "done"]
+
+
+def test_a_trial_that_is_killed_with_the_server_was_killed_from_outside(tmp_path):
+    """As one alone is: an agent begins it again, and does not call it failed for good."""
+    pool = Pool(tmp_path, 1, ["long"])
+    trial = pool.wait_for("t0")["pid"]
+    for pid in (_parent(trial), trial):
+        os.kill(pid, signal.SIGKILL)
+    status, ended = pool.end()
+    assert status == 1
+    assert ended["t0"][0] == -signal.SIGKILL
+    assert "SIGKILL" in ended["t0"][2]
 
 
 def test_a_foreign_program_is_recorded_and_its_children_end_with_it(tmp_path):
