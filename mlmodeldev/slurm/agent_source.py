@@ -34,6 +34,7 @@ from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.sweep_commands import Command, values_of
 from mlmodeldev.tracking.wandb_api import NO_ANSWER, RemoteSweep
 from mlmodeldev.tracking.wandb_stop import NOTE_VARIABLE, STOP_NOTE
+from mlmodeldev.trial.agent_run import run_variables
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.place import own_path
 from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask, Wait
@@ -49,7 +50,9 @@ KILLS = 2
 MAX_SKIPPED = 200
 """So many runs in a row that the file's rules leave out, and the agent takes no more."""
 PATIENCE_SECONDS = 1800.0
-"""How long an agent without work waits for a server that does not answer."""
+"""How long an agent without work waits for a server that does not answer, or a full disk."""
+DISK_SECONDS = 15.0
+"""After a run that could not be begun or recorded, until the next one is tried."""
 REFUSAL_SECONDS = 60.0
 """How long one that refuses: a key that is gone, a sweep that was deleted."""
 
@@ -99,8 +102,8 @@ class AgentSource:
         self._running: dict[str, tuple[AgentNote, TrialTask]] = {}
         self._waiting: list[AgentNote] = []
         self._not_before = self._last_beat = self._last_renewal = 0.0
-        self._silent_since: float | None = None
-        self._refused_since: float | None = None
+        self._paused_until = 0.0
+        self._since: dict[str, float] = {}  # what is out of order: the server, the disk
         self._killed: list[str] = []
         self.interrupted: list[Path] = []
 
@@ -108,8 +111,8 @@ class AgentSource:
 
     def take(self) -> TrialTask | Wait | None:
         """Return the next trial: its own first, then the server's."""
-        if self.why:
-            return None
+        if self.why or time.monotonic() < self._paused_until:
+            return None if self.why else WAIT
         note = self._next_interrupted()
         if note:
             self.print_line(f"going on with run {note.run}, which was interrupted")
@@ -128,9 +131,13 @@ class AgentSource:
         self._channel.release(note.run)
         self._not_before = self._last_beat = 0.0  # the next may be asked for at once
         self.print_line(f"run {note.run}  {ended.state}{_because(ended)}  {ended.seconds:.1f} s")
-        if ended.status == -signal.SIGKILL and self._killed.count(note.run) < KILLS:
+        killed = ended.status == -signal.SIGKILL
+        unended = self._record(note).get("state") in ("pending", "running")
+        unrecorded = unended and ended.state == "failed" and not killed  # a full disk is no fault
+        if (killed or unrecorded) and self._killed.count(note.run) < KILLS:
             self._killed.append(note.run)
             self._waiting.append(note)  # out of memory, or someone's kill: once more from its state
+            self._paused_until = time.monotonic() + DISK_SECONDS if unrecorded else 0.0
             return "pending"
         if ended.state == "interrupted":
             self.interrupted.append(work.folder)
@@ -160,6 +167,9 @@ class AgentSource:
 
     def close(self) -> None:
         """Keep a run that the server has given and that was not begun, for whoever comes next."""
+        for note in self._waiting:
+            with self._keeping_notes():
+                self.notes.write(note, active=False)
         answer = self._channel.last_answer()
         for command in answer.commands if answer else ():
             with contextlib.suppress(ValueError):
@@ -212,12 +222,16 @@ class AgentSource:
         try:
             answer = self._channel.next_answer()
         except Unreachable as error:
-            return self._note_silence(str(error))
+            self._channel.print_trouble(str(error))
+            return self._endure(
+                "silence", PATIENCE_SECONDS, f"the server does not answer ({error})"
+            )
         except NO_ANSWER as error:
-            return self._note_refusal(str(error))
+            self._channel.print_trouble(str(error))
+            return self._endure("refusal", REFUSAL_SECONDS, f"the server refuses: {error}")
         if answer is None:
             return WAIT
-        self._silent_since = self._refused_since = None
+        self._since = {k: since for k, since in self._since.items() if k == "disk"}
         self._channel.print_end_of_trouble()
         for command in answer.commands:
             if command.begins:
@@ -266,22 +280,31 @@ class AgentSource:
         noted = self.notes.params_of(run) if command.type == "resume" else None
         return AgentNote(run, noted or values_of(command, self.sweep.parameters))
 
-    def _start_run(self, note: AgentNote) -> TrialTask | Wait:
+    def _start_run(self, note: AgentNote) -> TrialTask | Wait | None:
         """Begin a run; one that can't be fails alone, and keeps no agent from the next."""
         try:
             work = self._task(note)
-        except OSError:
-            raise  # of this machine, not of the run
+            self._begin(note, work)
         except Exception as error:
+            if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
+                return self._put_off(note, error)  # of this machine, not of the run
             return self._fail(note, str(error) or type(error).__name__)
-        self._begin(note, work)
+        self._since.pop("disk", None)
         return work
+
+    def _put_off(self, note: AgentNote, error: Exception) -> Wait | None:
+        """Keep a run for later that can't be begun here for now: a disk is full, or away."""
+        self._waiting.append(note)
+        self.print_line(f"run {note.run} can't be begun yet: {error}")
+        self._paused_until = time.monotonic() + DISK_SECONDS
+        return self._endure("disk", PATIENCE_SECONDS, f"no run can be begun here: {error}")
 
     def _task(self, note: AgentNote) -> TrialTask:
         """Return the trial of a run, from its values alone."""
         path = self._path(note)
         stop_note = path / STOP_NOTE
-        environment = self._environment(note, stop_note)
+        place = self.sweep.entity, self.sweep.project, self.sweep.id
+        environment = run_variables(*place, note.run, str(stop_note))
         overrides = trial_arguments(self._settings(note), path, self.fixed)
         module = self.served.invocation.module
         work = TrialTask(note.run, path, overrides, module, environment=environment)
@@ -333,16 +356,6 @@ class AgentSource:
                 return path
         return self.folder / note.run
 
-    def _environment(self, note: AgentNote, stop_note: Path) -> dict[str, str]:
-        return {
-            "WANDB_RUN_ID": note.run,
-            "WANDB_SWEEP_ID": self.sweep.id,
-            "WANDB_PROJECT": self.sweep.project,
-            "WANDB_RESUME": "allow",
-            NOTE_VARIABLE: str(stop_note),
-            **({"WANDB_ENTITY": self.sweep.entity} if self.sweep.entity else {}),
-        }
-
     def _path(self, note: AgentNote) -> Path:
         return own_path(self.folder, self.served.call(note.params).settings, note.run)
 
@@ -359,23 +372,13 @@ class AgentSource:
             if command.type == "exit":
                 self.why = "the sweep was cancelled"
 
-    def _note_silence(self, what: str) -> TrialTask | Wait | None:
-        now = time.monotonic()
-        self._silent_since = self._silent_since or now
-        self._channel.print_trouble(what)
-        if now - self._silent_since > PATIENCE_SECONDS:
-            self.lost = True
-            return self._stop_taking(f"the server does not answer ({what})")
-        return self._wait()
-
-    def _note_refusal(self, what: str) -> TrialTask | Wait | None:
-        now = time.monotonic()
-        self._refused_since = self._refused_since or now
-        self._channel.print_trouble(what)
-        if now - self._refused_since > REFUSAL_SECONDS:
-            self.lost = True
-            return self._stop_taking(f"the server refuses: {what}")
-        return self._wait()
+    def _endure(self, kind: str, seconds: float, why: str) -> Wait | None:
+        """Wait while something is out of order; when it has been for so long, take no more."""
+        since = self._since.setdefault(kind, time.monotonic())
+        if time.monotonic() - since <= seconds:
+            return self._wait()
+        self.lost = True
+        return self._stop_taking(why)
 
     def _wait(self) -> Wait:
         self._not_before = time.monotonic() + BEAT_SECONDS

@@ -104,7 +104,7 @@ class BridgeSource(AgentSource):
     def _next_interrupted(self) -> AgentNote | None:
         if not self.reattach:
             return super()._next_interrupted()
-        note = self.notes.take_over()
+        note = self.notes.take_over() or (self._waiting.pop(0) if self._waiting else None)
         if note is not None and note.run in self._given_up:
             self.notes.write(note, active=False)
             return None

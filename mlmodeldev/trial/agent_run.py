@@ -57,6 +57,28 @@ def given_run() -> GivenRun | None:
     return GivenRun(run, sweep) if run and sweep else None
 
 
+def run_variables(
+    entity: str, project: str, sweep: str, run: str, stop_note: str
+) -> dict[str, str]:
+    """Return what an agent of ours gives the trial of a run.
+
+    Args:
+        entity: whose project it is; empty: the default of the trial's key.
+        project: of the sweep.
+        sweep: its id.
+        run: its id.
+        stop_note: file that the trial looks for; where it is, W&B wants the trial to end.
+    """
+    variables = {
+        "WANDB_RUN_ID": run,
+        "WANDB_SWEEP_ID": sweep,
+        "WANDB_PROJECT": project,
+        "WANDB_RESUME": "allow",
+        STOP_NOTE_VARIABLE: stop_note,
+    }
+    return {**variables, **({"WANDB_ENTITY": entity} if entity else {})}
+
+
 def without_agent(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables without those that an agent gives one trial."""
     return {name: value for name, value in environment.items() if name not in AGENT_VARIABLES}

@@ -20,7 +20,7 @@ from tests.chaos.scene import Scene
 from tests.chaos.trials import OURS_ONLY, SETTINGS, names
 from tests.wandb.store import ENTITY, Run
 
-ROUNDS = 8
+ROUNDS = 20
 """How often each sweep is begun anew once nothing disturbs it any more, at most."""
 STILL_SECONDS = 300.0
 """So long without any move, and it is stuck; a loaded machine may be slow."""
@@ -105,11 +105,11 @@ class User:
         return False
 
     def _begin_again(self, name: str, left: dict[str, str]) -> None:
-        failed = [trial for trial, state in left.items() if state == "failed"]
         if name != "served":
-            self._at_it[name] = self.scene.start_train("retry" if failed else "submit", name)
-        elif failed or (failed := self._removed(left)):
-            self._at_it[name] = self._by_hand(failed[0])
+            action = "retry" if "failed" in left.values() else "submit"
+            self._at_it[name] = self.scene.start_train(action, name)
+        elif given_up := self._given_up(left):
+            self._at_it[name] = self._by_hand(given_up[0])
         else:
             self._hand_out_again()
             self.scene.submit_agents(1)
@@ -125,14 +125,21 @@ class User:
             if scene.sweep.preempted:
                 scene.sweep.state = "RUNNING"
 
-    def _removed(self, left: dict[str, str]) -> list[str]:
-        """Return trials that have begun, whose folder is gone, and that no agent comes back to."""
+    def _given_up(self, left: dict[str, str]) -> list[str]:
+        """Return trials that neither the server nor an agent comes back to.
+
+        They have failed; or have begun, and nothing could be recorded: of a full disk, of a folder
+        that was removed.
+        """
         notes = (self.scene.folders()["served"] / ".agents").glob("*.json")
         noted = {note.name.split(".")[-2] for note in notes}
-        runs = {s: r for s, r in self._runs().items() if r.starts and r.name not in noted}
-        gone = {s for s, run in runs.items() if run.state != "preempted"}
-        seeds = names(self.scene.trials.files["served"])
-        return [t for t, state in left.items() if state == "missing" and seeds[t] in gone]
+        seeds, given_up = names(self.scene.trials.files["served"]), []
+        for trial, state in left.items():
+            run = self._runs().get(seeds[trial])
+            begun = run is not None and run.starts and run.name not in noted
+            if state == "failed" or (begun and run.state != "preempted"):
+                given_up.append(trial)
+        return given_up
 
     def _runs(self) -> dict[int, Run]:
         """Return the server's runs by their seeds."""

@@ -21,6 +21,7 @@ from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.sweep_commands import Command, read_commands, values_of
 from mlmodeldev.tracking.upload import Status
 from mlmodeldev.tracking.wandb_api import Refused, RemoteSweep
+from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.task import WAIT, TrialResult, TrialTask
 
 PARAMETERS = {"optimizer.lr": {"values": [0.1, 0.2]}, "model.hidden_size": {"value": 8}}
@@ -104,6 +105,51 @@ def take(source: AgentSource) -> TrialTask | None:
 
 def notes(source: AgentSource) -> list[Path]:
     return list((source.folder / ".agents").glob("*.json"))
+
+
+@both
+def test_a_full_disk_puts_a_run_off(source_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(agent_source, "DISK_SECONDS", 0.0)
+    printed: list[str] = []
+    source = source_of(Sweep.of(run("r1", GOOD)), print_line=printed.append)
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / ".agents").write_text("a file keeps notes from being written, as a full disk does")
+    assert [source.take() for _ in range(20)] == [WAIT] * 20
+    assert printed[0].startswith("run r1 can't be begun yet: ")
+    (folder / ".agents").unlink()
+    work = take(source)
+    assert work and work.id == "r1"
+    assert [note.name.split(".")[-2] for note in notes(source)] == ["r1"]
+
+
+@both
+def test_a_disk_that_stays_full_ends_the_agent_and_not_the_run(source_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(agent_source, "DISK_SECONDS", 0.0)
+    monkeypatch.setattr(agent_source, "PATIENCE_SECONDS", -1.0)
+    source = source_of(Sweep.of(run("r1", GOOD)))
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / ".agents").write_text("")
+    assert take(source) is None
+    assert source.lost
+    assert source.why.startswith("no run can be begun here: ")
+    (folder / ".agents").unlink()
+    source.close()
+    assert [note.name.split(".")[-2] for note in notes(source)] == ["r1"]
+
+
+def test_a_failure_that_could_not_be_recorded_is_the_disks_and_tried_again(tmp_path, monkeypatch):
+    """A full disk: the trial ends with status 2, and its record is as the agent has begun it."""
+    monkeypatch.setattr(agent_source, "DISK_SECONDS", 0.0)
+    source = AgentSource(Sweep.of(run("r1", GOOD)), tmp_path, print_line=lambda line: None)
+    failed = TrialResult(2, "failed", "no space left on the device", 1.0)
+    for attempt, state in enumerate(("pending", "running", "pending")):
+        work = take(source)
+        assert work and work.id == "r1"
+        TrialFolder(work.folder).update(state=state)
+        assert source.report(work, failed) == ("pending" if attempt < 2 else None)
+    assert (source.failed, source.done) == (1, 0)
 
 
 @both
