@@ -8,8 +8,7 @@ clock of the process that watches, and only while it did watch: where a look com
 server that was away, a machine asleep) the owner may have been kept from writing, too. The clocks
 of two machines are never compared, with one exception: who needs an answer at once (`owned`, as
 ``status`` does) and has not watched for long enough goes by the time in the record, and allows
-clocks to differ by `SKEW_SECONDS`; or by the age of the file that holds it, which the file server's
-clock tells to all. Who may wait asks `liveness` again instead.
+clocks to differ by `SKEW_SECONDS`, or by its file's age. Who may wait asks `liveness` again.
 
 Two attempts of one trial are told apart by their tokens, which no new folder begins anew.
 
@@ -23,11 +22,13 @@ Example::
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import errno
 import functools
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -240,27 +241,45 @@ def _requeued_since(slurm: Any) -> bool:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Start time of a process in clock ticks since boot (proc(5), stat, field 22), if it lives.
+    """Start time of a process, if it lives: in clock ticks since boot (proc(5), stat, field 22).
 
-    Together with the process id it names a process for good; ids alone are used again.
+    With the process id it names a process for good. Without /proc (macOS) it is ps(1)'s second.
     """
-    fields = _stat(pid)
-    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+    process = _process(pid)
+    return None if process is None or process[0][0] in "ZX" else process[1]
 
 
 def is_zombie(pid: int) -> bool:
     """Whether a process is dead but not waited for: it has its id still, and never works again."""
-    fields = _stat(pid)
-    return fields is not None and fields[0] in "ZX"
+    process = _process(pid)
+    return process is not None and process[0][0] in "ZX"
 
 
-def _stat(pid: int) -> list[str] | None:
-    """Return the fields of proc(5)'s stat from the state on; None where there is no process."""
+def _process(pid: int) -> tuple[str, int] | None:
+    """Return a process's state and start time; None where there is none."""
+    if not _has_proc():
+        return _process_by_ps(pid)
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return text.rpartition(")")[2].split()
+    return fields[0], int(fields[19])
+
+
+@functools.cache
+def _has_proc() -> bool:
+    return Path("/proc/self/stat").exists()
+
+
+def _process_by_ps(pid: int) -> tuple[str, int] | None:
+    command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]  # "stat=,lstart=" is a title
+    plain = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+    try:
+        text = subprocess.check_output(command, env=plain, text=True, stderr=subprocess.DEVNULL)
+        state, started = text.split(None, 1)
+        return state, calendar.timegm(time.strptime(started.strip(), "%a %b %d %H:%M:%S %Y"))
+    except (OSError, ValueError, subprocess.CalledProcessError):  # no such program, or process
+        return None
 
 
 def pid_namespace() -> int | None:

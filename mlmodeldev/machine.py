@@ -122,7 +122,8 @@ def cores() -> int:
     Where Slurm confines nothing the affinity is the whole node's; where a job's shell was given
     more CPUs than its step, the affinity is the smaller one.
     """
-    affinity = len(os.sched_getaffinity(0))
+    linux = hasattr(os, "sched_getaffinity")
+    affinity = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
     return max(1, min(number_in(os.environ, "SLURM_CPUS_PER_TASK", affinity), affinity))
 
 

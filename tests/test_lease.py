@@ -183,6 +183,34 @@ def test_the_records_of_one_owner_are_watched_each_by_itself(monkeypatch):
         time.sleep(0.02)
 
 
+@pytest.fixture
+def as_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No /proc; ps(1), which is everywhere."""
+    monkeypatch.setattr(lease, "_has_proc", lambda: False)
+    monkeypatch.setattr(lease, "pid_namespace", lambda: None)
+    monkeypatch.setattr(lease, "boot_id", lambda: None)
+
+
+def test_without_proc_a_killed_process_is_known_at_once(as_on_macos: None) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        started = lease.start_ticks(process.pid)
+        assert started is not None
+        assert abs(started - time.time()) < 60
+        owner = {**new_owner(), "pid": process.pid, "started": started}
+        record = owner_record(owner)
+        assert owned(record)
+        assert not owned({**record, "owner": {**owner, "started": started - 5}}), "another's id"
+        assert not lease.is_zombie(process.pid)
+        process.kill()
+        deadline = time.monotonic() + 30
+        while not lease.is_zombie(process.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert not owned(record)
+    assert lease.start_ticks(process.pid) is None
+    assert not lease.is_zombie(process.pid)
+
+
 def test_without_proc_the_lease_decides(monkeypatch):
     monkeypatch.setattr(lease, "pid_namespace", lambda: None)
     monkeypatch.setattr(lease, "start_ticks", lambda pid: None)

@@ -19,8 +19,9 @@ from collections.abc import Iterable
 
 from mlmodeldev.trial.processes import catches, fields_of, names_in, read
 
-SIGNAL = signal.SIGRTMAX - 7
-"""Upon which a process of a trial writes its stacks; few programs use it."""
+SIGNAL = signal.SIGRTMAX - 7 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
+"""Upon which a process of a trial writes its stacks; few programs use it. macOS has none such, and
+nobody watches there."""
 _WRITE_SECONDS = 3.0
 _QUIET_SECONDS = 0.2
 _MOST_BYTES = 256 << 10

@@ -99,7 +99,7 @@ def test_the_commands_of_these_pages_run(project: Path) -> None:
                 continue
             done = subprocess.run(
                 ["bash", "-c", command], cwd=project, env={**kept, **here}, check=False,
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=250,
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=800,
             )  # fmt: skip
             assert done.returncode == 0, f"{page}: {command}\n{done.stdout}\n{done.stderr}"
             count += 1

@@ -25,7 +25,7 @@ def _run(command: str, folder: Path, **variables: str) -> str:
     path = f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env={**kept, **variables, "PATH": path},
-        capture_output=True, text=True, timeout=250, check=False,
+        capture_output=True, text=True, timeout=800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout

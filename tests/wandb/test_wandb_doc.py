@@ -32,7 +32,7 @@ PLANTED = {
     "in code": NEW,
 }
 
-pytestmark = [pytest.mark.project, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.project, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @dataclass
