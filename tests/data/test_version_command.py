@@ -42,6 +42,7 @@ def no_dvc(tmp_path, monkeypatch):
     (tmp_path / "bin" / "git").symlink_to(str(shutil.which("git")))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("MLMODELDEV_DVC", raising=False)
+    monkeypatch.delitem(sys.modules, "trainer", raising=False)  # whose folder would be the project
 
 
 @pytest.mark.parametrize(

@@ -33,13 +33,16 @@ class Terminal:
         self.modes = termios.tcgetattr(self.slave)
         self.text = ""
         environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS")}
-        former = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be under nohup
+        # the tests may be under nohup, in a script's background
+        usual = (signal.SIGHUP, signal.SIGINT)
+        former = {number: signal.signal(number, signal.SIG_DFL) for number in usual}
         self.process = subprocess.Popen(
             [sys.executable, "slurm/SlurmTrain.py", "status", "--watch", "1", *words],
             cwd=ROOT, env={**environment, "TERM": "xterm-256color"},
             stdin=self.slave, stdout=self.slave, stderr=self.slave, start_new_session=True,
         )  # fmt: skip
-        signal.signal(signal.SIGHUP, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
     def read_until(self, text: str) -> None:
         deadline = time.monotonic() + 60
