@@ -191,7 +191,7 @@ def as_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "boot_id", lambda: None)
 
 
-def test_without_proc_a_killed_process_is_known_at_once(as_on_macos: None) -> None:
+def test_without_proc_a_killed_process_is_seen_at_once(as_on_macos: None) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         started = lease.start_ticks(process.pid)
         assert started is not None

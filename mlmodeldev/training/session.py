@@ -28,7 +28,6 @@ from mlmodeldev.lease import LostLease
 from mlmodeldev.machine import number_in
 from mlmodeldev.output import output_may_be_lost
 from mlmodeldev.secrets import masked
-from mlmodeldev.tracking.loggers import resume_loggers
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.data_record import record_data
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
@@ -103,6 +102,7 @@ class Attempt:
 
     def fit(self, trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
         """Train from the checkpoint or from the beginning."""
+        from mlmodeldev.tracking.loggers import resume_loggers
         from mlmodeldev.training.model_kind import log_what_is_left_out
 
         resume_loggers(trainer.loggers, self.step, self.checkpoint)

@@ -49,7 +49,7 @@ def run_classes(
     data: dict[str, Any],
     overrides: list[str],
     at: tuple[str, int] | None,
-    number: int,
+    number: int = signal.SIGKILL,
 ) -> None:
     """Train a model on data, each by ``_target_``; a signal comes in a call of a model's method."""
     from hydra import compose, initialize_config_dir
