@@ -38,13 +38,13 @@ class Disturbed:
 
     def __init__(self, slurm: Cluster, folder: Path, data: Path) -> None:
         self.slurm = slurm
-        self.many = SmallSweep(slurm, folder, data, len(CASES), "many", 3 * STEP)
-        self.nograce = SmallSweep(slurm, folder, data, 1, "nograce", 3 * STEP)
+        self.many = SmallSweep(slurm, folder, data, len(CASES), "many", STEP)
+        self.nograce = SmallSweep(slurm, folder, data, 1, "nograce", STEP)
         self.orphaned = SmallSweep(slurm, folder, data, 1, "orphaned", 3 * STEP)
         self.controller = SmallSweep(slurm, folder, data, 1, "controller", 3 * STEP)
         self.stop = SmallSweep(slurm, folder, data, 1, "stop", STEP)
         self.walltime = SmallSweep(slurm, folder, data, 1, "walltime", 4 * STEP)
-        self.packed = SmallSweep(slurm, folder, data, 2, "packed", 3 * STEP)
+        self.packed = SmallSweep(slurm, folder, data, 2, "packed", STEP)
         self.nowhere = SmallSweep(slurm, folder, data, 1, "nowhere")
         self.python = folder / "python"
         self.of = {case: (self.many, t) for case, t in zip(CASES, self.many.trials, strict=True)}
@@ -83,8 +83,6 @@ class Disturbed:
             return not waiting
 
         self.slurm.wait_for(one, 400, f"checkpoints of {list(waiting)}")
-        for sweep in (self.many, self.nograce, self.packed):
-            sweep.release()
 
     def disturb_trial(self, case: str, sweep: SmallSweep, trial: str) -> None:
         """Let a trial meet with what its case is called after."""
