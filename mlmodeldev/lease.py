@@ -34,6 +34,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlmodeldev.machine import has_proc
+
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
@@ -257,18 +259,13 @@ def is_zombie(pid: int) -> bool:
 
 def _process(pid: int) -> tuple[str, int] | None:
     """Return a process's state and start time; None where there is none."""
-    if not _has_proc():
+    if not has_proc():
         return _process_by_ps(pid)
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
     return fields[0], int(fields[19])
-
-
-@functools.cache
-def _has_proc() -> bool:
-    return Path("/proc/self/stat").exists()
 
 
 def _process_by_ps(pid: int) -> tuple[str, int] | None:

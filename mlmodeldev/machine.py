@@ -10,6 +10,7 @@ Example, four trials at once on 8 cores and 2 GPUs::
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import socket
@@ -114,6 +115,17 @@ def seconds_in(name: str, default: float) -> float:
     if not 0 <= seconds < 1e9:
         raise UsageError(f"{name}={text}: must be a number of seconds")
     return seconds
+
+
+@functools.cache
+def has_proc() -> bool:
+    """Return whether the system tells of its processes under /proc, as Linux does."""
+    return Path("/proc/self/stat").exists()
+
+
+def has_float64(device: str) -> bool:
+    """Return whether a kind of torch's devices computes in double precision: not Apple's GPUs."""
+    return device != "mps"
 
 
 def cores() -> int:

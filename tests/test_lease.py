@@ -186,7 +186,7 @@ def test_the_records_of_one_owner_are_watched_each_by_itself(monkeypatch):
 @pytest.fixture
 def as_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     """No /proc; ps(1), which is everywhere."""
-    monkeypatch.setattr(lease, "_has_proc", lambda: False)
+    monkeypatch.setattr(lease, "has_proc", lambda: False)
     monkeypatch.setattr(lease, "pid_namespace", lambda: None)
     monkeypatch.setattr(lease, "boot_id", lambda: None)
 

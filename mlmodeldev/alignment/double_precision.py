@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-_WITHOUT = ("mps",)
-"""Kinds of devices that refuse float64."""
+from mlmodeldev.machine import has_float64
 
 
 def on_wide_device(tensor: Tensor) -> Tensor:
     """Return the tensor where float64 can be computed with."""
-    return tensor.cpu() if tensor.device.type in _WITHOUT else tensor
+    return tensor if has_float64(tensor.device.type) else tensor.cpu()
 
 
 class WideMetric(Metric):
@@ -31,4 +30,4 @@ class WideMetric(Metric):
         """Move the state, as `torch.nn.Module` does, unless it can't be there."""
         with torch.no_grad():
             place = fn(torch.zeros(1)).device
-        return self if place.type in _WITHOUT else super()._apply(fn, exclude_state)
+        return super()._apply(fn, exclude_state) if has_float64(place.type) else self

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import get_total_norm
 
+from mlmodeldev.machine import has_float64
 from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.checkpoint_values import read_checkpoint
 
@@ -80,8 +81,8 @@ def _local(tensor: Tensor) -> Iterator[Tensor]:
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """Return the device's floating-point type of most digits; Apple's GPUs have no float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    """Return the device's floating-point type of most digits."""
+    return torch.float64 if has_float64(device.type) else torch.float32
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

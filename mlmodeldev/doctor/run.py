@@ -17,6 +17,7 @@ from concurrent.futures import TimeoutError as StillWorking
 from mlmodeldev.doctor.checks import CHECKS
 from mlmodeldev.doctor.line import Check, Line, Scope, fail, ok, warn
 from mlmodeldev.errors import UsageError
+from mlmodeldev.machine import has_proc
 from mlmodeldev.secrets import mask, masked
 from mlmodeldev.tracking.bounded import in_background
 
@@ -53,8 +54,8 @@ def _lines(check: Check, scope: Scope) -> list[Line]:
         except UsageError as error:
             return [fail(" ".join(str(error).split()), "python slurm/SlurmTrain.py plan")]
         except Exception as error:
-            if str(getattr(error, "filename", "")).startswith("/proc/"):
-                return [ok(f"{check.name}: not checked, for Linux alone tells ({error.filename})")]  # type: ignore[attr-defined]
+            if str(getattr(error, "filename", "")).startswith("/proc/") and not has_proc():
+                return [ok(f"{check.name}: not checked, for it is told under /proc alone")]
             text = masked(" ".join(str(error).split()), 200)
             what = f"{check.name}: was not checked ({type(error).__name__}: {text})"
             return [warn(what, "python slurm/SlurmTrain.py doctor --json")]
