@@ -9,11 +9,13 @@ The library may be installed anywhere, so its own files never tell where the pro
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mlmodeldev.errors import UsageError
 
@@ -86,6 +88,22 @@ def put_on_path(root: Path) -> None:
         else:
             sys.path.insert(at, place)
             at += 1
+
+
+def import_program(name: str) -> Any:
+    """Import a program by its module's name; return the module.
+
+    What lies beside its file imports as well, as it does where Python is given the file: after
+    the project's own modules, before all others.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.origin and "." in name:
+        folder = Path(spec.origin).parent
+        top = str(folder.parents[name.count(".") - 1])
+        if str(folder) not in sys.path:
+            at = sys.path.index(top) + 1 if top in sys.path else 0
+            sys.path.insert(at, str(folder))
+    return importlib.import_module(name)
 
 
 def run_git(root: Path, *arguments: str, seconds: float = 60) -> str | None:

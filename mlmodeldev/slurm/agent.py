@@ -244,14 +244,11 @@ def gpu_problem() -> str:
 
 def _leave_node(problem: str, begun: float) -> int:
     """Leave a broken machine to others: requeue elsewhere, a few times."""
-    node, job = socket.gethostname(), own_task_name()
+    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    job = own_task_name()
     if job and number_in(os.environ, "SLURM_RESTART_COUNT", 0) < REQUEUES:
-        update = ("update", f"JobId={job}", f"ExcNodeList={node}")
-        done = run_command("scontrol", *update, seconds=120)
-        if done.returncode:
-            print(f"scontrol {' '.join(update)}: {done.stderr.strip()}", file=sys.stderr)
         _print_footer(begun, EXIT_INTERRUPTED, f"{problem}; going on without {node}")
-        _requeue()
+        requeue_job(job, without=node)
         return EXIT_INTERRUPTED
     _print_footer(begun, 1, problem)
     return 1

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlmodeldev.atomic import write_json
+from mlmodeldev.atomic import TEMPORARY_SUFFIX, write_json
 from mlmodeldev.lease import new_owner, owned, owner_record, seconds_since_written
 from mlmodeldev.trial.agent_run import RUN_ID
 
@@ -87,9 +87,11 @@ class AgentNotes:
         write_json(self._file(note.run), record)
 
     def remove(self, run: str) -> None:
-        """Forget a run that has ended."""
+        """Forget a run that has ended, and what agents that were killed had half written of it."""
         self._active.discard(run)
         self._file(run).unlink(missing_ok=True)
+        for half in self.folder.glob(f".*.{run}.json.*{TEMPORARY_SUFFIX}"):
+            half.unlink(missing_ok=True)
 
     def claim(self, run: str) -> bool:
         """Take a run that the server gives; not while another has it, or will come back for it."""

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, TrialInterrupted, UsageError
 from mlmodeldev.lease import LEASE_SECONDS, owned
 from mlmodeldev.machine import number_in
-from mlmodeldev.project import PROJECT_VARIABLE
+from mlmodeldev.project import PROJECT_VARIABLE, import_program
 from mlmodeldev.slurm.epilog import KILL_SIGNALS, may_restart
 from mlmodeldev.slurm.query import JOB_IS_OVER, show_job, task_name
 from mlmodeldev.slurm.submission import Submission, job_note
@@ -110,6 +110,7 @@ class SearchJob:
         slots: trials at once.
         modules: what trials import beside the program.
         seed, count: of the search.
+        copy_of: the sweep file itself, whose name may be the sweep's.
     """
 
     file: Path
@@ -119,6 +120,7 @@ class SearchJob:
     modules: Sequence[str]
     seed: int = 0
     count: int | None = None
+    copy_of: str | None = None
 
     def __call__(self) -> None:
         """Work until there is nothing left to do; never returns."""
@@ -126,7 +128,7 @@ class SearchJob:
         from mlmodeldev.sweep import load
         from mlmodeldev.sweep.search import search
 
-        sweep, where = load(self.file), self.runs_dir
+        sweep, where = load(self.file, self.copy_of), self.runs_dir
         _exit(
             search(sweep, where, self.overrides, self.slots, self.modules, None, (), self.seed,
                    self.count)
@@ -170,8 +172,6 @@ class PackedTrials(ListSource):
 
 def _train_here(work: TrialTask) -> int:
     """Run one trial in this process; return the exit status."""
-    import importlib
-
     from mlmodeldev.machine import share_cores
     from mlmodeldev.settings.composition import compose_settings
     from mlmodeldev.trial.worker import write_to
@@ -184,7 +184,7 @@ def _train_here(work: TrialTask) -> int:
     if rank == 0:
         _wait_for_lease(TrialFolder(work.folder))
     try:
-        importlib.import_module(work.program).train(compose_settings(work.overrides))
+        import_program(work.program).train(compose_settings(work.overrides))
     except UsageError as error:
         print(f"{work.program}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

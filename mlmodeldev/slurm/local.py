@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mlmodeldev.errors import EXIT_INTERRUPTED, UsageError
+from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.lease import owned
 from mlmodeldev.machine import visible_gpus
 from mlmodeldev.project import project_root
@@ -89,6 +89,9 @@ def most_devices(sweep_state: SweepState) -> int:
     return max([1, *(each for each in devices if isinstance(each, int))])
 
 
+_LEFT = "running elsewhere; left to it"
+
+
 class TrialEntrySource:
     """The pool's source of an enumeration: entries that have not ended, a line said for each.
 
@@ -116,19 +119,26 @@ class TrialEntrySource:
     def take(self) -> TrialTask | None:
         for number, entry in self._ahead:
             head = f"[{number}/{self._total}] {entry.trial.id}  {entry.trial.name}"
+            if entry.state not in self._passed_over:
+                entry = entry.again()  # noqa: PLW2901 - another command may have run it meanwhile
             if entry.state in self._passed_over:
                 print(f"{head}  {entry.state} already{_hint(entry)}", flush=True)
                 continue
             if entry.runs_in_wandb or owned(entry.record):
-                print(f"{head}  running elsewhere; left to it", flush=True)
+                print(f"{head}  {_LEFT}", flush=True)
                 continue
             print(f"{head}  ...", flush=True)
             return trial_task(entry, self.program, self.fixed, (head, entry), self.start)
         return None
 
-    def report(self, work: TrialTask, ended: TrialResult) -> None:
+    def report(self, work: TrialTask, ended: TrialResult) -> str | None:
         head, entry = work.tag
-        print(f"{head}  {_outcome(entry.again(), ended)}  {ended.seconds:.1f} s", flush=True)
+        now = entry.again()
+        if ended.status == EXIT_BAD_INPUT and owned(now.record):  # begun at the same moment
+            print(f"{head}  {_LEFT}", flush=True)
+            return "running"
+        print(f"{head}  {_outcome(now, ended)}  {ended.seconds:.1f} s", flush=True)
+        return None
 
     def tick(self) -> None:
         """A list has nothing to renew."""

@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -166,14 +167,22 @@ def show_job(job: str, tries: int = _TRIES) -> dict[str, str]:
     return {}
 
 
-def requeue_job(job: str) -> None:
+def requeue_job(job: str, without: str = "") -> None:
     """Put the job that this process belongs to back into the queue; return if Slurm refuses.
 
     Slurm ends this process. It is waited for: what ends by itself would not be requeued.
+
+    Args:
+        job: its number.
+        without: a node that it must not come back to.
     """
+    if without:  # the requeue's SIGTERM comes before the node is excluded
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for _ in range(_TRIES):
         done = run_command("scontrol", "requeue", job)
         if done.returncode == 0:
+            if without:
+                _exclude_node(job, without)
             sys.stdout.flush()
             time.sleep(120)
             return
@@ -182,6 +191,19 @@ def requeue_job(job: str) -> None:
             print(f"scontrol requeue {job}: {done.stderr.strip()}", file=sys.stderr)
             return
         time.sleep(_PAUSE_SECONDS)
+
+
+def _exclude_node(job: str, node: str) -> None:
+    """Add a node to those that a pending job is kept from; a running one's can't be changed.
+
+    Source: ``_update_job`` in Slurm's src/slurmctld/job_mgr.c (ESLURM_JOB_NOT_PENDING).
+    """
+    nodes = [show_job(job, tries=1).get("ExcNodeList", ""), node]
+    excluded = ",".join(each for each in nodes if each not in ("", "(null)"))
+    update = ("update", f"JobId={job}", f"ExcNodeList={excluded}")
+    done = run_command("scontrol", *update)
+    if done.returncode:
+        print(f"scontrol {' '.join(update)}: {done.stderr.strip()}", file=sys.stderr)
 
 
 # --- how its commands are run and read

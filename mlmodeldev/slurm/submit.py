@@ -89,8 +89,9 @@ def _job(
     if state.is_search and not entries:
         file, runs_dir = submission.sweep_file, state.folder.parent
         return SearchJob(
-            file, runs_dir, state.overrides, slots, state.modules, state.seed, state.count
-        )
+            file, runs_dir, state.overrides, slots, state.modules, state.seed, state.count,
+            str(state.file),
+        )  # fmt: skip
     work = [trial_task(e, state.program, state.overrides, None, start) for e in entries]
     return Job(work, min(slots, len(work)), [state.program, *state.modules])
 

@@ -64,7 +64,7 @@ def _submitted_trials(last: Submission, sweep_state: SweepState) -> dict[str, No
     from mlmodeldev.sweep import load
 
     try:
-        trials = load(last.sweep_file).trials(sweep_state.count, sweep_state.seed)
+        trials = load(last.sweep_file, sweep_state.file).trials(sweep_state.count, sweep_state.seed)
         return dict.fromkeys(trial.id for trial in trials)
     except UsageError:  # written by another version
         return dict.fromkeys(trial for _, trials in last.tasks() for trial in trials)

@@ -15,7 +15,6 @@ what ``wandb agent`` gives it, to the letter.
 
 from __future__ import annotations
 
-import ast
 import enum
 import os
 import re
@@ -23,7 +22,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from mlmodeldev.errors import UsageError, nearest
 from mlmodeldev.project import project_root
 from mlmodeldev.settings.identity import identity
 from mlmodeldev.settings.overrides import parse_overrides, to_overrides
+from mlmodeldev.sweep.trainer_source import has_train
 
 TRAINER = "trainer.py"
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
@@ -268,36 +268,12 @@ def _is_trainer(word: str, root: Path) -> bool:
     """Return whether a word of a command is a trainer: by its name, or by its ``train``."""
     if not word.endswith(".py"):
         return False
-    return Path(word).name == TRAINER or trains(root / word)
+    return Path(word).name == TRAINER or has_train(root / word, root)
 
 
 def _is_code(word: str, root: Path) -> bool:
     """Return whether a word of a command is a script of the project."""
     return Path(word).suffix in _SCRIPTS and (root / word).is_file()
-
-
-def trains(file: Path) -> bool:
-    """Return whether a Python file has a name ``train``, without importing it."""
-    try:
-        return _trains(file, file.stat().st_mtime_ns)
-    except OSError:
-        return False
-
-
-@lru_cache(maxsize=64)
-def _trains(file: Path, changed: int) -> bool:
-    try:
-        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-    except (SyntaxError, UnicodeDecodeError, ValueError):
-        return False
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "train":
-            return True
-        if isinstance(node, ast.ImportFrom) and any(
-            "train" in (alias.asname, alias.name) for alias in node.names
-        ):
-            return True
-    return False
 
 
 def _module(name: str, root: Path) -> str | None:

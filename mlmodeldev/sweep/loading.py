@@ -30,14 +30,18 @@ from mlmodeldev.sweep.stopping import bands
 from mlmodeldev.sweep.yaml_reader import read_file, read_text
 
 
-def load(path: str | Path) -> Sweep:
+def load(path: str | Path, copy_of: str | Path | None = None) -> Sweep:
     """Read and validate a sweep file.
+
+    Args:
+        path: where it is.
+        copy_of: the file that it is a copy of, which names the sweep where no ``name`` does.
 
     Raises:
         UsageError: the file cannot be read, or has a mistake; the first one is named, with its
             line. ``python -m mlmodeldev.sweep check`` lists all, and warnings besides.
     """
-    document = Document(str(path))
+    document = Document(str(copy_of or path))
     read_file(path, document)
     return _sweep(document)
 

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -248,12 +249,24 @@ def _start_command(
     with own_file(log).open("ab") as output:
         return subprocess.Popen(
             list(work.command),
-            env={**without_agent(os.environ), **environment},
+            env={**_variables(work.command), **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+def _variables(command: Sequence[str]) -> dict[str, str]:
+    """Return this process's variables as a command is to have them.
+
+    A job's keep the working directory from ``sys.path``, where ``-m`` would look before the copy of
+    the code; of a script they would keep what lies beside it.
+    """
+    variables = without_agent(os.environ)
+    if "-m" not in command:
+        variables.pop("PYTHONSAFEPATH", None)
+    return variables
 
 
 _LAST_BYTES = 100_000

@@ -13,7 +13,6 @@ Example::
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import multiprocessing
 import os
@@ -30,7 +29,7 @@ from mlmodeldev.atomic import own_file
 from mlmodeldev.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 from mlmodeldev.machine import keep_from_others, share_cores, shorten_socket_paths
 from mlmodeldev.output import keep_going_without_output
-from mlmodeldev.project import PROJECT_VARIABLE, import_places
+from mlmodeldev.project import PROJECT_VARIABLE, import_places, import_program
 from mlmodeldev.secrets import guard_output
 from mlmodeldev.trial import signals
 from mlmodeldev.trial.agent_run import leave_agent
@@ -160,7 +159,7 @@ def _run(program: str, overrides: list[str], log: str, environment: dict[str, st
     _set_environment(environment)
     status = 0
     try:
-        importlib.import_module(program).train(compose_settings(overrides))
+        import_program(program).train(compose_settings(overrides))
     except UsageError as error:
         print(f"{program}: {error}", file=sys.stderr)
         status = EXIT_BAD_INPUT

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mlmodeldev import lease
+from mlmodeldev.atomic import TEMPORARY_SUFFIX
 from mlmodeldev.slurm.agent_notes import AgentNote, AgentNotes
 from mlmodeldev.slurm.agent_source import AgentSource
 from mlmodeldev.tracking.sweep_commands import Command
@@ -37,6 +38,15 @@ def test_a_job_that_comes_back_takes_its_own_trial_at_once(tmp_path: Path):
     assert AgentNotes(tmp_path, "4712").take_over() is None
     assert AgentNotes(tmp_path, "4711").take_over() == NOTE
     assert AgentNotes(tmp_path, "4711").take_over() == NOTE, "also after it was killed again"
+
+
+def test_what_a_killed_agent_had_half_written_goes_with_the_run(tmp_path: Path) -> None:
+    folder = tmp_path / ".agents"
+    folder.mkdir()
+    for run in ("run1", "run2"):
+        (folder / f".4711.{run}.json.0a1b{TEMPORARY_SUFFIX}").write_bytes(b"{")
+    AgentNotes(tmp_path, "4712").remove("run1")
+    assert [file.name for file in folder.iterdir()] == [".4711.run2.json.0a1b.tmp"]
 
 
 @pytest.mark.parametrize(("minutes", "taken"), [(14, None), (16, NOTE)])

@@ -117,23 +117,29 @@ def test_an_agent_that_is_warned_too_early_each_time_ends(
 def test_a_machine_without_its_gpu_is_left_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The job asks for another node, and comes back; the last time it fails."""
+    """The job comes back, and asks for another node then; the last time it fails."""
     calls = tmp_path / "calls"
-    program(tmp_path / "bin" / "scontrol", f'echo "$@" >> {calls}')
+    shown = "echo JobState=PENDING ExcNodeList=n3"
+    program(tmp_path / "bin" / "scontrol", f'echo "$@" >> {calls}', f'[ "$2" != show ] || {shown}')
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setattr(agent, "gpu_problem", lambda: "no GPU")
     monkeypatch.setattr(agent, "_find_sweep", lambda *_: None)
     monkeypatch.setattr(agent, "_print_header", lambda sweep: None)
     monkeypatch.setattr(query.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(agent.socket, "gethostname", lambda: "n7")
+    monkeypatch.setattr(query.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
     for name, value in {"JOB_ID": "12", "ARRAY_JOB_ID": "12", "ARRAY_TASK_ID": "3"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
     assert agent.main(["me/it/abc"]) == 75
-    assert calls.read_text().splitlines() == ["update JobId=12_3 ExcNodeList=n7", "requeue 12_3"]
+    assert calls.read_text().splitlines() == [
+        "requeue 12_3",
+        "-o show job 12_3",
+        "update JobId=12_3 ExcNodeList=n3,n7",
+    ]
     monkeypatch.setenv("SLURM_RESTART_COUNT", str(agent.REQUEUES))
     assert agent.main(["me/it/abc"]) == 1
-    assert len(calls.read_text().splitlines()) == 2
+    assert len(calls.read_text().splitlines()) == 3
     assert "no GPU" in capsys.readouterr().out
 
 

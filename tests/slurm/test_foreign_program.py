@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,12 @@ import pytest
 
 from mlmodeldev.slurm import local
 from mlmodeldev.slurm.command_line import main
+from mlmodeldev.slurm.trial_entries import reconcile
 from mlmodeldev.sweep import load
 from mlmodeldev.sweep.__main__ import main as check
 from mlmodeldev.sweep.__main__ import trainer_refusal
+from mlmodeldev.trial.folder import TrialFolder
+from mlmodeldev.trial.process import start_trial
 from mlmodeldev.trial.task import TrialResult
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +40,16 @@ parameters:
   rate: {{values: [0.5, 2.0]}}
   deep: {{value: true}}
 command: ["${{interpreter}}", "${{program}}", "${{args_json_file}}", "${{args_no_hyphens}}"]
+"""
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from mlmodeldev.trial.folder import TrialFolder
+TrialFolder(Path(sys.argv[1])).claim()
+print("claimed", flush=True)
+sys.stdin.read()
 """
 
 
@@ -85,6 +99,48 @@ def test_its_trials_run_once_and_failures_are_reported(sweep):
     assert again.returncode == 1
     assert json.loads((good / "trial.json").read_text())["attempts"] == 1
     assert json.loads((bad / "trial.json").read_text())["attempts"] == 2
+
+
+def test_it_imports_what_lies_beside_it_in_a_job_as_well(sweep, monkeypatch):
+    """A job keeps the working directory out of ``sys.path``, for what ``-m`` starts."""
+    folder = sweep.parent / "scripts"
+    folder.mkdir()
+    (folder / "beside.py").write_text("VALUE = 'from beside'\n")
+    (folder / "other.py").write_text("from beside import VALUE\nprint(VALUE)\n")
+    sweep.write_text(SWEEP.format(program=folder / "other.py", method="grid"))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    script = [sys.executable, str(ROOT / "slurm" / "SlurmTrain.py")]
+    done = subprocess.run(
+        [*script, "submit", *words(sweep)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for trial in load(sweep).trials():
+        log = sweep.parent / "runs" / "other" / trial.id / "log.txt"
+        assert log.read_text() == "from beside\n"
+
+
+def test_of_two_commands_at_once_each_leaves_the_others_trials_alone(sweep, capsys):
+    """Both have read the records at their start; one of them runs a trial, and is at another."""
+    first, second = (
+        local.TrialEntrySource(list(reconcile(load(sweep), sweep.parent / "runs")), "other", [])
+        for _ in range(2)
+    )
+    done, running = first.take(), first.take()
+    TrialFolder(done.folder).claim()
+    TrialFolder(done.folder).finish("done", None)
+    late = second.take()
+    assert late.folder == running.folder, "the first is passed over"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(running.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as owner:
+        assert owner.stdout.readline()
+        refused = start_trial(replace(late, command=["false"], foreign=True), 0, {})
+        assert "running already" in refused.reason
+        assert second.report(late, refused) == "running", "no failure of this command"
+        owner.communicate()
+    assert capsys.readouterr().out.count("running elsewhere; left to it") == 1
 
 
 def test_a_command_that_can_not_be_started_has_failed_and_is_run_again(sweep):

@@ -148,7 +148,6 @@ SEARCH = """\
 # Cost: seconds
 # Command: python slurm/SlurmTrain.py
 program: trainer.py
-name: small
 method: bayes
 run_cap: 4
 metric: {name: val/accuracy, goal: maximize}

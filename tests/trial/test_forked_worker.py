@@ -38,13 +38,13 @@ from pathlib import Path
 from mlmodeldev.trial import worker
 worker.HEAVY = ()  # the program here needs no torch
 here = Path(sys.argv[1])
-worker.start_server(["program"], here)
+worker.start_server([sys.argv[3]], here)
 codes = {}
 for case in json.loads(sys.argv[2]):
     overrides = [f"training.monitor={case}", "optimizer.lr=0.25"]
     overrides = case if isinstance(case, list) else overrides
     name = overrides[0].rpartition("=")[2]
-    process = worker.launch("program", overrides, log=here / "logs" / f"{name}.txt")
+    process = worker.launch(sys.argv[3], overrides, log=here / "logs" / f"{name}.txt")
     process.join(60)
     codes[name] = process.exitcode
 print(json.dumps(codes))
@@ -64,12 +64,16 @@ def train(settings):
 """
 
 
-def drive(here: Path, program: str, cases: list) -> tuple[dict[str, int], Path, str]:
+def drive(
+    here: Path, program: str, cases: list, name: str = "program"
+) -> tuple[dict[str, int], Path, str]:
     """Return exit codes by case, the folder of the logs, and what else was printed."""
-    (here / "program.py").write_text(program)
+    file = here.joinpath(*name.split(".")).with_suffix(".py")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(program)
     (here / "conf").symlink_to(ROOT / "conf")
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(here), json.dumps(cases)],
+        [sys.executable, "-c", DRIVER, str(here), json.dumps(cases), name],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -125,3 +129,15 @@ def test_what_the_server_imports_takes_lightning_by_either_name(tmp_path):
     codes, logs, _ = drive(tmp_path, OTHER_NAME, ["good"])
     assert codes == {"good": 0}, (logs / "good.txt").read_text()
     assert "module of pytorch_lightning" in (logs / "good.txt").read_text()
+
+
+def test_a_program_in_a_folder_imports_what_lies_beside_it(tmp_path):
+    """As ``python scripts/run.py`` does; the project's own modules come first."""
+    for folder, text in {"scripts": "VALUE = 'beside'\n", ".": "VALUE = 'above'\n"}.items():
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "both.py").write_text(text)
+    (tmp_path / "scripts" / "helper.py").write_text("VALUE = 'beside'\n")
+    text = "import both, helper\ndef train(settings): print(helper.VALUE, both.VALUE)\n"
+    codes, logs, _ = drive(tmp_path, text, ["good"], "scripts.run")
+    assert codes == {"good": 0}, (logs / "good.txt").read_text()
+    assert (logs / "good.txt").read_text() == "beside above\n"

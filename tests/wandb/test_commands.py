@@ -124,6 +124,37 @@ def test_a_script_is_the_trainer_where_it_hands_its_arguments_over(script, kind,
     assert Invocation.of(words, None, tmp_path).kind is Kind.FOREIGN
 
 
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("def train(settings): ...\n", Kind.FORK),
+        ("def train(given: Settings, quiet: bool = False) -> None: ...\n", Kind.FORK),
+        ("def train(given: 'mlmodeldev.settings.schema.Settings'): ...\n", Kind.FORK),
+        ("from trainer import train\n", Kind.FORK),
+        ("from pack.fitting import fit as train\n", Kind.FORK),
+        ("from pack.fitting import other as train\n", Kind.FOREIGN),
+        ("from elsewhere import train\n", Kind.FOREIGN),
+        ("def train(config=None): ...\n", Kind.FOREIGN),  # as W&B's own examples
+        ("def train(args, model, device, loader, optimizer, epoch): ...\n", Kind.FOREIGN),
+        ("def train(cfg: DictConfig): ...\n", Kind.FOREIGN),
+        ("def train(settings, model): ...\n", Kind.FOREIGN),
+        ("def train(settings, *, model): ...\n", Kind.FOREIGN),
+        ("def train(): ...\n", Kind.FOREIGN),
+        ("class Trainer:\n    def train(self, settings): ...\n", Kind.FOREIGN),
+        ("def train(settings:\n", Kind.FOREIGN),
+    ],
+)
+def test_a_trainer_is_what_has_a_function_that_takes_settings(source, kind, tmp_path):
+    """Many programs of others have a function ``train``."""
+    (tmp_path / "trainer.py").write_text("def train(settings: Settings) -> Result: ...\n")
+    (tmp_path / "pack").mkdir()
+    text = "def fit(settings): ...\ndef other(model, loader): ...\n"
+    (tmp_path / "pack" / "fitting.py").write_text(text)
+    (tmp_path / "main.py").write_text(source)
+    command = ["${interpreter}", "${program}", "${args}"]
+    assert Invocation.of(command, "main.py", tmp_path).kind is kind
+
+
 def test_the_trainer_learns_where_its_trial_lies(tmp_path):
     command = line(tmp_path, ["nice", "${interpreter}", "${program}", "${args_json}"], "trainer.py")
     assert command[:3] == ["nice", sys.executable, "trainer.py"]

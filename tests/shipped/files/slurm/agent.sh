@@ -25,7 +25,7 @@ fail() { echo "agent.sh: $*" >&2; exit 2; }
 
 # Slurm runs a copy of this file; the project is where the original lies.
 here=${BASH_SOURCE[0]}
-if [ -n "${SLURM_JOB_ID:-}" ]; then
+if [ -n "${SLURM_JOB_ID:-}" ] && [ ! -f "$(dirname "$here")/../trainer.py" ]; then
   original=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=\([^ ]*\).*/\1/p' | head -1)
   [ -f "${original:-}" ] && here=$original || here=${SLURM_SUBMIT_DIR:-.}/slurm/agent.sh
 fi
