@@ -100,6 +100,8 @@ class EpochLog(Checkpoint):
         self._before = set(trainer.callback_metrics)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
         self._validated = True
         self._of_validation |= set(trainer.callback_metrics) - self._before
 

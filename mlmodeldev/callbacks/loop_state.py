@@ -8,11 +8,16 @@ from pytorch_lightning import Trainer
 
 
 def validates_now(trainer: Trainer) -> bool:
-    """Whether a validation, or the epoch's end, follows on this batch."""
-    loop = trainer.fit_loop.epoch_loop
+    """Whether a validation follows on this batch."""
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
-    return loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher)
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def ends_epoch(trainer: Trainer) -> bool:
+    """Whether this batch is the epoch's last, or that of the training."""
+    loop = trainer.fit_loop.epoch_loop
+    return loop.batch_progress.is_last_batch or loop.done
 
 
 def step_waiting_schedulers(trainer: Trainer) -> None:

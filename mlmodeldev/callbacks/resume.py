@@ -6,8 +6,9 @@ is due after the step, the checkpoint says so and the resumed trial validates fi
 alone would skip that validation.
 
 It is written at the hook that comes next, when Lightning has handed the metrics of the step or of
-the epoch to the loggers: whoever resumes from it has no row to miss. The progress that it holds is
-that of the moment before.
+the epoch to the loggers: whoever resumes from it has no row to miss; and before any other callback
+acts in that hook (`mlmodeldev.callbacks.write_first`), for whoever resumes comes to it again. The
+progress that it holds is that of the moment before.
 
 Example::
 
@@ -24,9 +25,12 @@ from typing import Any, Literal, NoReturn
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
 
+from mlmodeldev.callbacks.averages import norms_of, put_back
 from mlmodeldev.callbacks.logged_names import not_logged, own_names
 from mlmodeldev.callbacks.loop_state import (
+    ends_epoch,
     mark_validation_due,
     step_waiting_schedulers,
     validates_now,
@@ -84,6 +88,8 @@ class ResumeCheckpoint(Checkpoint):
         self._last_beat = self._last_look = 0.0
         self._pending: dict[str, Any] | None = None
         self._must_end = False
+        self._trained: list[Tensor] = []
+        self._before: dict[str, Any] = {}
         self._warning = ""
         self.reason: str | None = None
         """Why the trial ended for good before its time; None if it did not."""
@@ -150,35 +156,38 @@ class ResumeCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._heartbeat(trainer)
         if trainer.global_step == self._last_step:
             return  # inside an accumulation window
         self._last_step = trainer.global_step
-        self._heartbeat(trainer)
         if 0 <= trainer.max_steps <= trainer.global_step and not trainer.should_stop:
             # Lightning validates before it ends where it was told to, not where steps run out
             self._steps_are_over = trainer.should_stop = True
         due = validates_now(trainer)
+        if not due and ends_epoch(trainer):
+            return  # its end follows, and has a checkpoint of its own
         if _must_end(trainer) and not self._prunes(trainer):
             self._take(trainer, validation_due=due)
             self._must_end = True
             return
         every = self.every_n_steps
-        if every and trainer.global_step % every == 0 and not due:
-            self._take(trainer)
+        if every and trainer.global_step % every == 0:
+            self._take(trainer, validation_due=due)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._write(trainer)
+        self._end_if_due(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)
+        self._end_if_due(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)
+        self._end_if_due(trainer)
+        self._before = dict(trainer.callback_metrics)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer)
+        self._end_if_due(trainer)
 
     def on_validation_batch_end(
         self,
@@ -191,10 +200,14 @@ class ResumeCheckpoint(Checkpoint):
     ) -> None:
         self._heartbeat(trainer)
         # Ranks may have different numbers of validation batches: they agree in training only.
-        if trainer.world_size == 1 and signals.requested() and not self._prunes(trainer):
+        if trainer.world_size > 1 or not signals.requested() or self._prunes(trainer):
+            return
+        if trainer.sanity_checking:
+            self._end(trainer)
+        if put_back(trainer, self._trained):  # else at the next step, when this validation is over
             self._take(trainer, validation_due=True)
-            self._must_end = True
-            self._write(trainer)
+            self.write(trainer)
+            self._end(trainer)
 
     def on_test_batch_end(
         self,
@@ -210,14 +223,16 @@ class ResumeCheckpoint(Checkpoint):
             self._end(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and self.monitor in trainer.callback_metrics:
-            self._judge(trainer)
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is not None and value is not self._before.get(self.monitor):
+            self._judge(trainer)  # else its value is one that training logged before
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (
-            self._must_end
-        ):  # without a validation the epoch ends on the step that was to be the last
-            self._write(trainer)
+        if self._must_end:  # the epoch was ended by the step that was to be the last
+            self.write(trainer)
+            self._end(trainer)
         if self._judged_at < trainer.current_epoch:
             self._judge_by_training(trainer)
         step_waiting_schedulers(trainer)
@@ -268,7 +283,7 @@ class ResumeCheckpoint(Checkpoint):
     def _take(
         self, trainer: Trainer, validation_due: bool = False, epoch_over: bool = False
     ) -> None:
-        """Note the progress that the next checkpoint holds; `_write` writes it."""
+        """Note the progress that the next checkpoint holds; `write` writes it."""
         if signals.requested():
             answered()
         loops = trainer._checkpoint_connector._get_loops_state_dict()
@@ -278,13 +293,21 @@ class ResumeCheckpoint(Checkpoint):
         self._pending = {"loops": loops, "epoch": trainer.current_epoch, LOGGED: logged}
         self._epoch_over = epoch_over
 
-    def _write(self, trainer: Trainer) -> None:
-        """Write the checkpoint that was taken, if any, and end if that was to be the last."""
+    def write(self, trainer: Trainer) -> None:
+        """Write the checkpoint that was taken, if any."""
         if self._pending is None:
             return
         with during(Phase.CHECKPOINT):
             self._save(trainer, self._pending)
         self._pending = None
+
+    def note_weights(self, module: LightningModule) -> None:
+        """Note the weights that training has, which a validation may replace for a while."""
+        self._trained = norms_of(module)
+
+    def _end_if_due(self, trainer: Trainer) -> None:
+        """End where the last checkpoint was to be the last; other callbacks have had this hook."""
+        self.write(trainer)
         if self._must_end:
             self._end(trainer)
 

@@ -36,7 +36,7 @@ class NonFiniteWeights(RuntimeError):
 
 def largest(tensors: Iterable[Tensor]) -> Tensor | None:
     """Return the largest absolute value, not finite if any value is not; None: there are none."""
-    looked_at = [local for tensor in tensors for local in _local(tensor)]
+    looked_at = [local for tensor in tensors for local in local_values(tensor)]
     return get_total_norm(looked_at, torch.inf) if looked_at else None
 
 
@@ -51,7 +51,7 @@ def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor | None:
         with torch.no_grad():
             norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
             return norm
-    local = [each for grad in gradients for each in _local(grad)]
+    local = [each for grad in gradients for each in local_values(grad)]
     halves = [each for each in local if each.dtype == torch.float16]
     if halves:  # whose norm has no room where they have
         return largest(local)
@@ -68,7 +68,7 @@ def _is_plain(gradient: Tensor) -> bool:
     )
 
 
-def _local(tensor: Tensor) -> Iterator[Tensor]:
+def local_values(tensor: Tensor) -> Iterator[Tensor]:
     """Yield what this process has of a tensor, if it can be looked at."""
     if is_lazy(tensor) or tensor.is_meta or hasattr(tensor, "local_shards"):
         return
@@ -133,7 +133,7 @@ def unsound(
 
 
 def _has_nan(value: Tensor) -> bool:
-    return any(bool(local.isnan().any()) for local in _local(value))
+    return any(bool(local.isnan().any()) for local in local_values(value))
 
 
 def refuse_unsound(
@@ -170,7 +170,7 @@ def save_sound(
     with trainer.profiler.profile("save_checkpoint"):  # type: ignore[attr-defined]
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only)
         if weights_only:
-            for average in _averages(trainer):
+            for average in averages_of(trainer):
                 average.on_save_checkpoint(trainer, trainer.lightning_module, checkpoint)
                 checkpoint.pop("averaging_state", None)
                 checkpoint.pop("current_model_state", None)
@@ -207,7 +207,8 @@ def _nested(value: Any) -> Iterator[Tensor]:
             yield from _nested(one)
 
 
-def _averages(trainer: Trainer) -> list[WeightAveraging]:
+def averages_of(trainer: Trainer) -> list[WeightAveraging]:
+    """Return Lightning's callbacks that average weights."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return [each for each in callbacks if isinstance(each, WeightAveraging)]
 
@@ -220,6 +221,6 @@ def go_back(trainer: Trainer, checkpoints: Path) -> Path | None:
     checkpoint = read_checkpoint(path)
     trainer.strategy.load_model_state_dict(checkpoint)
     trainer.strategy.load_optimizer_state_dict(checkpoint)
-    for average in _averages(trainer):
+    for average in averages_of(trainer):
         average.on_load_checkpoint(trainer, trainer.lightning_module, checkpoint)
     return path

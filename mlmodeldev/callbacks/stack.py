@@ -25,6 +25,7 @@ from mlmodeldev.callbacks.resume import ResumeCheckpoint
 from mlmodeldev.callbacks.samples import Samples
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.callbacks.throughput import Throughput
+from mlmodeldev.callbacks.write_first import WriteFirst
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.instantiation import instantiate
 from mlmodeldev.settings.lightning_names import accept_both_names
@@ -63,6 +64,7 @@ def make_callbacks(
     )
     stack: list[Callback] = [
         Beats(),
+        WriteFirst(recovery),
         SeedSteps(training.seed),
         MetricStates(),
         numbers,

@@ -236,6 +236,9 @@ def _write_exports(trainer: Trainer, model: LightningModule) -> None:
 
     A hook would not do: of a trial that was killed after its last step, Lightning calls none.
     """
+    from mlmodeldev.callbacks.averages import use_averages
+
+    use_averages(trainer, model)
     for exporter in _exporters(trainer):
         exporter.write(trainer, model)
 

@@ -82,7 +82,7 @@ def make_trainer(
         "enable_checkpointing": True,
     }
     try:
-        return Trainer(**{**arguments, **training.trainer})
+        trainer = Trainer(**{**arguments, **training.trainer})
     except (MisconfigurationException, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         if training.trainer:
@@ -90,6 +90,10 @@ def make_trainer(
         if isinstance(error, MisconfigurationException):
             raise UsageError(f"training: {text}") from None
         raise
+    # Where max_steps is set Lightning takes each start for one in the middle of an epoch: what was
+    # at its end would end it once more, and read on in the order of the next but one.
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+    return trainer
 
 
 def choose_accelerator(accelerator: str) -> str:

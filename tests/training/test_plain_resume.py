@@ -95,7 +95,7 @@ def run(tmp_path: Path) -> Run:
         target = {"_target_": kind if "." in kind else f"{classes}.{kind}", **data}
         printed = tmp_path / f"{name}.txt"
         overrides = [*COMMON, "artefacts.rehearsal=false", *place, *own, *more]
-        model = {"_target_": f"{classes}.{model}"}
+        model = {"_target_": model if "." in model else f"{classes}.{model}"}
         code = in_fork(printed, run_classes, model, target, overrides, at, int(number))
         return TrialResult(code, tmp_path / "single" / name, printed.read_text())
 
