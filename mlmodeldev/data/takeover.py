@@ -189,20 +189,20 @@ class StreamLoader(_Loader):
         yield from self._hand_on(batches, epoch, done)
 
     def _seeded(self, epoch: int, cycle: int) -> Iterator[Any]:
-        place, loader = self.place, self.loader
+        place, loader, rank = self.place, self.loader, self.place.shard.rank
         dataset: Any = getattr(loader, "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(epoch)
         if isinstance(loader, DataLoader):
-            loader.generator = torch.Generator().manual_seed(
-                place.key("stream", epoch, cycle) % 2**63
-            )
-        seed_all(place.key("stream", place.shard.rank, epoch, cycle))
+            # torch seeds the workers from it; on the first rank as ever, for trials that go on
+            path = ("workers", rank, epoch, cycle) if rank else ("stream", epoch, cycle)
+            loader.generator = torch.Generator().manual_seed(place.key(*path))
+        seed_all(place.key("stream", rank, epoch, cycle))
         batches = iter(loader)
         number = 0
         while True:
             # what training draws between two batches must not reach the stream
-            seed_all(place.key("stream", place.shard.rank, epoch, cycle, number))
+            seed_all(place.key("stream", rank, epoch, cycle, number))
             batch = next(batches, _END)
             if batch is _END:
                 return

@@ -15,7 +15,6 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     DistributedSampler,
-    IterableDataset,
     RandomSampler,
     Sampler,
     SubsetRandomSampler,
@@ -25,7 +24,7 @@ from torch.utils.data import (
 )
 
 from mlmodeldev.data.loader import Position, Shard
-from mlmodeldev.data.takeover import Place, ResumableLoader, StreamLoader
+from mlmodeldev.data.takeover import Place, ResumableLoader
 
 SIZE = 23
 START = Position(0, 0)
@@ -207,7 +206,7 @@ def test_validation_gives_each_example_to_one_rank() -> None:
 def test_a_distributed_sampler_is_left_its_share() -> None:
     parts = []
     for rank in range(2):
-        sampler = DistributedSampler(Numbers(), num_replicas=2, rank=rank, shuffle=True)
+        sampler: Any = DistributedSampler(Numbers(), num_replicas=2, rank=rank, shuffle=True)
         made = ResumableLoader(
             DataLoader(Numbers(), batch_size=4, sampler=sampler), Place(shard=Shard(rank, 2))
         )
@@ -258,28 +257,6 @@ def test_overfitting_takes_the_order_of_the_data() -> None:
     made = loader("shuffled", in_order=True)
     assert values(made)[0] == [0, 1, 2, 3]
     assert isinstance(made.sampler, torch.utils.data.SequentialSampler)
-
-
-class Stream(IterableDataset[Any]):
-    """Shuffles by a buffer, by Python's generator."""
-
-    def __iter__(self) -> Iterator[float]:
-        buffer: list[float] = []
-        for number in range(40):
-            buffer.append(number + random.random())
-            if len(buffer) > 8:
-                yield buffer.pop(random.randrange(len(buffer)))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_goes_on_where_it_was_left(workers: int) -> None:
-    def stream(batch: int) -> Any:
-        plain = DataLoader(Stream(), batch_size=5, num_workers=workers)
-        return StreamLoader(plain, Place(seed=3, position=lambda: Position(1, batch)))
-
-    whole = values(disturbed(stream(0)))
-    assert len(whole) > 5
-    assert values(disturbed(stream(4))) == whole[4:]
 
 
 def test_moving_a_batch_is_seeded_by_its_number() -> None:
