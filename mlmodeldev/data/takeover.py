@@ -19,7 +19,7 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, SequentialSampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from mlmodeldev.data.loader import ALONE, Position, Shard, key, outlive_sigterm
 from mlmodeldev.data.order import Order, Request
@@ -109,10 +109,18 @@ class ResumableLoader(_Loader):
 
     @property
     def sampler(self) -> Any:
-        """The loader's sampler; a sequential one in overfitting."""
-        return (
-            SequentialSampler(self.loader.dataset) if self.place.in_order else self.loader.sampler
-        )
+        """What gives the indices; a sequential sampler in overfitting."""
+        return self.order.sampler
+
+    @property
+    def batch_size(self) -> int | None:
+        """Examples in a batch of this rank; None: not batched, or its batch sampler tells none."""
+        return self.order.batch_size
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a last, smaller batch is left out."""
+        return self.order.drop_last
 
     def __len__(self) -> int:
         """Batches in a whole epoch on this rank."""
