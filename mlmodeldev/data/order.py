@@ -7,7 +7,7 @@ name, epoch), and whatever sampler there is gives its indices under it.
 Example::
 
     order = Order(DataLoader(data, batch_size=32, shuffle=True), seed=0)
-    next(order.requests(epoch=3, first=17))      # Request(epoch=3, number=17, indices=[...])
+    list(order.requests(epoch=3))[17]      # Request(epoch=3, number=17, indices=[...])
 """
 
 from __future__ import annotations
@@ -119,17 +119,16 @@ class Order:
         rank, size = self._shard
         return -(-count // size) if self._train else len(range(rank, count, size))
 
-    def requests(self, epoch: int, first: int = 0, cycle: int = 0) -> Iterator[Request]:
-        """Yield this rank's batches of an epoch.
+    def requests(self, epoch: int, cycle: int = 0, begun: int = 0) -> Iterator[Request]:
+        """Yield this rank's batches of one pass over the data.
 
         Args:
             epoch: from 0.
-            first: number of the batch to begin with.
-            cycle: which pass over the data within the epoch, for a loader that is shorter than
-                another that it is combined with.
+            cycle: which pass within the epoch, for a loader that is shorter than another that it
+                is combined with.
+            begun: batches of the epoch's passes before this one.
         """
         path = (*self._path, epoch, cycle) if cycle else (*self._path, epoch)
-        begun = cycle * len(self) if cycle else 0
         drawn = self._drawn(self._source, key(self._seed, *path), epoch + cycle)
         batches: Iterable[Any] = self._share(drawn)
         size = self.batch_size if self._batches is None else None
@@ -137,9 +136,8 @@ class Order:
             batches = _batched(batches, size)
             if self.drop_last:
                 batches = (batch for batch in batches if len(batch) == size)
-        for place, batch in enumerate(batches):
-            if place >= first:
-                yield Request(epoch, begun + place, batch)
+        for number, batch in enumerate(batches, begun):
+            yield Request(epoch, number, batch)
 
     def _share(self, values: Iterator[Any]) -> Iterator[Any]:
         rank, size = self._shard
