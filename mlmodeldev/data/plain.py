@@ -173,7 +173,7 @@ class TakenOver:
             train,
             self._shard,
             self._position if train else _at_the_start,
-            train and self._overfit,
+            self._overfit and stage.partition("/")[0] != "test",
             self._moves,
         )
         made: ResumableLoader | StreamLoader

@@ -20,7 +20,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, get_worker_info
 
 from mlmodeldev.data.loader import ALONE, Position, Shard, key, outlive_sigterm
 from mlmodeldev.data.order import Order, Request
@@ -230,6 +230,13 @@ class StreamLoader(_Loader):
     Where its order depends on global random numbers only, and its workers are not kept from epoch
     to epoch, what follows is what an undisturbed process sees.
     """
+
+    @property
+    def sampler(self) -> Any:
+        """The user's; in overfitting a sequential one, for Lightning would put another there."""
+        if self.place.in_order:
+            return SequentialSampler(self.loader.dataset)
+        return self.loader.sampler
 
     def __len__(self) -> int:
         """As the user's loader answers; a TypeError where it has no length."""

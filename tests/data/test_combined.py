@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from mlmodeldev.data.plain import take_over
 
 Loaders = Callable[[bool], Any]
+VALIDATED = -1
 
 
 class Counted(IterableDataset[int]):
@@ -90,6 +91,9 @@ class Recorder(LightningModule):
         self.rows.append((epoch, batch_idx, *(None if x is None else int(x) for x in parts)))
         return self.weight * 0
 
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.rows.append((VALIDATED, int(batch)))
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self.save()
@@ -114,7 +118,7 @@ def train(
 ) -> list[Any]:
     """Return (epoch, number, what each loader gave) of each step of two epochs."""
     if taken:
-        training = SimpleNamespace(seed=5, overfit_batches=0)
+        training = SimpleNamespace(seed=5, overfit_batches=limits.get("overfit_batches", 0))
         settings: Any = SimpleNamespace(training=training, processing=None, overrides={})
         world: Any = SimpleNamespace(rank=0, size=1)
         take_over(data, settings, world)
@@ -133,7 +137,7 @@ def train(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("limits", [{}, {"limit_train_batches": 2}])
+@pytest.mark.parametrize("limits", [{}, {"limit_train_batches": 2}, {"overfit_batches": 2}])
 @pytest.mark.parametrize("name", LOADERS)
 def test_it_is_what_lightning_gives_itself(name: str, limits: Any) -> None:
     loaders = LOADERS[name]
@@ -145,6 +149,7 @@ ENDS: list[tuple[str, Any]] = [(name, {}) for name in LOADERS]
 ENDS += [
     ("a stream alone", {"reload_dataloaders_every_n_epochs": 1}),
     ("listed and a stream", {"reload_dataloaders_every_n_epochs": 1}),
+    ("one example and a stream", {"overfit_batches": 1}),
 ]
 
 
@@ -164,3 +169,19 @@ def test_each_pass_of_an_epoch_has_an_order_of_its_own() -> None:
     passes = [given[n : n + 5] for n in range(0, 20, 5)]
     assert all(sorted(each) == list(range(5)) for each in passes)
     assert len({*map(tuple, passes)}) == 4
+
+
+class Validated(Data):
+    def val_dataloader(self) -> Any:
+        return listed(3, False)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_overfitting_validates_on_what_it_trains_on() -> None:
+    """Lightning turns the shuffling of both off, and makes each loader anew for it."""
+
+    def steps(taken: bool) -> list[Any]:
+        return train(Validated(lambda mix: listed(5, mix), True), taken=taken, overfit_batches=2)
+
+    assert steps(True) == steps(False)
+    assert (VALIDATED, 1) in steps(True)
