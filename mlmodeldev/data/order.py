@@ -7,7 +7,7 @@ name, epoch), and whatever sampler there is gives its indices under it.
 Example::
 
     order = Order(DataLoader(data, batch_size=32, shuffle=True), seed=0)
-    next(order.requests(epoch=3, first=17))      # Request(epoch=3, number=17, indices=[...])
+    list(order.requests(epoch=3))[17]      # Request(epoch=3, number=17, indices=[...])
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ class Order:
             shared among the ranks, its batch size being each rank's, as in Lightning.
         train: ranks get equally many examples, some twice, as torch's DistributedSampler does;
             else each example goes to exactly one rank.
-        in_order: the data set's order, whatever the sampler: for overfitting.
+        in_order: the data set's order, whatever the sampler: for overfitting. Batches of a sampler
+            of the user's that tells no ``batch_size`` stay as they are.
+
+    Attributes:
+        sampler: gives the indices, unless a batch sampler of the user's own class gives batches.
+        batch_size: examples in a batch; None: it isn't batched, or the batch sampler doesn't tell.
+        drop_last: whether a last, smaller batch is left out.
     """
 
     def __init__(
@@ -76,17 +82,24 @@ class Order:
     ) -> None:
         self._seed, self._path = seed, (("order", name) if name else ("order",))
         self._shard, self._train = shard, train
-        self._batches: Any = None
-        if loader.batch_sampler is not None and type(loader.batch_sampler) is not BatchSampler:
-            self._batches = loader.batch_sampler
-        self._sampler: Any = SequentialSampler(loader.dataset) if in_order else loader.sampler  # type: ignore[arg-type]
-        if in_order:
-            self._batches = None
         batched: Any = loader.batch_sampler
-        self._size: int | None = None if batched is None else getattr(batched, "batch_size", None)
-        self._drop_last = bool(loader.drop_last)
-        if isinstance(self._sampler, DistributedSampler):
+        # torch makes one itself of a sampler and a size; of one that is given to it, it knows none
+        # of its parts: `loader.sampler` is a sequential one then, `loader.drop_last` is false
+        is_plain = type(batched) is BatchSampler
+        self.batch_size: int | None = getattr(batched, "batch_size", None)
+        self.drop_last = bool(getattr(batched, "drop_last", False))
+        self.sampler: Any = batched.sampler if is_plain else loader.sampler
+        of_its_own = not (batched is None or is_plain or (in_order and self.batch_size))
+        self._batches: Any = batched if of_its_own else None
+        if in_order:
+            self.sampler = SequentialSampler(loader.dataset)  # type: ignore[arg-type]
+        if any(isinstance(each, DistributedSampler) for each in _layers(self._source)):
             self._shard = ALONE  # it takes this rank's part itself
+
+    @property
+    def _source(self) -> Any:
+        """What the order is drawn from: batches, or indices."""
+        return self.sampler if self._batches is None else self._batches
 
     def __len__(self) -> int:
         """Batches of this rank in an epoch.
@@ -96,39 +109,35 @@ class Order:
         """
         if self._batches is not None:
             return self._of_rank(len(self._batches))
-        count = self._of_rank(len(self._sampler))
-        if self._size is None:
+        count = self._of_rank(len(self.sampler))
+        if self.batch_size is None:
             return count
-        full, rest = divmod(count, self._size)
-        return full if self._drop_last or not rest else full + 1
+        full, rest = divmod(count, self.batch_size)
+        return full if self.drop_last or not rest else full + 1
 
     def _of_rank(self, count: int) -> int:
         rank, size = self._shard
         return -(-count // size) if self._train else len(range(rank, count, size))
 
-    def requests(self, epoch: int, first: int = 0, cycle: int = 0) -> Iterator[Request]:
-        """Yield this rank's batches of an epoch.
+    def requests(self, epoch: int, cycle: int = 0, begun: int = 0) -> Iterator[Request]:
+        """Yield this rank's batches of one pass over the data.
 
         Args:
             epoch: from 0.
-            first: number of the batch to begin with.
-            cycle: which pass over the data within the epoch, for a loader that is shorter than
-                another that it is combined with.
+            cycle: which pass within the epoch, for a loader that is shorter than another that it
+                is combined with.
+            begun: batches of the epoch's passes before this one.
         """
         path = (*self._path, epoch, cycle) if cycle else (*self._path, epoch)
-        number = key(self._seed, *path)
-        begun = cycle * len(self) if cycle else 0
-        batches: Iterable[Any]
-        if self._batches is not None:
-            batches = self._share(self._drawn(self._batches, number, epoch + cycle))
-        else:
-            indices = self._share(self._drawn(self._sampler, number, epoch + cycle))
-            batches = indices if self._size is None else _batched(indices, self._size)
-            if self._size is not None and self._drop_last:
-                batches = (batch for batch in batches if len(batch) == self._size)
-        for place, batch in enumerate(batches):
-            if place >= first:
-                yield Request(epoch, begun + place, batch)
+        drawn = self._drawn(self._source, key(self._seed, *path), epoch + cycle)
+        batches: Iterable[Any] = self._share(drawn)
+        size = self.batch_size if self._batches is None else None
+        if size is not None:
+            batches = _batched(batches, size)
+            if self.drop_last:
+                batches = (batch for batch in batches if len(batch) == size)
+        for number, batch in enumerate(batches, begun):
+            yield Request(epoch, number, batch)
 
     def _share(self, values: Iterator[Any]) -> Iterator[Any]:
         rank, size = self._shard
@@ -142,8 +151,7 @@ class Order:
 
     def _drawn(self, sampler: Any, number: int, epoch: int) -> Iterator[Any]:
         """Iterate over a sampler, its random numbers a function of ``number``."""
-        each: Any
-        for each in (sampler, getattr(sampler, "sampler", None)):
+        for each in _layers(sampler):
             if hasattr(each, "set_epoch"):
                 each.set_epoch(epoch)
         if type(sampler) is DistributedSampler:
@@ -151,6 +159,11 @@ class Order:
         if type(sampler) in _PRIVATE:
             return _with_generator(sampler, number)
         return _apart(sampler, number)
+
+
+def _layers(sampler: Any) -> tuple[Any, ...]:
+    """Return a sampler, and the one that it draws from, if any."""
+    return sampler, getattr(sampler, "sampler", None)
 
 
 def _with_generator(sampler: Any, number: int) -> Iterator[Any]:
@@ -175,8 +188,7 @@ def _with_generator(sampler: Any, number: int) -> Iterator[Any]:
 
 def _apart(sampler: Any, number: int) -> Iterator[Any]:
     """Iterate in chunks under generators of its own; what others draw between has no effect."""
-    each: Any
-    for each in (sampler, getattr(sampler, "sampler", None)):
+    for each in _layers(sampler):
         if isinstance(getattr(each, "generator", None), torch.Generator):
             each.generator.manual_seed(number)
     mine: Any = None
@@ -198,6 +210,7 @@ def _apart(sampler: Any, number: int) -> Iterator[Any]:
         yield from chunk
 
 
-def _batched(values: Iterator[Any], size: int) -> Iterator[list[Any]]:
+def _batched(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    values = iter(values)
     while batch := list(islice(values, size)):
         yield batch

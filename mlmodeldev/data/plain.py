@@ -173,7 +173,7 @@ class TakenOver:
             train,
             self._shard,
             self._position if train else _at_the_start,
-            train and self._overfit,
+            self._overfit and stage.partition("/")[0] != "test",
             self._moves,
         )
         made: ResumableLoader | StreamLoader
@@ -190,12 +190,9 @@ class TakenOver:
         trainer = self.module.trainer
         assert trainer is not None
         epochs: Any = trainer.fit_loop.epoch_progress.current
-        if self._overfit:
-            epoch = 0  # the same augmentation, too
-        elif epochs.processed > epochs.completed:  # restored from an epoch's end
-            return Position(epochs.processed, 0)
-        else:
-            epoch = epochs.completed
+        epoch = max(epochs.processed, epochs.completed)  # restored from an epoch's end: processed
+        if epochs.ready <= epoch:  # between two epochs the batches are those of the last one
+            return Position(epoch, 0)
         return Position(epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
     def _warn_of_stream(self, loader: Any) -> None:

@@ -13,10 +13,11 @@ Example::
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset, SequentialSampler, get_worker_info
@@ -48,16 +49,43 @@ class Place:
     in_order: bool = False
     seeds_moves: bool = False
 
+    def drawn(self, epoch: int) -> int:
+        """Return the epoch whose order and random numbers an epoch has: overfitting repeats one."""
+        return 0 if self.in_order else epoch
+
     def key(self, purpose: str, *path: int) -> int:
         """Return a number of its own for a purpose."""
         return key(self.seed, purpose, self.name, *path)
 
 
+class _Pass(NamedTuple):
+    """One pass over the data: an epoch has several, where a longer loader is combined with it.
+
+    Attributes:
+        epoch: of training.
+        cycle: passes of the epoch before this one.
+        begun: batches of those.
+        done: batches of the epoch that are done; those of them that are this pass's are dropped.
+    """
+
+    epoch: int
+    cycle: int
+    begun: int
+    done: int
+
+
 class _Loader:
-    """What all loaders here have: the loader of the user, and no state of their own."""
+    """What all loaders here have: the loader of the user, and no state that a checkpoint holds.
+
+    The trainer tells where an epoch's first pass is entered. Where the next one of the epoch begins
+    is counted here, for Lightning may have fetched a batch more than its progress says. A loader
+    that had run out before a resume runs out at once after it: Lightning's ``max_size_cycle`` ends
+    the epoch when all have, and its ``max_size`` gives None for one that has.
+    """
 
     def __init__(self, loader: Any, place: Place) -> None:
         self.loader, self.place = loader, place
+        self._next: _Pass | None = None
 
     def __getattr__(self, name: str) -> Any:
         """Answer for the user's loader: its dataset, batch_size and so on."""
@@ -71,13 +99,46 @@ class _Loader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Accept what `state_dict` gave."""
+        self._next = None
 
-    def _hand_on(self, batches: Iterable[Any], epoch: int, first: int) -> Iterator[Any]:
-        place = self.place
-        for number, batch in enumerate(batches, first):
-            if place.seeds_moves:
-                seed_all(place.key("move", place.shard.rank, epoch, number))
-            yield batch
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: nothing of this runs before the first batch is asked for.
+        place, (epoch, done) = self.place, self.place.position()
+        at, self._next = self._next, None
+        # none or one batch is fetched ahead; else this is no restart, but a beginning
+        ran_out = at is not None and at.epoch == epoch and at.done - done in (0, 1)
+        if at is None or not ran_out:
+            at = _Pass(epoch, 0, 0, done)
+        items, after = self._enter(at)
+        while ran_out and items is None and after.begun > at.begun:
+            at = after
+            items, after = self._enter(at)
+        if items is not None:
+            number = at.done
+            for batch in self._batches(items):
+                if place.seeds_moves:
+                    seed_all(place.key("move", place.shard.rank, place.drawn(epoch), number))
+                number += 1
+                yield batch
+            after = _Pass(epoch, at.cycle + 1, number, number)
+        if place.train:
+            self._next = after
+
+    def _enter(self, at: _Pass) -> tuple[Iterator[Any] | None, _Pass]:
+        """Return what a pass has left; None, and the pass that follows, where that is nothing."""
+        items = self._items(at)
+        dropped = sum(1 for _ in islice(items, at.done - at.begun))
+        first = next(items, _END)
+        if first is _END:
+            return None, _Pass(at.epoch, at.cycle + 1, at.begun + dropped, at.done)
+        return chain((first,), items), at
+
+    def _items(self, at: _Pass) -> Iterator[Any]:
+        """Return all that a pass gives, before it is made into batches."""
+        raise NotImplementedError
+
+    def _batches(self, items: Iterator[Any]) -> Iterator[Any]:
+        return items
 
 
 class ResumableLoader(_Loader):
@@ -109,32 +170,30 @@ class ResumableLoader(_Loader):
 
     @property
     def sampler(self) -> Any:
-        """The loader's sampler; a sequential one in overfitting."""
-        return (
-            SequentialSampler(self.loader.dataset) if self.place.in_order else self.loader.sampler
-        )
+        """What gives the indices; a sequential sampler in overfitting."""
+        return self.order.sampler
+
+    @property
+    def batch_size(self) -> int | None:
+        """Examples in a batch of this rank; None: not batched, or its batch sampler tells none."""
+        return self.order.batch_size
+
+    @property
+    def drop_last(self) -> bool:
+        """Whether a last, smaller batch is left out."""
+        return self.order.drop_last
 
     def __len__(self) -> int:
         """Batches in a whole epoch on this rank."""
         return len(self.order)
 
-    def __iter__(self) -> Iterator[Any]:
-        # A generator: nothing of this runs before the first batch is asked for.
-        epoch, batch = self.place.position()
-        cycle, first = divmod(batch, max(1, len(self))) if self._has_length() else (0, batch)
-        requests = self.order.requests(epoch, first, cycle)
-        yield from self._hand_on(self._batches(requests), epoch, batch)
+    def _items(self, at: _Pass) -> Iterator[Request]:
+        return self.order.requests(self.place.drawn(at.epoch), at.cycle, at.begun)
 
-    def _has_length(self) -> bool:
-        try:
-            return len(self) > 0
-        except TypeError:  # a sampler without an end
-            return False
-
-    def _batches(self, requests: Iterator[Request]) -> Iterator[Any]:
+    def _batches(self, items: Iterator[Request]) -> Iterator[Any]:
         if not self._workers and not self._pin:
-            return map(self._source.__getitem__, requests)
-        self._requests.requests = requests
+            return map(self._source.__getitem__, items)
+        self._requests.requests = items
         if self._torch is None:
             self._torch = self._make()
         self._running = iter(self._torch)
@@ -172,37 +231,33 @@ class StreamLoader(_Loader):
     to epoch, what follows is what an undisturbed process sees.
     """
 
+    @property
+    def sampler(self) -> Any:
+        """The user's; in overfitting a sequential one, for Lightning would put another there."""
+        if self.place.in_order:
+            return SequentialSampler(self.loader.dataset)
+        return self.loader.sampler
+
     def __len__(self) -> int:
         """As the user's loader answers; a TypeError where it has no length."""
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[Any]:
-        epoch, done = self.place.position()
-        cycle, first = 0, done
-        length = _length(self.loader)
-        if length:
-            cycle, first = divmod(done, length)
-        batches = self._seeded(epoch, cycle)
-        for _ in range(first):
-            if next(batches, _END) is _END:
-                return
-        yield from self._hand_on(batches, epoch, done)
-
-    def _seeded(self, epoch: int, cycle: int) -> Iterator[Any]:
+    def _items(self, at: _Pass) -> Iterator[Any]:
         place, loader = self.place, self.loader
+        rank, epoch, cycle = place.shard.rank, place.drawn(at.epoch), at.cycle
         dataset: Any = getattr(loader, "dataset", None)
         if hasattr(dataset, "set_epoch"):
             dataset.set_epoch(epoch)
         if isinstance(loader, DataLoader):
-            loader.generator = torch.Generator().manual_seed(
-                place.key("stream", epoch, cycle) % 2**63
-            )
-        seed_all(place.key("stream", place.shard.rank, epoch, cycle))
+            # torch seeds the workers from it; on the first rank as ever, for trials that go on
+            path = ("workers", rank, epoch, cycle) if rank else ("stream", epoch, cycle)
+            loader.generator = torch.Generator().manual_seed(place.key(*path))
+        seed_all(place.key("stream", rank, epoch, cycle))
         batches = iter(loader)
         number = 0
         while True:
             # what training draws between two batches must not reach the stream
-            seed_all(place.key("stream", place.shard.rank, epoch, cycle, number))
+            seed_all(place.key("stream", rank, epoch, cycle, number))
             batch = next(batches, _END)
             if batch is _END:
                 return
@@ -214,13 +269,6 @@ class StreamLoader(_Loader):
 
 
 _END = object()
-
-
-def _length(loader: Any) -> int | None:
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        return None
 
 
 class _Requests:

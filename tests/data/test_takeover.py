@@ -15,7 +15,6 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     DistributedSampler,
-    IterableDataset,
     RandomSampler,
     Sampler,
     SubsetRandomSampler,
@@ -25,7 +24,7 @@ from torch.utils.data import (
 )
 
 from mlmodeldev.data.loader import Position, Shard
-from mlmodeldev.data.takeover import Place, ResumableLoader, StreamLoader
+from mlmodeldev.data.takeover import Place, ResumableLoader
 
 SIZE = 23
 START = Position(0, 0)
@@ -92,6 +91,24 @@ class Countdown(Sampler[int]):
         return iter([(i + self.epoch) % SIZE for i in range(SIZE)])
 
 
+class Halved(DistributedSampler[Any]):
+    """A batch sampler that takes its rank's part itself."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([[index, index] for index in super().__iter__()])
+
+
+class Named(BatchSampler):
+    """A batch sampler of a class of its own."""
+
+
+def batches(sampler: Any, drop_last: bool = False) -> DataLoader[Any]:
+    return DataLoader(Numbers(), batch_sampler=BatchSampler(sampler, 4, drop_last))
+
+
+ODD = [float(i % 2) for i in range(SIZE)]
+
+
 def weighted() -> DataLoader[Any]:
     sampler = WeightedRandomSampler([1.0 + i for i in range(SIZE)], 20)
     return DataLoader(Numbers(), batch_size=4, sampler=sampler)
@@ -109,9 +126,11 @@ LOADERS: dict[str, Callable[[], DataLoader[Any]]] = {
     "weighted": weighted,
     "subset": lambda: DataLoader(Numbers(), batch_size=4, sampler=SubsetRandomSampler(range(9))),
     "buckets": lambda: DataLoader(Numbers(), batch_sampler=Buckets()),
-    "batches of a sampler": lambda: DataLoader(
-        Numbers(), batch_sampler=BatchSampler(RandomSampler(Numbers()), 4, drop_last=False)
-    ),
+    "batches of a sampler": lambda: batches(RandomSampler(Numbers())),
+    "whole batches": lambda: batches(RandomSampler(Numbers()), drop_last=True),
+    "batches in order": lambda: batches(range(SIZE), drop_last=True),
+    "batches of a subset": lambda: batches(SubsetRandomSampler(range(9))),
+    "batches by weight": lambda: batches(WeightedRandomSampler(ODD, 30)),
     "own sampler": lambda: DataLoader(Numbers(), batch_size=4, sampler=Countdown()),
     "not batched": lambda: DataLoader(Numbers(), batch_size=None, shuffle=True),
     "noisy": lambda: DataLoader(Noisy(), batch_size=4, shuffle=True, collate_fn=noisy_collate),
@@ -159,7 +178,11 @@ def test_workers_change_nothing(name: str) -> None:
     made.close()
 
 
-@pytest.mark.parametrize("name", ["shuffled", "weighted", "buckets", "noisy", "own sampler"])
+OWN_ORDER = ["shuffled", "weighted", "buckets", "noisy", "own sampler", "batches of a sampler"]
+OF_BATCHES = ["whole batches", "batches of a subset", "batches by weight"]
+
+
+@pytest.mark.parametrize("name", OWN_ORDER + OF_BATCHES)
 def test_each_epoch_has_an_order_of_its_own(name: str) -> None:
     epochs = [values(loader(name, Position(epoch, 0))) for epoch in range(4)]
     assert all(a != b for n, a in enumerate(epochs) for b in epochs[:n])
@@ -182,6 +205,24 @@ def test_plain_data_are_what_torch_gives() -> None:
     taken = ResumableLoader(plain, Place())
     for mine, theirs in zip(taken, plain, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", [*OF_BATCHES, "batches of a sampler", "batches in order"])
+def test_a_batch_sampler_decides_as_in_torchs_loader(name: str) -> None:
+    """torch's loader knows nothing of the sampler inside of one that it is given."""
+    theirs, made = LOADERS[name](), loader(name)
+    mine = values(made)
+    assert [len(batch) for batch in mine] == [len(batch) for batch in theirs]
+    assert len(made) == len(theirs)
+    wanted = {"batches of a subset": set(range(9)), "batches by weight": set(range(1, SIZE, 2))}
+    assert {i for batch in mine for i in batch} <= wanted.get(name, set(range(SIZE)))
+    if name == "batches of a subset":
+        assert sorted(i for batch in mine for i in batch) == list(range(9))
+    if name == "batches in order":
+        assert mine == values(theirs)
+    inside: Any = theirs.batch_sampler
+    assert (type(made.sampler), made.batch_size) == (type(inside.sampler), 4)
+    assert made.drop_last == inside.drop_last
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -207,7 +248,7 @@ def test_validation_gives_each_example_to_one_rank() -> None:
 def test_a_distributed_sampler_is_left_its_share() -> None:
     parts = []
     for rank in range(2):
-        sampler = DistributedSampler(Numbers(), num_replicas=2, rank=rank, shuffle=True)
+        sampler: Any = DistributedSampler(Numbers(), num_replicas=2, rank=rank, shuffle=True)
         made = ResumableLoader(
             DataLoader(Numbers(), batch_size=4, sampler=sampler), Place(shard=Shard(rank, 2))
         )
@@ -216,12 +257,53 @@ def test_a_distributed_sampler_is_left_its_share() -> None:
     assert len(parts) == 24
 
 
+SHARED: dict[str, Callable[[Any], DataLoader[Any]]] = {
+    "in a batch sampler": batches,
+    "whole batches": lambda sampler: batches(sampler, drop_last=True),
+    "in one of its own class": lambda sampler: DataLoader(
+        Numbers(), batch_sampler=Named(sampler, 4, drop_last=False)
+    ),
+    "a batch sampler itself": lambda sampler: DataLoader(
+        Numbers(), batch_sampler=Halved(Numbers(), sampler.num_replicas, sampler.rank)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_distributed_sampler_inside_is_left_its_share(name: str) -> None:
+    seen: set[int] = set()
+    for rank in range(2):
+        plain = SHARED[name](DistributedSampler(Numbers(), num_replicas=2, rank=rank))
+        whole = values(ResumableLoader(plain, Place(shard=Shard(rank, 2))))
+        at = Place(position=lambda: Position(3, 2), shard=Shard(rank, 2))
+        rest = values(ResumableLoader(plain, at))
+        inside: Any = plain.batch_sampler
+        for epoch, mine in ((0, whole), (3, rest)):
+            getattr(inside, "sampler", inside).set_epoch(epoch)
+            assert mine == values(plain)[2 if epoch else 0 :]
+        assert len(ResumableLoader(plain, at)) == len(whole)
+        seen |= {i for batch in whole for i in batch}
+    assert len(seen) >= (16 if name == "whole batches" else SIZE)
+
+
 def test_a_shorter_loader_begins_a_new_pass() -> None:
     """Lightning iterates over it again within the epoch; the place is counted in batches of it."""
-    passes = [values(loader("subset", Position(0, 3 * n))) for n in range(3)]
-    assert all(sorted(i for batch in each for i in batch) == list(range(9)) for each in passes)
-    assert passes[0] != passes[1] != passes[2]
-    assert values(loader("subset", Position(0, 4))) == passes[1][1:]
+
+    def passes(first: int) -> list[list[Any]]:
+        done = first
+        made = ResumableLoader(
+            LOADERS["subset"](), Place(seed=7, position=lambda: Position(0, done))
+        )
+        given = []
+        for _ in range(3):
+            given.append(values(made))
+            done += len(given[-1])
+        return given
+
+    whole = passes(0)
+    assert all(sorted(i for batch in each for i in batch) == list(range(9)) for each in whole)
+    assert whole[0] != whole[1] != whole[2]
+    assert passes(4)[:2] == [[], whole[1][1:]], "that it has run out comes again"
 
 
 def test_the_users_worker_sees_the_users_data() -> None:
@@ -258,28 +340,9 @@ def test_overfitting_takes_the_order_of_the_data() -> None:
     made = loader("shuffled", in_order=True)
     assert values(made)[0] == [0, 1, 2, 3]
     assert isinstance(made.sampler, torch.utils.data.SequentialSampler)
-
-
-class Stream(IterableDataset[Any]):
-    """Shuffles by a buffer, by Python's generator."""
-
-    def __iter__(self) -> Iterator[float]:
-        buffer: list[float] = []
-        for number in range(40):
-            buffer.append(number + random.random())
-            if len(buffer) > 8:
-                yield buffer.pop(random.randrange(len(buffer)))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_goes_on_where_it_was_left(workers: int) -> None:
-    def stream(batch: int) -> Any:
-        plain = DataLoader(Stream(), batch_size=5, num_workers=workers)
-        return StreamLoader(plain, Place(seed=3, position=lambda: Position(1, batch)))
-
-    whole = values(disturbed(stream(0)))
-    assert len(whole) > 5
-    assert values(disturbed(stream(4))) == whole[4:]
+    assert values(loader("whole batches", in_order=True))[0] == [0, 1, 2, 3]
+    again = values(loader("buckets", Position(4, 0), in_order=True))
+    assert again == values(loader("buckets")), "no size is told: the first epoch's, each time"
 
 
 def test_moving_a_batch_is_seeded_by_its_number() -> None:

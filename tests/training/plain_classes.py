@@ -105,6 +105,16 @@ class Two(Plain):
         return super().on_after_batch_transfer(batch, dataloader_idx)
 
 
+class Half(Two):
+    """A few examples with labels, again and again beside a stream whose length nobody tells."""
+
+    def train_dataloader(self) -> Any:
+        return {
+            "a": super().train_dataloader()["b"],
+            "b": DataLoader(Stream.Numbers(), batch_size=8),
+        }
+
+
 class Everything(LightningModule):
     """Metrics of all kinds, a scheduler that waits, random steps, hyper-parameters of any type."""
 

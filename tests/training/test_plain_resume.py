@@ -29,6 +29,7 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
     ),
     "without a test": ("Untested", "Plain", ["training.monitor=val_loss", "training.mode=min"]),
     "two loaders": ("OfTwo", "Two", ["training.monitor=train_loss", "training.mode=min"]),
+    "a loader and a stream": ("OfTwo", "Half", ["training.monitor=val_loss", "training.mode=min"]),
     "stream": ("OfStream", "Stream", []),
     "game": ("Game", "Plain", []),
     "own loaders": ("Alone", "mlmodeldev.data.plain.OfTheModel", []),
