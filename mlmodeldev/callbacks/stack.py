@@ -18,6 +18,7 @@ from mlmodeldev.callbacks.beats import Beats
 from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.example_inputs import ExampleInputs
 from mlmodeldev.callbacks.export import Export
+from mlmodeldev.callbacks.loader_epochs import LoaderEpochs
 from mlmodeldev.callbacks.metric_states import MetricStates
 from mlmodeldev.callbacks.nonfinite import NonFinite
 from mlmodeldev.callbacks.progress import ProgressReport
@@ -25,6 +26,7 @@ from mlmodeldev.callbacks.resume import ResumeCheckpoint
 from mlmodeldev.callbacks.samples import Samples
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.callbacks.throughput import Throughput
+from mlmodeldev.callbacks.training_states import TrainingStates
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.instantiation import instantiate
 from mlmodeldev.settings.lightning_names import accept_both_names
@@ -64,6 +66,8 @@ def make_callbacks(
     stack: list[Callback] = [
         Beats(),
         SeedSteps(training.seed),
+        TrainingStates(),
+        LoaderEpochs(),
         MetricStates(),
         numbers,
         EpochLog(folder.path / "log.json"),
