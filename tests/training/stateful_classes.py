@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchmetrics import MetricTracker, MinMaxMetric
 from torchmetrics.aggregation import RunningMean
 from torchmetrics.classification import MulticlassAccuracy
@@ -31,6 +32,24 @@ class ToTrain(LightningDataModule):
 
     def train_dataloader(self) -> Any:
         return DataLoader(points(80), batch_size=16, shuffle=True)
+
+
+class KeepsWorkers(LightningDataModule):
+    """A worker that is kept from epoch to epoch, as long as its loader is."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(points(80), batch_size=16, num_workers=1, persistent_workers=True)
+
+
+class Endless(Both):
+    """Training data without a length."""
+
+    class Numbers(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            yield from points(80)
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.Numbers(), batch_size=16)
 
 
 class Harder(LightningDataModule):
@@ -108,7 +127,7 @@ class ByHandWithMomentum(ByHand):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         optimizer: Any = self.optimizers()
-        if batch_idx % 2 == 0:
+        if batch_idx % 2:
             self.manual_backward(F.cross_entropy(self.net(batch[0]), batch[1]))
         optimizer.step()
         optimizer.zero_grad(set_to_none=False)
@@ -166,3 +185,43 @@ class Wrapped(Linear):
         self.log_dict(self.extremes.compute())
         self.extremes.reset()
         self.log("best", self.tracker.best_metric())
+
+
+class Partial(Linear):
+    """A frozen part that no checkpoint holds: strict loading is off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strict_loading = False
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+
+    def loss(self, batch: Any) -> Tensor:
+        return F.cross_entropy(self.net(self.frozen(batch[0])), batch[1])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name in [n for n in checkpoint["state_dict"] if n.startswith("frozen.")]:
+            del checkpoint["state_dict"][name]
+
+
+class PartialByStateDict(Partial):
+    """The same by a ``state_dict`` of its own, which exports hold, too."""
+
+    on_save_checkpoint = LightningModule.on_save_checkpoint
+
+    def state_dict(self, *args: Any, **options: Any) -> dict[str, Any]:
+        whole = super().state_dict(*args, **options)
+        return {name: value for name, value in whole.items() if "frozen." not in name}
+
+
+class CountsWorkers(Linear):
+    """Says after each epoch how many processes there are."""
+
+    def on_train_epoch_end(self) -> None:
+        print(f"workers {len(multiprocessing.active_children())}", flush=True)
+
+
+class LoadsWrongly(Linear):
+    """A mistake in code of the user's own."""
+
+    def on_fit_start(self) -> None:
+        nn.Linear(2, 2).load_state_dict({"weight": torch.zeros(3, 3), "bias": torch.zeros(2)})
