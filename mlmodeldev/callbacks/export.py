@@ -77,7 +77,7 @@ class Export(Callback):
             load_weights(pl_module, self.recovery.best_path)
             refuse_unsound(pl_module, usual)
             self._write("best", trainer, pl_module, best)
-            pl_module.load_state_dict(kept)
+            pl_module.load_state_dict(kept, strict=pl_module.strict_loading)
         if self._onnx:
             self.recovery.folder.update(onnx=self._onnx)
 
@@ -159,8 +159,12 @@ def inference_of(module: LightningModule) -> str | None:
 
 
 def load_weights(module: LightningModule, path: str | Path) -> None:
-    """Load a checkpoint's weights into a model, without running code from the file."""
-    module.load_state_dict(read_checkpoint(path)["state_dict"])
+    """Load a checkpoint's weights into a model, without running code from the file.
+
+    A model with ``strict_loading = False`` keeps what the checkpoint lacks, as Lightning has it.
+    """
+    state = read_checkpoint(path)["state_dict"]
+    module.load_state_dict(state, strict=module.strict_loading)
 
 
 def _copied(value: Any) -> Any:

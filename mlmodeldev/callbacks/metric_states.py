@@ -3,7 +3,9 @@
 Lightning's checkpoints leave it out: after a resume within an epoch, ``self.log(on_epoch=True)``
 and torchmetrics of training cover the rest of the epoch only, a `MaxMetric` begins anew, and a
 scheduler that waits for a metric of an earlier epoch finds none. The states of the model's own
-`torchmetrics.Metric` modules, of what it has logged, and the last value of each metric are kept.
+`torchmetrics.Metric` modules, of what it has logged, and the last value of each metric are kept;
+so are numbers and tensors that metrics keep in plain attributes, as wrappers do (the extremes of a
+`MinMaxMetric`, the place in a running window), and the steps of a `MetricTracker`.
 
 Example::
 
@@ -12,7 +14,7 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +25,8 @@ from pytorch_lightning.trainer.connectors.logger_connector.result import (
     _Sync,
 )
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricTracker
+from torchmetrics.wrappers.abstract import WrapperMetric
 
 from mlmodeldev.callbacks.of_ranks import gather, own_part
 
@@ -39,6 +42,7 @@ class MetricStates(Callback):
     def __init__(self) -> None:
         self._saved: dict[str, Any] = {}
         self._before_validation: dict[str, Any] | None = None
+        self._fresh: dict[str, dict[str, Any]] = {}
         self._epoch_over = False
         self._trainer: Trainer | None = None
         self._model: LightningModule | None = None
@@ -59,9 +63,9 @@ class MetricStates(Callback):
         reset = _logged_metrics(trainer) if self._epoch_over else set()
         states = self._before_validation
         if states is None:
-            states = _states_of(model, reset)
+            states = self._states_of(model, reset)
         last = {name: value.detach().cpu() for name, value in trainer.callback_metrics.items()}
-        return {"of_ranks": gather(trainer, {"metrics": states, "logged": results, "last": last})}
+        return {"of_ranks": gather(trainer, {**states, "logged": results, "last": last})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._saved = state_dict
@@ -71,14 +75,22 @@ class MetricStates(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer, self._model = trainer, pl_module
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._fresh = {name: _attributes_of(metric) for name, metric in _metrics_of(pl_module)}
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         saved, self._saved = own_part(trainer, self._saved.get("of_ranks")), {}
         if not saved:
             return
+        _bring_to_step(pl_module, saved.get("steps", {}))
         metrics = dict(_metrics_of(pl_module))
         for name, state in saved["metrics"].items():
             if name in metrics:
                 _restore(metrics[name], state, pl_module.device)
+        for name, values in saved.get("attributes", {}).items():
+            for each, value in values.items():
+                if hasattr(metrics.get(name), each):
+                    setattr(metrics[name], each, _on(value, pl_module.device))
         trainer._logger_connector._callback_metrics.update(saved["last"])
         for key, entry in saved["logged"].items():
             _register(trainer, pl_module, key, entry)
@@ -97,7 +109,7 @@ class MetricStates(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A trial that resumes here validates from the first batch on.
         if trainer.state.fn == "fit":
-            self._before_validation = _states_of(pl_module, set())
+            self._before_validation = self._states_of(pl_module, set())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._before_validation = None
@@ -107,16 +119,80 @@ class MetricStates(Callback):
         # On all ranks before any of them looks alone: torchmetrics gather when they are computed.
         _ = trainer.callback_metrics
 
+    def _states_of(self, model: LightningModule, reset: set[int]) -> dict[str, Any]:
+        """Return what the model's metrics have gathered, but for those that are about to be reset.
+
+        Of plain attributes those that have changed; others are what the code makes them.
+        """
+        attributes = {}
+        for name, metric in _metrics_of(model):
+            fresh = self._fresh.get(name, {})
+            changed = {
+                each: _copied(value)
+                for each, value in _attributes_of(metric).items()
+                if id(metric) not in reset and not _is_same(value, fresh.get(each))
+            }
+            if changed:
+                attributes[name] = changed
+        return {
+            "metrics": _states_of(model, reset),
+            "attributes": attributes,
+            "steps": {name: tracker.n_steps for name, tracker in _trackers_of(model)},
+        }
+
 
 def _metrics_of(model: LightningModule) -> Iterator[tuple[str, Metric]]:
     return ((n, m) for n, m in model.named_modules() if isinstance(m, Metric))
 
 
+def _trackers_of(model: LightningModule) -> Iterator[tuple[str, MetricTracker]]:
+    return ((n, m) for n, m in model.named_modules() if isinstance(m, MetricTracker))
+
+
+def _bring_to_step(model: LightningModule, steps: Mapping[str, int]) -> None:
+    """Let trackers have a metric for each of their steps, whose states are then restored."""
+    for name, tracker in [*_trackers_of(model)]:
+        while tracker.n_steps < steps.get(name, 0):
+            tracker.increment()
+
+
+class _Bare(Metric):
+    """Has the attributes of every metric, and no other."""
+
+    def update(self) -> None: ...
+
+    def compute(self) -> None: ...
+
+
+_OF_EVERY_METRIC = frozenset(vars(_Bare()))
+
+
+def _attributes_of(metric: Metric) -> dict[str, Any]:
+    """Return copies of the numbers and tensors in plain attributes: neither states nor buffers."""
+    return {
+        name: _copied(value)
+        for name, value in vars(metric).items()
+        if isinstance(value, Tensor | int | float)
+        and name not in _OF_EVERY_METRIC
+        and name not in metric._defaults
+    }
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    if isinstance(value, Tensor) and isinstance(other, Tensor):
+        return value.dtype == other.dtype and torch.equal(value, other)
+    return type(value) is type(other) and bool(value == other)
+
+
 def _states_of(model: LightningModule, reset: set[int]) -> dict[str, Any]:
-    """Return each metric's states and number of updates; nothing of one that has seen none."""
+    """Return each metric's states and number of updates; nothing of one that has seen none.
+
+    A wrapper's updates are not counted; its states, if it has any, are always there.
+    """
     states = {}
     for name, metric in _metrics_of(model):
-        if metric._update_count and id(metric) not in reset:
+        seen = metric._update_count or (isinstance(metric, WrapperMetric) and metric._defaults)
+        if seen and id(metric) not in reset:
             values = {k: _copied(v) for k, v in metric.metric_state.items()}
             states[name] = {"count": metric._update_count, "values": values}
     return states

@@ -1,7 +1,8 @@
 """End a trial early that falls behind the others of its sweep; it is exported all the same.
 
-The others' values are read from their folders, where each trial writes its own: no server, no
-coordinator. The rule is W&B's hyperband (`mlmodeldev.sweep.stopping`), or one of Optuna's.
+The others' values are read from their folders, where each trial writes its own, one for each
+validation (``pruning.json``): no server, no coordinator. The rule is W&B's hyperband
+(`mlmodeldev.sweep.stopping`), or one of Optuna's.
 
 Example::
 
@@ -10,6 +11,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from mlmodeldev.atomic import write_json
 from mlmodeldev.callbacks.logged_names import nearest_metric
 from mlmodeldev.errors import UsageError
 from mlmodeldev.sweep.stopping import bands, verdict
-from mlmodeldev.trial.record import history, read_record
+from mlmodeldev.trial.record import VALIDATIONS, read_record, validations
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.callback_schema import Pruning as PruningSettings
@@ -62,11 +65,14 @@ class Pruning(Callback):
         self.reason, self.values = state_dict["reason"], list(state_dict["values"])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit":
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         value = self._current(trainer)
         if math.isfinite(value):
             self.values.append(value)
+        if trainer.is_global_zero:
+            counted = {"metric": self.settings.metric, "values": self.values}
+            write_json(self.folder / VALIDATIONS, counted)
         reason = self._judge() if trainer.is_global_zero else None
         reason = trainer.strategy.broadcast(reason)
         if reason is not None:
@@ -114,16 +120,26 @@ class Pruning(Callback):
         if cached is not None and (cached.is_final or len(cached.values) >= band):
             return cached.values
         folder = self.folder.parent / name
-        try:
-            status = (folder / "log.json").stat()
-        except OSError:
+        version = _version(folder)
+        if version is None:
             return []
-        version = (status.st_mtime_ns, status.st_size)
         if cached is None or cached.version != version:
-            values, is_final = history(folder, self.settings.metric), False
+            values, is_final = validations(folder, self.settings.metric), False
             if len(values) < band and read_record(folder).get("state") in ("done", "pruned"):
                 # once more, for it may have logged its last value in between
-                values, is_final = history(folder, self.settings.metric), True
+                values, is_final = validations(folder, self.settings.metric), True
             cached = _Logged(version, values, is_final)
             self._read[name] = cached
         return cached.values
+
+
+def _version(folder: Path) -> tuple[int, int] | None:
+    """Return what changes with each value that a trial writes; None where it has written none.
+
+    Trials of earlier versions, and those that are compared with no other, write ``log.json`` alone.
+    """
+    for name in (VALIDATIONS, "log.json"):
+        with contextlib.suppress(OSError):
+            status = (folder / name).stat()
+            return (status.st_mtime_ns, status.st_size)
+    return None

@@ -219,7 +219,8 @@ def go_back(trainer: Trainer, checkpoints: Path) -> Path | None:
     if path is None:
         return None
     checkpoint = read_checkpoint(path)
-    trainer.strategy.load_model_state_dict(checkpoint)
+    strict = trainer.lightning_module.strict_loading
+    trainer.strategy.load_model_state_dict(checkpoint, strict=strict)
     trainer.strategy.load_optimizer_state_dict(checkpoint)
     for average in averages_of(trainer):
         average.on_load_checkpoint(trainer, trainer.lightning_module, checkpoint)

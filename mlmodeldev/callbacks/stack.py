@@ -18,6 +18,7 @@ from mlmodeldev.callbacks.beats import Beats
 from mlmodeldev.callbacks.epoch_log import EpochLog
 from mlmodeldev.callbacks.example_inputs import ExampleInputs
 from mlmodeldev.callbacks.export import Export
+from mlmodeldev.callbacks.loader_epochs import LoaderEpochs
 from mlmodeldev.callbacks.metric_states import MetricStates
 from mlmodeldev.callbacks.nonfinite import NonFinite
 from mlmodeldev.callbacks.progress import ProgressReport
@@ -25,6 +26,7 @@ from mlmodeldev.callbacks.resume import ResumeCheckpoint
 from mlmodeldev.callbacks.samples import Samples
 from mlmodeldev.callbacks.seed_steps import SeedSteps
 from mlmodeldev.callbacks.throughput import Throughput
+from mlmodeldev.callbacks.training_states import TrainingStates
 from mlmodeldev.callbacks.write_first import WriteFirst
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.instantiation import instantiate
@@ -66,6 +68,8 @@ def make_callbacks(
         Beats(),
         WriteFirst(recovery),
         SeedSteps(training.seed),
+        TrainingStates(),
+        LoaderEpochs(),
         MetricStates(),
         numbers,
         EpochLog(folder.path / "log.json"),

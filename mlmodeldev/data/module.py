@@ -12,6 +12,7 @@ Example::
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -59,7 +60,7 @@ class ExactDataModule(LightningDataModule):
 
     def attach(self, settings: Settings, world: Ranks) -> None:
         """Take what makes no other data: batch size, workers, seed, folders, place among ranks."""
-        self._open: list[ExactLoader] = []
+        self._open: weakref.WeakSet[ExactLoader] = weakref.WeakSet()  # those in use
         self.processing = settings.processing
         self.seed = settings.training.seed
         self.overfit = settings.training.overfit_batches > 0
@@ -138,13 +139,14 @@ class ExactDataModule(LightningDataModule):
             prefetch=processing.prefetch_factor,
             pin=pin,
         )
-        self._open.append(loader)
+        self._open.add(loader)
         return loader
 
     def close(self) -> None:
         """End the loaders' worker processes."""
-        while self._open:
-            self._open.pop().close()
+        for loader in list(self._open):
+            loader.close()
+        self._open.clear()
 
     def workers(self) -> int:
         """Return the number of loader processes on this device."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ class TakenOver:
         self._overfit = settings.training.overfit_batches > 0
         self._shard = Shard(world.rank, world.size)
         self._processing = _given(settings)
-        self._open: list[ResumableLoader | StreamLoader] = []
+        # those in use: one that was made anew goes with its workers when nobody has it any more
+        self._open: weakref.WeakSet[ResumableLoader | StreamLoader] = weakref.WeakSet()
         self._setups: set[str | None] = set()
         self._warnings: set[str] = set()
         self._moves = False
@@ -89,8 +91,9 @@ class TakenOver:
 
     def close(self) -> None:
         """End the loaders' worker processes."""
-        while self._open:
-            self._open.pop().close()
+        for loader in list(self._open):
+            loader.close()
+        self._open.clear()
 
     # --- data prepared once, under the seed
 
@@ -183,7 +186,7 @@ class TakenOver:
             made = StreamLoader(loader, place)
             if train:
                 self._warn_of_stream(loader)
-        self._open.append(made)
+        self._open.add(made)
         return made
 
     def _position(self) -> Position:

@@ -32,7 +32,7 @@ from mlmodeldev.sweep.database import Database
 from mlmodeldev.sweep.journal import Journal
 from mlmodeldev.sweep.loading import Sweep
 from mlmodeldev.sweep.sampler import Proposal, Sampler
-from mlmodeldev.trial.record import best, history, read_record
+from mlmodeldev.trial.record import best, history, read_record, validations
 
 FORM = 2
 """Of what stands in the journal (`mlmodeldev.sweep.sampler`): another one is another study."""
@@ -130,9 +130,11 @@ class SearchStudy:
             return
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         storage, number = self._storage, row._trial_id
+        # Optuna's rules compare by the number of the validation
+        curve = validations(folder, self.metric) if self.metric else []
         with self.journal.batch():
-            for step in _thinned(len(values), self.journal.curve_values):
-                storage.set_trial_intermediate_value(number, step, values[step - 1])
+            for step in _thinned(len(curve), self.journal.curve_values):
+                storage.set_trial_intermediate_value(number, step, curve[step - 1])
             # Without a metric there is nothing to search by, and Optuna wants some number.
             storage.set_trial_state_values(number, state, [0.0 if value is None else value])
 

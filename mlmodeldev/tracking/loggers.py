@@ -74,14 +74,17 @@ def resume_loggers(loggers: Sequence[Any], step: int, checkpoint: Path | None) -
     from mlmodeldev.tracking.tensorboard import TensorBoardFiles
 
     logged = logged_at(checkpoint) if checkpoint else Logged()
+    first = step if logged.step is None else logged.step
+    before = max(step, first)
     for logger in loggers:
         if isinstance(logger, MetricsFile):
-            logger.resume_from(step, logged.rows)
+            logger.resume_from(before, logged.rows)
+            before = max(before, logger.last_step + 1)  # the file has no other rows any more
     for logger in loggers:
         if isinstance(logger, TensorBoardFiles):
-            logger.resume_from(step, logged.validation_due)
+            logger.resume_from(first, logged.validation_due, before)
         elif hasattr(logger, "resume_from") and not isinstance(logger, MetricsFile):
-            logger.resume_from(step)
+            logger.resume_from(before)
 
 
 class SilentLogger(Logger):

@@ -7,7 +7,7 @@ was written, so that W&B can show it though it is uploaded later.
 Example::
 
     logger = MetricsFile(folder / "metrics.csv")
-    logger.resume_from(step=120, rows=13)   # later rows, and those of step 120 on, are dropped
+    logger.resume_from(step=120, rows=13)   # later rows are dropped
 
 Where two attempts are alive at once (Slurm gave a node up whose processes live on), the earlier one
 keeps writing for the moment until it looks who owns the trial. Its rows go to the file that it has
@@ -68,6 +68,7 @@ class MetricsFile(Logger):
 
     Attributes:
         rows: how many the file has.
+        last_step: the largest step of those that were there before; -1: there were none.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class MetricsFile(Logger):
     ) -> None:
         super().__init__()
         self.file, self.clock, self.check_owner = file, clock, check_owner
-        self.rows = 0
+        self.rows, self.last_step = 0, -1
         self._columns: list[str] = []
         self._open: IO[str] | None = None
 
@@ -100,15 +101,18 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def resume_from(self, step: int, rows: int | None = None) -> None:
-        """Keep the rows of steps before ``step``; drop a torn last line.
+        """Keep the rows that there were at a checkpoint; drop a torn last line.
 
         Args:
-            step: optimizer steps that were trained; the rows of later ones come again.
-            rows: how many there were then. A validation after the last step, which comes again,
-                has a row of that step too. None: of a checkpoint that does not say.
+            step: of the rows that come next.
+            rows: how many there were; a model may have logged some at steps of its own. None: of a
+                checkpoint that does not say, those of earlier steps are kept.
         """
         self._columns, written = read_text_rows(self.file)
-        self._write_all([row for row in written[:rows] if int(row["step"]) < step])
+        if rows is None:
+            written = [row for row in written if int(row["step"]) < step]
+        self._write_all(written[:rows])
+        self.last_step = max((int(row["step"]) for row in written[:rows]), default=-1)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

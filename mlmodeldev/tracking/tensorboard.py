@@ -56,15 +56,22 @@ class TensorBoardFiles(TensorBoardLogger):
         return DummyExperiment()
 
     @rank_zero_only
-    def resume_from(self, step: int, validation_due: bool = False) -> None:
+    def resume_from(
+        self, step: int, validation_due: bool = False, before: int | None = None
+    ) -> None:
         """Let the file that is about to be begun replace earlier rows of ``step`` and later.
 
         Where there is no file yet, the rows of ``metrics.csv`` before ``step`` are written. Where a
         validation of the last step comes again, all from the last row on is replaced, for its
         pictures have the step of that; the rows are those of ``metrics.csv`` again.
+
+        Args:
+            step: of the next row.
+            validation_due: whether a validation of the last step comes again.
+            before: rows of this step and later are no part of the trial; None: of ``step``.
         """
-        kept = self._rows(step)
-        last = kept[-1][0] if kept and validation_due else step
+        kept = self._rows(step if before is None else before)
+        last = min(kept[-1][0], step) if kept and validation_due else step
         self._kwargs["purge_step"] = last
         self._step = step
         with self._guarded():

@@ -174,7 +174,7 @@ def _load(model: LightningModule, file: Path) -> None:
         model.configure_model()
     state = load(file.parent).state_dict() if file.name == _STATE else read_weights(file)
     try:
-        model.load_state_dict(dict(state))
+        model.load_state_dict(dict(state), strict=model.strict_loading)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(

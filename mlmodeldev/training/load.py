@@ -209,7 +209,7 @@ def _fill(module: nn.Module, folder: Path) -> None:
     except RuntimeError as error:
         raise UsageError(f"{file}: {' '.join(str(error).split())}") from None
     wrong = [name for name in missing if name not in unused] or unexpected
-    if wrong:
+    if wrong and getattr(module, "strict_loading", True):
         how = "has not" if wrong is unexpected else "lacks in the file"
         raise UsageError(
             f"{file}: does not fit {type(module).__name__}, which {how} {', '.join(wrong[:3])}"

@@ -27,7 +27,7 @@ from mlmodeldev.trial.checkpoint import newest_whole
 from mlmodeldev.trial.configuration import first_difference
 from mlmodeldev.trial.named import trial_folder
 from mlmodeldev.trial.place import folder_of
-from mlmodeldev.trial.record import read_record
+from mlmodeldev.trial.record import VALIDATIONS, read_record
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -197,7 +197,7 @@ def hand_down(parent: Parent, folder: TrialFolder, settings: Settings) -> None:
         UsageError: the disk is full, or a file can't be read.
     """
     same_data = not first_difference(parent.settings.get("data"), settings.data)
-    history = ("checkpoints/best.ckpt", "log.json") if same_data else ()
+    history = ("checkpoints/best.ckpt", "log.json", VALIDATIONS) if same_data else ()
     for name in (*history, "cka/start.safetensors"):
         if (parent.folder / name).is_file():
             _copy(parent.folder / name, folder.path / name)

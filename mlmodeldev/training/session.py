@@ -30,6 +30,7 @@ from mlmodeldev.output import output_may_be_lost
 from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.metadata import CHANGES, models_to_keep, trial_metadata
 from mlmodeldev.training.data_record import record_data
+from mlmodeldev.training.fit_errors import refuse
 from mlmodeldev.training.sampling import begin_sampling, end_sampling, watch_training
 from mlmodeldev.training.trial_start import best_value, forget, open_trial
 from mlmodeldev.trial import signals
@@ -55,12 +56,6 @@ if TYPE_CHECKING:
     from mlmodeldev.trial.usage import UsageSampler
 
 
-_MISFITS = {
-    "Error(s) in loading state_dict": "weights of another model",
-    "loaded state dict has a different number of parameter groups": "another optimizer's state",
-    "loaded state dict contains a parameter group": "the optimizer's state of other parameters",
-}
-"""What torch says of a checkpoint that does not fit, and in our words."""
 _FINISH_VARIABLES = tuple(f"{name}_FINISH_TIMEOUT" for name in ("WANDB", "MLFLOW", "CLEARML"))
 
 
@@ -135,18 +130,14 @@ class Attempt:
         self.numbers.begins_anew = self.inherits
         try:
             trainer.fit(model, datamodule=data, ckpt_path=self.checkpoint, weights_only=True)
-        except (RuntimeError, ValueError) as error:
-            what = _MISFITS.get(next((text for text in _MISFITS if text in str(error)), ""))
-            if what is None:
-                raise
+        except Exception as error:
             way = (
                 f"training.init_from={self.settings.training.continue_from} takes what fits"
                 if self.inherits
                 else "artefacts.fresh=true begins anew"
             )
-            raise UsageError(
-                f"{self.checkpoint}: holds {what} (was model.py changed?); {way}"
-            ) from None
+            refuse(error, trainer, self.checkpoint, way)
+            raise
         self.numbers.check_taken()
         self._listen()
         self.pruned = next((c.reason for c in _pruners(trainer) if c.reason), None)

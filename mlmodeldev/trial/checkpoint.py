@@ -11,9 +11,10 @@ import logging
 import pickle
 import re
 import zipfile
+from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +63,13 @@ class Logged(NamedTuple):
     Attributes:
         rows: that metrics.csv had; None: of a checkpoint of an earlier version.
         validation_due: whether a validation of the weights in it was yet to come.
+        step: that the rows of the next batch have. Rows are numbered by Lightning's count of the
+            batches that stepped, which by hand is not that of the optimizer steps. None: unclear.
     """
 
     rows: int | None = None
     validation_due: bool = False
+    step: int | None = None
 
 
 def logged_at(path: Path) -> Logged:
@@ -73,12 +77,25 @@ def logged_at(path: Path) -> Logged:
     from mlmodeldev.trial.checkpoint_values import read_checkpoint
 
     try:
-        logged = read_checkpoint(path, map_location="meta", mapped=True)[LOGGED]
-        rows, validation_due = logged.get("rows"), logged.get("validation_due")
+        checkpoint = read_checkpoint(path, map_location="meta", mapped=True)
+        logged = checkpoint.get(LOGGED, {})
+        rows, validation_due = logged.get("rows"), logged.get("validation_due") is True
+        step = _next_step(checkpoint["loops"]["fit_loop"], validation_due)
     except Exception:  # resuming from it will say what is the matter, if anything is
         return Logged()
     counted = isinstance(rows, int) and rows >= 0
-    return Logged(rows if counted else None, validation_due is True)
+    return Logged(rows if counted else None, validation_due, step)
+
+
+def _next_step(fit_loop: Mapping[str, Any], validation_due: bool) -> int:
+    """Return the step of the next batch's rows, from the progress of Lightning's loops.
+
+    Lightning counts a batch when all that follows on it is over, its validation among that.
+    """
+    stepped = int(fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"])
+    batches = fit_loop["epoch_loop.batch_progress"]["current"]
+    within = validation_due or batches["processed"] > batches["completed"]
+    return stepped + 1 if within else stepped
 
 
 def _is_whole(path: Path) -> bool:

@@ -22,6 +22,8 @@ STEP = "trainer/global_step"
 """The axis of W&B's charts: optimizer steps."""
 
 _STEP_NUMBER = re.compile(r"0*[0-9]{1,15}").fullmatch
+VALIDATIONS = "pruning.json"
+"""Where a trial writes the metric that it is compared by, a value for each of its validations."""
 TIME = "time/logged"
 """When a row was written, in seconds since 1970."""
 
@@ -49,6 +51,21 @@ def history(folder: Path, metric: str) -> list[float]:
     return _finite([entry.get(metric) for entry in _entries(folder)]) or _finite(
         _from_table(folder / "metrics.csv", metric)
     )
+
+
+def validations(folder: Path, metric: str) -> list[float]:
+    """Return the finite values of a metric, one for each validation, as the trial has counted them.
+
+    Only a trial that is compared with others counts them (`VALIDATIONS`); of any other come those
+    of `history`, one an epoch, which are the same where an epoch has one validation.
+    """
+    try:
+        counted = loads((folder / VALIDATIONS).read_text(encoding="utf-8"))
+        if counted["metric"] == metric and isinstance(counted["values"], list):
+            return _finite(counted["values"])
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        pass
+    return history(folder, metric)
 
 
 def best(values: Sequence[float], goal: str) -> float | None:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+
+from mlmodeldev.sweep.definition import Hyperband
+from mlmodeldev.sweep.stopping import verdict
+from tests.conftest import TrialResult
+from tests.training.interrupted import Place
 
 SMALL = (
     *("logger=csv", "model.hidden_size=16", "model.num_layers=1", "processing.batch_size=64"),
@@ -72,3 +78,64 @@ def test_a_rule_of_optunas_needs_a_search(trials):
     ended = trials.run(*PRUNED, "callbacks.pruning.rule=median")
     assert ended.code == 2
     assert "needs a search" in ended.output
+
+
+OFTEN = (
+    *("training.monitor=val_loss", "training.mode=min", "training.trainer={val_check_interval: 1}"),
+    *("callbacks.pruning.enabled=true", "callbacks.pruning.metric=val_loss"),
+    *("callbacks.pruning.goal=minimize", "callbacks.pruning.min_iter=3", "callbacks.pruning.eta=2"),
+)
+
+
+def validated(trial: TrialResult) -> list[float]:
+    """Return the loss of each validation, as the trial's rows have it."""
+    return [float(row["val_loss"]) for row in trial.rows if "val_loss" in row]
+
+
+def counted(trial: TrialResult) -> list[float]:
+    return json.loads((trial.folder / "pruning.json").read_text())["values"]
+
+
+def test_several_validations_an_epoch_are_compared_with_as_many_of_others(tmp_path: Path) -> None:
+    """The rule's own answer for the rows of the trials decides, whatever an epoch is."""
+    place, others = Place(tmp_path, "often"), []
+    rule = Hyperband(min_iter=3, eta=2.0)
+    for seed in (1, 2, 3, 4):
+        trial = place.run(f"s{seed}", "Linear", "Both", *OFTEN, f"training.seed={seed}")
+        assert trial.code == 0, trial.output
+        values = validated(trial)
+        fates = [verdict(rule, values[:n], others, "minimize") for n in range(1, len(values) + 1)]
+        ended = trial.record["state"] == "pruned"
+        assert [bool(fate) for fate in fates] == [False] * (len(values) - 1) + [ended]
+        assert trial.record.get("reason") == fates[-1]
+        others.append(values)
+    for seed, values in enumerate(others, 1):
+        assert counted(TrialResult(0, tmp_path / "often" / f"s{seed}")) == values
+
+
+def test_what_a_resumed_trial_has_counted_is_what_an_undisturbed_one_has(tmp_path: Path) -> None:
+    sanity = "training.trainer={val_check_interval: 2, num_sanity_val_steps: 2}"
+    whole = Place(tmp_path, "whole").run("whole", "Linear", "Both", *OFTEN, sanity)
+    place, values = Place(tmp_path, "killed"), validated(whole)
+    assert len(values) == 6
+    assert counted(whole) == values
+    for call in (4, 6):
+        assert place.run(
+            "killed", "Linear", "Both", *OFTEN, sanity, at=("training_step", call)
+        ).code
+    resumed = place.run("killed", "Linear", "Both", *OFTEN, sanity)
+    assert (resumed.code, counted(resumed)) == (0, values), resumed.output
+    assert validated(resumed) == values
+
+
+def test_a_trial_of_before_counts_by_its_log(trials) -> None:
+    """Others that have written no values of their validations are compared by their epochs."""
+    from mlmodeldev.trial.record import validations
+
+    neighbour(trials, "old", [0.25, 0.5])
+    folder = trials.runs / "single" / "old"
+    assert validations(folder, "val/accuracy") == [0.25, 0.5]
+    (folder / "pruning.json").write_text('{"metric": "other", "values": [1]}')
+    assert validations(folder, "val/accuracy") == [0.25, 0.5]
+    (folder / "pruning.json").write_text('{"metric": "val/accuracy", "values": [0.1, "x", 0.3]}')
+    assert validations(folder, "val/accuracy") == [0.1, 0.3]

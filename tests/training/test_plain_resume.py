@@ -51,8 +51,12 @@ def run_classes(
     overrides: list[str],
     at: tuple[str, int] | None,
     number: int = signal.SIGKILL,
+    callbacks: dict[str, Any] | None = None,
 ) -> None:
-    """Train a model on data, each by ``_target_``; a signal comes in a call of a model's method."""
+    """Train a model on data, each by ``_target_``; a signal comes in a call of a model's method.
+
+    Callbacks may be added, each by its name and ``_target_``.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.utils import get_class
     from omegaconf import OmegaConf
@@ -73,6 +77,7 @@ def run_classes(
         )
     container: Any = OmegaConf.to_container(config, resolve=True)
     container |= {"model": model, "data": data}
+    container["callbacks"] |= callbacks or {}
     container["overrides"] = {o.partition("=")[0]: o.partition("=")[2] for o in overrides}
     trainer.train(validate(container, ROOT))
 
