@@ -21,7 +21,7 @@ from mlmodeldev.slurm.trial_entries import ENDED
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
-    from mlmodeldev.slurm.limits import Rules
+    from mlmodeldev.slurm.accounting import Rules
     from mlmodeldev.slurm.submission import TrialJob
     from mlmodeldev.slurm.sweep_state import SweepState
     from mlmodeldev.slurm.trial_entries import TrialEntry

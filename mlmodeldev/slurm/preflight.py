@@ -88,8 +88,10 @@ def _account(cluster: Cluster, limits: Limits) -> None:
     choices += [("qos", _union([p.qos for p in partitions]))]
     for name, allowed in choices:
         key, value = f"cluster.{name}", getattr(cluster, name)
-        if value is not None and allowed is not None and value not in allowed:
-            raise _unknown(key, value, allowed)
+        # Slurm takes their names in letters of any size
+        if value is None or allowed is None or value.lower() in {each.lower() for each in allowed}:
+            continue
+        raise _unknown(key, value, allowed)
 
 
 def _union(sets: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
@@ -105,6 +107,8 @@ def _time(cluster: Cluster, limits: Limits) -> None:
             f"cluster.minutes={cluster.minutes}: its QOS or account allows a job {most}; it would"
             " wait for ever (sacctmgr show qos)"
         )
+    if limits.rules.over_partition_time:
+        return
     partitions = limits.partitions_of(cluster.partition)
     allowed = [p.minutes for p in partitions if p.minutes is not None]
     if len(allowed) < len(partitions) or not allowed or cluster.minutes <= max(allowed):
@@ -132,7 +136,7 @@ def _gpus(cluster: Cluster, limits: Limits) -> None:
         if most is not None and cluster.gpus > most:
             raise UsageError(
                 f"cluster.gpus_per_task={cluster.gpus_per_task}: a job takes {cluster.gpus} GPUs;"
-                f" its QOS allows {what} {most} (sacctmgr show qos)"
+                f" its QOS or account allows {what} {most} (sacctmgr show qos)"
             )
 
 
