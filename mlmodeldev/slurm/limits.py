@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mlmodeldev.slurm.accounting import Rules, read_rules
+from mlmodeldev.slurm.outer_job import with_choices
 from mlmodeldev.slurm.query import (
     ask_slurm,
     cluster_name,
@@ -97,11 +98,13 @@ def read_limits(cluster: Cluster) -> Limits:
     """Ask Slurm what it allows.
 
     Args:
-        cluster: what will be asked for; its account, its QOS and its partition's set limits.
+        cluster: what will be asked for; its account, its QOS and its partition's set limits,
+            wherever they are chosen (`with_choices`).
 
     Raises:
         UsageError: Slurm does not answer.
     """
+    cluster = with_choices(cluster)
     config = ask_slurm("scontrol", "show", "config")
     enforced = re.search(r"(?m)^AccountingStorageEnforce\s*=.*(limits|safe)", config)
     limits = Limits(

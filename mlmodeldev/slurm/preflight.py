@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.slurm.outer_job import choices, with_choices
 from mlmodeldev.slurm.plan import concurrent_jobs
 from mlmodeldev.slurm.script import cpus_per_task, memory_gb, python_words
 from mlmodeldev.slurm.share import gpus_on, with_share
@@ -21,6 +22,7 @@ from mlmodeldev.slurm.share import gpus_on, with_share
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
     from mlmodeldev.slurm.limits import Limits, Node, Partition
+    from mlmodeldev.slurm.outer_job import Choice
 
 START_SECONDS = 30
 """A trial begins, and makes a step, in no less."""
@@ -33,8 +35,10 @@ def check_cluster(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
         UsageError: what was asked, and what there is.
     """
     check_settings(cluster)
-    _partition(cluster, limits)
-    _account(cluster, limits)
+    made = choices(cluster)
+    cluster = with_choices(cluster)
+    _partition(cluster, limits, made["partition"].where)
+    _account(cluster, limits, made)
     _time(cluster, limits)
     _gpus(cluster, limits)
     _nodes(cluster, limits)
@@ -68,30 +72,30 @@ def check_settings(cluster: Cluster) -> None:
         )
 
 
-def _partition(cluster: Cluster, limits: Limits) -> None:
+def _partition(cluster: Cluster, limits: Limits, where: str) -> None:
     for name in (cluster.partition or "").split(",") if cluster.partition else ():
         if name.strip() not in limits.partitions:
-            raise _unknown("cluster.partition", name.strip(), limits.partitions)
+            raise _unknown(where, name.strip(), limits.partitions)
     partitions = limits.partitions_of(cluster.partition)
     if not partitions:
         names = ", ".join(sorted(limits.partitions))
         raise UsageError(f"cluster.partition=null: this cluster has no default; one of {names}")
     if not any(partition.up for partition in partitions):
         names = ",".join(partition.name for partition in partitions)
-        raise UsageError(f"cluster.partition={names}: is down (scontrol show partition)")
+        raise UsageError(f"{where}={names}: is down (scontrol show partition)")
 
 
-def _account(cluster: Cluster, limits: Limits) -> None:
-    choices = [("account", limits.rules.accounts), ("qos", limits.rules.qos)]
+def _account(cluster: Cluster, limits: Limits, made: Mapping[str, Choice]) -> None:
+    lists = [("account", limits.rules.accounts), ("qos", limits.rules.qos)]
     partitions = limits.partitions_of(cluster.partition)
-    choices += [("account", _union([p.accounts for p in partitions]))]
-    choices += [("qos", _union([p.qos for p in partitions]))]
-    for name, allowed in choices:
-        key, value = f"cluster.{name}", getattr(cluster, name)
+    lists += [("account", _union([p.accounts for p in partitions]))]
+    lists += [("qos", _union([p.qos for p in partitions]))]
+    for name, allowed in lists:
+        where, value = made[name].where, made[name].value
         # Slurm takes their names in letters of any size
         if value is None or allowed is None or value.lower() in {each.lower() for each in allowed}:
             continue
-        raise _unknown(key, value, allowed)
+        raise _unknown(where, value, allowed)
 
 
 def _union(sets: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
