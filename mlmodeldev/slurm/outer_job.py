@@ -28,8 +28,9 @@ _OF_QUESTIONS = ("SQUEUE_", "SACCT_", "SCONTROL_", "SINFO_", "SCANCEL_")
 """Formats and filters of the user's own, which would hide or reshape what is read."""
 _KEPT = "SLURM_CONF"
 _CHOICES = ("account", "partition", "qos", "constraint")
-_OPEN_CHOICES = ("reservation", "clusters", "wckey", "export", "get_user_env")
+_OPEN_CHOICES = ("reservation", "wckey", "export", "get_user_env")
 """Options that have a variable and no setting of their own, and change no promise of ours."""
+_OF_CLUSTERS = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")
 
 
 def slurm_environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -83,6 +84,14 @@ def with_choices(cluster: Cluster, variables: Mapping[str, str] = os.environ) ->
     """
     made = choices(cluster, variables)
     return cluster.model_copy(update={name: choice.value for name, choice in made.items()})
+
+
+def chosen_clusters(cluster: Cluster, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return by where it is set which cluster is asked for; empty: none, so it is this one."""
+    names = () if is_in_job(variables) else _OF_CLUSTERS
+    chosen = {name: variables[name] for name in names if variables.get(name)}
+    option = cluster.sbatch.get("clusters", False)
+    return chosen if option is False else {**chosen, "cluster.sbatch.clusters": str(option)}
 
 
 def is_in_job(variables: Mapping[str, str] = os.environ) -> bool:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import UsageError, nearest
-from mlmodeldev.slurm.outer_job import choices, with_choices
+from mlmodeldev.slurm.outer_job import choices, chosen_clusters, with_choices
 from mlmodeldev.slurm.plan import concurrent_jobs
+from mlmodeldev.slurm.query import cluster_name
 from mlmodeldev.slurm.script import cpus_per_task, memory_gb, python_words
 from mlmodeldev.slurm.share import gpus_on, with_share
 
@@ -35,6 +36,7 @@ def check_cluster(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
         UsageError: what was asked, and what there is.
     """
     check_settings(cluster)
+    refuse_other_clusters(cluster)
     made = choices(cluster)
     cluster = with_choices(cluster)
     _partition(cluster, limits, made["partition"].where)
@@ -70,6 +72,22 @@ def check_settings(cluster: Cluster) -> None:
             "cluster.trials_per_job, cluster.trials_per_gpu: several trials share one task; not"
             f" with {cluster.tasks} tasks a trial; try 1 of each"
         )
+
+
+def refuse_other_clusters(cluster: Cluster) -> None:
+    """Refuse jobs for another cluster: its queue, its limits and its cancel would not be asked.
+
+    Raises:
+        UsageError: where another is chosen, by which name.
+    """
+    for where, names in chosen_clusters(cluster).items():
+        own = cluster_name()
+        if names.lower() != own:
+            raise UsageError(
+                f"{where}={names}: jobs go to the cluster of this machine ({own}), no other is"
+                f" watched; leave it out, and for {names} submit from a login node of its own, or"
+                " from inside of a job there"
+            )
 
 
 def _partition(cluster: Cluster, limits: Limits, where: str) -> None:

@@ -89,6 +89,8 @@ def contradictions(scope: Scope) -> Iterator[Line]:
 
 def mend_of(refusal: str) -> str:
     """Return the command that helps where a setting of the cluster is refused."""
+    if variable := re.match(r"(SBATCH_CLUSTERS|SLURM_CLUSTERS)=", refusal):
+        return f"unset {variable[1]}"
     match = re.match(r"(?:cluster\.|SBATCH_)(\w+)=", refusal)
     named = match[1].lower() if match else ""
     near = re.search(r"did you mean '([^']+)'", refusal)
