@@ -76,6 +76,8 @@ class Limits:
     nodes: tuple[Node, ...] = ()
     rules: Rules = field(default_factory=Rules)
     """What accounting allows."""
+    enforced: frozenset[str] = frozenset()
+    """What Slurm holds jobs to (AccountingStorageEnforce), such as ``associations``, ``qos``."""
 
     def partitions_of(self, names: str | None) -> list[Partition]:
         """Return the partitions that ``gpu,long`` names, any of which may take a job.
@@ -106,11 +108,12 @@ def read_limits(cluster: Cluster) -> Limits:
     """
     cluster = with_choices(cluster)
     config = ask_slurm("scontrol", "show", "config")
-    enforced = re.search(r"(?m)^AccountingStorageEnforce\s*=.*(limits|safe)", config)
+    match = re.search(r"(?m)^AccountingStorageEnforce\s*=\s*(\S+)", config)
     limits = Limits(
         max_array=_max_array(config),
         partitions={p.name: p for p in _partitions()},
         nodes=tuple(_nodes()),
+        enforced=frozenset(match[1].split(",") if match else ()),
     )
     partitions = limits.partitions_of(cluster.partition)
     rules = read_rules(
@@ -118,7 +121,7 @@ def read_limits(cluster: Cluster) -> Limits:
         cluster_name(config),
         account=cluster.account,
         qos=cluster.qos,
-        enforced=bool(enforced),
+        enforced=bool(limits.enforced & {"limits", "safe"}),
     )
     return dataclasses.replace(limits, rules=rules)
 

@@ -104,7 +104,15 @@ def _partition(cluster: Cluster, limits: Limits, where: str) -> None:
 
 
 def _account(cluster: Cluster, limits: Limits, made: Mapping[str, Choice]) -> None:
-    lists = [("account", limits.rules.accounts), ("qos", limits.rules.qos)]
+    lists = [
+        (name, allowed)
+        for name, allowed, enforced in (
+            ("account", limits.rules.accounts, "associations"),
+            ("qos", limits.rules.qos, "qos"),
+        )
+        # a user's variable serves other commands, too: it is right if Slurm takes it
+        if enforced in limits.enforced or not made[name].where.startswith("SBATCH_")
+    ]
     partitions = limits.partitions_of(cluster.partition)
     lists += [("account", _union([p.accounts for p in partitions]))]
     lists += [("qos", _union([p.qos for p in partitions]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from mlmodeldev.doctor.checks.cluster import mend_of
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.schema import Cluster
+from mlmodeldev.slurm.accounting import Rules
 from mlmodeldev.slurm.limits import Limits, Node, Partition, read_limits
 from mlmodeldev.slurm.outer_job import left_out_choices, sbatch_environment
 from mlmodeldev.slurm.preflight import check_cluster
@@ -100,6 +102,23 @@ def test_a_wrong_variable_is_named(
     assert str(refused.value).startswith(message)
     name = list(variables)[-1].removeprefix("SBATCH_").lower()
     assert f"doctor cluster.{name}={message.split(chr(39))[1]}" in mend_of(str(refused.value))
+
+
+@pytest.mark.parametrize("name", ["account", "qos"])
+def test_a_variable_that_slurm_takes_is_not_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where names are not enforced a job may be charged to any; a setting is still a typo."""
+    monkeypatch.setenv(f"SBATCH_{name.upper()}", "other")
+    monkeypatch.setenv("SBATCH_PARTITION", "any")
+    rules = Rules(accounts=frozenset({"physics"}), qos=frozenset({"normal"}))
+    limits = Limits(partitions={"any": Partition("any")}, rules=rules)
+    check(Cluster(), limits)
+    with pytest.raises(UsageError, match=f"^cluster.{name}=other: there is none"):
+        check(Cluster.model_validate({name: "other"}), limits)
+    enforced = dataclasses.replace(limits, enforced=frozenset({"associations", "limits", "qos"}))
+    with pytest.raises(UsageError, match=f"^SBATCH_{name.upper()}=other: there is none"):
+        check(Cluster(), enforced)
 
 
 def test_a_jobs_variables_choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
