@@ -28,7 +28,7 @@ from mlmodeldev.secrets import clean_environment, masked
 from mlmodeldev.slurm.outer_job import sbatch_environment
 from mlmodeldev.slurm.query import read_queue, run_command, slurm_is_here
 from mlmodeldev.slurm.script import plain_script, python_words
-from mlmodeldev.slurm.submit import SBATCH_SECONDS, job_number, refusal
+from mlmodeldev.slurm.submit import SBATCH_SECONDS, number_here, refusal
 from mlmodeldev.tracking.wandb_api import host, key_for
 
 if TYPE_CHECKING:
@@ -102,8 +102,10 @@ def _submit(scope: Scope, place: Path, code: Path) -> str:
         UsageError: it refuses.
     """
     from mlmodeldev.slurm.limits import read_limits
+    from mlmodeldev.slurm.preflight import refuse_other_clusters
     from mlmodeldev.slurm.share import with_share
 
+    refuse_other_clusters(scope.settings.cluster)
     cluster = _short(with_share(scope.settings.cluster, read_limits(scope.settings.cluster)))
     request = {
         "overrides": list(scope.overrides),
@@ -118,8 +120,8 @@ def _submit(scope: Scope, place: Path, code: Path) -> str:
     environment = clean_environment(sbatch_environment(cluster))
     command = ("sbatch", "--parsable", str(script))
     done = run_command(*command, seconds=SBATCH_SECONDS, environment=environment)
-    number = job_number(done.stdout)
-    if done.returncode or not number:
+    number = "" if done.returncode else number_here(done.stdout)
+    if not number:
         raise UsageError(f"sbatch refuses: {refusal(done.stderr, done.stdout)}")
     return number
 

@@ -1,6 +1,6 @@
 """What the cluster has and what it allows this user, as scontrol and sacctmgr tell it.
 
-What only accounting knows is left out where there is no accounting.
+What only accounting knows (`mlmodeldev.slurm.accounting`) is left out where there is none.
 
 Example::
 
@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mlmodeldev.slurm.accounting import Rules, read_rules
+from mlmodeldev.slurm.outer_job import with_choices
 from mlmodeldev.slurm.query import (
     ask_slurm,
+    cluster_name,
+    minutes_of,
+    number_of,
     read_fields,
-    run_command,
-    seconds_of,
-    user_name,
 )
 
 if TYPE_CHECKING:
@@ -65,29 +67,6 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What accounting allows this user.
-
-    Attributes:
-        accounts: the user's; None: not known.
-        qos: the cluster's; None: not known.
-        max_submit: jobs in the queue, array tasks counted one by one.
-        max_jobs: jobs at once.
-        gpus_at_once: over all jobs of the user.
-        gpus_per_job: of one job.
-        minutes: of one job.
-    """
-
-    accounts: frozenset[str] | None = None
-    qos: frozenset[str] | None = None
-    max_submit: int | None = None
-    max_jobs: int | None = None
-    gpus_at_once: int | None = None
-    gpus_per_job: int | None = None
-    minutes: int | None = None
-
-
-@dataclass(frozen=True)
 class Limits:
     """What this cluster allows this user."""
 
@@ -97,6 +76,8 @@ class Limits:
     nodes: tuple[Node, ...] = ()
     rules: Rules = field(default_factory=Rules)
     """What accounting allows."""
+    enforced: frozenset[str] = frozenset()
+    """What Slurm holds jobs to (AccountingStorageEnforce), such as ``associations``, ``qos``."""
 
     def partitions_of(self, names: str | None) -> list[Partition]:
         """Return the partitions that ``gpu,long`` names, any of which may take a job.
@@ -119,22 +100,29 @@ def read_limits(cluster: Cluster) -> Limits:
     """Ask Slurm what it allows.
 
     Args:
-        cluster: what will be asked for; its QOS and its partition's set limits.
+        cluster: what will be asked for; its account, its QOS and its partition's set limits,
+            wherever they are chosen (`with_choices`).
 
     Raises:
         UsageError: Slurm does not answer.
     """
+    cluster = with_choices(cluster)
     config = ask_slurm("scontrol", "show", "config")
-    enforced = re.search(r"(?m)^AccountingStorageEnforce\s*=.*(limits|safe)", config)
+    match = re.search(r"(?m)^AccountingStorageEnforce\s*=\s*(\S+)", config)
     limits = Limits(
         max_array=_max_array(config),
         partitions={p.name: p for p in _partitions()},
         nodes=tuple(_nodes()),
+        enforced=frozenset(match[1].split(",") if match else ()),
     )
     partitions = limits.partitions_of(cluster.partition)
-    own = {partition.own_qos for partition in partitions if partition.own_qos}
-    names = {cluster.qos, *(own if len(partitions) == 1 else ())}
-    rules = read_rules(names, bool(enforced), cluster.account)
+    rules = read_rules(
+        {partition.name: partition.own_qos for partition in partitions},
+        cluster_name(config),
+        account=cluster.account,
+        qos=cluster.qos,
+        enforced=bool(limits.enforced & {"limits", "safe"}),
+    )
     return dataclasses.replace(limits, rules=rules)
 
 
@@ -161,8 +149,8 @@ def _partitions() -> Iterator[Partition]:
             accounts=_names(entry.get("AllowAccounts", "ALL")),
             qos=_names(entry.get("AllowQos", "ALL")),
             own_qos=entry.get("QoS", "N/A").removeprefix("N/A"),
-            cpu_memory=_number(entry.get("MaxMemPerCPU", "")),
-            node_memory=_number(entry.get("MaxMemPerNode", "")),
+            cpu_memory=number_of(entry.get("MaxMemPerCPU", "")),
+            node_memory=number_of(entry.get("MaxMemPerNode", "")),
             has_memory_rule="DefMemPerGPU" in entry.get("JobDefaults", ""),
         )
 
@@ -178,18 +166,14 @@ def _nodes() -> Iterator[Node]:
             address=entry.get("NodeAddr", ""),
             partitions=frozenset(entry.get("Partitions", "").split(",")),
             # the effective ones: some may be kept for the system
-            cpus=_number(entry.get("CPUEfctv", "")) or _number(entry.get("CPUTot", "")) or 0,
-            memory=(_number(entry.get("RealMemory", "")) or 0)
-            - (_number(entry.get("MemSpecLimit", "")) or 0),
+            cpus=number_of(entry.get("CPUEfctv", "")) or number_of(entry.get("CPUTot", "")) or 0,
+            memory=(number_of(entry.get("RealMemory", "")) or 0)
+            - (number_of(entry.get("MemSpecLimit", "")) or 0),
             gpus=sum(gpus.values()),
             gpu_types=frozenset(name for name in gpus if name),
             gpus_of_type=gpus,
             features=frozenset(features.split(",")) - {""},
         )
-
-
-def _number(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def read_gres(text: str) -> dict[str, int]:
@@ -207,14 +191,8 @@ def read_gres(text: str) -> dict[str, int]:
             continue
         *names, count = fields or ["1"]
         name = ":".join(names)
-        gpus[name] = gpus.get(name, 0) + (_number(count) or 0)
+        gpus[name] = gpus.get(name, 0) + (number_of(count) or 0)
     return gpus
-
-
-def minutes_of(text: str) -> int | None:
-    """Read Slurm's time in whole minutes; None: no limit."""
-    seconds = seconds_of(text)
-    return None if seconds is None else seconds // 60
 
 
 def _names(text: str) -> frozenset[str] | None:
@@ -223,60 +201,3 @@ def _names(text: str) -> frozenset[str] | None:
 
 def _records(*command: str) -> Iterator[dict[str, str]]:
     yield from filter(None, map(read_fields, ask_slurm(*command).splitlines()))
-
-
-# --- sacctmgr
-
-_QOS = ("Name", "MaxSubmitPU", "MaxJobsPU", "MaxTRESPU", "MaxTRES", "MaxWall")
-_ASSOCIATION = ("Account", "DefaultQOS", "MaxSubmit", "MaxJobs", "MaxTRES", "MaxWall")
-DEFAULT_QOS = "normal"
-"""The QOS of jobs for which neither the user nor the association names one."""
-
-
-def read_rules(names: Collection[str | None], enforced: bool, account: str | None = None) -> Rules:
-    """Ask sacctmgr; nothing is known where there is no accounting.
-
-    Args:
-        names: the QOS that will count: the one asked for (None: the default), the partition's.
-        enforced: whether Slurm holds users to the limits.
-        account: that is charged; None: any of the user's.
-    """
-    user = user_name()
-    mine = _table("assoc", _ASSOCIATION, f"user={user}") if user else []
-    qos_rows = _table("qos", _QOS)
-    accounts = frozenset(row["Account"] for row in mine if row["Account"]) or None
-    qos = frozenset(row["Name"] for row in qos_rows) or None
-    if not enforced:
-        return Rules(accounts, qos)
-    mine = [row for row in mine if row["Account"] == account] or mine
-    defaults = {row["DefaultQOS"] for row in mine} - {""} or {DEFAULT_QOS}
-    wanted = {name for name in names if name} | (defaults if None in names else set())
-    rows = [row for row in qos_rows if row["Name"] in wanted]
-    return Rules(
-        accounts,
-        qos,
-        max_submit=_least([r["MaxSubmit"] for r in mine] + [r["MaxSubmitPU"] for r in rows]),
-        max_jobs=_least([r["MaxJobs"] for r in mine] + [r["MaxJobsPU"] for r in rows]),
-        gpus_at_once=_least(_gpus(r["MaxTRESPU"]) for r in rows),
-        gpus_per_job=_least(_gpus(r["MaxTRES"]) for r in [*mine, *rows]),
-        minutes=min(filter(None, (minutes_of(r["MaxWall"]) for r in [*mine, *rows])), default=None),
-    )
-
-
-def _gpus(limits: str) -> str:
-    """Return the number of GPUs in ``cpu=40,gres/gpu=4``, as text; empty where there is none."""
-    match = re.search(r"gres/gpu=(\d+)", limits)
-    return match[1] if match else ""
-
-
-def _least(values: Iterable[str]) -> int | None:
-    numbers = map(_number, values)
-    return min((number for number in numbers if number is not None), default=None)
-
-
-def _table(what: str, columns: tuple[str, ...], *where: str) -> list[dict[str, str]]:
-    command = ("sacctmgr", "show", what, *where, f"format={','.join(columns)}", "-n", "-P")
-    done = run_command(*command, seconds=20)
-    lines = done.stdout.splitlines() if done.returncode == 0 else []
-    rows = [line.split("|") for line in lines]
-    return [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]

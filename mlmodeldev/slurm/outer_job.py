@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ _OF_QUESTIONS = ("SQUEUE_", "SACCT_", "SCONTROL_", "SINFO_", "SCANCEL_")
 """Formats and filters of the user's own, which would hide or reshape what is read."""
 _KEPT = "SLURM_CONF"
 _CHOICES = ("account", "partition", "qos", "constraint")
-_OPEN_CHOICES = ("reservation", "clusters", "wckey", "export", "get_user_env")
+_OPEN_CHOICES = ("reservation", "wckey", "export", "get_user_env")
 """Options that have a variable and no setting of their own, and change no promise of ours."""
+_OF_CLUSTERS = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")
 
 
 def slurm_environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -46,8 +48,50 @@ def sbatch_environment(
     SBATCH_ACCOUNT. Inside of one nothing tells whether a variable is the user's or the job's.
     """
     names = () if is_in_job(variables) else default_names(cluster)
-    defaults = {name: variables[name] for name in names if name in variables}
+    defaults = {name: variables[name] for name in names if variables.get(name)}
     return {**slurm_environment(variables), **defaults}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What sbatch will follow in one of its choices, and where that is set."""
+
+    where: str
+    """``cluster.partition``, ``cluster.sbatch.partition`` or ``SBATCH_PARTITION``."""
+    value: str | None
+    """None: left to Slurm."""
+
+
+def choices(cluster: Cluster, variables: Mapping[str, str] = os.environ) -> dict[str, Choice]:
+    """Return account, partition, QOS and constraint as sbatch will follow them."""
+    return {name: _choice(cluster, name, variables) for name in _CHOICES}
+
+
+def _choice(cluster: Cluster, name: str, variables: Mapping[str, str]) -> Choice:
+    option, variable = cluster.sbatch.get(name), f"{_OF_SBATCH}{name.upper()}"
+    if option is not None:  # it replaces the setting; false leaves the option out
+        return Choice(f"cluster.sbatch.{name}", None if option is False else str(option))
+    setting = getattr(cluster, name)
+    if setting is None and variables.get(variable) and not is_in_job(variables):
+        return Choice(variable, variables[variable])
+    return Choice(f"cluster.{name}", setting)
+
+
+def with_choices(cluster: Cluster, variables: Mapping[str, str] = os.environ) -> Cluster:
+    """Return the settings with the choices that sbatch will follow, wherever they are set.
+
+    What is read and compared of the cluster is that of the partition that jobs really go to.
+    """
+    made = choices(cluster, variables)
+    return cluster.model_copy(update={name: choice.value for name, choice in made.items()})
+
+
+def chosen_clusters(cluster: Cluster, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return by where it is set which cluster is asked for; empty: none, so it is this one."""
+    names = () if is_in_job(variables) else _OF_CLUSTERS
+    chosen = {name: variables[name] for name in names if variables.get(name)}
+    option = cluster.sbatch.get("clusters", False)
+    return chosen if option is False else {**chosen, "cluster.sbatch.clusters": str(option)}
 
 
 def is_in_job(variables: Mapping[str, str] = os.environ) -> bool:
@@ -59,11 +103,12 @@ def default_names(cluster: Cluster) -> list[str]:
     """Return the variables that may choose an option, for the settings do not."""
     open_names = [name for name in _CHOICES if getattr(cluster, name) is None]
     own = {key.replace("-", "_") for key in cluster.sbatch}
-    names = [*open_names, *(name for name in _OPEN_CHOICES if name not in own)]
+    names = [name for name in (*open_names, *_OPEN_CHOICES) if name not in own]
     return [f"{_OF_SBATCH}{name.upper()}" for name in names]
 
 
 def left_out_choices(cluster: Cluster, variables: Mapping[str, str] = os.environ) -> list[str]:
     """Return the user's defaults that are not taken, for they may be the outer job's."""
-    charged = [f"{_OF_SBATCH}{name.upper()}" for name in _CHOICES if not getattr(cluster, name)]
-    return [n for n in charged if n in variables] if is_in_job(variables) else []
+    left_open = [n for n in _CHOICES if not getattr(cluster, n) and n not in cluster.sbatch]
+    names = [f"{_OF_SBATCH}{name.upper()}" for name in left_open]
+    return [n for n in names if n in variables] if is_in_job(variables) else []

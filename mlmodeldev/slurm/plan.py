@@ -21,7 +21,7 @@ from mlmodeldev.slurm.trial_entries import ENDED
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
-    from mlmodeldev.slurm.limits import Rules
+    from mlmodeldev.slurm.accounting import Rules
     from mlmodeldev.slurm.submission import TrialJob
     from mlmodeldev.slurm.sweep_state import SweepState
     from mlmodeldev.slurm.trial_entries import TrialEntry
@@ -41,7 +41,8 @@ class Plan:
         basis: where that comes from.
         states: of the trials, in their order, as `state` tells them.
         searched: of a search: trials that its workers still draw; the jobs' lists are empty.
-        resources: the cluster's settings, with numbers where those say ``auto``.
+        resources: the cluster's settings, with numbers where those say ``auto``, and with the
+            partition and other choices that are the user's variables'.
     """
 
     sweep_state: SweepState

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlmodeldev.errors import UsageError, nearest
+from mlmodeldev.slurm.outer_job import choices, chosen_clusters, with_choices
 from mlmodeldev.slurm.plan import concurrent_jobs
+from mlmodeldev.slurm.query import cluster_name
 from mlmodeldev.slurm.script import cpus_per_task, memory_gb, python_words
 from mlmodeldev.slurm.share import gpus_on, with_share
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Cluster
     from mlmodeldev.slurm.limits import Limits, Node, Partition
+    from mlmodeldev.slurm.outer_job import Choice
 
 START_SECONDS = 30
 """A trial begins, and makes a step, in no less."""
@@ -33,8 +36,11 @@ def check_cluster(cluster: Cluster, limits: Limits, runs_dir: Path) -> None:
         UsageError: what was asked, and what there is.
     """
     check_settings(cluster)
-    _partition(cluster, limits)
-    _account(cluster, limits)
+    refuse_other_clusters(cluster)
+    made = choices(cluster)
+    cluster = with_choices(cluster)
+    _partition(cluster, limits, made["partition"].where)
+    _account(cluster, limits, made)
     _time(cluster, limits)
     _gpus(cluster, limits)
     _nodes(cluster, limits)
@@ -68,28 +74,54 @@ def check_settings(cluster: Cluster) -> None:
         )
 
 
-def _partition(cluster: Cluster, limits: Limits) -> None:
+def refuse_other_clusters(cluster: Cluster) -> None:
+    """Refuse jobs for another cluster: its queue, its limits and its cancel would not be asked.
+
+    Raises:
+        UsageError: where another is chosen, by which name.
+    """
+    for where, names in chosen_clusters(cluster).items():
+        own = cluster_name()
+        if names.lower() != own:
+            raise UsageError(
+                f"{where}={names}: jobs go to the cluster of this machine ({own}), no other is"
+                f" watched; leave it out, and for {names} submit from a login node of its own, or"
+                " from inside of a job there"
+            )
+
+
+def _partition(cluster: Cluster, limits: Limits, where: str) -> None:
     for name in (cluster.partition or "").split(",") if cluster.partition else ():
         if name.strip() not in limits.partitions:
-            raise _unknown("cluster.partition", name.strip(), limits.partitions)
+            raise _unknown(where, name.strip(), limits.partitions)
     partitions = limits.partitions_of(cluster.partition)
     if not partitions:
         names = ", ".join(sorted(limits.partitions))
         raise UsageError(f"cluster.partition=null: this cluster has no default; one of {names}")
     if not any(partition.up for partition in partitions):
         names = ",".join(partition.name for partition in partitions)
-        raise UsageError(f"cluster.partition={names}: is down (scontrol show partition)")
+        raise UsageError(f"{where}={names}: is down (scontrol show partition)")
 
 
-def _account(cluster: Cluster, limits: Limits) -> None:
-    choices = [("account", limits.rules.accounts), ("qos", limits.rules.qos)]
+def _account(cluster: Cluster, limits: Limits, made: Mapping[str, Choice]) -> None:
+    lists = [
+        (name, allowed)
+        for name, allowed, enforced in (
+            ("account", limits.rules.accounts, "associations"),
+            ("qos", limits.rules.qos, "qos"),
+        )
+        # a user's variable serves other commands, too: it is right if Slurm takes it
+        if enforced in limits.enforced or not made[name].where.startswith("SBATCH_")
+    ]
     partitions = limits.partitions_of(cluster.partition)
-    choices += [("account", _union([p.accounts for p in partitions]))]
-    choices += [("qos", _union([p.qos for p in partitions]))]
-    for name, allowed in choices:
-        key, value = f"cluster.{name}", getattr(cluster, name)
-        if value is not None and allowed is not None and value not in allowed:
-            raise _unknown(key, value, allowed)
+    lists += [("account", _union([p.accounts for p in partitions]))]
+    lists += [("qos", _union([p.qos for p in partitions]))]
+    for name, allowed in lists:
+        where, value = made[name].where, made[name].value
+        # Slurm takes their names in letters of any size
+        if value is None or allowed is None or value.lower() in {each.lower() for each in allowed}:
+            continue
+        raise _unknown(where, value, allowed)
 
 
 def _union(sets: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
@@ -105,6 +137,8 @@ def _time(cluster: Cluster, limits: Limits) -> None:
             f"cluster.minutes={cluster.minutes}: its QOS or account allows a job {most}; it would"
             " wait for ever (sacctmgr show qos)"
         )
+    if limits.rules.over_partition_time:
+        return
     partitions = limits.partitions_of(cluster.partition)
     allowed = [p.minutes for p in partitions if p.minutes is not None]
     if len(allowed) < len(partitions) or not allowed or cluster.minutes <= max(allowed):
@@ -132,7 +166,7 @@ def _gpus(cluster: Cluster, limits: Limits) -> None:
         if most is not None and cluster.gpus > most:
             raise UsageError(
                 f"cluster.gpus_per_task={cluster.gpus_per_task}: a job takes {cluster.gpus} GPUs;"
-                f" its QOS allows {what} {most} (sacctmgr show qos)"
+                f" its QOS or account allows {what} {most} (sacctmgr show qos)"
             )
 
 

@@ -42,6 +42,20 @@ def slurm_is_here() -> bool:
     return done.returncode == 0 or not any(text in done.stderr for text in _NO_CONFIGURATION)
 
 
+def cluster_name(config: str | None = None) -> str:
+    """Return the name of this machine's cluster, in small letters as Slurm has it; empty: none.
+
+    Args:
+        config: what ``scontrol show config`` has printed; None: it is asked.
+
+    Raises:
+        UsageError: Slurm does not answer.
+    """
+    text = ask_slurm("scontrol", "show", "config") if config is None else config
+    match = re.search(r"(?m)^ClusterName\s*=\s*(\S+)", text)
+    return match[1].lower() if match else ""
+
+
 # --- the queue
 
 
@@ -227,6 +241,17 @@ def seconds_of(text: str) -> int | None:
     if days and not re.fullmatch(r"[0-9]{1,6}", days):
         return None
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def minutes_of(text: str) -> int | None:
+    """Read Slurm's time in whole minutes; None: no limit."""
+    seconds = seconds_of(text)
+    return None if seconds is None else seconds // 60
+
+
+def number_of(text: str) -> int | None:
+    """Read a number that Slurm prints; None: it is none."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def ask_slurm(*command: str) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mlmodeldev.slurm.outer_job import with_choices
 from mlmodeldev.slurm.script import CPUS
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def with_share(cluster: Cluster, limits: Limits | None) -> Cluster:
-    """Return the settings with numbers in place of ``auto``.
+    """Return the settings with numbers in place of ``auto``, and with `with_choices`.
 
     Where nodes differ the smallest share counts, so that each of them can take the job. Without
     GPUs, or where Slurm was not asked, it is a few CPUs and the cluster's default memory.
@@ -32,6 +33,7 @@ def with_share(cluster: Cluster, limits: Limits | None) -> Cluster:
         cluster: the settings.
         limits: what Slurm has; None: not asked.
     """
+    cluster = with_choices(cluster)
     each = cluster.tasks_per_node * cluster.gpus_per_task
     nodes = suitable_nodes(cluster, limits) if limits and each else []
     partitions = limits.partitions_of(cluster.partition) if limits else []

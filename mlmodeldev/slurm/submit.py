@@ -22,7 +22,8 @@ from mlmodeldev.slurm.entrypoint import Job, SearchJob
 from mlmodeldev.slurm.local import trial_task
 from mlmodeldev.slurm.outer_job import left_out_choices, sbatch_environment
 from mlmodeldev.slurm.plan import trials_at_once
-from mlmodeldev.slurm.query import run_command
+from mlmodeldev.slurm.preflight import refuse_other_clusters
+from mlmodeldev.slurm.query import cluster_name, run_command
 from mlmodeldev.slurm.script import batch_script, script_file, tasks_file
 from mlmodeldev.slurm.snapshot import take_snapshot
 from mlmodeldev.slurm.submission import Submission, queued_number
@@ -115,8 +116,10 @@ def submit(
         after: jobs that must end first.
 
     Raises:
-        UsageError: Slurm refuses, or has taken it and does not say under which number.
+        UsageError: Slurm refuses, or has taken it and does not say under which number; another
+            cluster is asked for.
     """
+    refuse_other_clusters(cluster)
     number = len(submission.arrays)
     with atomic_write(tasks_file(submission.folder, number)) as file:
         pickle.dump(list(jobs), file)
@@ -150,7 +153,7 @@ def _run_sbatch(script: Path, cluster: Cluster, submission: Submission) -> str:
             submission.intend(None)
         reason = refusal(done.stderr, done.stdout)
         raise UsageError(f"sbatch refuses: {reason}; doctor looks for the cause")
-    if job := job_number(done.stdout):
+    if job := number_here(done.stdout, submission):
         return job
     submission.note_taken()
     if job := queued_number(submission):
@@ -166,19 +169,64 @@ _MAY_BE_QUEUED = ("imed out", "Unable to contact", "onnection reset", "Zero Byte
 """Errors after which the jobs may be in the queue: an answer was lost, not the question."""
 
 
+def number_here(output: str, submission: Submission | None = None) -> str:
+    """Read the number of a job of this cluster in what sbatch prints; empty: there is none.
+
+    Args:
+        output: what sbatch has printed.
+        submission: that the job belongs to, if to any.
+
+    Raises:
+        UsageError: a site's sbatch has put it onto another cluster, where neither status nor
+            cancel would find it; it is cancelled there.
+    """
+    job, where = job_and_cluster(output)
+    if not where:
+        return job
+    if submission:
+        submission.note_taken()  # until its cluster is told from this one
+    own = cluster_name()
+    if where.lower() == own:
+        return job
+    ended = run_command("scancel", "-M", where, job, seconds=120).returncode == 0
+    if ended and submission:
+        submission.intend(None)
+    then = "it was cancelled there" if ended else f"scancel -M {where} {job} ends it"
+    raise UsageError(
+        f"sbatch has put job {job} onto cluster {where}, and this machine's is {own}: {then};"
+        f" submit from a login node of {where}"
+    )
+
+
 def job_number(output: str) -> str:
     """Read a job's number in what sbatch prints; empty where there is none.
-
-    A line of its own, ``12`` or ``12;cluster``, as ``--parsable`` makes it; else Slurm's sentence.
-    Sites wrap sbatch, and print lines of their own, whose numbers are no jobs.
 
     >>> job_number("Welcome: see job 12 of 4\\n15786755;main")
     '15786755'
     """
-    for pattern in (r"(?m)^\s*([0-9]{1,18})(?:;\S*)?\s*$", r"Submitted batch job ([0-9]{1,18})\b"):
-        if numbers := re.findall(pattern, output):
-            return str(numbers[-1])
-    return ""
+    return job_and_cluster(output)[0]
+
+
+def job_and_cluster(output: str) -> tuple[str, str]:
+    """Read a job's number in what sbatch prints, and the cluster, which it seldom names.
+
+    A line of its own, ``12`` or ``12;cluster``, as ``--parsable`` makes it; else Slurm's sentence.
+    Sites wrap sbatch, and print lines of their own, whose numbers are no jobs.
+
+    >>> job_and_cluster("Welcome: see job 12 of 4\\n15786755;main")
+    ('15786755', 'main')
+    """
+    for pattern in _ANSWERS:
+        if answers := re.findall(pattern, output):
+            job, cluster = answers[-1]
+            return str(job), str(cluster)
+    return "", ""
+
+
+_ANSWERS = (
+    r"(?m)^\s*([0-9]{1,18})(?:;(\S*))?\s*$",
+    r"Submitted batch job ([0-9]{1,18})\b(?: on cluster (\S+))?",
+)
 
 
 def refusal(errors: str, output: str) -> str:

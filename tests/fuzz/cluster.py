@@ -21,15 +21,16 @@ OUTPUTS = {
     "squeue": "1201_0|RUNNING|None|1-02:03:04|node[1-2]\n1201_1|PENDING|Resources|5:00|\n1300|COMPLETING|None|0:00|n3\n",
     "squeue -F": "1201|/runs/.jobs/a/tasks-0.sh\n1300|/x y/b.sh\n",
     "scontrol job": "JobId=1201 ArrayJobId=1201 JobName=odd JobState=RUNNING Reason=None ExitCode=0:0 RunTime=00:01:02\n",
-    "scontrol config": "Configuration data as of 2026-01-01\nMaxArraySize            = 1001\nAccountingStorageEnforce = limits,safe\n"
+    "scontrol config": "Configuration data as of 2026-01-01\nClusterName             = lab\nMaxArraySize            = 1001\nAccountingStorageEnforce = limits,safe\n"
                        "SchedulerParameters     = bf_interval=2,max_array_tasks=25\n",
     "scontrol partition": "PartitionName=gpu AllowAccounts=ALL AllowQos=ALL Default=YES MaxTime=1-00:00:00 State=UP QoS=N/A "
                           "MaxMemPerCPU=4000 MaxMemPerNode=UNLIMITED JobDefaults=DefMemPerGPU=8000\n"
                           "PartitionName=cpu Default=NO AllowAccounts=a,b MaxTime=UNLIMITED State=DOWN QoS=big\n",
     "scontrol node": "NodeName=n1 CPUTot=64 CPUEfctv=60 RealMemory=129000 MemSpecLimit=1000 NodeAddr=10.0.0.1 "
                      "Gres=gpu:3090:4(S:0-1),gpu:3g.20gb:2(S:0,1) Partitions=gpu,cpu ActiveFeatures=a,b\n",
-    "sacctmgr": "normal|100|20|cpu=40,gres/gpu=4|gres/gpu=2|1-00:00:00\nbig||||gres/gpu=8|\n",
-    "sacctmgr assoc": "lab|normal|50|10|gres/gpu=4|2-00:00:00\n",
+    "sacctmgr": "normal|DenyOnLimit|100||20|30|cpu=40,gres/gpu=4|gres/gpu=2|1-00:00:00|\n"
+                "big|OverPartQOS,PartitionTimeLimit||50||||gres/gpu=8||2.000000\n",
+    "sacctmgr assoc": "lab||normal|normal,big|50|10|gres/gpu=4|2-00:00:00\nlab|gpu||big|||gres/gpu=1|\n",
     "sacct": "1201_0|OUT_OF_MEMORY|0:125|2G|\n1201_0.batch|OUT_OF_MEMORY|0:125||1992294K\n1300|CANCELLED by 0|0:0|4Gn|\n",
     "sbatch": "Welcome to the cluster, job 12 of 4\n15786755;main\n",
     "refusal": "sbatch: error: Batch job submission failed: Invalid account\nsbatch: error: more\n",
@@ -176,7 +177,12 @@ def _check_time(text: str, seconds: int | None) -> None:
 TARGETS = [
     Target(
         "Slurm's outputs",
-        ("mlmodeldev.slurm.query", "mlmodeldev.slurm.limits", "mlmodeldev.slurm.job_ends"),
+        (
+            "mlmodeldev.slurm.query",
+            "mlmodeldev.slurm.limits",
+            "mlmodeldev.slurm.accounting",
+            "mlmodeldev.slurm.job_ends",
+        ),
         make_output,
         check_output,
         fills=False,

@@ -206,13 +206,13 @@ def test_numbers_of_launchers_are_whole(monkeypatch: pytest.MonkeyPatch, number:
 
 def test_lines_of_a_site_are_no_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     from mlmodeldev.settings.schema import Cluster
-    from mlmodeldev.slurm import limits, submit
+    from mlmodeldev.slurm import accounting, limits, submit
 
     odd = (
         "NOTE=maintenance on Monday\nNodeName=n1 CPUTot=x RealMemory=²\nPartitionName=p MaxTime=²:1"
     )
     monkeypatch.setattr(limits, "ask_slurm", lambda *command: odd)
-    monkeypatch.setattr(limits, "_table", lambda *words: [])
+    monkeypatch.setattr(accounting, "_table", lambda *words: [])
     read = limits.read_limits(Cluster())
     assert [(node.name, node.cpus, node.memory) for node in read.nodes] == [("n1", 0, 0)]
     assert read.partitions["p"].minutes is None

@@ -9,7 +9,8 @@ import pytest
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.settings.schema import Cluster
-from mlmodeldev.slurm.limits import Limits, Node, Partition, Rules, read_gres, read_limits
+from mlmodeldev.slurm.accounting import Rules
+from mlmodeldev.slurm.limits import Limits, Node, Partition, read_gres, read_limits
 from mlmodeldev.slurm.preflight import check_cluster
 from mlmodeldev.slurm.script import parameters
 from mlmodeldev.slurm.share import with_share
@@ -67,8 +68,8 @@ def test_what_the_commands_say_is_read(stubs: Stubs) -> None:
 def test_a_time_limit_of_qos_or_account_is_reported(stubs: Stubs, tmp_path: Path) -> None:
     stubs.add(
         "sacctmgr",
-        'case "$*" in *assoc*) echo "physics||||gres/gpu=9|1-00:00:00" ;;',
-        '*) echo "normal|||||00:30:00"; echo "other|||||00:05:00" ;; esac',
+        'case "$*" in *assoc*) echo "physics|||normal|||gres/gpu=9|1-00:00:00" ;;',
+        '*) echo "normal||||||||00:30:00|"; echo "other||||||||00:05:00|" ;; esac',
     )
     stubs.add("scontrol", "ENFORCE=limits,qos", SCONTROL)
     limits = read_limits(Cluster())

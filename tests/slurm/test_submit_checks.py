@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlmodeldev.slurm.epilog import is_ours_to_requeue
-from mlmodeldev.slurm.limits import minutes_of
+from mlmodeldev.slurm.query import minutes_of
 from tests.slurm.cluster import ROOT, Cluster, Slurm
 from tests.slurm.scripts import check_golden
 from tests.slurm.sweeps import SmallSweep

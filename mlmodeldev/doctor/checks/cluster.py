@@ -51,6 +51,7 @@ def reachable(scope: Scope) -> Iterator[Line]:
 def allowed(scope: Scope) -> Iterator[Line]:
     """Hold the settings against the partition, the account, the QOS and the nodes."""
     from mlmodeldev.slurm.limits import read_limits
+    from mlmodeldev.slurm.outer_job import with_choices
     from mlmodeldev.slurm.preflight import check_cluster, local_disk_warning
 
     cluster = scope.settings.cluster
@@ -62,6 +63,7 @@ def allowed(scope: Scope) -> Iterator[Line]:
     except UsageError as error:
         yield fail(str(error), mend_of(str(error)))
         return
+    cluster = with_choices(cluster)
     partitions = limits.partitions_of(cluster.partition)
     gpus = sum(node.gpus for node in limits.nodes_of(cluster.partition))
     what = f"partition {','.join(p.name for p in partitions)}: {gpus} GPUs in all"
@@ -87,17 +89,20 @@ def contradictions(scope: Scope) -> Iterator[Line]:
 
 def mend_of(refusal: str) -> str:
     """Return the command that helps where a setting of the cluster is refused."""
-    named = re.match(r"cluster\.(\w+)=", refusal)
+    if variable := re.match(r"(SBATCH_CLUSTERS|SLURM_CLUSTERS)=", refusal):
+        return f"unset {variable[1]}"
+    match = re.match(r"(?:cluster\.|SBATCH_)(\w+)=", refusal)
+    named = match[1].lower() if match else ""
     near = re.search(r"did you mean '([^']+)'", refusal)
     if named and near:
-        return f"{_COMMAND} doctor cluster.{named[1]}={near[1]}"
-    if named and named[1] == "python":
+        return f"{_COMMAND} doctor cluster.{named}={near[1]}"
+    if named == "python":
         return f"{_COMMAND} doctor cluster.python=$PWD/.venv/bin/python"
     if named and (least := re.search(r"at least (\d+) minutes", refusal)):
         return f"{_COMMAND} doctor cluster.minutes={least[1]}"
     if refusal.startswith("artefacts.runs_dir"):
         return f"{_COMMAND} doctor artefacts.runs_dir=DIR"
-    return _LISTS.get(named[1] if named else "", f"{_COMMAND} plan")
+    return _LISTS.get(named, f"{_COMMAND} plan")
 
 
 def jobs_python(scope: Scope) -> Iterator[Line]:
