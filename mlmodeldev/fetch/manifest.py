@@ -21,7 +21,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
@@ -227,12 +227,14 @@ def _parse(name: str, path: Path, content: dict[str, Any]) -> Manifest:
     if not isinstance(layout, list | tuple):
         raise UsageError(f"{path}: layout must be a list of paths")
     licence = str(content.get("licence", ""))
+    entries = tuple(_entry(path, item, licence) for item in files)
+    _check_places(path, entries)
     return Manifest(
         name=name,
         title=str(content.get("title", name)),
         homepage=str(content.get("homepage", "")),
         licence=licence,
-        entries=tuple(_entry(path, item, licence) for item in files),
+        entries=entries,
         layout=tuple(_inside(path, item) for item in layout),
     )
 
@@ -262,6 +264,49 @@ def _entry(path: Path, item: Any, licence: str) -> ManifestEntry:
         flatten=bool(item.get("flatten", True)),
         max_bytes=item.get("max_bytes"),
     )
+
+
+def _check_places(path: Path, entries: Sequence[ManifestEntry]) -> None:
+    """Refuse files of which one would take the place of another, or of what comes out of it.
+
+    A folder within that of an earlier file is its own: it is unpacked when the other is there.
+    """
+    files: dict[str, int] = {}
+    for number, entry in enumerate(entries, 1):
+        other = files.setdefault(entry.source.name, number)
+        if other != number:
+            raise UsageError(
+                f"{path}: files {other} and {number} are both called {entry.source.name}; give one"
+                " of them another name (name)"
+            )
+    folders: dict[PurePosixPath, str] = {}
+    above: dict[PurePosixPath, str] = {}
+    for entry in entries:
+        if not entry.unpack:
+            continue
+        name, folder = entry.source.name, PurePosixPath(entry.unpack)
+        if not folder.parts:
+            raise UsageError(
+                f"{path}: {name} can't be unpacked into {entry.unpack!r}, where it lies itself;"
+                " choose a folder (unpack)"
+            )
+        if folder in folders:
+            raise UsageError(
+                f"{path}: {folders[folder]} and {name} are both unpacked into {folder}; the later"
+                " would replace the earlier"
+            )
+        if folder in above:
+            raise UsageError(
+                f"{path}: {above[folder]} is unpacked within {folder}, the folder of {name}; list"
+                f" {name} before it"
+            )
+        if folder.parts[0] in files:
+            raise UsageError(
+                f"{path}: {name} can't be unpacked into {folder}: {folder.parts[0]} is one of the"
+                " files; choose another folder (unpack)"
+            )
+        folders[folder] = name
+        above.update((parent, name) for parent in folder.parents)
 
 
 def _check_keys(path: Path, content: dict[str, Any], allowed: Sequence[str], needed: str) -> None:

@@ -186,7 +186,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 def _get(url: str, headers: Mapping[str, str], timeout: float) -> Iterator[requests.Response]:
     """A streamed GET. The session is kept: a second request saves the TLS handshake."""
     session = _session(os.getpid())
-    auth = None if is_private(url) else _no_password
+    auth = None if is_private(url) else no_password
     try:
         response = session.get(url, headers=dict(headers), stream=True, timeout=timeout, auth=auth)
     except ValueError as error:  # what requests raises itself is one as well, and told by its class
@@ -219,7 +219,7 @@ def _session(_pid: int) -> requests.Session:
     return session
 
 
-def _no_password(request: Any) -> Any:
+def no_password(request: Any) -> Any:
     """Send a request without the password that ``.netrc`` has for its host."""
     return request
 

@@ -10,6 +10,7 @@ Example::
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def send_missing(tracker: Tracker, settings: Settings, folder: TrialFolder) -> b
     record = folder.read()
     state = str(record.get("state"))
     logger: Any = tracker.logger(settings, folder)
-    logger.resume_from(sys.maxsize)
+    logger.resume_from(math.inf)
     logger.note({"trial": trial_metadata(settings, record)})
     models = models_to_keep(settings, folder.path, state, tracker.name)
     complete = bool(logger.end(state, models))

@@ -114,7 +114,7 @@ class ClearmlTrialLogger(DeliveringLogger[Task]):
     # --- what training calls
 
     @rank_zero_only
-    def resume_from(self, step: int) -> None:
+    def resume_from(self, step: float) -> None:
         """Send the rows of ``metrics.csv`` before ``step`` that ClearML lacks, and its pictures."""
         super().resume_from(step)
         self._add(partial(_keep_missing_pictures, self.folder.path))

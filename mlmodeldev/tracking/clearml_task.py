@@ -38,7 +38,7 @@ from mlmodeldev.tracking.clearml_content import (
 from mlmodeldev.tracking.clearml_model import keep_output, tell_input
 from mlmodeldev.tracking.clearml_server import MOST_EVENTS, Server, ServerError
 from mlmodeldev.tracking.metadata import BY_HAND
-from mlmodeldev.tracking.timed_rows import TimedRow
+from mlmodeldev.tracking.timed_rows import TimedRow, last_step
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -62,7 +62,7 @@ class TrialTask:
         settings: the trial's.
         folder: the trial's.
         task_id: the task's.
-        last: last step that the server has of it.
+        last: step before which no row is sent, since the server has them all.
 
     Attributes:
         id: the task's.
@@ -89,8 +89,7 @@ class TrialTask:
         content = task_content(settings, folder)
         task_id = str(former["id"] if former else _create(server, settings, content, key))
         folder.update(**{TASK_ENTRY: task_id, UPLOADED_ENTRY: False})
-        last = int((former or {}).get("last_iteration") or 0)
-        opened = cls(server, settings, folder, task_id, last)
+        opened = cls(server, settings, folder, task_id, _last_sent(former, folder))
         if not opened._is_of_agent:
             server.call("tasks", "started", task=task_id, force=True, status_reason="trial runs")
         if former is not None:
@@ -223,6 +222,16 @@ def _former_task(
     answer = server.call("tasks", "get_all", _any_=by_key, only_fields=fields)
     tasks = [task for task in answer.get("tasks") or () if task.get("status") in _WRITABLE]
     return dict(tasks[0]) if tasks else None
+
+
+def _last_sent(former: Mapping[str, Any] | None, folder: TrialFolder) -> int:
+    """Return the last step that the server has of the rows; 0 where it does not tell.
+
+    It counts what is not of rows, too: a model, and what the user's code reports. A step beyond
+    all rows says nothing of them; those that are sent once more take the place of themselves.
+    """
+    there = int((former or {}).get("last_iteration") or 0)
+    return there if there <= last_step(folder.path / "metrics.csv") else 0
 
 
 def _create(server: Server, settings: Settings, content: Mapping[str, Any], key: str) -> str:

@@ -33,7 +33,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from mlmodeldev.lease import LostLease
 from mlmodeldev.secrets import masked
 from mlmodeldev.tracking.background import BackgroundCalls
-from mlmodeldev.tracking.timed_rows import TimedRow, rows_of
+from mlmodeldev.tracking.timed_rows import TimedRow, last_step, rows_of
 
 if TYPE_CHECKING:
     from mlmodeldev.settings.schema import Settings
@@ -147,11 +147,15 @@ class DeliveringLogger(Logger, Generic[R]):
     # --- what training calls
 
     @rank_zero_only
-    def resume_from(self, step: int) -> None:
-        """Send the rows of ``metrics.csv`` before ``step`` that the tracker lacks."""
+    def resume_from(self, step: float) -> None:
+        """Send the rows of ``metrics.csv`` before ``step`` that the tracker lacks.
+
+        Args:
+            step: where training goes on; infinity: the trial has ended, and all rows count.
+        """
         with self._lock:
             self._from_file_before = step
-        self._step = step
+        self._step = last_step(self._file, step)  # of what is sent now: a bound is no step
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -196,6 +200,11 @@ class DeliveringLogger(Logger, Generic[R]):
         """Say once what the tracker is not able to do."""
         cause = self._cause(error)
         self._warn(cause if self._is_away(error) else f"{type(error).__name__}: {cause}")
+
+    @property
+    def _file(self) -> Path:
+        """The trial's rows."""
+        return self.folder.path / "metrics.csv"
 
     def _wait(self, seconds: float) -> str:
         """Wait for the thread; return why it is waited no longer, empty: all was sent."""
@@ -254,7 +263,7 @@ class DeliveringLogger(Logger, Generic[R]):
             rows, self._rows = self._rows, []
             before, self._from_file_before = self._from_file_before, None
         try:
-            of_file = rows_of(self.folder.path / "metrics.csv", before) if before else []
+            of_file = rows_of(self._file, before) if before else []
             self._send(run, [*of_file, *rows])
         except BaseException:
             with self._lock:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from pytorch_lightning.loggers.logger import DummyExperiment, Logger
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.fetch.address import split_address
+from mlmodeldev.fetch.reach import is_reachable
 from mlmodeldev.lease import LostLease
 from mlmodeldev.secrets import masked, warn_of_open_netrc
 from mlmodeldev.tracking.metrics_csv import MetricsFile
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
     from mlmodeldev.settings.schema import Settings, WandbLogger
     from mlmodeldev.trial.folder import TrialFolder
+
+
+_SECONDS = 3.0
+"""How long the start of a trial waits for a connection to W&B."""
 
 
 def make_loggers(settings: Settings, folder: TrialFolder, first: bool = True) -> list[Logger]:
@@ -265,10 +269,6 @@ def wandb_mode(setting: str) -> str:
 def _what_is_missing(address: str) -> str:
     if not key_for(address):
         return "there is no key (WANDB_API_KEY or .netrc)"
-    parts = split_address(address, "WANDB_BASE_URL")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), timeout=3).close()
-    except OSError:
-        return f"{parts.hostname} can't be reached"
-    return ""
+    if is_reachable(address, "WANDB_BASE_URL", _SECONDS):
+        return ""
+    return f"{split_address(address, 'WANDB_BASE_URL').hostname} can't be reached"

@@ -95,7 +95,7 @@ class MlflowTrialLogger(DeliveringLogger[TrialRun]):
         return self._run.client if self._run else DummyExperiment()
 
     @rank_zero_only
-    def resume_from(self, step: int) -> None:
+    def resume_from(self, step: float) -> None:
         """Send the rows of ``metrics.csv`` before ``step`` that MLflow lacks, and its pictures."""
         super().resume_from(step)
         self._add(keep_missing_pictures(self.folder.path))

@@ -3,10 +3,12 @@
 Example::
 
     rows_of(folder / "metrics.csv", before=120)
+    last_step(folder / "metrics.csv")       # 119
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,3 +33,8 @@ def rows_of(file: Path, before: float) -> list[TimedRow]:
         if step < before:
             rows.append(TimedRow(values, step, int(1000 * seconds)))
     return rows
+
+
+def last_step(file: Path, before: float = math.inf) -> int:
+    """Return the highest step below ``before`` in ``metrics.csv``; 0 where there is none."""
+    return max((row.step for row in rows_of(file, before)), default=0)

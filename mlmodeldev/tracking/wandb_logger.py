@@ -29,6 +29,7 @@ from mlmodeldev.tracking.background import BackgroundCalls
 from mlmodeldev.tracking.metadata import log_model
 from mlmodeldev.tracking.pictures import pass_over
 from mlmodeldev.tracking.wandb_rows import Row, RunRows, heat_maps
+from mlmodeldev.trial.record import STEP
 
 EXTRA_SECONDS = 20.0
 """How long the end of a trial waits until the client has taken its tables; they are in its folder
@@ -192,7 +193,8 @@ class WandbTrialLogger(Logger):
             self._lost = True
         with self._guarded():
             for key, value in {**self._extra, **_pictures(self._media)}.items():
-                self.run.summary[key] = value
+                if key != self._rows.monitor:  # of which the summary shows the best
+                    self.run.summary[key] = value
             in_time = self._rows.finish(state, partial(self._send_extras, models))
         is_offline = bool(getattr(self.run, "offline", False))
         return in_time and not self._lost and not is_offline  # sync uploads that
@@ -251,6 +253,11 @@ def _pictures(media: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
+def _is_of_rows(name: str) -> bool:
+    """Return whether a name says where a row lies; W&B's own begin with an underscore."""
+    return name in (STEP, "epoch") or name.startswith("_")
+
+
 class RunOfModel:
     """The client's run, of which ``log`` adds to the next row instead of making one of its own.
 
@@ -265,8 +272,12 @@ class RunOfModel:
         self._run, self._extra = run, extra
 
     def log(self, data: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
-        """Show values, pictures or tables beside the next row of metrics."""
-        self._extra.update(data)
+        """Show values, pictures or tables beside the next row of metrics.
+
+        The row's own step, epoch and time stay: the charts' axis, and by which rows are compared
+        when the trial goes on.
+        """
+        self._extra.update((k, v) for k, v in data.items() if not _is_of_rows(k))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._run, name)

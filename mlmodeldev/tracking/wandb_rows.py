@@ -96,8 +96,8 @@ class RunRows:
         return Row(number, values, self.best if self.monitor in metrics else None)
 
     def send(self, row: Row, media: Mapping[str, Any]) -> None:
-        """Hand a row and the pictures that go with it to the client."""
-        self.run.log({**row.values, **media}, step=row.number, commit=True)
+        """Hand a row and what goes with it to the client; of a name that both have, the row's."""
+        self.run.log({**media, **row.values}, step=row.number, commit=True)
         if row.best is not None:
             self.run.summary[self.monitor] = row.best
 

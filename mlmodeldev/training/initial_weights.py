@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.request import getproxies
 
 from mlmodeldev.errors import NothingBegun, UsageError, nearest
-from mlmodeldev.fetch.address import split_address
+from mlmodeldev.fetch.reach import is_reachable
 from mlmodeldev.lease import owned
 from mlmodeldev.tracking.registry import SCHEME, model_folder
 from mlmodeldev.training.parent import file_digest
@@ -44,6 +42,8 @@ FILES = (".ckpt", ".pt", ".safetensors")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 _NAMED = 3
 """Names of weights in a line at most; the record has all."""
+_SECONDS = 5.0
+"""How long a connection to the Hub is waited for."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _check_hub(given: str, name: str, runs: Path) -> None:
         return
     if constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set"
-    elif _is_reachable(constants.ENDPOINT):
+    elif is_reachable(constants.ENDPOINT, "HF_ENDPOINT", _SECONDS):
         return
     else:
         reason = f"{constants.ENDPOINT} can't be reached"
@@ -114,19 +114,6 @@ def _check_hub(given: str, name: str, runs: Path) -> None:
         f"{given}: no such file, folder or trial, nor in the Hub's cache, and {reason}"
         f"{nearest(name, trials)}"
     )
-
-
-def _is_reachable(address: str) -> bool:
-    """Return whether a server takes a connection; of a proxy's it can't be said, so: yes."""
-    if getproxies():
-        return True
-    parts = split_address(address, "HF_ENDPOINT")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def initialise(

@@ -210,6 +210,7 @@ def _add_model(store: Store, content: Content) -> Content:
     _model(store, content)
     listed = task["models"][content["type"]]
     listed[:] = [each for each in listed if each["name"] != content["name"]] + [entry]
+    task["last_iteration"] = max(task["last_iteration"], content.get("iteration") or 0)
     return {"updated": 1}
 
 

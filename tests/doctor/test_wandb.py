@@ -9,6 +9,7 @@ from email.utils import formatdate
 import pytest
 
 from tests.doctor.conftest import Place
+from tests.fetch.proxy import BEHIND, Proxy, only_by
 from tests.wandb.server import KEY, Handler, Server
 
 
@@ -52,6 +53,19 @@ def test_a_server_in_trouble_is_not_a_wrong_key(online: Place, server: Server) -
     assert line.level == "WARN"
     assert "status 503" in line.what
     assert "relogin" not in line.mend
+
+
+def test_a_server_behind_a_proxy_answers(place: Place) -> None:
+    proxy = Proxy()
+    try:
+        only_by(place.patch, proxy.url)
+        place.patch.setenv("NETRC", str(place.home / ".netrc"))
+        for host, shown in ((BEHIND, "answers"), ("elsewhere.invalid", "can't be reached")):
+            place.patch.setenv("WANDB_BASE_URL", f"https://{host}")
+            (line,) = place.lines("wandb-server")
+            assert f"{host} {shown}" in line.what
+    finally:
+        proxy.close()
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(3600, "3600 s behind"), (-3600, "s ahead of")])

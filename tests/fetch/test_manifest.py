@@ -151,6 +151,45 @@ def test_a_wrong_manifest_is_reported_with_its_path(written, content):
     assert "\n" not in str(caught.value)
 
 
+ONE, TWO = "urls: [http://x/one.zip]", "urls: [http://y/two.zip]"
+CLASHES = {
+    f"[{{{ONE}, unpack: a}}, {{{TWO}, unpack: a}}]": "one.zip and two.zip are both unpacked into a",
+    f"[{{{ONE}, unpack: a/b}}, {{{TWO}, unpack: ./a//b/}}]": "both unpacked into a/b",
+    f"[{{{ONE}, unpack: a/b/c}}, {{{TWO}, unpack: a}}]": "list two.zip before it",
+    f"[{{{ONE}, unpack: two.zip}}, {{{TWO}}}]": "two.zip is one of the files",
+    f"[{{{ONE}, unpack: two.zip/a}}, {{{TWO}}}]": "two.zip is one of the files",
+    f"[{{{ONE}, unpack: one.zip}}]": "one.zip is one of the files",
+    f"[{{{ONE}, unpack: ./}}]": "one.zip can't be unpacked into '.', where it lies itself",
+    "[{urls: [http://x/a/t.zip], unpack: a}, {urls: [http://x/b/t.zip], unpack: b}]": (
+        "files 1 and 2 are both called t.zip; give one of them another name (name)"
+    ),
+    f"[{{{ONE}}}, {{{TWO}, name: one.zip}}]": "both called one.zip",
+}
+
+
+@pytest.mark.parametrize("files", CLASHES)
+def test_two_files_of_one_place_are_refused(written, files):
+    path = written(f"files: {files}")
+    with pytest.raises(UsageError) as caught:
+        manifest.load(path)
+    assert CLASHES[files] in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_within_that_of_an_earlier_file_stays(written, tmp_path):
+    files = []
+    for name, place in (("one", "a"), ("two", "a/b"), ("three", "ab")):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr(f"{name}.txt", name)
+        files.append({"urls": [(tmp_path / f"{name}.zip").as_uri()], "unpack": place})
+    path = written({"files": files})
+    for _ in range(2):
+        folder = manifest.prepare(path, tmp_path / "data", progress=False)
+        places = ("a/one.txt", "a/b/two.txt", "ab/three.txt")
+        assert [(folder / place).read_text() for place in places] == ["one", "two", "three"]
+
+
 def test_command_line(small, tmp_path, capsys):
     assert main(["fetch", str(small), "--directory", str(tmp_path / "d"), "--remove-archives"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'd' / 'small'}\n"

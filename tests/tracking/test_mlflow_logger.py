@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from mlmodeldev.errors import UsageError
 from mlmodeldev.settings.composition import compose_settings
 from mlmodeldev.tracking import mlflow_logger, mlflow_store
+from mlmodeldev.tracking.behind import send_missing
 from mlmodeldev.tracking.loggers import make_loggers
 from mlmodeldev.tracking.metadata import models_to_keep
 from mlmodeldev.tracking.metrics_csv import MetricsFile
@@ -24,7 +25,7 @@ from mlmodeldev.tracking.mlflow_logger import MlflowTrialLogger
 from mlmodeldev.tracking.mlflow_names import LONGEST_KEY, metric_name, parameters, shown
 from mlmodeldev.tracking.mlflow_run import TimedRow, TrialRun
 from mlmodeldev.tracking.mlflow_store import cause
-from mlmodeldev.tracking.mlflow_sync import awaits_mlflow
+from mlmodeldev.tracking.mlflow_sync import MLFLOW, awaits_mlflow
 from mlmodeldev.trial.folder import TrialFolder
 
 
@@ -71,6 +72,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     entities.Metric = lambda key, value, timestamp, step: SimpleNamespace(
         key=key, value=value, timestamp=timestamp, step=step
     )
+    entities.RunTag = lambda key, value: (key, value)
     monkeypatch.setitem(sys.modules, "mlflow", types.ModuleType("mlflow"))
     monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
     client = Client()
@@ -159,6 +161,32 @@ def test_what_is_missing_after_all_the_next_attempt_sends(client: Client, tmp_pa
     assert client.ends[-1] == "FINISHED"
     took = {step: value for key, step, value in client.values if key == "time/step"}
     assert [took[step] for step in range(4, 8)] == [0, 0, 6, 6], "of the attempt that counts"
+
+
+def test_what_is_sent_after_the_end_goes_to_the_last_rows_step(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[int] = []
+    monkeypatch.setattr(mlflow_logger, "keep_model", lambda *given: models.append(given[-1]))
+    first = Trial(tmp_path)
+    first.log(range(4), wait=True)
+    (first.folder.path / "best").mkdir()
+    first.folder.update(state="done", metric={"name": "val/accuracy", "value": 0.5})
+    client.failures += ["before"] * 100
+    assert first.tracker.end("done", [first.folder.path / "best"]) is False
+    client.failures.clear()
+    models.clear()
+
+    assert send_missing(MLFLOW, first.tracker.settings, first.folder)
+    best = [(step, value) for key, step, value in client.values if key == "best/val/accuracy"]
+    assert (best, models) == ([(3, 0.5)], [3])
+
+    longer = Trial(tmp_path, step=4)
+    longer.log(range(4, 8))
+    longer.folder.update(metric={"name": "val/accuracy", "value": 0.75})
+    assert longer.tracker.end("done", [longer.folder.path / "best"]) is True
+    best = [(step, value) for key, step, value in client.values if key == "best/val/accuracy"]
+    assert (best, models) == ([(3, 0.5), (7, 0.75)], [3, 7])
 
 
 def test_rows_go_whole_and_a_thousand_values_at_a_time(client: Client) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mlmodeldev.settings.composition import compose_settings
+from mlmodeldev.tracking import wandb_rows
 from mlmodeldev.tracking.metadata import models_to_keep
 from mlmodeldev.tracking.wandb_logger import WandbTrialLogger
 from mlmodeldev.trial.record import STEP
@@ -137,6 +138,30 @@ def test_what_a_model_logs_travels_with_the_next_row(tracker: WandbTrialLogger, 
         (1, {"val/loss": 2.0, STEP: 2}),
     ]
     assert client.summary["mine/last"] == 4
+
+
+def test_what_a_model_logs_moves_no_row_and_takes_no_value_of_it(
+    tracker: WandbTrialLogger, client: Client, tmp_path: Path, monkeypatch
+):
+    client.open.set()
+    own = {"epoch": 7, "mine/epoch": 7, "step": 900, "trainer/other": 1, "val/loss": 0.125}
+    tracker.experiment.log({"picture": "p", STEP: 900, "_step": 900, "_timestamp": 1.0, **own})
+    tracker.log_metrics({"val/loss": 1.0, "epoch": 0}, 49)
+    tracker.experiment.log({STEP: 900, "epoch": 7, "_runtime": 1, "val/loss": 0.125, "last": 4})
+    tracker.end("done")
+    seen = {"picture": "p", "mine/epoch": 7, "step": 900, "trainer/other": 1}
+    assert client.rows == [(0, {**seen, "val/loss": 1.0, "epoch": 0, STEP: 49})]
+    assert client.summary == {"val/loss": 1.0, "last": 4, "state": "done"}
+
+    again = Client()
+    again.open.set()
+    again.starting_step = again.entity = again.project = 1  # type: ignore[attr-defined]
+    monkeypatch.setattr(wandb_rows, "last_row", lambda *names: client.rows[0][1])
+    resumed = WandbTrialLogger(again, tmp_path / "metrics.csv", monitor="val/loss", mode="min")
+    resumed.log_metrics({"val/loss": 1.0, "epoch": 0}, 49)
+    resumed.log_metrics({"val/loss": 0.5, "epoch": 0}, 99)
+    resumed.end("done")
+    assert [(number, row[STEP]) for number, row in again.rows] == [(1, 99)]
 
 
 def test_rows_that_come_anew_are_not_sent_from_the_file(

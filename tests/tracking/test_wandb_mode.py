@@ -8,6 +8,7 @@ import pytest
 
 from mlmodeldev.errors import UsageError
 from mlmodeldev.tracking.loggers import wandb_mode
+from tests.fetch.proxy import BEHIND, Proxy, only_by
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +16,7 @@ def _no_key_and_no_host(monkeypatch, tmp_path):
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    only_by(monkeypatch, None)
 
 
 @pytest.fixture
@@ -59,6 +61,22 @@ def test_without_a_network_it_is_offline_and_says_why_in_one_line(closed, monkey
     output = capsys.readouterr().out
     assert "127.0.0.1 can't be reached" in output
     assert output.count("\n") == 1
+
+
+def test_a_server_behind_a_proxy_is_online(monkeypatch, capsys):
+    proxy = Proxy()
+    try:
+        only_by(monkeypatch, proxy.url)
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        for scheme in ("http", "https"):
+            monkeypatch.setenv("WANDB_BASE_URL", f"{scheme}://{BEHIND}")
+            assert wandb_mode("auto") == wandb_mode("online") == "online"
+        assert capsys.readouterr().out == ""
+        monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.invalid")
+        assert wandb_mode("auto") == "offline"
+        assert "elsewhere.invalid can't be reached" in capsys.readouterr().out
+    finally:
+        proxy.close()
 
 
 def test_online_demanded_without_a_key_is_refused(listening):

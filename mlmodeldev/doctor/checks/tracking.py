@@ -6,7 +6,6 @@ A key is never shown, not a letter of it.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
@@ -15,7 +14,7 @@ from importlib.util import find_spec
 from mlmodeldev.doctor.checks.locks import skew_line
 from mlmodeldev.doctor.line import Line, Scope, fail, ok, warn
 from mlmodeldev.errors import UsageError
-from mlmodeldev.fetch.address import split_address
+from mlmodeldev.fetch.reach import is_reachable
 from mlmodeldev.secrets import key_is_left_out, open_netrc
 from mlmodeldev.tracking.bounded import Unreachable
 from mlmodeldev.tracking.wandb_api import Refused, host, key_for, part, query_server
@@ -81,7 +80,8 @@ def server(scope: Scope) -> Iterator[Line]:
     if mode in ("", "offline"):
         return
     if not key_for(address):
-        reached = "answers" if _is_reached(address) else "can't be reached from here"
+        there = is_reachable(address, "WANDB_BASE_URL", _SECONDS / 2)
+        reached = "answers" if there else "can't be reached from here"
         yield ok(f"W&B: {address} {reached}; there is no key to try")
         return
     needed = fail if mode == "online" else warn
@@ -104,17 +104,6 @@ def server(scope: Scope) -> Iterator[Line]:
             yield ok(f"W&B: {address} takes the key; runs go to {entity}")
         else:
             yield needed(f"W&B: {address} does not take the key", "wandb login --relogin")
-
-
-def _is_reached(address: str) -> bool:
-    """Return whether somebody listens there."""
-    parts = split_address(address, "WANDB_BASE_URL")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), _SECONDS / 2).close()
-    except OSError:
-        return False
-    return True
 
 
 def server_clock(scope: Scope) -> Iterator[Line]:
