@@ -69,6 +69,19 @@ def test_stopped_in_a_validation_it_ends_as_undisturbed(tmp_path: Path) -> None:
     assert (again.code, outcome(again)) == (0, expected), again.output
 
 
+def test_stopped_in_a_validation_between_the_batches_of_one_step(tmp_path: Path) -> None:
+    """The first batch's gradients wait for those of the second."""
+    often = "training.trainer={val_check_interval: 1}"
+    settings = (*BY_VALIDATION, "training.accumulate_grad_batches=2", often)
+    place = Place(tmp_path)
+    expected = outcome(place.run("whole", "Linear", "Both", *settings))
+    at = ("validation_step", 38)  # of the eighth, after the third batch of epoch 1
+    stopped = place.run("stopped", "Linear", "Both", *settings, at=at, number=int(signal.SIGTERM))
+    assert stopped.code == EXIT_INTERRUPTED, stopped.output
+    again = place.run("stopped", "Linear", "Both", *settings)
+    assert (again.code, outcome(again)) == (0, expected), again.output
+
+
 def test_loaders_are_made_for_the_epochs_of_an_undisturbed_trial(tmp_path: Path) -> None:
     reloads = "training.trainer={reload_dataloaders_every_n_epochs: 2}"
     settings = (*BY_VALIDATION, "training.max_epochs=5", reloads)
