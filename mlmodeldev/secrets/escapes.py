@@ -11,7 +11,7 @@ import re
 
 _ESCAPE = re.compile(
     r"\x1b\[[0-9;?]*[A-Za-z]"
-    r"|\\+(?:u00(?P<u>[0-9a-fA-F]{2})|x(?P<x>[0-9a-fA-F]{2})|[nrt]|(?P<sign>[\"'/`]))"
+    r"|(?<!\\)\\+(?:u00(?P<u>[0-9a-fA-F]{2})|x(?P<x>[0-9a-fA-F]{2})|[nrt]|(?P<sign>[\"'/`]))"
     r"|%(?P<percent>[0-9A-Fa-f]{2})"
 )
 

@@ -165,8 +165,9 @@ def _of_forms(line: str, lower: str, forms: Sequence[_Signed]) -> Iterator[tuple
                 yield form.kind, match.start(), match.end()
     if len(line) < _SHORTEST_HEX:
         return
-    for match in _HEX_KEY.finditer(line):
-        if not _is_digest(line):
+    keys = [*_HEX_KEY.finditer(line)]
+    if keys and not _is_digest(line):  # asked once: a list of digests is a long line
+        for match in keys:
             yield "W&B API key", match.start(), match.end()
 
 

@@ -79,7 +79,7 @@ _PEM = "[A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 _FORMS: tuple[tuple[str, str, str], ...] = (
     ("W&B API key", "wandb_v", r"wandb_v\d+_[A-Za-z0-9_-]{20,}"),
     ("W&B API key", "local-", r"\blocal-[A-Za-z0-9]{40,}"),
-    ("OpenAI key", "t3blbkfj", r"\bsk-[A-Za-z0-9_-]{16,}T3BlbkFJ[A-Za-z0-9_-]{16,}"),
+    ("OpenAI key", "t3blbkfj", r"\bsk-[A-Za-z0-9_-]{16,200}T3BlbkFJ[A-Za-z0-9_-]{16,}"),
     ("OpenAI key", "sk-", r"(?<![\w-])sk-(?=[A-Za-z]*\d)(?=[a-z\d]*[A-Z])[A-Za-z0-9]{32,}"),
     ("DeepSeek key", "sk-", r"(?<![\w-])sk-[0-9a-f]{32}\b"),
     *(
@@ -104,7 +104,11 @@ _FORMS: tuple[tuple[str, str, str], ...] = (
     ("Mailchimp key", "-us", r"\b[0-9a-z]{32}-us\d{1,2}\b"),
     ("Airtable token", "pat", r"\bpat[A-Za-z0-9]{14}\.[0-9a-f]{64}\b"),
     ("Terraform token", ".atlasv1.", r"\b[A-Za-z0-9]{14}\.atlasv1\.[\w-]{60,}"),
-    ("JSON web token", "eyj", r"\beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w.+/=-]*)?(?<![.])"),
+    (
+        "JSON web token",
+        "eyj",
+        r"(?:(?<![\w-])eyJ[\w-]{8,}|\beyJ[\w-]{8,2000})\.[\w-]{8,}(?:\.[\w.+/=-]*)?(?<![.])",
+    ),
     ("age key", "age-secret-key-1", r"AGE-SECRET-KEY-1[A-Z0-9]{50,}"),
     ("1Password key", "a3-", r"\bA3-[A-Z0-9]{6}-[A-Z0-9]{6}(?:-?[A-Z0-9]{5}){3,4}\b"),
     ("private key", "-----begin ", rf"-----BEGIN {_PEM}(?:.*-----END {_PEM}|[\w+/=\\]*)"),
@@ -130,7 +134,8 @@ class Form:
 def _with_tail(kind: str, prefixes: str, count: int, signs: str) -> Form:
     starts = prefixes.split()
     either = "|".join(map(re.escape, starts))
-    tail = rf"(?=[\w.+/=-]*?(?:\d|[a-z][A-Z]))[A-Za-z0-9{signs}]{{{count},}}(?<![.])"
+    # a random one has a digit, or a small letter before a capital, long before so many letters
+    tail = rf"(?=[\w.+/=-]{{0,200}}?(?:\d|[a-z][A-Z]))[A-Za-z0-9{signs}]{{{count},}}(?<![.])"
     pattern = re.compile(rf"(?<![A-Za-z0-9_-])(?:{either}){tail}")
     return Form(kind, tuple(start.lower() for start in starts), pattern)
 

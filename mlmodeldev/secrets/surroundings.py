@@ -21,26 +21,31 @@ SIGNS = (
 )
 """In lower case: without one of them there is nothing here to be found."""
 
+# A name is looked for from its beginning alone: from each letter on, a long run of letters (DNA, a
+# picture in base64) would take the square of its length. No match is lost: one that begins later
+# would begin at the run's beginning, too, and no value ends within a run.
+_NAME = r"(?<![A-Za-z0-9_.-])(?P<name>[A-Za-z0-9_.-]*"
 _Q = r"\\*[\"'`]?"
 _TO = rf"{_Q}\]?\s*(?:=>|:=|=|:)\s*(?:[brf]?)(?P<quote>{_Q})"
 _PASSWORD = re.compile(
-    rf"(?i)(?P<name>[\w.-]*(?:password|passwd|passphrase|passwort|pass|pwd)){_TO}"
+    rf"(?i){_NAME}(?:password|passwd|passphrase|passwort|pass|pwd)){_TO}"
     r"(?P<value>[^\s\"'`,;&\\)\]}<>]{3,})"
 )
 _KEY = re.compile(
-    r"(?i)(?P<name>[\w.-]*(?:api[_-]?key|access[_-]?key(?:[_-]?id)?|secret[_-]?key|private[_-]?key"
+    rf"(?i){_NAME}(?:api[_-]?key|access[_-]?key(?:[_-]?id)?|secret[_-]?key|private[_-]?key"
     r"|account[_-]?key|signing[_-]?key|auth[_-]?key|license[_-]?key|client[_-]?secret|secret"
     rf"|token|credentials?|jwt|signature)){_TO}(?P<value>[A-Za-z0-9+/=_.~:%|-]{{6,}})"
 )
 _JSON_KEY = re.compile(
-    r"(?P<name>\\*[\"']key\\*[\"'])\s*:\s*\\*[\"'](?P<value>[A-Za-z0-9_+/=-]{20,})"
+    r"(?P<name>(?<!\\)\\*[\"']key\\*[\"'])\s*:\s*\\*[\"'](?P<value>[A-Za-z0-9_+/=-]{20,})"
 )
 _OPTION = re.compile(
     r"(?i)(?<!\S)--?(?P<name>[\w-]*(?:password|passwd|token|api[_-]?key|secret))[ \t]+[\"']?"
     r"(?P<value>[^\s\"'-][^\s\"']{5,})"
 )
 _HEADER = re.compile(
-    r"(?i)(?P<name>\b(?:proxy-)?authorization|\bx-(?:[a-z]+-)*(?:key|token|auth)|\b(?:set-)?cookie)"
+    r"(?i)(?P<name>\b(?:proxy-)?authorization|\bx-(?:[a-z]+-){0,9}(?:key|token|auth)"
+    r"|\b(?:set-)?cookie)"
     rf"{_Q}\]?\s*[:=]\s*{_Q}(?:(?:basic|bearer|token|apikey|digest|negotiate)\s+)?"
     r"(?P<value>[^\s\"'`,\\{}()<>]{6,})"
 )
@@ -48,14 +53,14 @@ _SCHEME = re.compile(
     r"(?P<name>\b(?:[Bb]earer|[Bb]asic|BEARER|BASIC))\s+(?P<value>[A-Za-z0-9+/=_.~-]{8,})"
 )
 _ADDRESS = re.compile(
-    r"(?P<name>\b[A-Za-z][\w+.-]*://)(?:(?P<user>[^\s/:@\"'<>]*):)?(?P<value>[^\s/@\"'<>]+)@(?=[\w\[.-])"
+    r"(?<=[\w+.-])://(?:(?P<user>[^\s/:@\"'<>]*):)?(?P<value>[^\s/@\"'<>]+)@(?=[\w\[.-])"
 )
 _QUERY = re.compile(
     r"(?i)[?&;](?P<name>(?:[\w-]*(?:token|sig|signature|api_?key|secret|password|passwd|credential)"
     r"|auth|key|code|sv))=(?P<value>[^&\s\"'`#<>]{6,})"
 )
 _NETRC = re.compile(
-    r"(?P<name>\b(?:machine\s+(?:\S+\.\S+|localhost)|machine\s+\S+(?=\s+login)|default(?=\s+login))\s+(?:login\s+\S+\s+)?(?:account\s+\S+\s+)?password)"
+    r"(?P<name>\b(?:machine\s+(?:(?=\S+\.\S)\S+|localhost)|machine\s+\S+(?=\s+login)|default(?=\s+login))\s+(?:login\s+\S+\s+)?(?:account\s+\S+\s+)?password)"
     r"\s+(?P<value>\S+)"
 )
 _NETRC_LINE = re.compile(r"^\s*(?P<name>password)\s+(?P<value>[^\s=:]+)\s*$")

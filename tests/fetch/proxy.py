@@ -16,12 +16,12 @@ class Proxy:
 
     Attributes:
         url: its own address.
-        asked_for: what was asked of it, in order: method and address.
+        requests: what was asked of it, in order: method and address.
         keys: what was sent to the host as its password.
     """
 
     def __init__(self) -> None:
-        self.asked_for: list[str] = []
+        self.requests: list[str] = []
         self.keys: list[str] = []
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -37,14 +37,14 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: Proxy
 
     def do_HEAD(self) -> None:
-        self.proxy.asked_for.append(f"{self.command} {self.path}")
+        self.proxy.requests.append(f"{self.command} {self.path}")
         self.proxy.keys += filter(None, [self.headers.get("Authorization")])
         self.send_response(404 if BEHIND in self.path else 502)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def do_CONNECT(self) -> None:
-        self.proxy.asked_for.append(f"{self.command} {self.path}")
+        self.proxy.requests.append(f"{self.command} {self.path}")
         self.send_response(200 if BEHIND in self.path else 502)
         self.end_headers()
         if BEHIND in self.path:  # as the host's own: an answer, though no certificate

@@ -41,8 +41,8 @@ def test_without_a_proxy_it_is_a_connection(closed: str, monkeypatch: pytest.Mon
 def test_by_a_proxy_it_is_an_answer_of_the_server(proxy: Proxy, scheme: str) -> None:
     assert is_reachable(f"{scheme}://{BEHIND}", "A", 5)
     assert not is_reachable(f"{scheme}://elsewhere.invalid", "A", 5), "the proxy's own answer"
-    asked_for = [each.rstrip("/").removesuffix(":443") for each in proxy.asked_for]
-    assert [each.rpartition("/")[2].split()[-1] for each in asked_for] == [
+    requests = [each.rstrip("/").removesuffix(":443") for each in proxy.requests]
+    assert [each.rpartition("/")[2].split()[-1] for each in requests] == [
         BEHIND,
         "elsewhere.invalid",
     ]
@@ -53,7 +53,7 @@ def test_no_proxy_goes_past_it(proxy: Proxy, closed: str, monkeypatch: pytest.Mo
     assert not is_reachable(f"http://{closed}", "A", 5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}", "A", 5)
-    assert proxy.asked_for == []
+    assert proxy.requests == []
 
 
 def test_a_proxy_that_is_away_reaches_nobody(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_a_question_whether_it_is_there_shows_no_key(
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     assert is_reachable(f"http://{BEHIND}", "A", 5)
-    assert (proxy.keys, len(proxy.asked_for)) == ([], 1)
+    assert (proxy.keys, len(proxy.requests)) == ([], 1)
 
 
 def test_what_is_no_address_is_one_line() -> None:

@@ -141,8 +141,11 @@ def test_what_a_model_logs_travels_with_the_next_row(tracker: WandbTrialLogger, 
 
 
 def test_what_a_model_logs_moves_no_row_and_takes_no_value_of_it(
-    tracker: WandbTrialLogger, client: Client, tmp_path: Path, monkeypatch
-):
+    tracker: WandbTrialLogger,
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     client.open.set()
     own = {"epoch": 7, "mine/epoch": 7, "step": 900, "trainer/other": 1, "val/loss": 0.125}
     tracker.experiment.log({"picture": "p", STEP: 900, "_step": 900, "_timestamp": 1.0, **own})
