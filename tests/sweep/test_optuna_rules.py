@@ -40,7 +40,7 @@ class Begun:
     def finish(self, number: int, curve: list[float]) -> None:
         """Let a trial end well."""
         work = self.works[number]
-        work.folder.mkdir(parents=True)
+        work.folder.mkdir(parents=True, exist_ok=True)
         (work.folder / "log.json").write_text(json.dumps([{"val/accuracy": v} for v in curve]))
         self.source.report(work, TrialResult(0, "done", None, 1.0))
 
@@ -80,3 +80,24 @@ def test_without_a_search_or_with_another_it_is_refused(trials):
     with pytest.raises(UsageError, match="holds no search 'another'"):
         judge(settings, [0.1])
     assert judge(trials(0, "median"), []) is None
+
+
+def test_what_a_trial_ends_with_is_counted_by_validations_too(trials):
+    """Two validations an epoch: the numbers that were reported stay those of the validations."""
+    settings, values = trials(1, "median"), [0.125, 0.25, 0.375, 0.5]
+    for seen in range(1, 5):
+        judge(settings, values[:seen])
+    folder = trials.works[1].folder
+    folder.mkdir(parents=True)
+    counted = {"metric": "val/accuracy", "values": values}
+    (folder / "pruning.json").write_text(json.dumps(counted))
+    trials.finish(1, values[1::2])
+    backend = optuna.storages.journal.JournalFileBackend(settings.journal)
+    storage = optuna.storages.JournalStorage(backend)
+    (row,) = [
+        each
+        for each in optuna.load_study(study_name=settings.study, storage=storage).trials
+        if each.number == 1
+    ]
+    assert row.intermediate_values == dict(enumerate(values, 1))
+    assert row.value == 0.5

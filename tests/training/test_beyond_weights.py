@@ -82,6 +82,15 @@ def test_stopped_in_a_validation_between_the_batches_of_one_step(tmp_path: Path)
     assert (again.code, outcome(again)) == (0, expected), again.output
 
 
+def test_each_of_two_ranks_has_its_gradients_back(tmp_path: Path) -> None:
+    place, two = Place(tmp_path), (*BY_LOSS, "training.devices=2")
+    expected = outcome(place.run("whole", "ByHand", "ToTrain", *two))
+    at = ("training_step", 8)
+    assert place.run("killed", "ByHand", "ToTrain", *two, at=at).code != 0
+    again = place.run("killed", "ByHand", "ToTrain", *two)
+    assert (again.code, outcome(again)) == (0, expected), again.output
+
+
 def test_loaders_are_made_for_the_epochs_of_an_undisturbed_trial(tmp_path: Path) -> None:
     reloads = "training.trainer={reload_dataloaders_every_n_epochs: 2}"
     settings = (*BY_VALIDATION, "training.max_epochs=5", reloads)
