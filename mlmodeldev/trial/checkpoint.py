@@ -7,6 +7,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pickle
 import re
@@ -80,9 +81,11 @@ def logged_at(path: Path) -> Logged:
         checkpoint = read_checkpoint(path, map_location="meta", mapped=True)
         logged = checkpoint.get(LOGGED, {})
         rows, validation_due = logged.get("rows"), logged.get("validation_due") is True
-        step = _next_step(checkpoint["loops"]["fit_loop"], validation_due)
     except Exception:  # resuming from it will say what is the matter, if anything is
         return Logged()
+    step: int | None = None
+    with contextlib.suppress(LookupError, TypeError, ValueError):
+        step = _next_step(checkpoint["loops"]["fit_loop"], validation_due)
     counted = isinstance(rows, int) and rows >= 0
     return Logged(rows if counted else None, validation_due, step)
 

@@ -17,7 +17,7 @@ from mlmodeldev.errors import UsageError
 from mlmodeldev.slurm.snapshot import _is_whole as snapshot_is_whole
 from mlmodeldev.slurm.submission import submissions
 from mlmodeldev.sweep.journal import Journal
-from mlmodeldev.trial.checkpoint import newest_whole
+from mlmodeldev.trial.checkpoint import Logged, logged_at, newest_whole
 from mlmodeldev.trial.folder import TrialFolder
 from mlmodeldev.trial.record import read_text_rows
 
@@ -55,16 +55,18 @@ def trial_problems(folder: Path, whole: Undisturbed) -> list[str]:
             assert isinstance(yaml.safe_load((folder / "config.yaml").read_text()), dict)
     except (UsageError, AssertionError, yaml.YAMLError) as error:
         return [str(error)]
-    step = 0
+    step, logged = 0, Logged()
     if checkpoint := newest_whole(folder / "checkpoints"):
-        step = int(checkpoint.stem.partition("-")[2])
+        step, logged = int(checkpoint.stem.partition("-")[2]), logged_at(checkpoint)
     rows = [row for row in read_text_rows(folder / "metrics.csv")[1] if int(row["step"]) < step]
     expected = [row for row in whole.rows if int(row["step"]) < step]
-    if rows != expected:
+    # where a validation is yet to come, its row and the epoch's are, too
+    least = (logged.rows or 0) if logged.validation_due else len(expected)
+    if rows != expected[: len(rows)] or len(rows) < least:
         problems.append(f"metrics.csv: {len(rows)} rows before step {step}, not {len(expected)}")
     entries = json.loads(file.read_text()) if (file := folder / "log.json").exists() else []
     if entries != whole.log[: len(entries)] or any(
-        entry["step"] <= step for entry in whole.log[len(entries) :]
+        entry["step"] <= step - logged.validation_due for entry in whole.log[len(entries) :]
     ):
         problems.append(f"log.json: {len(entries)} entries at step {step}")
     if record.get("state") == "done":

@@ -102,7 +102,7 @@ def test_what_a_qos_does_not_take_is_left_for_later(
     assert (made["jobs"], made["left_for_later"]) == (2, 3), "the partition's own QOS"
     done = sweep.train("plan", *tight, "cluster.gpus_per_task=2", check=False)
     assert done.returncode == 2
-    assert "a job takes 2 GPUs; its QOS allows a job 1" in done.stderr
+    assert "a job takes 2 GPUs; its QOS or account allows a job 1" in done.stderr
 
 
 def test_what_keeps_jobs_waiting_for_ever_is_reported(site: Cluster) -> None:
