@@ -77,8 +77,8 @@ def test_early_stopping_looks_at_a_trial_once_a_band(tmp_path):
     values = {f"t{i}": [i / 50 + epoch for epoch in range(4)] for i in range(50)}
     for name, logged in values.items():
         (tmp_path / name).mkdir()
-        entries = [{"epoch": e + 1, "m": v} for e, v in enumerate(logged)]
-        (tmp_path / name / "log.json").write_text(json.dumps(entries))
+        counted = {"metric": "m", "values": logged}
+        (tmp_path / name / "pruning.json").write_text(json.dumps(counted))
     short = tmp_path / "ended"
     short.mkdir()
     (short / "log.json").write_text(json.dumps([{"epoch": 1, "m": 9.0}]))
