@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -132,8 +133,10 @@ def both(
     made = Disturbed(own_slurm, tmp_path_factory.mktemp("disturbed"), data_dir)
     with contextlib.ExitStack() as stack:
         stack.callback(own_slurm.heal)
-        made.submit()
-        made.disturb()
+        with ThreadPoolExecutor(1) as beside:  # a trial may be over when all are submitted
+            submitted = beside.submit(made.submit)
+            made.disturb()
+            submitted.result()
         # while Slurm lets the jobs wait
         calm = {seed: run_undisturbed(shared_trials, seed) for seed in range(len(CASES))}
         made.wait()
