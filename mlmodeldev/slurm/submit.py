@@ -198,15 +198,6 @@ def number_here(output: str, submission: Submission | None = None) -> str:
     )
 
 
-def job_number(output: str) -> str:
-    """Read a job's number in what sbatch prints; empty where there is none.
-
-    >>> job_number("Welcome: see job 12 of 4\\n15786755;main")
-    '15786755'
-    """
-    return job_and_cluster(output)[0]
-
-
 def job_and_cluster(output: str) -> tuple[str, str]:
     """Read a job's number in what sbatch prints, and the cluster, which it seldom names.
 

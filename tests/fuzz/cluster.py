@@ -151,7 +151,7 @@ def check_output(given: tuple[str, dict[str, str], int], folder: Path) -> None:
                 assert end.state in texts["sacct"] + texts["scontrol job"]
                 assert 0 <= end.used < float("inf")
         elif question == "number":
-            number = submit.job_number(texts["sbatch"])
+            number, _ = submit.job_and_cluster(texts["sbatch"])
             assert number == "" or number in texts["sbatch"]
             assert number.isascii()
             assert_line(str(UsageError(submit.refusal(texts["refusal"], ""))))

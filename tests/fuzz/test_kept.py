@@ -216,7 +216,7 @@ def test_lines_of_a_site_are_no_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     read = limits.read_limits(Cluster())
     assert [(node.name, node.cpus, node.memory) for node in read.nodes] == [("n1", 0, 0)]
     assert read.partitions["p"].minutes is None
-    assert submit.job_number("١٢\n") == ""
+    assert submit.job_and_cluster("١٢\n") == ("", "")
 
 
 def test_rows_of_accounting_without_a_state_or_with_odd_sizes_are_read() -> None:

@@ -21,7 +21,7 @@ from mlmodeldev.slurm.outer_job import left_out_choices, sbatch_environment, slu
 from mlmodeldev.slurm.plan import state
 from mlmodeldev.slurm.script import batch_script
 from mlmodeldev.slurm.submission import Submission, jobs_of, live_arrays, trial_jobs
-from mlmodeldev.slurm.submit import job_number, submit
+from mlmodeldev.slurm.submit import job_and_cluster, submit
 from mlmodeldev.trial.task import TrialTask
 from tests.conftest import in_fork
 from tests.slurm.stubs import Stubs
@@ -209,7 +209,7 @@ def test_a_containers_shell_requeues_for_it(stubs: Stubs, tmp_path: Path) -> Non
     ],
 )
 def test_a_jobs_number_is_not_any_number(output: str, number: str) -> None:
-    assert job_number(output) == number
+    assert job_and_cluster(output)[0] == number
 
 
 def test_jobs_whose_number_is_not_printed_are_never_submitted_twice(

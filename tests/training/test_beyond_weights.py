@@ -56,30 +56,29 @@ def whole_steps(case: str) -> int:
     return 5 + 3 + 3 if case == "a schedule of accumulation" else 15
 
 
-def test_stopped_in_a_validation_it_ends_as_undisturbed(tmp_path: Path) -> None:
-    """The model is in eval mode then, and what was thawed is so after the validation."""
-    place = Place(tmp_path)
-    expected = outcome(place.run("whole", "Thaws", "Both", *BY_VALIDATION))
-    at = ("validation_step", 8)  # of epoch 1
+def ends_as_undisturbed(folder: Path, model: str, at: int, *settings: str) -> None:
+    """Check a trial that is stopped in a validation step, counted over all validations."""
+    place = Place(folder)
+    expected = outcome(place.run("whole", model, "Both", *settings))
     stopped = place.run(
-        "stopped", "Thaws", "Both", *BY_VALIDATION, at=at, number=int(signal.SIGTERM)
+        "stopped", model, "Both", *settings, at=("validation_step", at), number=int(signal.SIGTERM)
     )
     assert stopped.code == EXIT_INTERRUPTED, stopped.output
-    again = place.run("stopped", "Thaws", "Both", *BY_VALIDATION)
+    again = place.run("stopped", model, "Both", *settings)
     assert (again.code, outcome(again)) == (0, expected), again.output
+
+
+def test_stopped_in_a_validation_it_ends_as_undisturbed(tmp_path: Path) -> None:
+    """The model is in eval mode then, and what was thawed is so after the validation."""
+    ends_as_undisturbed(tmp_path, "Thaws", 8, *BY_VALIDATION)  # of epoch 1
 
 
 def test_stopped_in_a_validation_between_the_batches_of_one_step(tmp_path: Path) -> None:
     """The first batch's gradients wait for those of the second."""
     often = "training.trainer={val_check_interval: 1}"
     settings = (*BY_VALIDATION, "training.accumulate_grad_batches=2", often)
-    place = Place(tmp_path)
-    expected = outcome(place.run("whole", "Linear", "Both", *settings))
-    at = ("validation_step", 38)  # of the eighth, after the third batch of epoch 1
-    stopped = place.run("stopped", "Linear", "Both", *settings, at=at, number=int(signal.SIGTERM))
-    assert stopped.code == EXIT_INTERRUPTED, stopped.output
-    again = place.run("stopped", "Linear", "Both", *settings)
-    assert (again.code, outcome(again)) == (0, expected), again.output
+    # of the eighth validation, after the third batch of epoch 1
+    ends_as_undisturbed(tmp_path, "Linear", 38, *settings)
 
 
 def test_each_of_two_ranks_has_its_gradients_back(tmp_path: Path) -> None:
