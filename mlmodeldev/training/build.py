@@ -18,6 +18,7 @@ from mlmodeldev.data.info import data_info
 from mlmodeldev.data.loader import key
 from mlmodeldev.data.module import ExactDataModule
 from mlmodeldev.data.plain import OfTheModel, take_over
+from mlmodeldev.data.randomness import seed_all
 from mlmodeldev.errors import UsageError
 from mlmodeldev.project import project_root, put_on_path
 from mlmodeldev.settings.instantiation import INSTRUCTIONS, instantiated
@@ -42,6 +43,7 @@ def datamodule(settings: Settings, world: World) -> LightningDataModule:
     Raises:
         UsageError: its class is no DataModule, or refuses its arguments.
     """
+    seed_all(key(settings.training.seed, "data"))  # for what is drawn in __init__ already
     made: LightningDataModule = _construct("data", settings.data, {})
     if isinstance(made, OfTheModel):
         return made  # the model is not there yet

@@ -29,6 +29,11 @@ class Data(ExactDataModule):
     @property
     def info(self): return {"classes": 3, "vocabulary": 99, "unknown": 1}
 
+class DrawnAtOnce(LightningDataModule):
+    def __init__(self):
+        super().__init__()
+        self.values = torch.randn(5)
+
 class Net(LightningModule):
     def __init__(self, width: int, classes: int = 2, vocabulary: int = 5):
         super().__init__()
@@ -62,6 +67,9 @@ def mine(tmp_path, monkeypatch):
     sys.modules.pop("minefile", None)
 
 
+AT_ONCE = {"_target_": "minefile.DrawnAtOnce"}
+
+
 def settings(model: dict | None = None, data: dict | None = None, seed: int = 0) -> Settings:
     return Settings.model_validate(
         {
@@ -76,6 +84,16 @@ def test_data_are_prepared_and_set_up_once_with_what_makes_no_other_data(mine):
     made = build.datamodule(settings(seed=5), World())
     assert made.log == ["prepare", "setup fit 5 Shard(rank=0, size=1)"]
     assert made.processing.batch_size == 32
+
+
+def test_what_data_draw_as_they_are_made_is_the_seeds(mine):
+    """Not what the process drew before: an attempt that goes on would train on other data."""
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.rand(3)
+        drawn.append(build.datamodule(settings(data=AT_ONCE, seed=seed), World()).values)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_only_the_first_process_prepares(mine, monkeypatch):
